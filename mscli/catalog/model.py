@@ -1,0 +1,139 @@
+"""What a model is: its architecture, its weight variants with exact bytes, and how it wants to be sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Text:
+    """The decoder's sizes. `head_dim` is stated, never hidden/heads: Mistral Small has 128, not 160."""
+
+    parameters: int
+    linear_parameters: int
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Vision:
+    """The image tower and its projector. `image_size` and `patch` in pixels."""
+
+    tower_parameters: int
+    projector_parameters: int
+    layers: int
+    hidden: int
+    heads: int
+    ffn: int
+    patch: int
+    image_size: int
+    spatial_merge: int
+
+    @property
+    def max_patches(self) -> int:
+        """Patches of the largest image, before merging."""
+        return (self.image_size // self.patch) ** 2
+
+    @property
+    def max_image_tokens(self) -> int:
+        """Prompt tokens of the largest image in Mistral's own counting: merged patches plus one break or end per row."""
+        side = self.image_size // self.patch // self.spatial_merge
+        return side * side + side
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """`vision` is None for text-only models."""
+
+    text: Text
+    vision: Vision | None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The sampling its makers recommend; None leaves the engine's default."""
+
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Price:
+    """What the same model costs through its maker's API, in US dollars per million tokens."""
+
+    input_usd_per_mtok: float
+    output_usd_per_mtok: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a variant's bytes come from.
+
+    kind `hub`: `repository` on Hugging Face at `revision`, `files` needed (glob patterns allowed), `projector` file or None.
+    kind `ollama`: `repository` is the library tag.
+    kind `package`: `files` and `projector` are package data of mscli itself; nothing is downloaded.
+    """
+
+    kind: str
+    repository: str
+    revision: str
+    files: tuple[str, ...]
+    projector: str | None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to store the weights.
+
+    `weights_bytes`: text weights as the engine holds them, without the projector.
+    `projector_bytes`: image tower and projector (0 for text only).
+    `host_bytes`: the part of weights_bytes that stays in host memory even at full offload (llama.cpp's token embedding).
+    `download_bytes`: what is fetched and stored on disk.
+    `format`: gguf, safetensors-mistral, safetensors-hf or ollama. `quantisation`: bf16, fp8, w4a16, nvfp4, q4_k_m, bnb-4bit, isq-q4k ...
+    `bytes_source`: where the figures come from.
+    """
+
+    name: str
+    format: str
+    quantisation: str
+    weights_bytes: int
+    projector_bytes: int
+    host_bytes: int
+    download_bytes: int
+    bytes_source: str
+    source: Source
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the catalogue.
+
+    `reasoning`: none, think-text (plain <think> text asked for by the system prompt: Magistral 2506) or
+    think-tokens ([THINK] tokens: Magistral 2507 and later). `capabilities`: subset of {vision, tools, reasoning}.
+    `stand_in`: True for scripted test models that only imitate a real one.
+    """
+
+    name: str
+    title: str
+    released: str
+    license: str
+    architecture: Architecture
+    context_limit: int
+    context_recommended: int
+    capabilities: tuple[str, ...]
+    reasoning: str
+    sampling: Sampling
+    system_prompt: str | None
+    price: Price | None
+    variants: Mapping[str, Variant]
+    stand_in: bool
+    path: Path

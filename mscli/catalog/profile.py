@@ -1,0 +1,67 @@
+"""What to run: one model variant on one engine, with the limits within which the planner may choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ENGINES = ("ollama", "vllm", "vllm-docker", "llama.cpp", "transformers", "mistral.rs")
+KV_TYPES = ("f16", "q8_0", "q4_0", "fp8")
+
+OptionValue = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class ContextWish:
+    """Tokens. The planner takes the largest context from `floor` to `cap` that fits; `target` None means as large as useful."""
+
+    floor: int
+    target: int | None
+    cap: int
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the machine must have beside GPU memory. None: nothing is asked."""
+
+    compute_capability: str | None
+    cuda: str | None
+    ram_bytes: int | None
+    disk_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One deployable choice.
+
+    `device`: gpu or cpu. `gpus`: the numbers of GPUs it may spread over, in the order to try (empty on the CPU).
+    `kv_types`: KV cache types in the order to try. `images`: images allowed per request (0: text only).
+    `users`: concurrent requests planned for. `offload`: part of the weights may sit in host memory, knowingly.
+    `automatic`: False keeps it out of the choice that `mscli up` makes without a name.
+    `rank`: lower is preferred when several profiles fit equally well.
+    `options`: further engine flags without their dashes. `env`: environment of the engine.
+    """
+
+    name: str
+    title: str
+    engine: str
+    model: str
+    variant: str
+    device: str
+    gpus: tuple[int, ...]
+    context: ContextWish
+    kv_types: tuple[str, ...]
+    images: int
+    users: int
+    offload: bool
+    automatic: bool
+    rank: int
+    needs: Needs
+    host: str
+    port: int | None
+    image: str | None
+    options: Mapping[str, OptionValue]
+    env: Mapping[str, str]
+    notes: str
+    path: Path

@@ -1,0 +1,125 @@
+"""The contract of an inference engine: one file per engine implements it, the lifecycle knows nothing else.
+
+The lifecycle calls, in this order: `locate` -> `command` -> (spawn) -> `stage` per log line, `health_path` until it
+answers 200 -> `observe` on the whole log; after a failed start `diagnose` on the log; at the end it sends the signals
+in `stop_signals` to the process group, waiting `stop_grace_s` after each, and then SIGKILL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from mscli.catalog.model import Model
+from mscli.catalog.profile import Profile
+from mscli.planning.plan import Plan
+
+# Stages of a start, in order, as every engine reports them.
+PLAN, WEIGHTS, STARTING, LOADING, READY = "plan", "weights", "starting", "loading", "ready"
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can do with this model family; False is said in `mscli engines`, never hidden."""
+
+    vision: bool
+    tools: bool
+    reasoning: bool
+    kv_types: tuple[str, ...]
+    multi_gpu: bool
+    api_key: bool
+    cpu: bool
+
+
+@dataclass(frozen=True)
+class Installation:
+    """One usable copy of an engine. `argv`: how to start it, before any flag. `version` None: unknown."""
+
+    engine: str
+    argv: tuple[str, ...]
+    version: str | None
+    kind: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """Weights on this machine. `model`: the file or folder the engine is given (for Ollama the tag); `projector`: or None."""
+
+    model: str
+    projector: str | None
+    bytes_on_disk: int
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where and how the instance serves. `run_dir` is private to the instance (0700) and holds log, key and temporary files."""
+
+    name: str
+    host: str
+    port: int
+    alias: str
+    run_dir: Path
+    log: Path
+    api_key_file: Path | None
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is run, and exactly what `--dry-run` prints. `env` is added to the environment; `files` (path -> text) are
+    written 0600 before the start. No secret ever stands in `argv`."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[Path, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the engine's own log says it took. None: the log did not tell. `gpu_layers` (placed, of)."""
+
+    context: int | None = None
+    weights_bytes: int | None = None
+    kv_bytes: int | None = None
+    compute_bytes: int | None = None
+    gpu_layers: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a start failed: a code of the closed cause list (unknown when nothing supports one), in words, with a remedy
+    and the log lines that show it."""
+
+    code: str
+    summary: str
+    remedy: str
+    evidence: tuple[str, ...]
+
+
+class Engine(Protocol):
+    """One inference engine. Everything here is pure except `locate`, which looks at this machine."""
+
+    name: str
+    capabilities: Capabilities
+    health_path: str
+    stop_signals: tuple[int, ...]
+    stop_grace_s: float
+
+    def locate(self) -> Installation:
+        """The copy that would be used. Raises MscliError(ENGINE_MISSING) with the way to get one."""
+
+    def command(
+        self, plan: Plan, profile: Profile, model: Model, weights: WeightFiles, serving: Serving, found: Installation
+    ) -> Command:
+        """The command line that serves `plan`. Raises MscliError(ENGINE_UNSUPPORTED) for what this version cannot do."""
+
+    def stage(self, line: str) -> str | None:
+        """The stage that a log line announces (STARTING, LOADING), or None."""
+
+    def observe(self, log: str) -> Observed:
+        """Memory and context as the engine's log states them."""
+
+    def diagnose(self, log: str, exit_status: int | None) -> Cause:
+        """The cause of a failed start. `exit_status` None: still running (stalled); negative: killed by that signal."""

@@ -1,0 +1,139 @@
+"""What this machine has, as one frozen value: GPUs through NVML, and the host around them.
+
+Sizes in bytes, temperature in degrees Celsius, power in watts. A field that could not be read is None,
+and a Problem says which field, with which NVML error: one unreadable field never hides a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that could not be read. `code`: the NVML error's name (NOT_SUPPORTED, GPU_IS_LOST ...) or a short word of ours."""
+
+    field: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that holds memory on a GPU. `used_bytes` is None where the driver does not tell (WSL, containers)."""
+
+    pid: int
+    user: str | None
+    command: str | None
+    container: str | None
+    used_bytes: int | None
+
+
+@dataclass(frozen=True)
+class MigInstance:
+    """One MIG device of a partitioned GPU; CUDA sees it as a device of its own."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_total_bytes: int | None
+    memory_used_bytes: int | None
+    memory_free_bytes: int | None
+    holders: tuple[Holder, ...]
+
+
+@dataclass(frozen=True)
+class Mig:
+    """`mode`: off, on, or unsupported."""
+
+    mode: str
+    instances: tuple[MigInstance, ...]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One physical GPU. `index` is NVML's (PCI order). `visible`: CUDA would show it under CUDA_VISIBLE_DEVICES.
+
+    `unified_memory`: the GPU shares the host's RAM and reports no memory of its own (GB10, Jetson).
+    """
+
+    index: int
+    uuid: str
+    name: str
+    pci_bus_id: str | None
+    memory_total_bytes: int | None
+    memory_used_bytes: int | None
+    memory_free_bytes: int | None
+    compute_capability: str | None
+    utilisation_percent: int | None
+    temperature_c: int | None
+    power_w: float | None
+    power_limit_w: float | None
+    unified_memory: bool
+    mig: Mig
+    holders: tuple[Holder, ...]
+    problems: tuple[Problem, ...]
+    visible: bool
+
+
+@dataclass(frozen=True)
+class Link:
+    """How two GPUs reach each other. `nvlinks`: active NVLink lanes between them; `path`: internal, single-switch,
+    multiple-switches, host-bridge, node, system or unknown; `p2p`: peer-to-peer reads work (None: unknown)."""
+
+    first: int
+    second: int
+    nvlinks: int
+    path: str
+    p2p: bool | None
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine around the GPUs. Cgroup limits are already applied to the RAM figures.
+
+    `surroundings`: bare, container, wsl. `disk_path` is where weights go, `disk_free_bytes` what is free there.
+    """
+
+    surroundings: str
+    kernel: str
+    ram_total_bytes: int
+    ram_available_bytes: int
+    cpu_model: str
+    cpu_flags: tuple[str, ...]
+    cpu_cores: int
+    disk_path: Path
+    disk_free_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device as CUDA would enumerate it: a whole GPU, or one MIG instance. Planning works on these."""
+
+    gpu: int
+    uuid: str
+    name: str
+    total_bytes: int | None
+    free_bytes: int | None
+    compute_capability: str | None
+    mig: bool
+    holders: tuple[Holder, ...]
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Everything seen in one look. `nvml`: None when NVML answered, else why it did not.
+
+    `visible_devices`: the value of CUDA_VISIBLE_DEVICES as it was found (None: not set).
+    """
+
+    driver: str | None
+    cuda: str | None
+    nvml: Problem | None
+    gpus: tuple[Gpu, ...]
+    links: tuple[Link, ...]
+    devices: tuple[Device, ...]
+    host: Host
+    visible_devices: str | None
+    problems: tuple[Problem, ...]

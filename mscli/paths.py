@@ -1,0 +1,74 @@
+"""Where things live. The only module that reads the environment for places.
+
+MSCLI_HOME puts everything below one folder; without it the XDG folders are used.
+Nothing is created here: whoever writes a file makes its folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of one user's mscli."""
+
+    config: Path
+    state: Path
+    data: Path
+
+    @property
+    def profiles(self) -> Path:
+        """User profiles (`*.yaml`, and `models/*.yaml`), which override shipped ones of the same name."""
+        return self.config / "profiles"
+
+    @property
+    def instances(self) -> Path:
+        """One folder per named instance: its record, log, key and temporary files."""
+        return self.state / "instances"
+
+    @property
+    def history(self) -> Path:
+        """Line history of the chat REPL."""
+        return self.state / "chat_history"
+
+    @property
+    def engines(self) -> Path:
+        """Engines that mscli itself installed."""
+        return self.data / "engines"
+
+
+def places(env: Mapping[str, str] | None = None) -> Places:
+    """The folders in force for `env` (default: this process's environment). Touches no disk."""
+    env = os.environ if env is None else env
+    if home := env.get("MSCLI_HOME"):
+        root = Path(home).expanduser().absolute()
+        return Places(root / "config", root / "state", root / "data")
+    user = Path(env.get("HOME") or Path.home())
+    xdg = {
+        "config": env.get("XDG_CONFIG_HOME") or user / ".config",
+        "state": env.get("XDG_STATE_HOME") or user / ".local" / "state",
+        "data": env.get("XDG_DATA_HOME") or user / ".local" / "share",
+    }
+    return Places(*(Path(xdg[kind]) / "mscli" for kind in ("config", "state", "data")))
+
+
+def hub_cache(env: Mapping[str, str] | None = None) -> Path:
+    """The Hugging Face cache folder, by the hub's own rules (HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME)."""
+    env = os.environ if env is None else env
+    if cache := env.get("HF_HUB_CACHE"):
+        return Path(cache).expanduser()
+    if home := env.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    base = env.get("XDG_CACHE_HOME") or Path(env.get("HOME") or Path.home()) / ".cache"
+    return Path(base) / "huggingface" / "hub"
+
+
+def shipped_profiles() -> Path:
+    """The folder of the profiles that come with mscli: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "profiles"
+    return installed if installed.is_dir() else package.parent / "profiles"

@@ -1,0 +1,140 @@
+"""What to run on this machine: the named profile planned, or the best one chosen, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscli.catalog.gpus import GpuFacts, load_gpus
+from mscli.catalog.load import load_catalog, load_one, load_profile_file
+from mscli.catalog.model import Model, Variant
+from mscli.catalog.profile import Profile
+from mscli.errors import Code, MscliError
+from mscli.inventory.detect import detect
+from mscli.inventory.inventory import Inventory
+from mscli.lifecycle.instance import claims
+from mscli.lifecycle.records import Records, Request
+from mscli.paths import Places, hub_cache, shipped_profiles
+from mscli.planning.choose import choose
+from mscli.planning.fit import make
+from mscli.planning.plan import Choice, Claim, NoFit, Plan, Wish
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What will run and why. `choice`: all verdicts, when the profile was chosen and not named.
+
+    `rivals`: marks of our own instances that were known when this was planned.
+    """
+
+    profile: Profile
+    model: Model
+    variant: Variant
+    plan: Plan
+    inventory: Inventory
+    choice: Choice | None
+    rivals: tuple[str, ...]
+
+
+def decide(request: Request, places: Places, replaced: str | None = None) -> Decision:
+    """Plan the request on this machine, from memory that is free now.
+
+    `replaced`: the name of an instance whose memory will come back first. Reads NVML, /proc and the profiles; blocks
+    on nothing. Raises NO_GPU or NO_FIT with the figures, PROFILE_UNKNOWN or PROFILE_INVALID.
+    """
+    profile, model = _named(request, places)
+    inventory = detect(hub_cache())
+    known = Records(places).all()[0]
+    held = claims(known, replaced)
+    rivals = tuple(record.mark for record in known)
+    if profile is None or model is None:
+        return _best(request.wish, inventory, held, rivals, places)
+    outcome = make(profile, model, inventory, request.wish, held, _gpu_facts())
+    if isinstance(outcome, NoFit):
+        raise _no_fit(profile, outcome, inventory)
+    return Decision(profile, model, model.variants[outcome.variant], outcome, inventory, None, rivals)
+
+
+def verdicts(places: Places, wish: Wish | None = None, inventory: Inventory | None = None) -> Choice:
+    """Every profile's verdict for this machine (or for `inventory`), best first."""
+    catalog = load_catalog(shipped_profiles(), places.profiles)
+    seen = detect(hub_cache()) if inventory is None else inventory
+    held = claims(Records(places).all()[0], None) if inventory is None else ()
+    pairs = [(profile, catalog.models[profile.model]) for profile in catalog.profiles.values()]
+    return choose(pairs, seen, wish or Wish(), held, _gpu_facts())
+
+
+def _gpu_facts() -> Mapping[str, GpuFacts]:
+    return load_gpus(shipped_profiles())
+
+
+def _best(
+    wish: Wish, inventory: Inventory, held: tuple[Claim, ...], rivals: tuple[str, ...], places: Places
+) -> Decision:
+    """The best automatic profile for this machine. Raises NO_GPU or NO_FIT: never a silent run on the CPU."""
+    if not inventory.devices:
+        raise no_gpu(inventory)
+    catalog = load_catalog(shipped_profiles(), places.profiles)
+    pairs = [(profile, catalog.models[profile.model]) for profile in catalog.profiles.values() if profile.automatic]
+    choice = choose(pairs, inventory, wish, held, _gpu_facts())
+    if choice.chosen is None:
+        raise _nothing_fits(choice)
+    profile = catalog.profiles[choice.chosen.profile]
+    model = catalog.models[profile.model]
+    return Decision(profile, model, model.variants[choice.chosen.variant], choice.chosen, inventory, choice, rivals)
+
+
+def _named(request: Request, places: Places) -> tuple[Profile | None, Model | None]:
+    if request.file is not None:
+        catalog = load_catalog(shipped_profiles(), places.profiles)
+        profile = load_profile_file(Path(request.file), catalog)
+        return profile, catalog.models[profile.model]
+    if request.profile is not None:
+        return load_one(request.profile, shipped_profiles(), places.profiles)
+    return None, None
+
+
+def no_gpu(inventory: Inventory) -> MscliError:
+    """The error for a machine without a usable GPU: what was seen, and what can be done without one."""
+    return MscliError(
+        Code.NO_GPU,
+        f"no usable NVIDIA GPU: {_seen(inventory)}",
+        "Nothing was started on the CPU unasked. Try the whole path without a GPU: mscli up rehearsal. "
+        "Profiles that run on the CPU by name: mscli profiles. What was seen: mscli gpus",
+        {"seen": _seen(inventory)},
+    )
+
+
+def _seen(inventory: Inventory) -> str:
+    if inventory.nvml is not None:
+        return inventory.nvml.message
+    if not inventory.gpus:
+        return "the driver answers, but lists no GPU"
+    if inventory.visible_devices is not None and all(not gpu.visible for gpu in inventory.gpus):
+        return f"CUDA_VISIBLE_DEVICES={inventory.visible_devices!r} hides all {len(inventory.gpus)} of them"
+    faults = {f"GPU {gpu.index}: {gpu.problems[0].message}" for gpu in inventory.gpus if gpu.problems}
+    return "; ".join(sorted(faults)) or "no GPU can be used"
+
+
+def _no_fit(profile: Profile, outcome: NoFit, inventory: Inventory) -> MscliError:
+    if profile.device == "gpu" and not inventory.devices:
+        return no_gpu(inventory)
+    nearest = f"The nearest that works: {outcome.nearest}. " if outcome.nearest else ""
+    return MscliError(
+        Code.NO_FIT,
+        f"{profile.name} does not fit this machine: {'; '.join(outcome.reasons)}",
+        f"{nearest}All verdicts for this machine: mscli profiles",
+        {"profile": profile.name, "reasons": list(outcome.reasons), "missing_bytes": outcome.missing_bytes},
+    )
+
+
+def _nothing_fits(choice: Choice) -> MscliError:
+    closest = choice.ranked[0] if choice.ranked else None
+    why = f"closest is {closest.profile}: {'; '.join(closest.reasons)}" if closest else "there are no profiles"
+    return MscliError(
+        Code.NO_FIT,
+        f"no profile fits this machine; {why}",
+        "All verdicts: mscli profiles. The whole path without a fitting GPU: mscli up rehearsal",
+        {"reasons": {item.profile: list(item.reasons) for item in choice.ranked}},
+    )

@@ -1,0 +1,176 @@
+"""One start, gathered before anything runs: where it serves, what is executed, and then the process and its record."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import time
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from mscli.engines.engine import Command, Engine, Installation, Serving, WeightFiles
+from mscli.errors import Code, MscliError
+from mscli.lifecycle import port as ports
+from mscli.lifecycle.decision import Decision
+from mscli.lifecycle.endpoint import LogTail
+from mscli.lifecycle.process import MARK, Identity, identify, spawn
+from mscli.lifecycle.records import SCHEMA, Record, Records, Request, write_private
+
+_FIRST_PORT = 8000
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Everything that one start needs."""
+
+    name: str
+    request: Request
+    decision: Decision
+    engine: Engine
+    installation: Installation
+    weights: WeightFiles
+    api_key: str | None
+
+
+@dataclass
+class Started:
+    """A spawned engine. `log_start`: where its part of the log begins, in bytes."""
+
+    record: Record
+    child: subprocess.Popen[bytes]
+    tail: LogTail
+    log_start: int
+
+    def log_text(self) -> str:
+        """Everything this start has logged so far."""
+        with self.record.log.open("rb") as handle:
+            handle.seek(self.log_start)
+            return handle.read().decode(errors="replace")
+
+
+def serving(name: str, request: Request, decision: Decision, records: Records, keyed: bool) -> Serving:
+    """Where the instance would serve. Looks for a free port; creates nothing. Raises PORT_TAKEN or USAGE."""
+    host = request.host or decision.profile.host
+    run_dir = records.run_dir(name)
+    return Serving(
+        name=name,
+        host=host,
+        port=_port(host, request, decision, records, name),
+        alias=decision.model.name,
+        run_dir=run_dir,
+        log=run_dir / "log",
+        api_key_file=run_dir / "key" if keyed or not loopback(host) else None,
+    )
+
+
+def command(launch: Launch, where: Serving) -> Command:
+    """What is executed to serve `launch` at `where`: what a dry run shows is what runs."""
+    decision = launch.decision
+    return launch.engine.command(
+        decision.plan, decision.profile, decision.model, launch.weights, where, launch.installation
+    )
+
+
+def start(launch: Launch, records: Records) -> Started:
+    """Spawn the engine and write its record. To be called under the records' lock; returns at once.
+
+    Raises PORT_TAKEN, or START_FAILED when the program cannot be executed.
+    """
+    where = serving(launch.name, launch.request, launch.decision, records, launch.api_key is not None)
+    what = command(launch, where)
+    records.tidy(launch.name)
+    run_dir = records.prepare(launch.name)
+    if where.api_key_file:
+        write_private(where.api_key_file, (launch.api_key or secrets.token_urlsafe(32)) + "\n")
+    for path, text in what.files.items():
+        write_private(path, text)
+    tail = LogTail(where.log)
+    log_start = where.log.stat().st_size if where.log.exists() else 0
+    mark = f"{launch.name}:{secrets.token_hex(8)}"
+    child = _spawn(what, where, mark, run_dir)
+    identity = identify(child.pid)
+    if identity is None:
+        raise MscliError(Code.START_FAILED, f"{launch.engine.name} ended at once", f"Look at its log: {where.log}")
+    record = _record(launch, where, what, identity, mark)
+    records.save(record)
+    return Started(record, child, tail, log_start)
+
+
+def loopback(host: str) -> bool:
+    """True for addresses that only this machine can reach."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _spawn(what: Command, where: Serving, mark: str, run_dir: Path) -> subprocess.Popen[bytes]:
+    # A folder of its own for temporary files: engines leave sockets behind, and this one goes with the instance.
+    env = {**os.environ, "TMPDIR": str(run_dir / "tmp"), **what.env, MARK: mark}
+    try:
+        return spawn(what.argv, env, where.log, run_dir)
+    except OSError as fault:
+        raise MscliError(
+            Code.START_FAILED,
+            f"{what.argv[0]} could not be executed: {fault.strerror}",
+            "Check that the file exists and may be executed by this user.",
+        ) from fault
+
+
+def _record(launch: Launch, where: Serving, what: Command, identity: Identity, mark: str) -> Record:
+    model = launch.decision.model
+    return Record(
+        schema=SCHEMA,
+        name=launch.name,
+        request=launch.request,
+        plan=launch.decision.plan,
+        title=model.title,
+        stand_in=model.stand_in,
+        alias=where.alias,
+        sampling=model.sampling,
+        system_prompt=model.system_prompt,
+        reasoning=model.reasoning,
+        identity=identity,
+        mark=mark,
+        engine_version=launch.installation.version,
+        argv=what.argv,
+        env=dict(what.env),
+        host=where.host,
+        port=where.port,
+        health_path=launch.engine.health_path,
+        api_key_file=where.api_key_file,
+        log=where.log,
+        since=time.time(),
+    )
+
+
+def _port(host: str, request: Request, decision: Decision, records: Records, name: str) -> int:
+    try:
+        if request.port is not None:
+            return _asked(host, request.port)
+        first = decision.profile.port or _FIRST_PORT
+        others = {record.port for record in records.all()[0] if record.name != name and record.stopped_at is None}
+        chosen = ports.choose(host, first, others)
+    except OSError as fault:
+        raise MscliError(
+            Code.USAGE,
+            f"cannot listen on {host}: {fault.strerror or fault}",
+            "Give an address of this machine with --host; the default is 127.0.0.1.",
+        ) from fault
+    if chosen is None:
+        raise MscliError(Code.PORT_TAKEN, f"no free port from {first} on", "Give one with --port.")
+    return chosen
+
+
+def _asked(host: str, port: int) -> int:
+    if ports.free(host, port):
+        return port
+    who = ports.describe_owner(port) if ports.listening(port) else "a reservation of the system (ports below 1024)"
+    raise MscliError(
+        Code.PORT_TAKEN,
+        f"port {port} on {host} is taken by {who}",
+        "Take another one with --port, or leave --port away and a free one is chosen.",
+        {"port": port, "owner_pid": ports.owner(port)},
+    )

@@ -1,0 +1,198 @@
+"""Processes as the kernel sees them: who they are, who belongs together, how they are started and stopped.
+
+A pid alone names nobody: it is reused, and a stopped child of a slow init stays a zombie that `kill(pid, 0)` calls
+alive. So identity is (pid, start ticks, boot id), and the state letter in /proc/<pid>/stat decides who lives.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "MSCLI_INSTANCE"
+_DEAD = "ZXx"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One process, for good: `start_ticks` in clock ticks since boot, `boot_id` of the running kernel."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What is read from /proc/<pid>/stat. `cpu_ticks`: user and system time together."""
+
+    pid: int
+    state: str
+    group: int
+    session: int
+    cpu_ticks: int
+    start_ticks: int
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def stat(pid: int) -> Stat | None:
+    """The state of `pid`, or None if there is no such process (any more)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    fields = text.rpartition(")")[2].split()  # the command may hold spaces and brackets
+    ticks = int(fields[11]) + int(fields[12])
+    return Stat(pid, fields[0], int(fields[2]), int(fields[3]), ticks, int(fields[19]))
+
+
+def identify(pid: int) -> Identity | None:
+    """The identity of a process that runs now, or None."""
+    seen = stat(pid)
+    return Identity(pid, seen.start_ticks, boot_id()) if seen else None
+
+
+def alive(who: Identity) -> bool:
+    """True while exactly this process runs; a zombie, a reused pid and an earlier boot count as gone."""
+    seen = stat(who.pid)
+    if seen is None or seen.state in _DEAD or seen.start_ticks != who.start_ticks:
+        return False
+    return boot_id() == who.boot_id
+
+
+def _pids() -> Iterator[int]:
+    return (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+
+
+def _marked(pid: int, mark: str) -> bool:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"{MARK}={mark}".encode() in environment.split(b"\0")
+
+
+def members(leader: Identity, mark: str) -> tuple[int, ...]:
+    """The living processes of an instance: the leader's session, and whoever carries the instance's mark.
+
+    Both, because a worker may leave the session, and one that sets its own title overwrites its environment.
+    An engine's workers outlive a killed parent, so the leader itself need not be among them.
+    """
+    if boot_id() != leader.boot_id:
+        return ()
+    holder = stat(leader.pid)
+    reused = holder is not None and holder.start_ticks != leader.start_ticks
+    found = []
+    for pid in _pids():
+        seen = stat(pid)
+        if seen is None or seen.state in _DEAD or seen.start_ticks < leader.start_ticks:
+            continue
+        if (seen.session == leader.pid and not reused) or _marked(pid, mark):
+            found.append(pid)
+    return tuple(sorted(found))
+
+
+def cpu_ticks(pids: Sequence[int]) -> int:
+    """CPU time used so far by `pids`, in clock ticks: a sign of life of a process that logs nothing."""
+    return sum(seen.cpu_ticks for pid in pids if (seen := stat(pid)))
+
+
+def describe(pid: int) -> str:
+    """`pid (command line)` for messages to people, cut to a readable length."""
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return str(pid)
+    words = raw.replace(b"\0", b" ").decode(errors="replace").strip()
+    return f"{pid} ({words[:117] + '...' if len(words) > 120 else words or 'kernel thread'})"
+
+
+def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> subprocess.Popen[bytes]:
+    """Start `argv` detached: own session, no terminal, both outputs appended to `log`. Returns at once.
+
+    Raises OSError when the program cannot be executed.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(env), cwd=cwd,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def wait_death(pid: int, timeout_s: float) -> bool:
+    """Wait at most `timeout_s` for `pid` to die; True if it is dead. Wakes at the moment of death."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    except OSError:  # no pidfd here (old kernel, seccomp): fall back to a plain pause
+        time.sleep(timeout_s)
+        seen = stat(pid)
+        return seen is None or seen.state in _DEAD
+    try:
+        ready, _, _ = select.select([handle], [], [], timeout_s)
+        return bool(ready)
+    finally:
+        os.close(handle)
+
+
+def send(pids: Sequence[int], number: int) -> None:
+    """Send a signal to each process; those already gone are passed over.
+
+    Raises PermissionError for processes of another user.
+    """
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+@dataclass(frozen=True)
+class Halt:
+    """How a group was stopped: the last signal needed (None: nothing lived), seconds, and the pids that still live."""
+
+    signal: str | None
+    seconds: float
+    survivors: tuple[int, ...]
+
+
+def halt(
+    leader: Identity,
+    mark: str,
+    signals: Sequence[int],
+    grace_s: float,
+    listener: Callable[[str], None] = lambda _: None,
+) -> Halt:
+    """Stop every process of an instance: each of `signals` in turn, `grace_s` seconds after each, then SIGKILL.
+
+    The group is looked at anew after every step, since an engine can lose a signal or leave workers behind.
+    Waits at most len(signals) * grace_s + 5 seconds.
+    """
+    begun = time.monotonic()
+    last: str | None = None
+    for number in (*signals, signal.SIGKILL):
+        living = members(leader, mark)
+        if not living:
+            break
+        last = signal.Signals(number).name
+        listener(f"sending {last} to {len(living)} process{'es' if len(living) > 1 else ''}")
+        send(living, number)
+        _wait_empty(leader, mark, 5.0 if number == signal.SIGKILL else grace_s)
+    return Halt(last, time.monotonic() - begun, members(leader, mark))
+
+
+def _wait_empty(leader: Identity, mark: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while (living := members(leader, mark)) and (left := deadline - time.monotonic()) > 0:
+        wait_death(living[0], min(left, 0.25))

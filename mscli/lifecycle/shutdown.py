@@ -1,0 +1,111 @@
+"""Stopping an instance: every process of it, then its port and its GPU memory, and a word on what is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mscli.engines.table import engine as engine_named
+from mscli.inventory.inventory import Gpu, Holder, Inventory, MigInstance
+from mscli.lifecycle import port as ports
+from mscli.lifecycle.process import Halt, halt, members
+from mscli.lifecycle.records import Record, Records
+
+Listener = Callable[[str], None]
+_MEMORY_TIMEOUT_S = 60.0
+_PORT_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """How an instance ended. `signal`: the last one needed, None if nothing lived. `survivors`: pids still alive.
+
+    `memory_returned_bytes`: what its processes held on its GPUs and no longer do; None where no GPU was used or the
+    driver does not tell. `memory_seconds`: how long that took after the processes were gone.
+    """
+
+    name: str
+    signal: str | None
+    seconds: float
+    survivors: tuple[int, ...]
+    port_free: bool
+    memory_returned_bytes: int | None
+    memory_seconds: float
+
+
+def stop(record: Record, records: Records, listener: Listener = lambda _: None) -> Stopped:
+    """Stop everything of an instance and wait until its port and GPU memory are back.
+
+    Sends the engine's signals, each with its grace, then SIGKILL; waits at most 10 s more for the port and 60 s for
+    the memory. The record stays, marked as stopped, when nothing survived.
+    """
+    engine = engine_named(record.plan.engine)
+    pids = members(record.identity, record.mark)
+    before = _held(record, pids)
+    ended = halt(record.identity, record.mark, engine.stop_signals, engine.stop_grace_s, listener)
+    port_free = _wait(lambda: not _ours_listens(record, ended), _PORT_TIMEOUT_S)
+    begun = time.monotonic()
+    left = _wait_memory(record, pids, before, listener)
+    if not ended.survivors:
+        records.save(replace(record, stopped_at=time.time()))
+        records.tidy(record.name)
+    return Stopped(
+        name=record.name,
+        signal=ended.signal,
+        seconds=ended.seconds,
+        survivors=ended.survivors,
+        port_free=port_free,
+        memory_returned_bytes=None if before is None or left is None else before - left,
+        memory_seconds=time.monotonic() - begun,
+    )
+
+
+def _ours_listens(record: Record, ended: Halt) -> bool:
+    if not ports.listening(record.port):
+        return False
+    holder = ports.owner(record.port)
+    return holder is None or holder in ended.survivors
+
+
+def _wait(done: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _wait_memory(record: Record, pids: Collection[int], before: int | None, listener: Listener) -> int | None:
+    """Wait until none of `pids` holds memory on the instance's GPUs; what they still hold at the end."""
+    if not before:
+        return before
+    left: int | None = before
+
+    def returned() -> bool:
+        nonlocal left
+        left = _held(record, pids)
+        return not left
+
+    listener("waiting for the GPU memory to come back")
+    _wait(returned, _MEMORY_TIMEOUT_S)
+    return left
+
+
+def _held(record: Record, pids: Collection[int]) -> int | None:
+    """Bytes that `pids` hold on the instance's GPUs, by NVML; None without GPUs or where the driver does not tell."""
+    if not record.plan.devices:
+        return None
+    from mscli.inventory.detect import detect  # pynvml is only worth its import where GPUs were used
+
+    holders = [h for h in _holders(detect(Path("/")), record.plan.devices) if h.pid in pids]
+    known = [h.used_bytes for h in holders if h.used_bytes is not None]
+    return sum(known) if len(known) == len(holders) else None
+
+
+def _holders(inventory: Inventory, uuids: Collection[str]) -> list[Holder]:
+    parts: list[Gpu | MigInstance] = [*inventory.gpus]
+    parts += [slice_ for gpu in inventory.gpus for slice_ in gpu.mig.instances]
+    return [holder for part in parts if part.uuid in uuids for holder in part.holders]

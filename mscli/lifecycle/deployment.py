@@ -6,6 +6,7 @@ Nothing here prints. Progress goes to a listener; a fault is an MscliError that 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,13 +20,14 @@ from mscli.lifecycle.endpoint import Patience, Wait, wait_ready
 from mscli.lifecycle.instance import READY, STARTING, Instance, look, running
 from mscli.lifecycle.launch import Launch, Started
 from mscli.lifecycle.process import halt
-from mscli.lifecycle.records import Record, Records, Request, check_name
+from mscli.lifecycle.records import Record, Records, Request, api_key, check_name
 from mscli.lifecycle.shutdown import stop
 from mscli.paths import Places
-from mscli.weights.ensure import ensure
+from mscli.weights.ensure import ensure, wanted
 from mscli.weights.progress import Listener as WeightsListener
 
 _EVIDENCE_LINES = 12
+_LARGE_BYTES = 10**9
 
 
 class Listener(WeightsListener, Protocol):
@@ -40,7 +42,10 @@ class Listener(WeightsListener, Protocol):
 
 @dataclass(frozen=True)
 class Ask:
-    """One `mscli up`. `name` None: named after the profile. `api_key` None: none, or one made up where it is needed."""
+    """One `mscli up`. `name` None: named after the profile. `api_key` None: none, or one made up where it is needed.
+
+    `agree`: asked with the number of bytes before a large download; False ends the start.
+    """
 
     request: Request
     name: str | None = None
@@ -49,6 +54,7 @@ class Ask:
     replace: bool = False
     api_key: str | None = None
     offline: bool = False
+    agree: Callable[[int], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,9 +128,8 @@ def dry_run(ask: Ask, places: Places) -> DryRun:
 
 def restart(record: Record, places: Places, patience: Patience, listener: Listener) -> Up:
     """Stop an instance if it runs and start it again as it was asked for, on the same port. Blocks as `up` does."""
-    key_file = record.api_key_file
-    key = key_file.read_text().strip() if key_file and key_file.exists() else None
     records = Records(places)
+    key = api_key(record)
     if running(record):
         listener.stage(contract.STARTING, f"stopping {record.name}")
         stop(record, records)
@@ -146,8 +151,18 @@ def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch:
     engine = engine_named(decision.plan.engine)
     installation = engine.locate()
     listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
+    _ask_first(ask, decision)
     weights = ensure(decision.model, decision.variant, listener, offline=ask.offline)
     return Launch(name, ask.request, decision, engine, installation, weights, ask.api_key)
+
+
+def _ask_first(ask: Ask, decision: Decision) -> None:
+    """Let the user refuse a large download before its first byte."""
+    if ask.agree is None or decision.variant.source.kind != "hub":
+        return
+    missing = wanted(decision.model, decision.variant, offline=ask.offline).missing_bytes
+    if missing > _LARGE_BYTES and not ask.agree(missing):
+        raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Another profile may need less: mscli profiles")
 
 
 def _overtaken(launch: Launch, records: Records) -> bool:

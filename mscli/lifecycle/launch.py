@@ -82,6 +82,7 @@ def start(launch: Launch, records: Records) -> Started:
     what = command(launch, where)
     records.tidy(launch.name)
     run_dir = records.prepare(launch.name)
+    (run_dir / "key").unlink(missing_ok=True)
     if where.api_key_file:
         write_private(where.api_key_file, (launch.api_key or secrets.token_urlsafe(32)) + "\n")
     for path, text in what.files.items():

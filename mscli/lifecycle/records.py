@@ -156,11 +156,10 @@ class Records:
         shutil.rmtree(self.run_dir(name), ignore_errors=True)
 
     def tidy(self, name: str) -> None:
-        """Remove what a stopped instance no longer needs: its key and its temporary files. Record and log stay."""
+        """Remove a stopped instance's temporary files. Record, log and key stay: `restart` needs them."""
         run_dir = self.run_dir(name)
         shutil.rmtree(run_dir / "tmp", ignore_errors=True)
-        for leftover in ("key", "ready"):
-            (run_dir / leftover).unlink(missing_ok=True)
+        (run_dir / "ready").unlink(missing_ok=True)
 
     def forget(self, name: str) -> None:
         """Remove the record of a start that failed. Its log stays, so that `mscli logs` can still show it."""
@@ -194,6 +193,21 @@ class Records:
                     )
                 time.sleep(0.02)
             yield
+
+
+def api_key(record: Record) -> str | None:
+    """The key that clients of this instance must send; None where none is asked for.
+
+    Raises FILE when there should be one and it cannot be read.
+    """
+    if record.api_key_file is None:
+        return None
+    try:
+        return record.api_key_file.read_text().strip()
+    except OSError as fault:
+        raise MscliError(
+            Code.FILE, f"the API key of {record.name} cannot be read: {fault}", f"mscli restart {record.name}"
+        ) from fault
 
 
 def write_private(path: Path, text: str) -> None:

@@ -1,0 +1,198 @@
+"""One streamed reply of an OpenAI-compatible server, in one shape whatever the engine."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mscli.catalog.model import Sampling
+from mscli.chat.message import Message
+from mscli.chat.thinking import Piece, ThinkSplitter
+from mscli.errors import Code, MscliError
+
+if TYPE_CHECKING:
+    import httpx
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to ask. `splits_think`: the answer's text may hold <think> tags. `name`: the instance, for hints."""
+
+    name: str
+    base_url: str
+    api_key: str | None
+    model: str
+    sampling: Sampling
+    splits_think: bool
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A function the model wants called; `arguments` is JSON text as the model wrote it."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole reply. `ttft_s`: seconds until its first piece; token counts are the server's (None: it told none)."""
+
+    text: str
+    reasoning: str
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    seconds: float
+    ttft_s: float | None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens per second after the first one."""
+        if not self.completion_tokens or self.ttft_s is None or self.seconds <= self.ttft_s:
+            return None
+        return (self.completion_tokens - 1) / (self.seconds - self.ttft_s)
+
+
+def ask(
+    target: Target,
+    messages: Sequence[Message],
+    listener: Callable[[Piece], None],
+    timeout_s: float = 600.0,
+) -> Reply:
+    """Send the conversation and return the reply; `listener` hears each piece as it comes.
+
+    Waits at most `timeout_s` between two pieces. Raises REQUEST_FAILED with the server's own words, or when the
+    connection breaks; NOT_RUNNING when nobody answers. KeyboardInterrupt passes: the request ends with it.
+    """
+    import httpx
+
+    draft = _Draft(target.splits_think, listener)
+    headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    client = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), headers=headers, trust_env=False)
+    try:
+        with client, client.stream("POST", f"{target.base_url}/chat/completions", json=_body(target, messages)) as got:
+            if got.status_code != 200:
+                raise _refused(target, got)
+            for event in _events(got):
+                draft.add(event)
+    except httpx.ConnectError as fault:
+        raise MscliError(
+            Code.NOT_RUNNING, f"{target.name} does not answer at {target.base_url}", "See: mscli status"
+        ) from fault
+    except httpx.TransportError as fault:
+        raise MscliError(
+            Code.REQUEST_FAILED,
+            f"the connection to {target.name} broke off: {fault or type(fault).__name__}",
+            f"See whether it still lives: mscli status. Its last words: mscli logs {target.name} -n 30",
+        ) from fault
+    return draft.reply()
+
+
+def _body(target: Target, messages: Sequence[Message]) -> dict[str, Any]:
+    sampling = target.sampling
+    wanted = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    body: dict[str, Any] = {"model": target.model, "messages": list(messages), "stream": True}
+    body["stream_options"] = {"include_usage": True}
+    return body | {key: value for key, value in wanted.items() if value is not None}
+
+
+def _events(got: httpx.Response) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a server-sent event stream; a missing [DONE] (transformers) is no fault."""
+    for line in got.iter_lines():
+        if not line.startswith("data:"):
+            continue
+        text = line[5:].strip()
+        if text == "[DONE]":
+            return
+        event = json.loads(text)
+        if "error" in event:
+            raise MscliError(Code.REQUEST_FAILED, f"the server gave up: {_words(event)}", "See: mscli logs -n 30")
+        yield event
+
+
+def _refused(target: Target, got: httpx.Response) -> MscliError:
+    text = got.read().decode(errors="replace")
+    try:
+        words = _words(json.loads(text))
+    except ValueError:
+        words = text.strip()[:300]
+    hints = {
+        401: "The key is wrong; `mscli env` prints the one in force.",
+        503: "The model is still loading: mscli status",
+    }
+    hint = hints.get(got.status_code, f"See: mscli logs {target.name} -n 30")
+    return MscliError(
+        Code.REQUEST_FAILED,
+        f"{target.name} refused the request with HTTP {got.status_code}: {words}",
+        hint,
+        {"http_status": got.status_code},
+    )
+
+
+def _words(data: Any) -> str:
+    fault = data.get("error", data) if isinstance(data, dict) else data
+    return str(fault.get("message", fault)) if isinstance(fault, dict) else str(fault)
+
+
+class _Draft:
+    """A reply while it comes in."""
+
+    def __init__(self, splits_think: bool, listener: Callable[[Piece], None]) -> None:
+        self._begun = time.monotonic()
+        self._first: float | None = None
+        self._splitter = ThinkSplitter() if splits_think else None
+        self._listener = listener
+        self._pieces: list[Piece] = []
+        self._calls: dict[int, ToolCall] = {}
+        self._finish: str | None = None
+        self._usage: dict[str, int] = {}
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take one event of the stream."""
+        self._usage = event.get("usage") or self._usage
+        for choice in event.get("choices") or ():
+            delta = choice.get("delta") or {}
+            self._say(Piece(delta.get("reasoning_content") or delta.get("reasoning") or "", True))
+            self._text(delta.get("content") or "")
+            for call in delta.get("tool_calls") or ():
+                self._call(call)
+            self._finish = choice.get("finish_reason") or self._finish
+
+    def _text(self, text: str) -> None:
+        for piece in self._splitter.feed(text) if self._splitter else [Piece(text, False)]:
+            self._say(piece)
+
+    def _say(self, piece: Piece) -> None:
+        if not piece.text:
+            return
+        self._first = self._first or time.monotonic()
+        self._pieces.append(piece)
+        self._listener(piece)
+
+    def _call(self, call: dict[str, Any]) -> None:
+        self._first = self._first or time.monotonic()
+        index, function = call.get("index", 0), call.get("function") or {}
+        known = self._calls.get(index, ToolCall("", ""))
+        name, arguments = function.get("name") or "", function.get("arguments") or ""
+        self._calls[index] = replace(known, name=known.name + name, arguments=known.arguments + arguments)
+
+    def reply(self) -> Reply:
+        """The whole reply, when the stream has ended."""
+        for piece in self._splitter.end() if self._splitter else ():
+            self._say(piece)
+        now = time.monotonic()
+        return Reply(
+            text="".join(piece.text for piece in self._pieces if not piece.thought).lstrip("\n"),
+            reasoning="".join(piece.text for piece in self._pieces if piece.thought),
+            tool_calls=tuple(self._calls[index] for index in sorted(self._calls)),
+            finish_reason=self._finish,
+            prompt_tokens=self._usage.get("prompt_tokens"),
+            completion_tokens=self._usage.get("completion_tokens"),
+            seconds=now - self._begun,
+            ttft_s=None if self._first is None else self._first - self._begun,
+        )

@@ -1,0 +1,93 @@
+"""`mscli down`: stop instances, and wait until their ports and GPU memory are back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mscli.cli.options import Instance, Json
+from mscli.cli.screen import Screen, open_screen
+from mscli.errors import Code, MscliError
+
+if TYPE_CHECKING:
+    from mscli.lifecycle.records import Record, Records
+    from mscli.lifecycle.shutdown import Stopped
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("down", epilog="Examples: mscli down  |  mscli down rehearsal  |  mscli down --all --purge")(down)
+
+
+def down(
+    ctx: typer.Context,
+    name: Instance = None,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="Every instance.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Also remove their records and logs.")] = False,
+    json: Json = False,
+) -> None:
+    """Stop an instance: its whole process group. Stopping what does not run is not an error."""
+    from mscli.lifecycle.records import Records
+    from mscli.lifecycle.shutdown import stop
+    from mscli.lifecycle.values import to_json
+    from mscli.paths import places
+
+    screen = open_screen(ctx, json)
+    records = Records(places())
+    chosen = _chosen(records, name, all_)
+    stopped = [stop(record, records, screen.note) for record in chosen]
+    left = [item for item in stopped if item.survivors]
+    if purge:
+        _purge(records, name, all_, [item.name for item in left])
+    if left:
+        raise _survived(left)
+    if json:
+        screen.data({"stopped": to_json(stopped)})
+    else:
+        _show(screen, stopped)
+
+
+def _chosen(records: Records, name: str | None, all_: bool) -> list[Record]:
+    """The records of what is to be stopped: the named one, all, or the only one that runs."""
+    from mscli.lifecycle.instance import running, the_one
+
+    if name is not None and all_:
+        raise MscliError(Code.USAGE, "a name and --all were both given", "Give one of them.")
+    if name is not None:
+        record = records.get(name)
+        return [record] if record and running(record) else []
+    live = [record for record in records.all()[0] if running(record)]
+    return live if all_ or not live else [the_one(records, None)]
+
+
+def _purge(records: Records, name: str | None, all_: bool, surviving: list[str]) -> None:
+    """Remove what is kept of stopped instances; an unreadable record is never deleted."""
+    for record in records.all()[0]:
+        if (all_ or name in (None, record.name)) and record.stopped_at and record.name not in surviving:
+            records.purge(record.name)
+
+
+def _survived(left: list[Stopped]) -> MscliError:
+    from mscli.lifecycle.process import describe
+
+    pids = [pid for item in left for pid in item.survivors]
+    return MscliError(
+        Code.STOP_FAILED,
+        f"still alive after SIGKILL: {'; '.join(map(describe, pids))}",
+        "A process in uninterruptible sleep waits for the driver or a disk: see dmesg. It may need a restart.",
+        {"survivors": pids},
+    )
+
+
+def _show(screen: Screen, stopped: list[Stopped]) -> None:
+    from mscli.cli.size import size
+
+    if not stopped:
+        screen.note("nothing was running")
+    for item in stopped:
+        text = f"{item.name} stopped after {item.seconds:.1f} s ({item.signal or 'nothing of it was alive'})"
+        text += ", port free" if item.port_free else ", its port is still in use"
+        if item.memory_returned_bytes is not None:
+            text += f", {size(item.memory_returned_bytes)} of GPU memory back after {item.memory_seconds:.1f} s"
+        screen.text(text)

@@ -1,0 +1,35 @@
+"""`mscli env`: what OpenAI clients need to know, for `eval`."""
+
+from __future__ import annotations
+
+import shlex
+
+import typer
+
+from mscli.cli.options import Instance, Json
+from mscli.cli.screen import open_screen
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("env", epilog='Example: eval "$(mscli env)"')(env)
+
+
+def env(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
+    """Print the base URL, key and model name of an instance as `export` lines."""
+    from mscli.lifecycle.instance import the_one
+    from mscli.lifecycle.records import Records, api_key
+    from mscli.paths import places
+
+    screen = open_screen(ctx, json)
+    record = the_one(Records(places()), name)
+    # Clients insist on some key: without one the customary placeholder is given.
+    values = {
+        "OPENAI_BASE_URL": record.base_url,
+        "OPENAI_API_KEY": api_key(record) or "EMPTY",
+        "MSCLI_MODEL": record.alias,
+    }
+    if json:
+        screen.data(values)
+    else:
+        screen.text("export " + " ".join(f"{key}={shlex.quote(value)}" for key, value in values.items()))

@@ -1,0 +1,108 @@
+"""The program: the command tree, and the one place where faults become messages and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from mscli import __version__
+from mscli.cli import chat, down, env, gpus, logs, profiles, restart, status, up
+from mscli.cli.screen import Screen
+from mscli.errors import Code, Exit, MscliError
+from mscli.paths import places
+
+# Typer carries its own Click in newer versions: its exceptions are reached through Typer, never by `import click`.
+_USAGE_ERROR = typer.BadParameter.__mro__[1]
+_CLICK_ERROR = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="mscli",
+    help="Run Mistral Small 3.1 24B and Magistral Small on your own GPUs: plan, start, chat, check, stop.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        sys.stdout.write(f"mscli {__version__}\n")
+        raise typer.Exit
+
+
+for _verb in (up, down, status, logs, restart, chat, env, gpus):
+    _verb.register(app)
+app.add_typer(profiles.app, name="profiles")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Never raises; every fault is reported on the screen."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    own = args[: args.index("--")] if "--" in args else args
+    screen = Screen(next((arg for arg in own if not arg.startswith("-")), ""), "--json" in own)
+    try:
+        outcome = typer.main.get_command(app).main(args, prog_name="mscli", standalone_mode=False, obj=screen)
+        return outcome if isinstance(outcome, int) else Exit.DONE
+    except BrokenPipeError:  # the reader had enough (`mscli logs | head`): not our fault, not worth a word
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+    except BaseException as fault:  # the one boundary: nothing passes it as a traceback
+        error = _as_error(fault)
+        screen.error(error)
+        return error.exit_code
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def _as_error(fault: BaseException) -> MscliError:
+    if isinstance(fault, MscliError):
+        return fault
+    if isinstance(fault, (KeyboardInterrupt, typer.Abort)):
+        return MscliError(Code.INTERRUPTED, "interrupted")
+    if isinstance(fault, _USAGE_ERROR):
+        return _usage(fault)
+    if isinstance(fault, _CLICK_ERROR):
+        return MscliError(Code.FILE, str(fault))
+    if isinstance(fault, OSError):
+        return _machine(fault)
+    return _own(fault)
+
+
+def _usage(fault: BaseException) -> MscliError:
+    ctx = getattr(fault, "ctx", None)
+    path = getattr(ctx, "command_path", "mscli")
+    text = fault.format_message() if hasattr(fault, "format_message") else str(fault)
+    return MscliError(Code.USAGE, text, f"See: {path} --help")
+
+
+def _machine(fault: OSError) -> MscliError:
+    where = f": {fault.filename}" if fault.filename else ""
+    text = f"{fault.strerror or fault}{where}"
+    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MscliError(Code.DISK_FULL, text, "Make room there, then try again; nothing was lost.")
+    return MscliError(Code.FILE, text, "Check that the path exists and that this user may read and write it.")
+
+
+def _own(fault: BaseException) -> MscliError:
+    """A fault of mscli's own: the traceback goes to a file, not to the user's terminal."""
+    text = "".join(traceback.format_exception(fault))
+    if os.environ.get("MSCLI_DEBUG"):
+        sys.stderr.write(text)
+    kept = places().state / "last-fault.txt"
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(text)
+    except OSError:
+        return MscliError(Code.INTERNAL, f"a fault of mscli's own: {fault!r}", "Run it again with MSCLI_DEBUG=1.")
+    return MscliError(Code.INTERNAL, f"a fault of mscli's own: {fault!r}", f"The details are in {kept}")

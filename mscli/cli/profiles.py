@@ -1,0 +1,153 @@
+"""`mscli profiles`: what can be run, with the verdict for this machine; and the user's own profiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mscli.cli.options import Json
+from mscli.cli.screen import open_screen
+from mscli.errors import Code, Exit, MscliError
+
+if TYPE_CHECKING:
+    from mscli.catalog.load import Catalog
+    from mscli.planning.plan import NoFit, Plan
+
+app = typer.Typer(help="List profiles with their verdict for this machine; show, check or make one.")
+_EPILOG = "Examples: mscli profiles  |  mscli profiles show small-q4  |  mscli profiles validate my.yaml"
+
+
+@app.callback(invoke_without_command=True, epilog=_EPILOG)
+def profiles(ctx: typer.Context, json: Json = False) -> None:
+    """List every profile with its verdict for this machine: safe, tight or no, and why."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from mscli.lifecycle.decision import verdicts
+    from mscli.paths import places
+
+    screen = open_screen(ctx, json)
+    catalog = _catalog()
+    choice = verdicts(places())
+    for fault in catalog.broken:
+        screen.note(f"warning: {fault.message}", "yellow")
+    if json:
+        rows = [_entry(outcome, catalog) for outcome in choice.ranked]
+        broken = [{"message": fault.message, **fault.details} for fault in catalog.broken]
+        screen.data({"profiles": rows, "chosen": choice.chosen and choice.chosen.profile, "broken": broken})
+        return
+    screen.table(
+        ("PROFILE", "VERDICT", "ENGINE", "CONTEXT", "WHY"), [_row(outcome, catalog) for outcome in choice.ranked]
+    )
+    if choice.chosen:
+        screen.text(f"`mscli up` would take {choice.chosen.profile}. {choice.reason}")
+    else:
+        screen.text(f"`mscli up` would start nothing here: {choice.reason}")
+
+
+@app.command("show", epilog="Example: mscli profiles show small-q4")
+def show(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The profile.")],
+    json: Json = False,
+) -> None:
+    """Show a profile and its model: every setting, and where it comes from."""
+    from mscli.catalog.report import model_json, profile_json
+
+    screen = open_screen(ctx, json)
+    catalog = _catalog()
+    profile = catalog.profile(name)
+    model, variant = catalog.model_of(profile)
+    if json:
+        screen.data({"profile": profile_json(profile), "model": model_json(model)})
+        return
+    screen.text(f"{profile.name}: {profile.title}\n\n{profile.notes.strip()}\n")
+    screen.text(profile.path.read_text())
+    screen.text(f"# model {model.name}: {model.title}, {model.license}; variant {variant.name}: {variant.bytes_source}")
+
+
+@app.command("validate", epilog="Example: mscli profiles validate my.yaml")
+def validate(
+    ctx: typer.Context,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Files; else all profiles.")] = None,
+    json: Json = False,
+) -> int:
+    """Check profile files: each fault with file, line, key and the nearest valid word."""
+    from mscli.catalog.load import load_profile_file
+
+    screen = open_screen(ctx, json)
+    catalog = _catalog()
+    faults = [] if files else list(catalog.broken)
+    good = [] if files else sorted(catalog.profiles)
+    for file in files or ():
+        try:
+            good.append(load_profile_file(file, catalog).name)
+        except MscliError as fault:
+            faults.append(fault)
+    if faults and (json or len(faults) == 1):
+        raise faults[0] if len(faults) == 1 else _several(faults)
+    for found in faults:
+        screen.error(found)
+    if json:
+        screen.data({"valid": good})
+    elif good:
+        screen.text(f"valid: {', '.join(good)}")
+    return Exit.FAILED if faults else Exit.DONE
+
+
+@app.command("new", epilog="Example: mscli profiles new mine --from small-q4")
+def new(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new profile.")],
+    base: Annotated[str | None, typer.Option("--from", help="The profile to begin from.")] = None,
+    json: Json = False,
+) -> None:
+    """Write a profile of your own, with every key explained in it; never overwrites one."""
+    from mscli.catalog.annotated import new_profile
+    from mscli.paths import places
+
+    screen = open_screen(ctx, json)
+    based_on = _catalog().profile(base) if base is not None else None
+    path = new_profile(name, based_on, places().profiles)
+    if json:
+        screen.data({"name": name, "path": str(path)})
+    else:
+        screen.text(f"{path}\nEdit it, then check it: mscli profiles validate {path}. Run it: mscli up {name}")
+
+
+def _catalog() -> Catalog:
+    from mscli.catalog.load import load_catalog
+    from mscli.paths import places, shipped_profiles
+
+    return load_catalog(shipped_profiles(), places().profiles)
+
+
+def _entry(outcome: Plan | NoFit, catalog: Catalog) -> dict[str, object]:
+    profile = catalog.profiles[outcome.profile]
+    return {
+        "name": profile.name,
+        "title": profile.title,
+        "engine": profile.engine,
+        "model": profile.model,
+        "variant": profile.variant,
+        "verdict": outcome.verdict,
+        "reasons": list(outcome.reasons),
+        "context": getattr(outcome, "context", None),
+    }
+
+
+def _row(outcome: Plan | NoFit, catalog: Catalog) -> tuple[str, ...]:
+    profile = catalog.profiles[outcome.profile]
+    context = str(getattr(outcome, "context", "-"))
+    why = profile.title if outcome.verdict == "safe" else "; ".join(outcome.reasons)
+    return (profile.name, outcome.verdict, profile.engine, context, why)
+
+
+def _several(faults: list[MscliError]) -> MscliError:
+    return MscliError(
+        Code.PROFILE_INVALID,
+        f"{len(faults)} files are broken; the first: {faults[0].message}",
+        faults[0].hint,
+        {"faults": [{"message": fault.message, **fault.details} for fault in faults]},
+    )

@@ -1,0 +1,90 @@
+"""How a start and a pull are shown while they go on: a moving line on a terminal, plain lines when piped."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from mscli.cli.screen import Screen
+from mscli.cli.size import ago, size
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from mscli.weights.progress import Note, Progress
+
+_PIPED_EVERY_S = 5.0
+
+
+class StartProgress:
+    """The listener of a start. Silent with --json. Use as a context manager: it leaves the terminal as it was."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._begun = time.monotonic()
+        self._spoke = 0.0
+        self._stage = ""
+
+    def __enter__(self) -> StartProgress:
+        if self._screen.live:
+            self._bar = _moving_line()
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def stage(self, stage: str, text: str) -> None:
+        """Show that a stage began; the one before it is done."""
+        self._stage = stage
+        line = f"{stage:<9}{text}"
+        if self._bar is None:
+            self._screen.note(line)
+            return
+        self._bar.console.print(f"[green]{ago(time.monotonic() - self._begun):>7}[/]  {line}", highlight=False)
+        self._show(text, None, None)
+
+    def log_line(self, line: str) -> None:
+        """Show the engine's last word behind the stage, on a terminal only."""
+        if self._bar is not None and line.strip():
+            self._show(f"{self._stage}: {line.strip()[:90]}", None, None)
+
+    def progress(self, progress: Progress) -> None:
+        """Show how far a pull has come."""
+        eta = f", {ago(progress.eta_s)} to go" if progress.eta_s is not None else ""
+        speed = f" at {size(int(progress.speed))}/s" if progress.speed else ""
+        text = f"{progress.stage} {size(progress.done_bytes)} of {size(progress.total_bytes)}{speed}{eta}"
+        if self._bar is not None:
+            self._show(f"{text}  {progress.file or ''}", progress.done_bytes, progress.total_bytes)
+        elif time.monotonic() - self._spoke > _PIPED_EVERY_S:
+            self._spoke = time.monotonic()
+            self._screen.note(f"{self._stage:<9}{text}")
+
+    def note(self, note: Note) -> None:
+        """Show a line about the pull."""
+        if self._bar is not None:
+            self._bar.console.print(f"         {note.message}", style="yellow", highlight=False)
+        else:
+            self._screen.note(note.message)
+
+    def _show(self, text: str, done: int | None, total: int | None) -> None:
+        if self._bar is None:
+            return
+        if self._task is None:
+            self._task = self._bar.add_task(text, total=None)
+        self._bar.update(self._task, description=text, completed=done or 0, total=total)
+
+
+def _moving_line() -> Bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    return Progress(*columns, console=Console(stderr=True), transient=True)

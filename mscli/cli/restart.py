@@ -1,0 +1,30 @@
+"""`mscli restart`: stop an instance and start it again as it was asked for."""
+
+from __future__ import annotations
+
+import typer
+
+from mscli.cli.options import Instance, Json, TimeoutS
+from mscli.cli.screen import open_screen
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("restart", epilog="Examples: mscli restart  |  mscli restart rehearsal")(restart)
+
+
+def restart(ctx: typer.Context, name: Instance = None, timeout: TimeoutS = 1800.0, json: Json = False) -> None:
+    """Stop an instance if it runs, then start it again on the same port with the same wishes."""
+    from mscli.cli.progress import StartProgress
+    from mscli.cli.up import report
+    from mscli.lifecycle.deployment import restart as again
+    from mscli.lifecycle.endpoint import Patience
+    from mscli.lifecycle.instance import the_one
+    from mscli.lifecycle.records import Records
+    from mscli.paths import places
+
+    screen = open_screen(ctx, json)
+    record = the_one(Records(places()), name)
+    with StartProgress(screen) as progress:
+        done = again(record, places(), Patience(timeout_s=timeout), progress)
+    report(screen, done)

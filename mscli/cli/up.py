@@ -1,0 +1,157 @@
+"""`mscli up`: plan, pull, start, and wait until it answers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mscli.cli.options import Json, ProfileFile, TimeoutS
+from mscli.cli.screen import Screen, open_screen
+from mscli.errors import Code, MscliError
+
+if TYPE_CHECKING:
+    from mscli.lifecycle.deployment import Ask, Up
+
+_EPILOG = "Examples: mscli up  |  mscli up rehearsal  |  mscli up small-q4 --ctx 16384 --gpus 1 --dry-run"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("up", epilog=_EPILOG)(up)
+
+
+def up(
+    ctx: typer.Context,
+    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="What to run; else the best fit.")] = None,
+    file: ProfileFile = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the instance; else the profile's.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port; else a free one.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on; else the profile's.")] = None,
+    context: Annotated[int | None, typer.Option("--ctx", min=1, help="Context length in tokens.")] = None,
+    gpus: Annotated[str | None, typer.Option("--gpus", help="GPUs to use: indices or UUIDs, by commas.")] = None,
+    users: Annotated[int | None, typer.Option("--users", min=1, help="Concurrent requests to plan for.")] = None,
+    images: Annotated[int | None, typer.Option("--images", min=0, help="Images allowed per request.")] = None,
+    kv: Annotated[str | None, typer.Option("--kv", help="KV cache type: f16, q8_0, q4_0 or fp8.")] = None,
+    timeout: TimeoutS = 1800.0,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is ready.")] = True,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace what runs under this name.")] = False,
+    require_gpu: Annotated[bool, typer.Option(help="Fail if planned GPU layers fall to the CPU.")] = True,
+    offload: Annotated[bool, typer.Option("--offload", help="Allow part of the weights in host memory.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    api_key_file: Annotated[Path | None, typer.Option(help="File with the key clients must send.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the command; start nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a large download.")] = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Start a model: the profile given, or the best one for this machine."""
+    from mscli.lifecycle.deployment import Ask
+    from mscli.lifecycle.endpoint import Patience
+    from mscli.lifecycle.records import Request
+    from mscli.planning.plan import Wish
+
+    screen = open_screen(ctx, json)
+    if profile is not None and file is not None:
+        raise MscliError(Code.USAGE, "a profile's name and --file were both given", "Give one of them.")
+    wish = Wish(context=context, users=users, images=images, kv_type=kv, gpus=_list(gpus), offload=offload)
+    request = Request(profile, str(file.absolute()) if file else None, host, port, wish, require_gpu)
+    key = _key(api_key_file)
+    agree = None if yes or not screen.live else _agree
+    ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline, agree)
+    if dry_run:
+        _dry_run(screen, ask)
+    else:
+        _up(screen, ask)
+
+
+def _list(words: str | None) -> tuple[str, ...] | None:
+    return tuple(word.strip() for word in words.split(",") if word.strip()) if words is not None else None
+
+
+def _key(file: Path | None) -> str | None:
+    """The key from a file or the environment: never from the command line, where every user of the machine sees it."""
+    if file is None:
+        return os.environ.get("MSCLI_API_KEY") or None
+    key = file.read_text().strip()
+    if not key:
+        raise MscliError(Code.USAGE, f"the key file {file} is empty", "Write the key into it, one line.")
+    return key
+
+
+def _agree(missing_bytes: int) -> bool:
+    from mscli.cli.size import size
+
+    return typer.confirm(f"{size(missing_bytes)} will be downloaded. Go on?", default=True, err=True)
+
+
+def _dry_run(screen: Screen, ask: Ask) -> None:
+    from mscli.cli.plan_view import plan_json, show_plan
+    from mscli.lifecycle.deployment import dry_run
+    from mscli.paths import places
+
+    done = dry_run(ask, places())
+    plan = plan_json(done.decision.plan, done.command)
+    if screen.json_mode:
+        reason = done.decision.choice.reason if done.decision.choice else None
+        screen.data({"plan": plan, "instance": None, "name": done.name, "reason": reason, "notes": list(done.notes)})
+        return
+    show_plan(screen, done.decision, done.command)
+    for note in done.notes:
+        screen.note(f"no command: {note}", "yellow")
+
+
+def _up(screen: Screen, ask: Ask) -> None:
+    from mscli.cli.progress import StartProgress
+    from mscli.lifecycle.deployment import up as start
+    from mscli.paths import places
+
+    with StartProgress(screen) as progress:
+        try:
+            done = start(ask, places(), progress)
+        except KeyboardInterrupt:
+            raise MscliError(
+                Code.INTERRUPTED,
+                "no longer waiting; a server that was already started goes on starting",
+                "Follow it: mscli logs -f. Stop it: mscli down. Bytes already fetched are kept.",
+            ) from None
+    report(screen, done)
+
+
+def report(screen: Screen, done: Up) -> None:
+    """Show what `up` or `restart` did."""
+    from mscli.cli.instance_view import instance_json
+    from mscli.cli.plan_view import plan_json
+    from mscli.lifecycle.values import to_json
+
+    for warning in done.warnings:
+        screen.note(f"warning: {warning}", "yellow")
+    if screen.json_mode:
+        choice = done.decision.choice if done.decision else None
+        screen.data(
+            {
+                "plan": plan_json(done.record.plan, None, done.record.argv, done.record.env),
+                "instance": instance_json(done.instance),
+                "already": done.already,
+                "reason": choice.reason if choice else None,
+                "seconds": round(done.seconds, 3),
+                "engine_seconds": None if done.engine_seconds is None else round(done.engine_seconds, 3),
+                "observed": to_json(done.observed),
+                "warnings": list(done.warnings),
+            }
+        )
+        return
+    _say_up(screen, done)
+
+
+def _say_up(screen: Screen, done: Up) -> None:
+    seen, record = done.instance, done.record
+    if done.decision and done.decision.choice:
+        screen.text(f"chosen: {seen.profile}. {done.decision.choice.reason}")
+    how = "runs already" if done.already else f"is {seen.state} after {done.seconds:.1f} s"
+    screen.text(f"{seen.name} {how}: {record.title} on {seen.engine}, context {seen.context}")
+    if seen.stand_in:
+        screen.text("This is a scripted stand-in on a real engine, not a language model.")
+    screen.text(f"  OpenAI API  {seen.base_url}  (model {seen.model})")
+    screen.text(f'  talk to it  mscli chat "hello"        stop it  mscli down {seen.name}')

@@ -31,7 +31,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Claim:
-    """GPU memory that one of our own instances holds or is about to take. `planned_bytes` is what its plan says in all."""
+    """GPU memory that one of our own instances holds or is about to take; `planned_bytes`: what its plan says."""
 
     instance: str
     gpu_uuid: str
@@ -43,7 +43,8 @@ class Claim:
 @dataclass(frozen=True)
 class GpuMemory:
     """One GPU's memory, split by what holds it. `free_bytes` is before the start, `held_bytes` others' share,
-    `margin_bytes` what stays free after the start. free = weights + projector + kv + compute + graphs + runtime + margin."""
+    `margin_bytes` what the plan leaves over. free = weights + projector + kv + compute + graphs + runtime + margin.
+    `kv_spare_bytes` is the part of the margin that vLLM takes all the same, as more KV cache, to fill its budget."""
 
     gpu: int
     uuid: str
@@ -58,12 +59,13 @@ class GpuMemory:
     graphs_bytes: int
     runtime_bytes: int
     margin_bytes: int
+    kv_spare_bytes: int = 0
 
     @property
     def needed_bytes(self) -> int:
-        """Everything the engine takes on this GPU."""
+        """Everything the engine takes on this GPU, the spare KV cache included."""
         parts = (self.weights_bytes, self.projector_bytes, self.kv_bytes, self.compute_bytes)
-        return sum(parts) + self.graphs_bytes + self.runtime_bytes
+        return sum(parts) + self.graphs_bytes + self.runtime_bytes + self.kv_spare_bytes
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run. `verdict` is safe or tight. `devices`: UUIDs of the GPUs (or MIG instances) in order; `gpus`: their indices.
+    """What will run. `verdict`: safe or tight. `devices`: UUIDs of the GPUs (or MIG instances); `gpus`: their indices.
 
     `layers_on_gpu`: layers placed on GPUs (equals the model's layers + 1 unless offloaded; 0 on the CPU).
     `host_bytes`: host memory the weights and KV need. `settings`: engine settings that the planner derived

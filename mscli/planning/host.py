@@ -1,0 +1,86 @@
+"""Plans that live in host memory: whole ones on the CPU, and what offloading adds beside GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mscli.inventory.inventory import Inventory
+from mscli.planning.figures import GIB, gib, tokens
+from mscli.planning.memory.footprint import Configuration, Room
+from mscli.planning.plan import SAFE, TIGHT, NoFit, Plan
+from mscli.planning.request import Request
+from mscli.planning.search import AMPLE, ROUNDING, SAFE_SHARE, TIGHT_SHARE, last_true
+
+
+def _margin(verdict: str, ram_bytes: int) -> int:
+    share = SAFE_SHARE if verdict == SAFE else TIGHT_SHARE
+    return min(int(share * ram_bytes), AMPLE)
+
+
+def _fits(request: Request, config: Configuration, inventory: Inventory, verdict: str) -> bool:
+    host = inventory.host
+    needed = request.memory.host(config, ()).needed_bytes
+    return needed <= host.ram_available_bytes - _margin(verdict, host.ram_total_bytes)
+
+
+def plan_on_cpu(request: Request, inventory: Inventory, remarks: tuple[str, ...]) -> Plan | NoFit:
+    """The largest useful context in available RAM."""
+    for verdict in (SAFE, TIGHT):
+        for kind in request.kv_types:
+            config = _largest(request, inventory, kind, verdict)
+            if config:
+                return _plan(request, config, inventory, verdict, remarks)
+    return _refuse(request, inventory)
+
+
+def _largest(request: Request, inventory: Inventory, kind: str, verdict: str) -> Configuration | None:
+    def holds(context: int) -> bool:
+        return _fits(request, request.configuration(context, kind), inventory, verdict)
+
+    high = request.target or request.cap
+    if holds(high):
+        return request.configuration(high, kind)
+    if not holds(request.floor):
+        return None
+    steps = last_true(lambda step: holds(step * ROUNDING), -(-request.floor // ROUNDING), high // ROUNDING)
+    return request.configuration(max(request.floor, steps * ROUNDING), kind)
+
+
+def _plan(
+    request: Request, config: Configuration, inventory: Inventory, verdict: str, remarks: tuple[str, ...]
+) -> Plan:
+    needed = request.memory.host(config, ()).needed_bytes
+    because = f"{gib(needed)} of {gib(inventory.host.ram_available_bytes)} available host memory; runs on the CPU"
+    wanted = request.target or request.cap
+    steps = (f"context {tokens(config.context)} instead of {wanted:,}: host memory ends it",)
+    return Plan(
+        profile=request.profile.name, engine=request.profile.engine, model=request.model.name,
+        variant=request.variant.name, verdict=verdict, reasons=(because, *request.notes, *remarks),
+        context=config.context, kv_type=config.kv_type, tensor_parallel=1, images=request.images, users=request.users,
+        gpus=(), devices=(), memory=(), layers_on_gpu=0, host_bytes=needed,
+        settings=request.memory.settings(config, (), ()), steps=steps if config.context < wanted else (),
+    )  # fmt: skip
+
+
+def _refuse(request: Request, inventory: Inventory) -> NoFit:
+    smallest = min(
+        request.memory.host(request.configuration(request.floor, kind), ()).needed_bytes for kind in request.kv_types
+    )
+    room = inventory.host.ram_available_bytes - _margin(TIGHT, inventory.host.ram_total_bytes)
+    reason = (
+        f"{gib(smallest)} of host memory are needed at {tokens(request.floor)}, "
+        f"{gib(inventory.host.ram_available_bytes)} are available: {gib(smallest - room)} missing"
+    )
+    profile = request.profile
+    return NoFit(profile.name, profile.engine, request.model.name, request.variant.name, (reason,), smallest - room)
+
+
+def ram_shortage(request: Request, config: Configuration, rooms: Sequence[Room], inventory: Inventory) -> str | None:
+    """Why the layers left in host memory do not fit there; None when they do."""
+    if not config.host_layers:
+        return None
+    needed = request.memory.host(config, rooms).needed_bytes
+    available = inventory.host.ram_available_bytes
+    if needed + GIB <= available:
+        return None
+    return f"offloading needs {gib(needed)} of host memory, {gib(available)} are available"

@@ -1,0 +1,135 @@
+"""What one engine takes on each GPU: the question (Configuration, Room), the answer (Footprint), and the contract
+that one file per engine fulfils. All sizes are int bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mscli.catalog.model import Model, Text, Variant
+from mscli.inventory.inventory import Holder
+from mscli.planning.figures import GIB
+
+Setting = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Room:
+    """One device with what is left on it. `total_bytes` is NVML's; `free_bytes` is what a new process may take, after
+    what our own instances are about to take. `correction_bytes`: what earlier starts here took beyond the formulas."""
+
+    gpu: int
+    uuid: str
+    name: str
+    total_bytes: int
+    free_bytes: int
+    compute_capability: str | None
+    mig: bool
+    holders: tuple[Holder, ...]
+    unified: bool = False
+    correction_bytes: int = 0
+
+    @property
+    def cuda_total_bytes(self) -> int:
+        """What CUDA calls the card's total."""
+        return cuda_total(self.total_bytes)
+
+    def grown(self, more_bytes: int) -> Room:
+        """The same device with `more_bytes` more free memory, as a bigger card where it has no room for them."""
+        free = self.free_bytes + more_bytes
+        return replace(self, free_bytes=free, total_bytes=max(self.total_bytes, nvml_total(free)))
+
+
+def cuda_total(nvml_total_bytes: int) -> int:
+    """CUDA's total: NVML's less the driver's reserve, 2 % up to 0.6 GiB.
+
+    Source: published pairs, 24.00 -> 23.58 GiB (RTX 3090), 19.99 -> 19.6 (RTX 4000 SFF Ada), 79.65 -> 79.19 (H100),
+    80.0 -> 79.25 (A100), 95.59 -> 94.97 (RTX PRO 6000).
+    """
+    return nvml_total_bytes - min(nvml_total_bytes // 50, 6 * GIB // 10)
+
+
+def nvml_total(cuda_total_bytes: int) -> int:
+    """The smallest NVML total whose CUDA total is at least `cuda_total_bytes`."""
+    return cuda_total_bytes + min(cuda_total_bytes // 49 + 1, 6 * GIB // 10)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What would run, without the devices.
+
+    `context` is per user, in tokens. `host_layers`: decoder layers whose weights stay in host memory.
+    `version`: the engine's, None when unknown (then the newest known behaviour is planned).
+    `options`: the profile's engine flags, without their dashes."""
+
+    model: Model
+    variant: Variant
+    context: int
+    kv_type: str
+    users: int = 1
+    images: int = 0
+    host_layers: int = 0
+    version: tuple[int, ...] | None = None
+    options: Mapping[str, Setting] = field(default_factory=dict)
+
+    @property
+    def text(self) -> Text:
+        """The decoder's sizes."""
+        return self.model.architecture.text
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens the KV cache must hold: every user may fill the whole context."""
+        return self.context * self.users
+
+    def at_least(self, *version: int) -> bool:
+        """Whether the engine is `version` or newer; an unknown version counts as newest."""
+        return self.version is None or self.version >= version
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes on one GPU by purpose. `runtime_bytes`: CUDA context, NCCL and the like, outside the engine's allocator."""
+
+    weights_bytes: int = 0
+    projector_bytes: int = 0
+    kv_bytes: int = 0
+    compute_bytes: int = 0
+    graphs_bytes: int = 0
+    runtime_bytes: int = 0
+
+    @property
+    def needed_bytes(self) -> int:
+        """Everything the engine takes on this GPU."""
+        parts = (self.weights_bytes, self.projector_bytes, self.kv_bytes, self.compute_bytes)
+        return sum(parts) + self.graphs_bytes + self.runtime_bytes
+
+
+def all_free(_config: Configuration, rooms: Sequence[Room]) -> tuple[int, ...]:
+    """Limits of an engine that takes what it finds."""
+    return tuple(room.free_bytes for room in rooms)
+
+
+def nothing_spare(_config: Configuration, rooms: Sequence[Room], _settings: Mapping[str, Setting]) -> tuple[int, ...]:
+    """Spare bytes of an engine that takes what it needs and no more."""
+    return (0,) * len(rooms)
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """How one engine uses memory; one module per engine builds one. Everything is pure.
+
+    `split`: how it spreads over GPUs: tensor (every GPU holds a slice of each layer) or layer (whole layers per GPU).
+    `footprints(config, rooms)`: bytes per GPU, in the order of `rooms`.
+    `host(config, rooms)`: host memory; everything when `rooms` is empty (CPU), else what does not sit on GPUs.
+    `settings(config, rooms, margin_bytes)`: engine settings that make the plan true; margins are what must stay free.
+    `limits(config, rooms)`: the most each footprint may come to before the engine refuses or silently leaves the GPU.
+    `spare(config, rooms, settings)`: what it takes beyond its footprint, as more KV cache, to fill its budget.
+    """
+
+    split: str
+    footprints: Callable[[Configuration, Sequence[Room]], tuple[Footprint, ...]]
+    host: Callable[[Configuration, Sequence[Room]], Footprint]
+    settings: Callable[[Configuration, Sequence[Room], Sequence[int]], dict[str, Setting]]
+    limits: Callable[[Configuration, Sequence[Room]], tuple[int, ...]] = all_free
+    spare: Callable[[Configuration, Sequence[Room], Mapping[str, Setting]], tuple[int, ...]] = nothing_spare

@@ -1,0 +1,96 @@
+"""llama.cpp: weights, KV and compute buffers, one set per GPU, whole layers spread over GPUs.
+
+Sources: llama.cpp's own buffer lines (model, KV, compute), src/llama-kv-cache.cpp, src/llama-model.cpp (layer split),
+tools/mtmd (projector).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mscli.planning.figures import GIB, MIB
+from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
+from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
+from mscli.planning.memory.weights import layer_split, layers
+
+UBATCH = 512
+CUDA_CONTEXT = 4 * GIB // 10
+KV_PADDING = 256
+
+
+def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
+    """Layers by share of free memory; the projector and the image buffers on the first GPU."""
+    counts = layer_split(config.text.layers + 1, rooms, config.host_layers)
+    return tuple(_on_gpu(config, index, counts) for index in range(len(rooms)))
+
+
+def _on_gpu(config: Configuration, index: int, counts: Sequence[int]) -> Footprint:
+    cut = layers(config.text, config.variant)
+    last = index == len(counts) - 1
+    decoder = max(0, counts[index] - last)
+    rounding = _rounding(config) if last else 0
+    return Footprint(
+        weights_bytes=decoder * cut.layer_bytes + last * (cut.output_bytes + rounding),
+        projector_bytes=0 if index else config.variant.projector_bytes,
+        kv_bytes=decoder * cells(config) * bytes_per_layer(config.text, config.kv_type),
+        compute_bytes=compute(config, len(counts)) + (0 if index else image_buffer(config)),
+        runtime_bytes=CUDA_CONTEXT,
+    )
+
+
+def _rounding(config: Configuration) -> int:
+    """Bytes lost by dividing the layers evenly, so that the sum over GPUs stays exact."""
+    cut = layers(config.text, config.variant)
+    return config.variant.weights_bytes - cut.embedding_bytes - cut.output_bytes - config.text.layers * cut.layer_bytes
+
+
+def cells(config: Configuration) -> int:
+    """KV cells over all users: each user's context padded to 256 (llama-kv-cache.cpp, get_padding)."""
+    return -(-config.context // KV_PADDING) * KV_PADDING * config.users
+
+
+def compute(config: Configuration, gpus: int = 1, ubatch: int = UBATCH) -> int:
+    """Compute buffer of one GPU: activations of one micro-batch, plus the f16 KQ mask of context x micro-batch.
+
+    ubatch x (vocabulary + hidden) x 4 bytes, or 16 x hidden x ubatch x 4 where that is larger: 266 MiB for Mistral
+    Small at 512; published builds without staged logits need 160 to 200. Partial offload was measured at up to 2.7 x.
+    With several GPUs four copies of the inputs are kept for pipelining (GGML_SCHED_MAX_COPIES).
+    """
+    text = config.text
+    activations = max(ubatch * (text.vocabulary + text.hidden) * 4, 16 * text.hidden * ubatch * 4)
+    mask = 2 * config.context * ubatch * (4 if gpus > 1 else 1)
+    return activations * (27 if config.host_layers else 10) // 10 + mask
+
+
+def image_buffer(config: Configuration) -> int:
+    """The image encoder's own compute buffer, with flash attention 0.15 GiB for the largest image; 0 without images."""
+    return 15 * GIB // 100 if config.images and config.variant.projector_bytes else 0
+
+
+def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
+    """On the CPU everything; beside GPUs the token embedding and the layers that stay, with their KV."""
+    cut, per_layer = layers(config.text, config.variant), bytes_per_layer(config.text, config.kv_type)
+    if rooms:
+        return Footprint(
+            weights_bytes=cut.embedding_bytes + config.host_layers * cut.layer_bytes,
+            kv_bytes=config.host_layers * cells(config) * per_layer,
+            runtime_bytes=256 * MIB,
+        )
+    kv = cells(config) * bytes_per_token(config.text, config.kv_type)
+    compute_bytes = compute(config) + image_buffer(config)
+    return Footprint(config.variant.weights_bytes, config.variant.projector_bytes, kv, compute_bytes, 0, 64 * MIB)
+
+
+def settings(config: Configuration, rooms: Sequence[Room], _margins: Sequence[int]) -> dict[str, Setting]:
+    """gpu_layers (99 means all), ubatch, and the tensor split where layers are spread over GPUs."""
+    if not rooms:
+        return {"gpu_layers": 0, "ubatch_size": UBATCH}
+    layer_count = config.text.layers + 1
+    found: dict[str, Setting] = {"gpu_layers": layer_count - config.host_layers, "ubatch_size": UBATCH}
+    if len(rooms) > 1:
+        found["tensor_split"] = ",".join(str(count) for count in layer_split(layer_count, rooms, config.host_layers))
+    return found
+
+
+# Layers and context are passed explicitly, so the engine keeps no reserve of its own.
+MEMORY = EngineMemory("layer", footprints, host, settings)

@@ -1,0 +1,79 @@
+"""mistral.rs: weights quantised while loading (ISQ), KV cache in paged attention blocks.
+
+Source: mistralrs-core/src/paged_attention/mod.rs (cap = available less max(2 %, 512 MiB), block 32, KV sized by
+context) and the automatic device map (layers over GPUs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mscli.planning.figures import GIB, MIB
+from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
+from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
+from mscli.planning.memory.weights import layer_split, layers
+
+CUDA_CONTEXT = GIB // 2
+BLOCK_TOKENS = 32
+PREFILL = 4096
+
+
+def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
+    """Layers by share of free memory; embedding, image tower and projector on the first GPU."""
+    cut = layers(config.text, config.variant)
+    counts = layer_split(config.text.layers, rooms, config.host_layers)
+    last = len(rooms) - 1
+    rest = config.variant.weights_bytes - config.text.layers * cut.layer_bytes - cut.output_bytes
+    return tuple(
+        Footprint(
+            weights_bytes=count * cut.layer_bytes
+            + (rest if index == 0 else 0)
+            + (cut.output_bytes if index == last else 0),
+            projector_bytes=0 if index else config.variant.projector_bytes,
+            kv_bytes=count * _tokens(config) * bytes_per_layer(config.text, config.kv_type),
+            compute_bytes=compute(config),
+            runtime_bytes=CUDA_CONTEXT,
+        )
+        for index, count in enumerate(counts)
+    )
+
+
+def _tokens(config: Configuration) -> int:
+    return -(-config.kv_tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+
+
+def compute(config: Configuration) -> int:
+    """Activations that the automatic device map keeps for a prompt of up to 4,096 tokens, and the largest image."""
+    text = config.text
+    activations = min(PREFILL, config.context) * (3 * text.ffn + 4 * text.hidden) * 2
+    return activations + (GIB // 2 if config.images else 0)
+
+
+def limits(_config: Configuration, rooms: Sequence[Room]) -> tuple[int, ...]:
+    """It never takes the last 2 %, or 512 MiB."""
+    return tuple(room.free_bytes - max(room.free_bytes // 50, 512 * MIB) for room in rooms)
+
+
+def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
+    """On the CPU everything; beside GPUs the layers that stay, with their KV."""
+    cut = layers(config.text, config.variant)
+    if rooms:
+        kv = config.host_layers * _tokens(config) * bytes_per_layer(config.text, config.kv_type)
+        return Footprint(weights_bytes=config.host_layers * cut.layer_bytes, kv_bytes=kv, runtime_bytes=GIB // 2)
+    kv = _tokens(config) * bytes_per_token(config.text, config.kv_type)
+    return Footprint(config.variant.weights_bytes, config.variant.projector_bytes, kv, compute(config), 0, GIB // 2)
+
+
+def settings(config: Configuration, rooms: Sequence[Room], _margins: Sequence[int]) -> dict[str, Setting]:
+    """The KV cache is sized by its context (--pa-ctxt-len), never by a share of the card."""
+    found: dict[str, Setting] = {"paged_attention_context": _tokens(config)}
+    if config.variant.quantisation.startswith("isq-"):
+        found["isq"] = config.variant.quantisation.removeprefix("isq-")
+    if rooms and config.host_layers:
+        found["device_layers"] = ";".join(
+            f"{index}:{count}" for index, count in enumerate(layer_split(config.text.layers, rooms, config.host_layers))
+        )
+    return found
+
+
+MEMORY = EngineMemory("layer", footprints, host, settings, limits)

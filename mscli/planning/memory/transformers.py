@@ -1,0 +1,70 @@
+"""transformers serve, plain or with bitsandbytes: whole layers spread over GPUs, a KV cache that grows by copying.
+
+Sources: transformers' DynamicCache (concatenation per layer), accelerate's device map, bitsandbytes' nf4 and int8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mscli.planning.figures import GIB
+from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
+from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
+from mscli.planning.memory.weights import layer_split, layers
+
+CUDA_CONTEXT = GIB // 2
+PREFILL = 2048
+
+
+def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
+    """Layers by share of free memory (device_map="auto"); embedding, image tower and projector on the first GPU."""
+    cut = layers(config.text, config.variant)
+    counts = layer_split(config.text.layers, rooms, config.host_layers)
+    last = len(rooms) - 1
+    rest = config.variant.weights_bytes - config.text.layers * cut.layer_bytes - cut.output_bytes
+    return tuple(
+        Footprint(
+            weights_bytes=count * cut.layer_bytes
+            + (rest if index == 0 else 0)
+            + (cut.output_bytes if index == last else 0),
+            projector_bytes=0 if index else config.variant.projector_bytes,
+            kv_bytes=count * config.kv_tokens * bytes_per_layer(config.text, "f16"),
+            compute_bytes=compute(config),
+            runtime_bytes=CUDA_CONTEXT,
+        )
+        for index, count in enumerate(counts)
+    )
+
+
+def compute(config: Configuration) -> int:
+    """Peak beside weights and KV: one layer's KV once more (it grows by concatenation), the widest activations of a
+    prompt of up to 2,048 tokens, one dequantised matrix with bitsandbytes, 0.5 GiB for the largest image."""
+    text = config.text
+    copied = config.kv_tokens * bytes_per_layer(text, "f16")
+    activations = min(PREFILL, config.context) * (3 * text.ffn + 4 * text.hidden) * 2
+    matrix = 2 * text.hidden * text.ffn if config.variant.quantisation.startswith("bnb") else 0
+    image = GIB // 2 if config.images else 0
+    return copied + activations + matrix + image
+
+
+def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
+    """On the CPU everything; beside GPUs the offloaded layers with their KV, and Python itself."""
+    cut = layers(config.text, config.variant)
+    if rooms:
+        kv = config.host_layers * config.kv_tokens * bytes_per_layer(config.text, "f16")
+        return Footprint(weights_bytes=config.host_layers * cut.layer_bytes, kv_bytes=kv, runtime_bytes=GIB)
+    kv = config.kv_tokens * bytes_per_token(config.text, "f16")
+    return Footprint(config.variant.weights_bytes, config.variant.projector_bytes, kv, compute(config), 0, GIB)
+
+
+def settings(config: Configuration, _rooms: Sequence[Room], _margins: Sequence[int]) -> dict[str, Setting]:
+    """The quantisation to ask for, and how many layers stay in host memory."""
+    found: dict[str, Setting] = {}
+    if config.variant.quantisation.startswith("bnb"):
+        found["quantization"] = config.variant.quantisation
+    if config.host_layers:
+        found["host_layers"] = config.host_layers
+    return found
+
+
+MEMORY = EngineMemory("layer", footprints, host, settings)

@@ -1,0 +1,123 @@
+"""Where a variant's weight bytes lie: per GPU for tensor parallelism and for whole layers, and the rules that predict
+a variant's bytes from the architecture (the catalogue states the exact ones)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mscli.catalog.model import Architecture, Text, Variant
+from mscli.planning.memory.footprint import Room
+
+# Bytes per 256 elements in GGML's formats (ggml-common.h: block_q4_K 144, q5_K 176, q6_K 210; 8 x block_q8_0 of 34).
+GGML_BYTES = {"f32": 1024, "f16": 512, "bf16": 512, "q8_0": 272, "q6_k": 210, "q5_k": 176, "q4_k": 144}
+# Bytes per quantisable parameter in safetensors. w4a16: 4 bits and one bf16 scale per 128; nvfp4: 4 bits and one FP8
+# scale per 16; nf4: 4 bits and a double-quantised absmax per 64.
+LINEAR_BYTES = {
+    "bf16": 2.0,
+    "fp8": 1.0,
+    "w8a8": 1.0,
+    "w4a16": 0.5 + 2 / 128,
+    "nvfp4": 0.5 + 1 / 16,
+    "bnb-4bit": 0.5159,
+    "bnb-8bit": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A variant's weights cut at its layers. `embedding_bytes` is the part that engines of the llama.cpp family keep
+    in host memory; the output layer counts as one more layer, as llama.cpp counts."""
+
+    layer_bytes: int
+    output_bytes: int
+    embedding_bytes: int
+
+
+def layers(text: Text, variant: Variant) -> Layers:
+    """Cut the weights: the stated host part (token embedding), the output matrix by its format, the rest evenly."""
+    output = text.vocabulary * text.hidden * _output_block(variant.quantisation) // 256 + 4 * text.hidden
+    on_gpu = variant.weights_bytes - variant.host_bytes
+    return Layers((on_gpu - output) // text.layers, output, variant.host_bytes)
+
+
+def _output_block(quantisation: str) -> int:
+    """Bytes per 256 elements of the output matrix. K-quant mixtures keep it in Q6_K; other formats never quantise it
+    (safetensors) or treat it like the rest (Q8_0, f16)."""
+    if quantisation.startswith(("q4_k", "q5_k", "q6_k")):
+        return GGML_BYTES["q6_k"]
+    return GGML_BYTES.get(quantisation, GGML_BYTES["bf16"])
+
+
+def tensor_split(variant: Variant, tensor_parallel: int) -> tuple[int, int]:
+    """(text weights, projector) per GPU. The text divides; the image tower is assumed whole on each, the worst case."""
+    return -(-variant.weights_bytes // tensor_parallel), variant.projector_bytes
+
+
+def layer_split(layer_count: int, rooms: Sequence[Room], host_layers: int = 0) -> tuple[int, ...]:
+    """How many of the layers (the output layer included) each GPU gets, in order of `rooms`.
+
+    llama.cpp divides by free memory: layer i of n goes to the first device whose cumulated share exceeds i/n
+    (llama-model.cpp, load_tensors: splits by free memory, upper_bound). `host_layers` are the first ones.
+    """
+    total = sum(room.free_bytes for room in rooms) or 1
+    on_gpu = layer_count - host_layers
+    counts, share, done = [], 0, 0
+    for room in rooms:
+        share += room.free_bytes
+        until = -(-on_gpu * share // total)
+        counts.append(until - done)
+        done = until
+    return tuple(counts)
+
+
+def safetensors_bytes(architecture: Architecture, quantisation: str) -> int:
+    """All weights of a safetensors variant by rule: quantisable parameters at their width, everything else 16 bit.
+
+    Source: one vLLM log of Mistral Small NVFP4 (model loading 15.05 GiB; this rule 14.96).
+    """
+    text, vision = architecture.text, architecture.vision
+    rest = text.parameters - text.linear_parameters
+    if vision:
+        rest += vision.tower_parameters + vision.projector_parameters
+    return round(text.linear_parameters * LINEAR_BYTES[quantisation]) + 2 * rest
+
+
+def gguf_bytes(text: Text, quantisation: str) -> int:
+    """Tensor bytes of the text GGUF, to the byte, for f16, bf16, q8_0, q6_k and q4_k_m.
+
+    Source: llama.cpp's src/llama-quant.cpp: norms stay f32; in Q4_K_M half of attn_v and ffn_down and the output matrix
+    are Q6_K, everything else Q4_K.
+    """
+    norms = 4 * text.hidden * (2 * text.layers + 1)
+    matrices = sum(_matrix_bytes(text, name, size, quantisation) for name, size in _matrices(text).items())
+    return norms + matrices
+
+
+def _matrices(text: Text) -> dict[str, int]:
+    """Elements of each matrix of one layer, and of the two vocabulary matrices."""
+    attention, kv = text.hidden * text.heads * text.head_dim, text.hidden * text.kv_heads * text.head_dim
+    feed = text.hidden * text.ffn
+    return {
+        "attn_q": attention, "attn_output": attention, "attn_k": kv, "attn_v": kv,
+        "ffn_gate": feed, "ffn_up": feed, "ffn_down": feed,
+        "token_embd": text.vocabulary * text.hidden, "output": text.vocabulary * text.hidden,
+    }  # fmt: skip
+
+
+def _matrix_bytes(text: Text, name: str, elements: int, quantisation: str) -> int:
+    """Bytes of one matrix over all layers (the vocabulary matrices exist once)."""
+    count = 1 if name in ("token_embd", "output") else text.layers
+    if quantisation != "q4_k_m":
+        return count * elements * GGML_BYTES[quantisation] // 256
+    if name == "output":
+        return elements * GGML_BYTES["q6_k"] // 256
+    finer = _more_bits(text.layers) if name in ("attn_v", "ffn_down") else 0
+    return elements * (finer * GGML_BYTES["q6_k"] + (count - finer) * GGML_BYTES["q4_k"]) // 256
+
+
+def _more_bits(layer_count: int) -> int:
+    """How many layers llama.cpp's use_more_bits() picks: the first and last eighth, and every third between."""
+    eighth = layer_count // 8
+    last = 7 * layer_count // 8
+    return sum(i < eighth or i >= last or (i - eighth) % 3 == 2 for i in range(layer_count))

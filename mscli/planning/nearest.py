@@ -1,0 +1,80 @@
+"""The nearest wish that works, as a flag to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from mscli.catalog.model import Model
+from mscli.catalog.profile import Profile
+from mscli.planning.plan import Plan, Wish
+from mscli.planning.request import FORMATS, KV_BY_ENGINE
+from mscli.planning.search import ROUNDING, last_true
+from mscli.planning.verdict import Known, plan_once
+
+LEAST_CONTEXT = 2048
+
+
+def nearest(profile: Profile, model: Model, wish: Wish, known: Known) -> str | None:
+    """The first that works of: another KV type, a shorter context, fewer users, no images, other GPUs, a smaller
+    variant, offloading."""
+    for flag, changed in _changes(profile, model, wish, known):
+        if isinstance(plan_once(profile, model, changed, known), Plan):
+            return flag
+    return None
+
+
+def _changes(profile: Profile, model: Model, wish: Wish, known: Known) -> Iterator[tuple[str, Wish]]:
+    if wish.kv_type or wish.context:
+        for kind in KV_BY_ENGINE[profile.engine]:
+            if kind != wish.kv_type:
+                yield f"--kv {kind}", replace(wish, kv_type=kind)
+    yield from _shorter(profile, model, wish, known)
+    if (wish.users or profile.users) > 1:
+        yield from _fewer_users(profile, model, wish, known)
+    if wish.images or (wish.images is None and profile.images):
+        yield "--images 0", replace(wish, images=0)
+    if wish.gpus:
+        found = plan_once(profile, model, replace(wish, gpus=None), known)
+        if isinstance(found, Plan):
+            yield f"--gpus {','.join(map(str, found.gpus))}", replace(wish, gpus=None)
+    for name in _smaller_variants(profile, model, wish):
+        yield f"--variant {name}", replace(wish, variant=name)
+    if not (wish.offload or profile.offload) and profile.device == "gpu":
+        yield "--offload", replace(wish, offload=True)
+
+
+def _shorter(profile: Profile, model: Model, wish: Wish, known: Known) -> Iterator[tuple[str, Wish]]:
+    """The longest context that fits below the one asked for (or the profile's floor)."""
+    asked = wish.context or profile.context.floor
+    least = min(LEAST_CONTEXT, asked)
+    if not isinstance(plan_once(profile, model, replace(wish, context=least), known), Plan):
+        return
+    steps = last_true(
+        lambda step: isinstance(plan_once(profile, model, replace(wish, context=step * ROUNDING), known), Plan),
+        least // ROUNDING or 1,
+        asked // ROUNDING,
+    )
+    context = max(least, steps * ROUNDING)
+    yield f"--ctx {context}", replace(wish, context=context)
+
+
+def _fewer_users(profile: Profile, model: Model, wish: Wish, known: Known) -> Iterator[tuple[str, Wish]]:
+    most = last_true(
+        lambda users: isinstance(plan_once(profile, model, replace(wish, users=users), known), Plan),
+        1,
+        (wish.users or profile.users) - 1,
+    )
+    if most:
+        yield f"--users {most}", replace(wish, users=most)
+
+
+def _smaller_variants(profile: Profile, model: Model, wish: Wish) -> list[str]:
+    """Variants that this engine loads, smaller than the one asked for, largest first."""
+    now = model.variants.get(wish.variant or profile.variant)
+    limit = now.weights_bytes if now else 0
+    fitting = [
+        variant for variant in model.variants.values()
+        if variant.format in FORMATS[profile.engine] and variant.weights_bytes < limit
+    ]  # fmt: skip
+    return [variant.name for variant in sorted(fitting, key=lambda item: -item.weights_bytes)]

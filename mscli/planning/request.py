@@ -1,0 +1,166 @@
+"""The profile and the user's wish made one: the limits within which the planner may choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from mscli.catalog.model import Model, Variant
+from mscli.catalog.profile import Profile
+from mscli.planning.figures import tokens
+from mscli.planning.memory.engines import MEMORY
+from mscli.planning.memory.footprint import Configuration, EngineMemory
+from mscli.planning.plan import Wish
+
+FORMATS = {
+    "ollama": ("ollama",),
+    "vllm": ("safetensors-mistral", "safetensors-hf"),
+    "vllm-docker": ("safetensors-mistral", "safetensors-hf"),
+    "llama.cpp": ("gguf",),
+    "transformers": ("safetensors-hf", "safetensors-mistral"),
+    "mistral.rs": ("safetensors-hf", "safetensors-mistral", "gguf"),
+}
+KV_BY_ENGINE = {
+    "ollama": ("f16", "q8_0", "q4_0"),
+    "vllm": ("f16", "fp8"),
+    "vllm-docker": ("f16", "fp8"),
+    "llama.cpp": ("f16", "q8_0", "q4_0"),
+    "transformers": ("f16",),
+    "mistral.rs": ("f16",),
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why no plan can be made at all, whatever the memory. `nearest`: a flag to type instead."""
+
+    reasons: tuple[str, ...]
+    nearest: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to plan. Context lengths are tokens per user; `target` None means as long as useful."""
+
+    profile: Profile
+    model: Model
+    variant: Variant
+    floor: int
+    target: int | None
+    cap: int
+    kv_types: tuple[str, ...]
+    images: int
+    users: int
+    offload: bool
+    prefer: str
+    gpus: tuple[str, ...] | None
+    version: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def memory(self) -> EngineMemory:
+        """The engine's memory model."""
+        return MEMORY[self.profile.engine]
+
+    def configuration(self, context: int, kv_type: str, host_layers: int = 0) -> Configuration:
+        """This request at one context length and KV type."""
+        return Configuration(
+            self.model, self.variant, context, kv_type, self.users, self.images, host_layers, self.version,
+            self.profile.options,
+        )  # fmt: skip
+
+
+def resolve(profile: Profile, model: Model, wish: Wish, version: str | None = None) -> Request | Refusal:
+    """Merge the wish into the profile; a Refusal says which wish no machine can grant, and the nearest that works."""
+    variant = model.variants.get(wish.variant or profile.variant)
+    if variant is None:
+        return _unknown_variant(model, wish.variant or profile.variant)
+    kv_types = (wish.kv_type,) if wish.kv_type else profile.kv_types
+    images = profile.images if wish.images is None else wish.images
+    for refusal in (
+        _wrong_engine(profile, variant, wish),
+        _wrong_context(model, wish),
+        _wrong_kv_type(profile, kv_types),
+        _wrong_images(model, variant, images),
+        _wrong_users(wish),
+    ):
+        if refusal:
+            return refusal
+    cap = min(profile.context.cap, model.context_recommended, model.context_limit)
+    floor, target = min(profile.context.floor, cap), profile.context.target
+    if wish.prefer == "context":
+        target = None
+    if wish.context:
+        floor = target = cap = wish.context
+    return Request(
+        profile=profile, model=model, variant=variant,
+        floor=floor, target=None if target is None else min(target, cap), cap=cap,
+        kv_types=kv_types, images=images, users=wish.users or profile.users,
+        offload=wish.offload or profile.offload, prefer=wish.prefer or "quality", gpus=wish.gpus,
+        version=parse_version(version), notes=_notes(model, wish),
+    )  # fmt: skip
+
+
+def parse_version(text: str | None) -> tuple[int, ...] | None:
+    """The leading numbers of "0.21.0+cu12" or "v0.30.1": (0, 21, 0); None when there are none."""
+    numbers: list[int] = []
+    for part in (text or "").lstrip("vV").split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        numbers.append(int(digits))
+    return tuple(numbers) or None
+
+
+def _unknown_variant(model: Model, name: str) -> Refusal:
+    close = get_close_matches(name, model.variants, n=1, cutoff=0.0)
+    reason = f"{model.title} has no variant {name}; it has {', '.join(model.variants)}"
+    return Refusal((reason,), f"--variant {close[0]}" if close else None)
+
+
+def _wrong_engine(profile: Profile, variant: Variant, wish: Wish) -> Refusal | None:
+    if wish.engine and wish.engine != profile.engine:
+        return Refusal(
+            (f"profile {profile.name} runs on {profile.engine}, not on {wish.engine}",), f"--engine {profile.engine}"
+        )
+    if variant.format not in FORMATS[profile.engine]:
+        return Refusal(
+            (f"{profile.engine} cannot load variant {variant.name} ({variant.format})",), f"--variant {profile.variant}"
+        )
+    return None
+
+
+def _wrong_context(model: Model, wish: Wish) -> Refusal | None:
+    if wish.context is None or 0 < wish.context <= model.context_limit:
+        return None
+    reason = f"--ctx {wish.context}: {model.title} takes 1 to {tokens(model.context_limit)}"
+    return Refusal((reason,), f"--ctx {model.context_limit}")
+
+
+def _wrong_kv_type(profile: Profile, kv_types: tuple[str, ...]) -> Refusal | None:
+    known = KV_BY_ENGINE[profile.engine]
+    wrong = [kind for kind in kv_types if kind not in known]
+    if not wrong:
+        return None
+    reason = f"{profile.engine} has no {wrong[0]} KV cache; it has {', '.join(known)}"
+    return Refusal((reason,), f"--kv {known[-1]}")
+
+
+def _wrong_images(model: Model, variant: Variant, images: int) -> Refusal | None:
+    if images <= 0 or (model.architecture.vision and variant.projector_bytes):
+        return None
+    return Refusal((f"--images {images}: {model.title} {variant.name} reads text only",), "--images 0")
+
+
+def _wrong_users(wish: Wish) -> Refusal | None:
+    if wish.users is None or wish.users > 0:
+        return None
+    return Refusal((f"--users {wish.users}: at least one user is planned for",), "--users 1")
+
+
+def _notes(model: Model, wish: Wish) -> tuple[str, ...]:
+    if wish.context and wish.context > model.context_recommended:
+        return (
+            f"{model.title} is recommended for up to {tokens(model.context_recommended)}; beyond, answers may degrade",
+        )
+    return ()

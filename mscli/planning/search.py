@@ -1,0 +1,155 @@
+"""The largest useful context on given devices: f16 KV first, then smaller types, then layers left in host memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from mscli.planning.figures import GIB
+from mscli.planning.memory.footprint import Configuration, Footprint, Room
+from mscli.planning.plan import SAFE, TIGHT
+from mscli.planning.request import Request
+
+ROUNDING = 256
+SMALLEST_CONTEXT = 256
+# A plan is safe with 8 % of the card or 1.2 GiB left, tight from 3 %: the formulas' own uncertainty, and what desktops
+# take on the side. Below, the first large request or the next browser tab ends it.
+SAFE_SHARE, TIGHT_SHARE = 0.08, 0.03
+AMPLE = 12 * GIB // 10
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One configuration on one group of devices. `verdict` is safe or tight."""
+
+    config: Configuration
+    rooms: tuple[Room, ...]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """The smallest configuration within the limits, which still does not fit. `missing_bytes` is for the worst GPU."""
+
+    config: Configuration
+    rooms: tuple[Room, ...]
+    missing_bytes: int
+
+
+def margin(verdict: str, room: Room) -> int:
+    """Bytes that must stay free on a device for this verdict."""
+    share = SAFE_SHARE if verdict == SAFE else TIGHT_SHARE
+    return min(int(share * room.total_bytes), AMPLE)
+
+
+def measure(request: Request, config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
+    """The engine's footprints, corrected by what was learned on these cards."""
+    found = request.memory.footprints(config, rooms)
+    return tuple(
+        replace(one, runtime_bytes=max(0, one.runtime_bytes + room.correction_bytes)) if room.correction_bytes else one
+        for one, room in zip(found, rooms, strict=True)
+    )
+
+
+def fits(request: Request, config: Configuration, rooms: Sequence[Room], verdict: str) -> bool:
+    """Whether the configuration stays within every device's free memory and the engine's own limits."""
+    return all(
+        one.needed_bytes <= min(limit, room.free_bytes - margin(verdict, room))
+        for one, limit, room in zip(
+            measure(request, config, rooms), request.memory.limits(config, rooms), rooms, strict=True
+        )
+    )
+
+
+def attempt(request: Request, rooms: Sequence[Room], kv_types: Sequence[str]) -> Attempt | Shortage:
+    """The best configuration for these devices, or what is missing for the smallest one."""
+    group = tuple(rooms)
+    for verdict in (SAFE, TIGHT):
+        config = _on_gpu(request, group, kv_types, verdict)
+        if config is None and request.offload:
+            config = _offloaded(request, group, kv_types, verdict)
+        if config:
+            return Attempt(config, group, verdict)
+    return _shortage(request, group, kv_types)
+
+
+def _on_gpu(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str], verdict: str) -> Configuration | None:
+    """First a KV type that reaches the target, else the first that reaches the floor, as far as it goes."""
+    if request.target is not None:
+        for kind in kv_types:
+            config = request.configuration(request.target, kind)
+            if fits(request, config, rooms, verdict):
+                return config
+    found = (largest(request, rooms, kind, verdict) for kind in kv_types)
+    reached = (config for config in found if config)
+    if request.prefer == "context":
+        return max(reached, key=lambda config: config.context, default=None)
+    return next(reached, None)
+
+
+def largest(
+    request: Request, rooms: tuple[Room, ...], kv_type: str, verdict: str, floor: int | None = None
+) -> Configuration | None:
+    """The longest context from the floor to the cap that fits, in steps of 256; None when the floor does not."""
+
+    def holds(context: int) -> bool:
+        return fits(request, request.configuration(context, kv_type), rooms, verdict)
+
+    low, high = request.floor if floor is None else floor, request.target or request.cap
+    if holds(high):
+        return request.configuration(high, kv_type)
+    if not holds(low):
+        return None
+    steps = last_true(lambda step: holds(step * ROUNDING), -(-low // ROUNDING), high // ROUNDING)
+    return request.configuration(max(low, steps * ROUNDING), kv_type)
+
+
+def last_true(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """The largest number from `low` to `high` that `holds`, which holds up to some number; low - 1 if none does."""
+    low -= 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if holds(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _offloaded(
+    request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str], verdict: str
+) -> Configuration | None:
+    """The fewest layers in host memory with which the target (else the floor) fits, with the first KV type that can."""
+    context, layer_count = request.target or request.floor, request.model.architecture.text.layers
+
+    for kind in kv_types:
+        on_gpu = last_true(
+            lambda count, kind=kind: fits(  # type: ignore[misc]
+                request, request.configuration(context, kind, layer_count - count), rooms, verdict
+            ),
+            0,
+            layer_count - 1,
+        )
+        if on_gpu >= 0:
+            return request.configuration(context, kind, layer_count - on_gpu)
+    return None
+
+
+def _shortage(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str]) -> Shortage:
+    """What is missing for the floor, with the KV type that needs least."""
+    options = [request.configuration(request.floor, kind) for kind in kv_types]
+    smallest = min(options, key=lambda config: max(one.needed_bytes for one in measure(request, config, rooms)))
+    return Shortage(smallest, rooms, missing(request, smallest, rooms))
+
+
+def missing(request: Request, config: Configuration, rooms: tuple[Room, ...]) -> int:
+    """The fewest bytes of further free memory on every device that make the configuration fit, to the MiB."""
+    mib = 2**20
+
+    def holds(more: int) -> bool:
+        return fits(request, config, [room.grown(more * mib) for room in rooms], TIGHT)
+
+    enough = 1024
+    while not holds(enough):
+        enough *= 2
+    return (last_true(lambda more: not holds(more), 0, enough) + 1) * mib

@@ -1,0 +1,193 @@
+"""One profile on this machine: a Plan, or a NoFit that says which number breaks.
+
+Pure: the same inventory, wish and claims always give the same verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mscli.catalog.gpus import GpuFacts
+from mscli.catalog.model import Model
+from mscli.catalog.profile import Profile
+from mscli.inventory.inventory import Inventory
+from mscli.planning.figures import gib, tokens
+from mscli.planning.groups import Group, candidates, counts, divides, link_remarks, wished
+from mscli.planning.host import plan_on_cpu, ram_shortage
+from mscli.planning.memory.footprint import Footprint, Room
+from mscli.planning.plan import SAFE, Claim, GpuMemory, NoFit, Plan, Wish
+from mscli.planning.request import Refusal, Request, resolve
+from mscli.planning.requirements import kv_types, machine_refusals, machine_remarks, refusals, remarks
+from mscli.planning.room import rooms as rooms_of
+from mscli.planning.search import Attempt, Shortage, attempt, margin, measure
+from mscli.planning.shortage import explain
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the planner is told beside profile, model and wish. `versions`: engine name -> installed version."""
+
+    inventory: Inventory
+    claims: Sequence[Claim] = ()
+    facts: Mapping[str, GpuFacts] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan_once(profile: Profile, model: Model, wish: Wish, known: Known) -> Plan | NoFit:
+    """The verdict on one profile, without a search for the nearest wish that works."""
+    request = resolve(profile, model, wish, known.versions.get(profile.engine))
+    if isinstance(request, Refusal):
+        return NoFit(
+            profile.name,
+            profile.engine,
+            model.name,
+            wish.variant or profile.variant,
+            request.reasons,
+            0,
+            request.nearest,
+        )
+    if problems := machine_refusals(request, known.inventory):
+        return _no_fit(request, problems)
+    if profile.device == "cpu":
+        return plan_on_cpu(request, known.inventory, machine_remarks(request, known.inventory))
+    return _on_gpus(request, known)
+
+
+def _no_fit(request: Request, reasons: tuple[str, ...], nearest: str | None = None) -> NoFit:
+    profile = request.profile
+    return NoFit(profile.name, profile.engine, request.model.name, request.variant.name, reasons, 0, nearest)
+
+
+def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
+    """Try the groups of devices in order: the first safe plan wins, else the first tight one."""
+    visible, unknown = rooms_of(known.inventory, known.claims)
+    if not visible:
+        return _no_fit(request, unknown or ("no GPU is visible",))
+    able, unable = _able(request, visible)
+    groups = _groups(request, visible if request.gpus else able, known.inventory)
+    if isinstance(groups, Refusal):
+        return _no_fit(request, groups.reasons, groups.nearest)
+    if request.gpus and (wrong := [reason for room in groups[0] for reason in refusals(request, room)]):
+        return _no_fit(request, tuple(wrong))
+    if not groups:
+        return _no_fit(request, unable or _too_few(request, able))
+    outcomes = list(_attempts(request, groups))
+    plans = [outcome for outcome in outcomes if isinstance(outcome, Attempt)]
+    if not plans:
+        shortages = [outcome for outcome in outcomes if isinstance(outcome, Shortage)]
+        return explain(request, min(shortages, key=lambda item: item.missing_bytes * len(item.rooms)), unable)
+    best = next((plan for plan in plans if plan.verdict == SAFE), plans[0])
+    if problem := ram_shortage(request, best.config, best.rooms, known.inventory):
+        return _no_fit(request, (problem,))
+    return _plan(request, best, known, _steps(request, best, outcomes))
+
+
+def _able(request: Request, visible: Sequence[Room]) -> tuple[tuple[Room, ...], tuple[str, ...]]:
+    """(devices that can run the variant, why the others cannot)."""
+    wrong = {room.uuid: refusals(request, room) for room in visible}
+    able = tuple(room for room in visible if not wrong[room.uuid])
+    return able, tuple(reason for room in visible for reason in wrong[room.uuid])
+
+
+def _groups(request: Request, rooms: Sequence[Room], inventory: Inventory) -> list[Group] | Refusal:
+    """The groups to try, in order. GPUs asked for by name are taken as they are."""
+    if not request.gpus:
+        return [group for count in counts(request) for group in candidates(count, rooms, inventory)]
+    group = wished(request.gpus, rooms)
+    if isinstance(group, Refusal):
+        return group
+    if not divides(request, len(group)):
+        heads = request.model.architecture.text.heads
+        reason = f"{request.profile.engine} cannot split {heads} attention heads over {len(group)} GPUs"
+        return Refusal((reason,), f"--gpus {','.join(request.gpus[: _largest_divisor(request, len(group))])}")
+    if len(group) > 1 and any(room.mig for room in group):
+        return Refusal(("MIG instances cannot work together: choose one",), f"--gpus {request.gpus[0]}")
+    return [group]
+
+
+def _largest_divisor(request: Request, count: int) -> int:
+    return max(size for size in range(1, count + 1) if divides(request, size))
+
+
+def _too_few(request: Request, able: Sequence[Room]) -> tuple[str, ...]:
+    wanted = " or ".join(str(count) for count in counts(request)) or "?"
+    mig = " (MIG instances cannot work together)" if any(room.mig for room in able) else ""
+    return (f"profile {request.profile.name} needs {wanted} GPUs; {len(able)} can be used{mig}",)
+
+
+def _attempts(request: Request, groups: Sequence[Group]) -> Iterator[Attempt | Shortage]:
+    """One outcome per group, until a safe one that reaches all that is asked for."""
+    for group in groups:
+        kinds = [kind for kind in request.kv_types if all(kind in kv_types(request, room) for room in group)]
+        outcome = attempt(request, group, kinds or ["f16"])
+        yield outcome
+        if isinstance(outcome, Attempt) and outcome.verdict == SAFE and _reaches(request, outcome):
+            return
+
+
+def _reaches(request: Request, found: Attempt) -> bool:
+    """Whether more devices could not make it better: the target is reached, or none was set and speed counts less."""
+    wanted = request.cap if request.prefer == "context" else request.target or request.floor
+    return found.config.context >= wanted and not found.config.host_layers
+
+
+def _steps(request: Request, best: Attempt, outcomes: Sequence[Attempt | Shortage]) -> tuple[str, ...]:
+    """The compromises made, in the order of preference."""
+    steps: list[str] = []
+    config, count = best.config, len(best.rooms)
+    fewer = [item for item in outcomes if isinstance(item, Shortage) and len(item.rooms) < count]
+    if fewer:
+        steps.append(f"{len(fewer[0].rooms)} GPU misses {gib(fewer[0].missing_bytes)}: {count} GPUs")
+    if config.kv_type != request.kv_types[0]:
+        steps.append(
+            f"{request.kv_types[0]} KV does not hold {tokens(request.target or request.floor)}: {config.kv_type} KV"
+        )
+    if config.host_layers:
+        steps.append(f"{config.host_layers} of {config.text.layers} layers stay in host memory, as asked: slow")
+    if config.context < (request.target or request.cap):
+        steps.append(
+            f"context {tokens(config.context)} instead of {request.target or request.cap:,}: free memory ends it"
+        )
+    return tuple(steps)
+
+
+def _plan(request: Request, best: Attempt, known: Known, steps: tuple[str, ...]) -> Plan:
+    config, rooms = best.config, best.rooms
+    footprints = measure(request, config, rooms)
+    settings = request.memory.settings(config, rooms, [margin(best.verdict, room) for room in rooms])
+    spare = request.memory.spare(config, rooms, settings)
+    memory = tuple(gpu_memory(*each) for each in zip(rooms, footprints, spare, strict=True))
+    notes = (
+        _because(best, memory), *request.notes,
+        *dict.fromkeys(note for room in rooms for note in remarks(request, room)),
+        *link_remarks(rooms, known.inventory.links), *machine_remarks(request, known.inventory),
+    )  # fmt: skip
+    return Plan(
+        profile=request.profile.name, engine=request.profile.engine, model=request.model.name,
+        variant=request.variant.name, verdict=best.verdict, reasons=notes, context=config.context,
+        kv_type=config.kv_type, tensor_parallel=len(rooms) if request.memory.split == "tensor" else 1,
+        images=request.images, users=request.users, gpus=tuple(room.gpu for room in rooms),
+        devices=tuple(room.uuid for room in rooms), memory=memory,
+        layers_on_gpu=config.text.layers + 1 - config.host_layers,
+        host_bytes=request.memory.host(config, rooms).needed_bytes, settings=settings, steps=steps,
+    )  # fmt: skip
+
+
+def gpu_memory(room: Room, footprint: Footprint, spare_bytes: int) -> GpuMemory:
+    """One GPU's bar: what the plan takes, what others hold, what is left."""
+    return GpuMemory(
+        gpu=room.gpu, uuid=room.uuid, name=room.name, total_bytes=room.total_bytes, free_bytes=room.free_bytes,
+        held_bytes=room.total_bytes - room.free_bytes, weights_bytes=footprint.weights_bytes,
+        projector_bytes=footprint.projector_bytes, kv_bytes=footprint.kv_bytes,
+        compute_bytes=footprint.compute_bytes, graphs_bytes=footprint.graphs_bytes,
+        runtime_bytes=footprint.runtime_bytes, margin_bytes=room.free_bytes - footprint.needed_bytes,
+        kv_spare_bytes=spare_bytes,
+    )  # fmt: skip
+
+
+def _because(best: Attempt, memory: Sequence[GpuMemory]) -> str:
+    worst = min(memory, key=lambda item: item.margin_bytes)
+    figures = f"{gib(worst.free_bytes - worst.margin_bytes)} of {gib(worst.free_bytes)} free on GPU {worst.gpu}"
+    left = f"{gib(worst.margin_bytes)} left"
+    return f"{figures}, {left}" if best.verdict == SAFE else f"{figures}, only {left}: other programs may end it"

@@ -6,6 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+FORMATS = ("gguf", "safetensors-mistral", "safetensors-hf", "ollama")
+QUANTISATIONS = (
+    *("bf16", "f16", "fp8", "w8a8", "w4a16", "nvfp4"),
+    *("q8_0", "q6_k", "q5_k_m", "q4_k_m", "iq4_xs"),
+    *("bnb-8bit", "bnb-4bit", "isq-q8_0", "isq-q6k", "isq-q5k", "isq-q4k"),
+)
+CAPABILITIES = ("vision", "tools", "reasoning")
+REASONING = ("none", "think-text", "think-tokens")
+SOURCES = ("hub", "ollama", "package")
+
 
 @dataclass(frozen=True)
 class Text:
@@ -43,7 +53,7 @@ class Vision:
 
     @property
     def max_image_tokens(self) -> int:
-        """Prompt tokens of the largest image in Mistral's own counting: merged patches plus one break or end per row."""
+        """Prompt tokens of the largest image as Mistral counts: merged patches plus one break or end per row."""
         side = self.image_size // self.patch // self.spatial_merge
         return side * side + side
 
@@ -78,7 +88,8 @@ class Price:
 class Source:
     """Where a variant's bytes come from.
 
-    kind `hub`: `repository` on Hugging Face at `revision`, `files` needed (glob patterns allowed), `projector` file or None.
+    kind `hub`: `repository` on Hugging Face at `revision`, `files` needed (glob patterns allowed), `projector` file or
+    None.
     kind `ollama`: `repository` is the library tag.
     kind `package`: `files` and `projector` are package data of mscli itself; nothing is downloaded.
     """
@@ -96,9 +107,9 @@ class Variant:
 
     `weights_bytes`: text weights as the engine holds them, without the projector.
     `projector_bytes`: image tower and projector (0 for text only).
-    `host_bytes`: the part of weights_bytes that stays in host memory even at full offload (llama.cpp's token embedding).
+    `host_bytes`: the part of weights_bytes that stays in host memory even at full offload (llama.cpp's embedding).
     `download_bytes`: what is fetched and stored on disk.
-    `format`: gguf, safetensors-mistral, safetensors-hf or ollama. `quantisation`: bf16, fp8, w4a16, nvfp4, q4_k_m, bnb-4bit, isq-q4k ...
+    `format`: one of FORMATS. `quantisation`: one of QUANTISATIONS; bnb and isq are made by the engine while loading.
     `bytes_source`: where the figures come from.
     """
 

@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mscli.catalog.model import Variant
+
 ENGINES = ("ollama", "vllm", "vllm-docker", "llama.cpp", "transformers", "mistral.rs")
 KV_TYPES = ("f16", "q8_0", "q4_0", "fp8")
+
+TENSOR_PARALLEL_ENGINES = ("vllm", "vllm-docker", "mistral.rs")
+"""Engines that split every layer over the GPUs; the others give each GPU whole layers."""
 
 OptionValue = str | int | float | bool
 
 
 @dataclass(frozen=True)
 class ContextWish:
-    """Tokens. The planner takes the largest context from `floor` to `cap` that fits; `target` None means as large as useful."""
+    """Tokens. The planner takes the largest context from `floor` to `cap` that fits; `target` None: as much as fits."""
 
     floor: int
     target: int | None
@@ -65,3 +70,15 @@ class Profile:
     env: Mapping[str, str]
     notes: str
     path: Path
+
+
+def loads(engine: str, variant: Variant) -> bool:
+    """Whether `engine` can load weights stored as `variant` (the file format, and who quantises while loading)."""
+    at_load = variant.quantisation.split("-")[0]
+    if engine == "mistral.rs":
+        return variant.format == "safetensors-hf" and at_load in ("isq", "bf16")
+    if engine == "transformers":
+        return variant.format == "safetensors-hf" and at_load != "isq"
+    if engine in ("vllm", "vllm-docker"):
+        return variant.format.startswith("safetensors") and at_load not in ("isq", "bnb")
+    return variant.format == {"ollama": "ollama", "llama.cpp": "gguf"}[engine]

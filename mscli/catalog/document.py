@@ -1,0 +1,291 @@
+"""A YAML file as values that know their line, and the faults found in it.
+
+The scalars follow YAML 1.2 (`yes`, `on` and `010` are text, never True or 8); `32_768` is a number. Built from the
+parser's events instead of PyYAML's own objects: that keeps the line of every key, sees a key given twice, and cannot be
+driven into the C composer's unbounded recursion (60,000 opening brackets end the interpreter there).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mscli.errors import Code, MscliError
+
+if TYPE_CHECKING:
+    import yaml
+
+KeyPath = tuple[str, ...]
+Event = Any
+"""A yaml.Event: yaml itself is imported only where a file is read."""
+
+Scalar = bool | int | float | str | None
+
+# Catalogue files have a few kB and four levels; more is a wrong file, or a hostile one.
+_LARGEST_BYTES = 1 << 20
+_DEEPEST = 16
+
+_WHOLE = re.compile(r"[-+]?(0|[1-9][0-9_]{0,24})")
+_DECIMAL = re.compile(r"[-+]?[0-9][0-9_]{0,24}(\.[0-9]{1,24})?([eE][-+]?[0-9]{1,2})?")
+_CONSTANTS: Mapping[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One value and the line (from 1) where its key stands. `text` is a scalar as it was written."""
+
+    line: int
+    value: Scalar | tuple[Node, ...] | Mapping[str, Node]
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a file. `line` 0: the file as a whole. `nearest`: the valid word that was probably meant."""
+
+    line: int
+    key: KeyPath
+    message: str
+    nearest: str | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file: a mapping at the top."""
+
+    path: Path
+    root: Node
+
+    def line(self, key: KeyPath) -> int:
+        """The line of `key`, or of the nearest section above it that the file has."""
+        node = self.root
+        for name in key:
+            if isinstance(node.value, Mapping) and name in node.value:
+                node = node.value[name]
+            elif isinstance(node.value, tuple) and name.isdigit() and int(name) < len(node.value):
+                node = node.value[int(name)]
+            else:
+                break
+        return node.line
+
+    def located(self, faults: Iterable[Fault]) -> list[Fault]:
+        """`faults` with the lines of their keys."""
+        return [replace(fault, line=self.line(fault.key)) for fault in faults]
+
+
+def dotted(key: KeyPath) -> str:
+    """A key as it is shown: ('variants', 'q8_0', 'source', 'files', '0') is `variants.q8_0.source.files[0]`."""
+    return "".join(f"[{name}]" if name.isdigit() and place else f".{name}" for place, name in enumerate(key)).lstrip(
+        "."
+    )
+
+
+def invalid(path: Path, faults: Sequence[Fault]) -> MscliError:
+    """The PROFILE_INVALID error for the first of `faults` by line; `details["faults"]` has them all."""
+    ordered = sorted(faults, key=lambda fault: fault.line)
+    first, more = ordered[0], len(ordered) - 1
+    suffix = f" (and {more} more fault{'s' if more > 1 else ''} in this file)" if more else ""
+    details = {"file": str(path), **_plain(first), "faults": [_plain(fault) for fault in ordered]}
+    hint = f"correct the file, then check it: mscli profiles validate {path}"
+    return MscliError(Code.PROFILE_INVALID, _sentence(path, first) + suffix, hint, details)
+
+
+def _plain(fault: Fault) -> dict[str, object]:
+    key = dotted(fault.key) or None
+    return {"line": fault.line or None, "key": key, "nearest": fault.nearest, "message": fault.message}
+
+
+def _sentence(path: Path, fault: Fault) -> str:
+    place = f"{path}:{fault.line}" if fault.line else str(path)
+    return f"{place}: key '{dotted(fault.key)}': {fault.message}" if fault.key else f"{place}: {fault.message}"
+
+
+def read_document(path: Path) -> Document:
+    """Read one YAML file whose top is a mapping.
+
+    Raises MscliError(PROFILE_INVALID) with file and line: unreadable, a folder, not UTF-8, not YAML, empty,
+    not a mapping, a key given twice.
+    """
+    text = _text(path)
+    faults: list[Fault] = []
+    root = _root(path, text, faults)
+    if root.value is None and not faults:
+        faults.append(Fault(1, (), "the file is empty"))
+    elif not isinstance(root.value, Mapping) and not faults:
+        faults.append(Fault(root.line, (), f"expected lines of `key: value` at the top, got {described(root)}"))
+    if faults:
+        raise invalid(path, faults)
+    return Document(path, root)
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST_BYTES + 1)
+    except IsADirectoryError:
+        raise invalid(path, [Fault(0, (), "is a folder, not a YAML file")]) from None
+    except FileNotFoundError:
+        raise invalid(path, [Fault(0, (), "there is no such file")]) from None
+    except OSError as error:
+        raise invalid(path, [Fault(0, (), f"cannot be read: {error.strerror}")]) from error
+    if len(raw) > _LARGEST_BYTES:
+        raise invalid(path, [Fault(0, (), "is larger than 1 MiB, so it is no profile")])
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        wrong = Fault(line, (), f"not UTF-8 text: byte 0x{raw[error.start]:02x}; save the file as UTF-8")
+        raise invalid(path, [wrong]) from error
+
+
+def _root(path: Path, text: str, faults: list[Fault]) -> Node:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return _Builder(yaml.parse(text, Loader=loader), faults).root()
+    except yaml.YAMLError as error:
+        raise invalid(path, [_syntax_fault(error, text)]) from error
+
+
+def _syntax_fault(error: yaml.YAMLError, text: str) -> Fault:
+    """A parser's complaint in our words. Unprintable characters come with an offset instead of a line."""
+    mark = getattr(error, "problem_mark", None)
+    line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
+    source = text.splitlines()[line - 1] if line <= text.count("\n") + 1 and text else ""
+    if source[: len(source) - len(source.lstrip())].count("\t"):
+        return Fault(line, (), "not valid YAML: a tab in the indentation; YAML takes spaces only")
+    problem = str(getattr(error, "problem", None) or getattr(error, "reason", error))
+    if "mapping values are not allowed" in problem:
+        problem = "a second colon in one line; put the value in quotes, or mend the indentation"
+    return Fault(line, (), f"not valid YAML: {problem}")
+
+
+def described(node: Node) -> str:
+    """A node's value in words, for 'expected ..., got ...'."""
+    value = node.value
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return node.text.lower()
+    if isinstance(value, (int, float)):
+        return f"the number {node.text}"
+    if isinstance(value, str):
+        return f"the text '{value if len(value) <= 60 else value[:57] + '...'}'"
+    return "a list" if isinstance(value, tuple) else "a section of keys"
+
+
+class _TooDeep(Exception):
+    pass
+
+
+class _Builder:
+    """Nodes from the parser's events. Duplicate keys, unknown aliases and the like go to `faults`."""
+
+    def __init__(self, events: Iterator[Event], faults: list[Fault]) -> None:
+        self._events = events
+        self._faults = faults
+        self._anchors: dict[str, Node] = {}
+
+    def root(self) -> Node:
+        """The first document's node (value None when the file holds none)."""
+        next(self._events)
+        if not _is(event := next(self._events), "DocumentStart"):
+            return Node(1, None)
+        try:
+            node = self._node(next(self._events), ())
+        except _TooDeep:
+            return Node(1, None)
+        next(self._events)
+        if _is(event := next(self._events), "DocumentStart"):
+            self._fault(event, (), "a second document starts here; a file holds one")
+        return node
+
+    def _fault(self, event: Event, key: KeyPath, message: str) -> None:
+        self._faults.append(Fault(event.start_mark.line + 1, key, message))
+
+    def _node(self, event: Event, key: KeyPath) -> Node:
+        line = event.start_mark.line + 1
+        if len(key) > _DEEPEST:
+            self._fault(event, (), f"nested more than {_DEEPEST} levels deep")
+            raise _TooDeep
+        if _is(event, "Alias"):
+            return self._alias(event, key, line)
+        if event.tag not in (None, "!") and not event.tag.startswith("tag:yaml.org,2002:"):
+            self._fault(event, key, f"the tag {event.tag} means nothing here; remove it")
+        if _is(event, "Scalar"):
+            node = Node(line, _scalar(event.value) if event.implicit[0] else event.value, event.value)
+        elif _is(event, "SequenceStart"):
+            node = Node(line, tuple(self._items(key)))
+        else:
+            node = Node(line, self._entries(key))
+        if event.anchor:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _alias(self, event: Event, key: KeyPath, line: int) -> Node:
+        if event.anchor in self._anchors:
+            return replace(self._anchors[event.anchor], line=line)
+        self._fault(event, key, f"*{event.anchor} has no finished &{event.anchor} before it")
+        return Node(line, None)
+
+    def _items(self, key: KeyPath) -> Iterator[Node]:
+        place = 0
+        while not _is(event := next(self._events), "SequenceEnd"):
+            yield self._node(event, (*key, str(place)))
+            place += 1
+
+    def _entries(self, key: KeyPath) -> dict[str, Node]:
+        own: dict[str, Node] = {}
+        merged: dict[str, Node] = {}
+        while not _is(event := next(self._events), "MappingEnd"):
+            name = self._name(event, key)
+            node = replace(self._node(next(self._events), (*key, name)), line=event.start_mark.line + 1)
+            if name == "<<":
+                self._merge(merged, node, key)
+            elif name in own:
+                message = f"given twice; it stands on line {own[name].line} already"
+                self._fault(event, (*key, name), message)
+            else:
+                own[name] = node
+        return {**merged, **own}
+
+    def _name(self, event: Event, key: KeyPath) -> str:
+        if _is(event, "Scalar"):
+            return str(event.value)
+        self._fault(event, key, "a key must be a single word")
+        self._node(event, (*key, "?"))
+        return "?"
+
+    def _merge(self, merged: dict[str, Node], node: Node, key: KeyPath) -> None:
+        """YAML's `<<`: entries of another mapping, which the section's own entries override; the first named wins."""
+        sources = node.value if isinstance(node.value, tuple) else (node,)
+        for source in sources:
+            if isinstance(source.value, Mapping):
+                merged.update({name: entry for name, entry in source.value.items() if name not in merged})
+            else:
+                self._faults.append(
+                    Fault(node.line, (*key, "<<"), f"expected a section to merge, got {described(source)}")
+                )
+
+
+def _is(event: Event, kind: str) -> bool:
+    return type(event).__name__ == kind + "Event"
+
+
+def _scalar(text: str) -> Scalar:
+    """A plain scalar's value under YAML 1.2's core schema, with underscores allowed in numbers and no octal."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _WHOLE.fullmatch(text):
+        return int(text.replace("_", ""))
+    if _DECIMAL.fullmatch(text) and not (text.lstrip("+-").startswith("0") and text.lstrip("+-").isdigit()):
+        return float(text.replace("_", ""))
+    return text

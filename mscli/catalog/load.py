@@ -1,0 +1,146 @@
+"""The catalogue: every profile and model that comes with mscli, overridden by the user's own of the same name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from mscli.catalog.kind import nearest
+from mscli.catalog.model import Model, Variant
+from mscli.catalog.model_file import read_model
+from mscli.catalog.profile import Profile
+from mscli.catalog.profile_file import read_profile
+from mscli.catalog.schema import NAME
+from mscli.errors import Code, MscliError
+
+ANNOTATED = "annotated"
+"""The stem of the file that explains every key; it lies beside the shipped profiles and is not one of them."""
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything that loads, and in `broken` the errors of the files that do not.
+
+    A user's broken file also hides the shipped one of its name: what the user meant to change must not run unchanged.
+    """
+
+    profiles: Mapping[str, Profile]
+    models: Mapping[str, Model]
+    broken: tuple[MscliError, ...] = ()
+
+    def profile(self, name: str) -> Profile:
+        """The profile called `name`. Raises PROFILE_UNKNOWN with the nearest name, or its file's PROFILE_INVALID."""
+        if name in self.profiles:
+            return self.profiles[name]
+        broken = self._broken("profile")
+        if name in broken:
+            raise broken[name]
+        raise _unknown(name, [*self.profiles, *broken])
+
+    def model_of(self, profile: Profile) -> tuple[Model, Variant]:
+        """The model and the variant of its weights that `profile` runs."""
+        model = self.models[profile.model]
+        return model, model.variants[profile.variant]
+
+    def _broken(self, sort: str) -> dict[str, MscliError]:
+        return {str(error.details[sort]): error for error in self.broken if sort in error.details}
+
+
+class _Shelf(Mapping[str, _Value | MscliError], Generic[_Value]):
+    """One folder's files by name, each parsed when first asked for: its value, or the error of its file."""
+
+    def __init__(self, sort: str, files: Mapping[str, Path], read: Callable[[Path], _Value]) -> None:
+        self._sort = sort
+        self._files = files
+        self._read = read
+        self._known: dict[str, _Value | MscliError] = {}
+
+    def __getitem__(self, name: str) -> _Value | MscliError:
+        if name not in self._known:
+            try:
+                self._known[name] = self._read(self._files[name])
+            except MscliError as error:
+                error.details[self._sort] = name
+                self._known[name] = error
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def load_catalog(shipped: Path, user: Path | None) -> Catalog:
+    """Every profile and model below `shipped` and `user`; the user's files override shipped ones of the same name.
+
+    Broken files are collected, never raised. Raises MscliError(FILE) when a folder cannot be listed.
+    """
+    models, profiles = _shelves(shipped, user)
+    errors = [entry for shelf in (models, profiles) for entry in shelf.values() if isinstance(entry, MscliError)]
+    return Catalog(
+        {name: entry for name, entry in profiles.items() if isinstance(entry, Profile)},
+        {name: entry for name, entry in models.items() if isinstance(entry, Model)},
+        tuple(errors),
+    )
+
+
+def load_one(name: str, shipped: Path, user: Path | None) -> tuple[Profile, Model]:
+    """The profile called `name` and its model, parsing those two files only. Raises as Catalog.profile does."""
+    models, profiles = _shelves(shipped, user)
+    if name not in profiles:
+        raise _unknown(name, list(profiles))
+    profile = profiles[name]
+    if isinstance(profile, MscliError):
+        raise profile
+    model = models[profile.model]
+    assert isinstance(model, Model)  # a profile loads only with its model
+    return profile, model
+
+
+def load_profile_file(path: Path, catalog: Catalog) -> Profile:
+    """The profile in a file of its own (`mscli up --file`). Raises MscliError(PROFILE_INVALID)."""
+    return read_profile(path, {**catalog._broken("model"), **catalog.models})
+
+
+def _shelves(shipped: Path, user: Path | None) -> tuple[_Shelf[Model], _Shelf[Profile]]:
+    models = _Shelf("model", _files(shipped / "models", user / "models" if user else None), read_model)
+    files = _files(shipped, user)
+    return models, _Shelf("profile", files, lambda path: read_profile(path, models))
+
+
+def _files(shipped: Path, user: Path | None) -> dict[str, Path]:
+    """The YAML files of both folders by stem, the user's last so that they win."""
+    try:
+        found = {path.stem: path for path in sorted(shipped.iterdir()) if _counts(path) and path.stem != ANNOTATED}
+    except OSError as error:
+        message = f"the profiles that come with mscli cannot be read: {shipped}: {error.strerror}"
+        raise MscliError(Code.FILE, message, "reinstall mscli") from error
+    if user is None:
+        return found
+    try:
+        return found | {path.stem: path for path in sorted(user.iterdir()) if _counts(path)}
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        message = f"your profiles cannot be read: {user}: {error.strerror}"
+        raise MscliError(Code.FILE, message, f"make {user} a readable folder, or remove it") from error
+
+
+def _counts(path: Path) -> bool:
+    return path.suffix == ".yaml" and not path.name.startswith(".")
+
+
+def _unknown(name: str, known: list[str]) -> MscliError:
+    close = nearest(name, known)
+    details = {"name": name, "nearest": close, "profiles": sorted(known)}
+    if not re.fullmatch(NAME, name) or name.endswith(".yaml"):
+        hint = f"a profile in a file of its own is named so: --file {name}"
+    else:
+        hint = f"did you mean {close}? `mscli profiles` lists them all" if close else "`mscli profiles` lists them all"
+    return MscliError(Code.PROFILE_UNKNOWN, f"there is no profile '{name}'", hint, details)

@@ -1,8 +1,8 @@
 """`python -m mscli.engines.llama_server FLAGS`: llama.cpp's own server out of the xllamacpp wheel.
 
-It takes llama-server's flag spellings for the flags that mscli uses, words its complaints as llama-server does and exits
-with its statuses, so that one engine description serves both. The wheel has no command of its own, only the C++ server
-to be started from Python.
+It takes llama-server's flag spellings for the flags that mscli uses, words its complaints as llama-server does and
+exits with its statuses, so that one engine description serves both. The wheel has no command of its own, only the C++
+server to be started from Python.
 
 This module is the first thing in a process of its own: it imports next to nothing, to be up as soon as llama-server is.
 """
@@ -250,8 +250,8 @@ def _serve(params: Params) -> int:
     """Serves until SIGTERM or SIGINT; waits for the model to load first. Returns the exit status.
 
     Called with these signals blocked, so that all threads of the wheel leave them to us. While the model loads, the
-    main thread alone takes them, and dies of them at once, as llama-server does: it could not run a handler, because the
-    wheel holds the interpreter lock until the model is loaded.
+    main thread alone takes them, and dies of them at once, as llama-server does: it could not run a handler, because
+    the wheel holds the interpreter lock until the model is loaded.
     """
     import xllamacpp
 

@@ -93,7 +93,9 @@ def invalid(path: Path, faults: Sequence[Fault]) -> MscliError:
     first, more = ordered[0], len(ordered) - 1
     suffix = f" (and {more} more fault{'s' if more > 1 else ''} in this file)" if more else ""
     details = {"file": str(path), **_plain(first), "faults": [_plain(fault) for fault in ordered]}
-    hint = f"correct the file, then check it: mscli profiles validate {path}"
+    hint = (
+        f"correct the file, then check it: mscli profiles validate{'' if path.parent.name == 'models' else f' {path}'}"
+    )
     return MscliError(Code.PROFILE_INVALID, _sentence(path, first) + suffix, hint, details)
 
 

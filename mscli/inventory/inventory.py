@@ -12,7 +12,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that could not be read. `code`: the NVML error's name (NOT_SUPPORTED, GPU_IS_LOST ...) or a short word of ours."""
+    """Something that could not be read. `code`: NVML's name of the error (NOT_SUPPORTED, GPU_IS_LOST ...) or a short
+    word of ours."""
 
     field: str
     code: str
@@ -32,7 +33,10 @@ class Holder:
 
 @dataclass(frozen=True)
 class MigInstance:
-    """One MIG device of a partitioned GPU; CUDA sees it as a device of its own."""
+    """One MIG device of a partitioned GPU; CUDA sees it as a device of its own.
+
+    `gpu_instance` and `compute_instance` are the numbers in its older name, MIG-GPU-<uuid>/<gi>/<ci>.
+    """
 
     index: int
     uuid: str
@@ -41,11 +45,13 @@ class MigInstance:
     memory_used_bytes: int | None
     memory_free_bytes: int | None
     holders: tuple[Holder, ...]
+    gpu_instance: int | None = None
+    compute_instance: int | None = None
 
 
 @dataclass(frozen=True)
 class Mig:
-    """`mode`: off, on, or unsupported."""
+    """`mode`: off, on, unsupported, or unknown (it could not be read)."""
 
     mode: str
     instances: tuple[MigInstance, ...]
@@ -55,7 +61,11 @@ class Mig:
 class Gpu:
     """One physical GPU. `index` is NVML's (PCI order). `visible`: CUDA would show it under CUDA_VISIBLE_DEVICES.
 
-    `unified_memory`: the GPU shares the host's RAM and reports no memory of its own (GB10, Jetson).
+    `name` is "unknown" and `uuid` is empty where the driver would not tell them.
+    `memory_reserved_bytes` is what the driver keeps for itself (used + reserved + free = total); None where an older
+    driver counts it as used. `unified_memory`: the GPU shares the host's RAM and reports no memory of its own
+    (GB10, Jetson). A Problem's `field` is the field's name here; `handle` is the GPU as a whole, `memory` all four
+    memory fields, `nvlinks` its NVLink lanes, and `mig[1].name` a field of an instance.
     """
 
     index: int
@@ -75,6 +85,7 @@ class Gpu:
     holders: tuple[Holder, ...]
     problems: tuple[Problem, ...]
     visible: bool
+    memory_reserved_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,9 @@ class Link:
 class Host:
     """The machine around the GPUs. Cgroup limits are already applied to the RAM figures.
 
-    `surroundings`: bare, container, wsl. `disk_path` is where weights go, `disk_free_bytes` what is free there.
+    `surroundings`: bare, container, wsl; `container`: docker, podman, kubernetes, lxc or unknown, None outside one.
+    `cpu_cores`: logical CPUs that this process may use, a cgroup's quota counted.
+    `disk_path` is where weights go, `disk_free_bytes` what is free there.
     """
 
     surroundings: str
@@ -105,11 +118,16 @@ class Host:
     cpu_cores: int
     disk_path: Path
     disk_free_bytes: int | None
+    container: str | None = None
 
 
 @dataclass(frozen=True)
 class Device:
-    """One device as CUDA would enumerate it: a whole GPU, or one MIG instance. Planning works on these."""
+    """One device as CUDA would enumerate it: a whole GPU, or one MIG instance. Planning works on these.
+
+    With unified memory the sizes are the host's RAM. One CUDA process can use one MIG instance only, and no whole GPU
+    beside it.
+    """
 
     gpu: int
     uuid: str

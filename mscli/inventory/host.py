@@ -1,0 +1,111 @@
+"""The machine around the GPUs: RAM, CPU, disk, and whether it is a container, WSL or neither.
+
+`root` stands for / in every function that reads files of the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from mscli.inventory.inventory import Host
+from mscli.inventory.kernel import text_of
+from mscli.inventory.limits import Limits, read_limits
+
+# Where a container's engine leaves its name: marker files, the cgroup path, and the files that it mounts from outside.
+_MARKERS = {
+    "kubernetes": ("var/run/secrets/kubernetes.io", "run/secrets/kubernetes.io"),
+    "podman": ("run/.containerenv",),
+    "docker": (".dockerenv",),
+}
+_PATHS = {
+    "kubernetes": re.compile(r"kubepods|/kubelet/pods/"),
+    "podman": re.compile(r"libpod|/containers/storage/|/overlay-containers/"),
+    "docker": re.compile(r"/docker[/-]"),
+    "lxc": re.compile(r"/lxc[./]"),
+}
+_MOUNTED = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
+
+
+def look_at_host(weights_dir: Path, env: Mapping[str, str], root: Path) -> Host:
+    """This machine as seen from this process; `weights_dir` need not exist yet."""
+    limits, kernel = read_limits(root), text_of(root / "proc/sys/kernel/osrelease").strip() or platform.release()
+    total, available = ram(text_of(root / "proc/meminfo"), limits)
+    cpuinfo, kind = text_of(root / "proc/cpuinfo"), container(root, env)
+    return Host(
+        surroundings="container" if kind else "wsl" if "microsoft" in kernel.lower() else "bare",
+        container=kind,
+        kernel=kernel,
+        ram_total_bytes=total,
+        ram_available_bytes=available,
+        cpu_model=cpu_model(cpuinfo),
+        cpu_flags=cpu_flags(cpuinfo),
+        cpu_cores=cores(len(os.sched_getaffinity(0)), limits.cpus),
+        disk_path=weights_dir,
+        disk_free_bytes=disk_free(weights_dir),
+    )
+
+
+def ram(meminfo: str, limits: Limits) -> tuple[int, int]:
+    """Bytes of RAM in all and still to be had, by the text of /proc/meminfo and the control groups' limits."""
+    kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB", meminfo, re.MULTILINE)}
+    total, available = kib.get("MemTotal", 0) * 1024, kib.get("MemAvailable", kib.get("MemFree", 0)) * 1024
+    if limits.memory_bytes is not None:
+        total = min(total, limits.memory_bytes)
+    if limits.memory_free_bytes is not None:
+        available = min(available, limits.memory_free_bytes)
+    return total, min(available, total)
+
+
+def cpu_model(cpuinfo: str) -> str:
+    """The CPU's name by the text of /proc/cpuinfo, which has none on most ARM machines: then the architecture."""
+    found = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    return found[1].strip() if found else platform.machine()
+
+
+def cpu_flags(cpuinfo: str) -> tuple[str, ...]:
+    """The first CPU's instruction set extensions: "flags" on x86, "Features" on ARM."""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
+    return tuple(found[1].split()) if found else ()
+
+
+def cores(allowed: int, quota: float | None) -> int:
+    """Logical CPUs that can be busy at once: `allowed` by the scheduler, and no more than the whole CPUs of a quota."""
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def disk_free(folder: Path) -> int | None:
+    """Bytes that this user may still write at `folder`, or where it would be made; None if that cannot be told."""
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if place.exists():
+            try:
+                return shutil.disk_usage(place).free
+            except OSError:
+                return None
+    return None
+
+
+def container(root: Path, env: Mapping[str, str]) -> str | None:
+    """The kind of container around this process: docker, podman, kubernetes, lxc or unknown; None outside one."""
+    if "KUBERNETES_SERVICE_HOST" in env:
+        return "kubernetes"
+    for kind, markers in _MARKERS.items():
+        if any((root / marker).exists() for marker in markers):
+            return kind
+    paths = text_of(root / "proc/self/cgroup") + _mounted_from(root)
+    for kind, pattern in _PATHS.items():
+        if pattern.search(paths):
+            return kind
+    init = re.search(r"(?:^|\0)container=([^\0]+)", text_of(root / "proc/1/environ"))
+    told = init[1] if init else text_of(root / "run/systemd/container").strip() or env.get("container")
+    return told if told in _PATHS or not told else "unknown"
+
+
+def _mounted_from(root: Path) -> str:
+    """Where the host keeps the files that container engines mount over /etc/hosts and the like, a line each."""
+    mounts = (line.split() for line in text_of(root / "proc/self/mountinfo").splitlines())
+    return "".join(f"{fields[3]}\n" for fields in mounts if len(fields) > 4 and fields[4] in _MOUNTED)

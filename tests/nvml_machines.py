@@ -1,0 +1,108 @@
+"""Machines for tests: the descriptions in tests/machines, served by our stand-in for libnvidia-ml below the real pynvml.
+
+The loader finds the library through LD_LIBRARY_PATH, which must be set before a process starts: run what is to be
+tested in a child process, with the environment that `machine` gives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+DESCRIPTIONS = HERE / "machines"
+NAMES = sorted(path.stem for path in DESCRIPTIONS.glob("*.json"))
+NO_DRIVER = "no-driver"
+
+Description = dict[str, Any]
+Edit = Callable[[Description], object]
+
+
+@pytest.fixture(scope="session")
+def nvml_library() -> Path:
+    """The folder that holds our libnvidia-ml.so.1, compiled once for each state of its source."""
+    return _compiled(sorted((HERE / "native").glob("*.[ch]")))
+
+
+@pytest.fixture
+def machine(nvml_library: Path, tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """A function: the name of a description (or "no-driver") -> the variables that put a child process on that machine.
+
+    The description is copied to the test's own folder, first changed by `edit` if there is one; `rewrite` changes it
+    again while the child runs.
+    """
+
+    def on(name: str, edit: Edit | None = None) -> dict[str, str]:
+        if name == NO_DRIVER:
+            return _path_to(_unusable(tmp_path))
+        target = tmp_path / f"machine-{name}.json"
+        shutil.copy(DESCRIPTIONS / f"{name}.json", target)
+        env = {"MSCLI_TEST_MACHINE": str(target), **_path_to(nvml_library)}
+        if edit:
+            rewrite(env, edit)
+        return env
+
+    return on
+
+
+def rewrite(env: dict[str, str], edit: Edit) -> None:
+    """Changes the description that `env` names, in one step; every process on that machine sees it at its next call."""
+    path = Path(env["MSCLI_TEST_MACHINE"])
+    description = json.loads(path.read_text())
+    edit(description)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(description, ensure_ascii=False))
+    fresh.replace(path)
+
+
+def description(name: str) -> Description:
+    """A shipped description as plain values."""
+    loaded: Description = json.loads((DESCRIPTIONS / f"{name}.json").read_text())
+    return loaded
+
+
+def _path_to(folder: Path) -> dict[str, str]:
+    rest = os.environ.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": f"{folder}:{rest}" if rest else str(folder)}
+
+
+def _unusable(tmp_path: Path) -> Path:
+    """A folder whose libnvidia-ml cannot be loaded: it hides a real one, so that a machine with a driver has none."""
+    folder = tmp_path / "without-driver"
+    folder.mkdir(exist_ok=True)
+    (folder / "libnvidia-ml.so.1").touch()
+    return folder
+
+
+def _compiled(sources: list[Path]) -> Path:
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"mscli-tests-{os.getuid()}" / digest
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    library = folder / "libnvidia-ml.so.1"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of pytest-xdist start together
+        if not library.exists():
+            _compile(sources, library)
+    return folder
+
+
+def _compile(sources: list[Path], library: Path) -> None:
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler: the stand-in for libnvidia-ml cannot be built")
+    fresh = library.with_suffix(".new")
+    code = [str(source) for source in sources if source.suffix == ".c"]
+    flags = ["-std=gnu11", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"]
+    built = subprocess.run([compiler, *flags, "-o", str(fresh), *code, "-lm"], capture_output=True, text=True)
+    assert built.returncode == 0, f"tests/native does not compile:\n{built.stderr}"
+    fresh.replace(library)

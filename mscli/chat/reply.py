@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import httpx
 
 
+_MEASURABLE_S = 0.05
+
+
 @dataclass(frozen=True)
 class Target:
     """Where to ask. `splits_think`: the answer's text may hold <think> tags. `name`: the instance, for hints."""
@@ -52,8 +55,8 @@ class Reply:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens per second after the first one."""
-        if not self.completion_tokens or self.ttft_s is None or self.seconds <= self.ttft_s:
+        """Tokens per second after the first one; None where the reply came too fast to measure."""
+        if not self.completion_tokens or self.ttft_s is None or self.seconds - self.ttft_s < _MEASURABLE_S:
             return None
         return (self.completion_tokens - 1) / (self.seconds - self.ttft_s)
 

@@ -36,7 +36,7 @@ def down(
     screen = open_screen(ctx, json)
     records = Records(places())
     chosen = _chosen(records, name, all_)
-    stopped = [stop(record, records, screen.note) for record in chosen]
+    stopped = [stop(record, records, screen.note, purge) for record in chosen]
     left = [item for item in stopped if item.survivors]
     if purge:
         _purge(records, name, all_, [item.name for item in left])

@@ -17,6 +17,7 @@ def instance_json(instance: Instance) -> dict[str, Any]:
         "engine": instance.engine,
         "state": instance.state,
         "pid": instance.pid,
+        "owner": instance.owner,
         "port": instance.port,
         "base_url": instance.base_url,
         "model": instance.model,
@@ -41,7 +42,7 @@ def instance_row(instance: Instance) -> tuple[str, ...]:
         instance.engine,
         ",".join(map(str, instance.gpus)) or "cpu",
         str(instance.context),
-        str(instance.pid),
+        "not ours" if instance.pid is None else str(instance.pid),
         ago(time.time() - instance.since),
         instance.base_url,
     )

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.planning.plan import Plan
+from mscli.weights.progress import Listener
 
 # Stages of a start, in order, as every engine reports them.
 PLAN, WEIGHTS, STARTING, LOADING, READY = "plan", "weights", "starting", "loading", "ready"
@@ -78,13 +79,15 @@ class Command:
 
 @dataclass(frozen=True)
 class Observed:
-    """What the engine's own log says it took. None: the log did not tell. `gpu_layers` (placed, of)."""
+    """What the engine itself says it took. None: it did not tell. `gpu_layers` (placed, of); `gpu_share` from 0 to 1:
+    how much of the model sits in GPU memory, for engines that tell bytes and not layers."""
 
     context: int | None = None
     weights_bytes: int | None = None
     kv_bytes: int | None = None
     compute_bytes: int | None = None
     gpu_layers: tuple[int, int] | None = None
+    gpu_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,3 +126,45 @@ class Engine(Protocol):
 
     def diagnose(self, log: str, exit_status: int | None) -> Cause:
         """The cause of a failed start. `exit_status` None: still running (stalled); negative: killed by that signal."""
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A server that ran before mscli came: used as it is, and never stopped, restarted or reconfigured by mscli.
+
+    `owner`: who runs it, for people: "systemd service ollama, user ollama", "pid 4711 (ollama serve)", "a container".
+    """
+
+    host: str
+    port: int
+    version: str | None
+    owner: str
+
+
+@runtime_checkable
+class Hosted(Engine, Protocol):
+    """An engine whose server holds many models and fetches them itself (Ollama).
+
+    The lifecycle calls `adopt` first and spawns `command` only when nothing answers; once the server is healthy it
+    calls `prepare` (in place of fetching weights before the start), and before a stop `release`.
+    """
+
+    def alias_of(self, name: str) -> str:
+        """The name under which clients find the model of the instance `name` on the server."""
+
+    def adopt(self) -> Adopted | None:
+        """The server that answers where clients of this user would look, or None."""
+
+    def check(self, adopted: Adopted, profile: Profile, model: Model) -> tuple[str, ...]:
+        """Warnings about an adopted server (its settings, its user). Raises ENGINE_UNSUPPORTED if it is too old."""
+
+    def prepare(
+        self, address: tuple[str, int], plan: Plan, profile: Profile, model: Model, alias: str, listener: Listener
+    ) -> Observed:
+        """Have the model on the server, derived as planned under `alias`, and loaded; what the server says it took.
+
+        Blocks for the pull and the load. Raises MscliError with details["cause"].
+        """
+
+    def release(self, address: tuple[str, int], alias: str, purge: bool) -> None:
+        """Unload our model, and remove it when `purge`; everything else on the server stays as it is."""

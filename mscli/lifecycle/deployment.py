@@ -8,36 +8,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from mscli.engines import engine as contract
-from mscli.engines.engine import Command, Observed, WeightFiles
+from mscli.engines.engine import Command, Hosted, Observed, WeightFiles
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.lifecycle import launch as launching
+from mscli.lifecycle.arrival import Listener, arrive
 from mscli.lifecycle.decision import Decision, decide
-from mscli.lifecycle.endpoint import Patience, Wait, wait_ready
+from mscli.lifecycle.endpoint import Patience
 from mscli.lifecycle.instance import READY, STARTING, Instance, look, running
-from mscli.lifecycle.launch import Launch, Started
-from mscli.lifecycle.process import halt
+from mscli.lifecycle.launch import Launch
 from mscli.lifecycle.records import Record, Records, Request, api_key, check_name
 from mscli.lifecycle.shutdown import stop
 from mscli.paths import Places
 from mscli.weights.ensure import ensure, wanted
 from mscli.weights.progress import Listener as WeightsListener
+from mscli.weights.progress import Silence
 
-_EVIDENCE_LINES = 12
 _LARGE_BYTES = 10**9
-
-
-class Listener(WeightsListener, Protocol):
-    """Hears how a start goes on: each stage as it is reached, what a pull does, and the engine's log lines."""
-
-    def stage(self, stage: str, text: str) -> None:
-        """`stage` is one of the contract's stages; `text` says what is being done."""
-
-    def log_line(self, line: str) -> None:
-        """A line that the engine logged."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +94,17 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
             if not _overtaken(launch, records):
                 started = launching.start(launch, records)
     listener.stage(contract.STARTING, f"{launch.engine.name} on port {started.record.port}")
-    ended = _wait(launch, started, ask, listener, records) if ask.wait else None
-    return _result(launch, started, ended, time.monotonic() - begun, records)
+    arrived = arrive(launch, started, ask.patience, listener, records) if ask.wait or _hosted(launch) else None
+    return Up(
+        record=started.record,
+        instance=look(started.record, records),
+        decision=launch.decision,
+        already=False,
+        seconds=time.monotonic() - begun,
+        engine_seconds=arrived.engine_seconds if arrived else None,
+        observed=arrived.observed if arrived else None,
+        warnings=(*launch.warnings, *(arrived.warnings if arrived else ())),
+    )
 
 
 def dry_run(ask: Ask, places: Places) -> DryRun:
@@ -116,12 +114,11 @@ def dry_run(ask: Ask, places: Places) -> DryRun:
     """
     decision, name = _decide(ask, places)
     try:
-        engine = engine_named(decision.plan.engine)
-        installation = engine.locate()
-        weights = _expected_weights(decision)
-        launch = Launch(name, ask.request, decision, engine, installation, weights, ask.api_key)
-        where = launching.serving(name, ask.request, decision, Records(places), ask.api_key is not None)
-        return DryRun(decision, name, launching.command(launch, where), ())
+        launch = _find_engine(ask, decision, name)
+        if launch.adopted:
+            return DryRun(decision, name, None, (f"uses the server that runs already: {launch.adopted.owner}",))
+        launch = replace(launch, weights=_weights(launch, Silence(), offline=True))
+        return DryRun(decision, name, launching.command(launch, launching.serving(launch, Records(places))), ())
     except MscliError as fault:
         return DryRun(decision, name, None, (fault.message,))
 
@@ -148,12 +145,34 @@ def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch:
     listener.stage(contract.PLAN, "reading this machine and planning")
     decision, name = _decide(ask, places)
     _refuse_other(name, ask, Records(places))
+    launch = _find_engine(ask, decision, name)
+    if not _hosted(launch):
+        listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
+        _ask_first(ask, decision)
+    return replace(launch, weights=_weights(launch, listener, ask.offline))
+
+
+def _find_engine(ask: Ask, decision: Decision, name: str) -> Launch:
+    """The launch so far: with the server to adopt, or the engine's copy to spawn."""
     engine = engine_named(decision.plan.engine)
-    installation = engine.locate()
-    listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
-    _ask_first(ask, decision)
-    weights = ensure(decision.model, decision.variant, listener, offline=ask.offline)
-    return Launch(name, ask.request, decision, engine, installation, weights, ask.api_key)
+    no_weights = WeightFiles(decision.variant.source.repository, None, 0)
+    launch = Launch(name, ask.request, decision, engine, None, no_weights, ask.api_key)
+    if isinstance(engine, Hosted) and (adopted := engine.adopt()):
+        warnings = engine.check(adopted, decision.profile, decision.model)
+        return replace(launch, adopted=adopted, warnings=warnings)
+    return replace(launch, installation=engine.locate())
+
+
+def _hosted(launch: Launch) -> bool:
+    """True where the server itself fetches and loads the model: that takes mscli's presence until the end."""
+    return isinstance(launch.engine, Hosted)
+
+
+def _weights(launch: Launch, listener: WeightsListener, offline: bool) -> WeightFiles:
+    """The weight files, fetched first where the engine does not do it itself."""
+    if _hosted(launch):
+        return launch.weights
+    return ensure(launch.decision.model, launch.decision.variant, listener, offline=offline)
 
 
 def _ask_first(ask: Ask, decision: Decision) -> None:
@@ -181,13 +200,6 @@ def _decide(ask: Ask, places: Places) -> tuple[Decision, str]:
     name = ask.name or ask.request.profile
     decision = decide(ask.request, places, name if ask.replace else None)
     return decision, check_name(ask.name or decision.profile.name)
-
-
-def _expected_weights(decision: Decision) -> WeightFiles:
-    """The weight files if they are all here. Raises WEIGHTS_MISSING otherwise; fetches nothing."""
-    from mscli.weights.progress import Silence
-
-    return ensure(decision.model, decision.variant, Silence(), offline=True)
 
 
 def _same(ask: Ask, records: Records) -> Record | None:
@@ -223,99 +235,3 @@ def _refuse_other(name: str, ask: Ask, records: Records) -> None:
         f"Replace it: add --replace. Or run this one beside it: --name {name}-2. Or stop it first: mscli down {name}",
         {"instance": name, "state": seen.state, "port": seen.port},
     )
-
-
-def _wait(launch: Launch, started: Started, ask: Ask, listener: Listener, records: Records) -> Wait:
-    record = started.record
-    stage = contract.STARTING
-
-    def heard(announced: str, line: str) -> None:
-        nonlocal stage
-        listener.log_line(line)
-        if announced and announced != stage:
-            stage = announced
-            listener.stage(announced, f"{launch.engine.name} is {announced} the model")
-
-    address = (record.host, record.port)
-    ended = wait_ready(
-        started.child, record.identity, record.mark, launch.engine, address, started.tail, ask.patience, heard
-    )
-    if ended.outcome == "ready":
-        records.mark_ready(record.name)
-        listener.stage(contract.READY, record.base_url)
-        return ended
-    halt(record.identity, record.mark, launch.engine.stop_signals, launch.engine.stop_grace_s)
-    records.forget(record.name)
-    raise _failed(launch, started, ended)
-
-
-def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
-    """The error of a start that did not end ready: the cause by the engine's log, its lines, and the next command."""
-    text = started.log_text()
-    cause = launch.engine.diagnose(text, ended.exit_status)
-    seen = {
-        "died": f"{launch.engine.name} ended with {_status(ended.exit_status)} after {ended.seconds:.1f} s",
-        "stalled": f"{launch.engine.name} showed no sign of life any more and was stopped after {ended.seconds:.0f} s",
-        "timeout": f"{launch.engine.name} was not ready after {ended.seconds:.0f} s and was stopped",
-    }[ended.outcome]
-    evidence = cause.evidence or tuple(text.strip().splitlines()[-_EVIDENCE_LINES:])
-    remedy = cause.remedy or "Try --timeout with more seconds." if ended.outcome == "timeout" else cause.remedy
-    return MscliError(
-        Code.START_TIMEOUT if ended.outcome == "timeout" else Code.START_FAILED,
-        f"{launch.name} did not start: {cause.summary}. {seen[0].upper()}{seen[1:]}.",
-        f"{remedy} The whole log: mscli logs {launch.name}".strip(),
-        {
-            "cause": cause.code,
-            "evidence": list(evidence),
-            "exit_status": ended.exit_status,
-            "log": str(started.record.log),
-        },
-    )
-
-
-def _status(exit_status: int | None) -> str:
-    if exit_status is None:
-        return "an unknown exit status"
-    return f"signal {-exit_status}" if exit_status < 0 else f"exit status {exit_status}"
-
-
-def _result(launch: Launch, started: Started, ended: Wait | None, seconds: float, records: Records) -> Up:
-    record = started.record
-    observed = launch.engine.observe(started.log_text()) if ended else None
-    if observed and record.request.require_gpu:
-        _require_gpu(launch, started, observed, records)
-    return Up(
-        record=record,
-        instance=look(record, records),
-        decision=launch.decision,
-        already=False,
-        seconds=seconds,
-        engine_seconds=ended.seconds if ended else None,
-        observed=observed,
-        warnings=_warnings(record, observed),
-    )
-
-
-def _require_gpu(launch: Launch, started: Started, observed: Observed, records: Records) -> None:
-    """Stop an engine that put layers on the CPU although they were planned on the GPU: it would be slow in silence."""
-    planned, placed = launch.decision.plan.layers_on_gpu, observed.gpu_layers
-    if not launch.decision.plan.devices or placed is None or placed[0] >= min(planned, placed[1]):
-        return
-    record = started.record
-    halt(record.identity, record.mark, launch.engine.stop_signals, launch.engine.stop_grace_s)
-    records.forget(record.name)
-    raise MscliError(
-        Code.START_FAILED,
-        f"{record.name} was stopped: only {placed[0]} of {placed[1]} layers are on the GPU, {planned} were planned",
-        f"See why: mscli logs {record.name}. To run it partly on the CPU all the same: --no-require-gpu",
-        {"cause": "cpu_fallback", "gpu_layers": list(placed), "log": str(record.log)},
-    )
-
-
-def _warnings(record: Record, observed: Observed | None) -> tuple[str, ...]:
-    found = []
-    if not launching.loopback(record.host):
-        found.append(f"{record.host} can be reached from other machines; the API key is in {record.api_key_file}")
-    if observed and observed.context is not None and observed.context < record.plan.context:
-        found.append(f"the engine serves a context of {observed.context} tokens, {record.plan.context} were planned")
-    return tuple(found)

@@ -19,6 +19,7 @@ RUNNING = (STARTING, READY, UNRESPONSIVE)
 class Instance:
     """One instance now. `since`: seconds since the epoch. `model`: the name that clients send.
 
+    `pid` None: the server is not ours; `owner` says whose it is.
     `orphans`: processes of ours that outlived their leader and may still hold GPU memory.
     `stand_in`: the model is a scripted stand-in, not a language model.
     """
@@ -27,7 +28,8 @@ class Instance:
     profile: str
     engine: str
     state: str
-    pid: int
+    pid: int | None
+    owner: str | None
     port: int
     base_url: str
     model: str
@@ -47,7 +49,8 @@ def look(record: Record, records: Records) -> Instance:
         profile=record.plan.profile,
         engine=record.plan.engine,
         state=state,
-        pid=record.identity.pid,
+        pid=record.identity.pid if record.identity else None,
+        owner=record.owner,
         port=record.port,
         base_url=record.base_url,
         model=record.alias,
@@ -63,8 +66,8 @@ def look(record: Record, records: Records) -> Instance:
 def _state(record: Record, records: Records) -> tuple[str, tuple[int, ...]]:
     if record.stopped_at is not None:
         return STOPPED, ()
-    if not alive(record.identity):
-        return CRASHED, members(record.identity, record.mark)
+    if record.identity and not alive(record.identity):
+        return CRASHED, group(record)
     if probe(record.host, record.port, record.health_path).status == 200:
         if not records.was_ready(record.name):  # started with --no-wait: nobody has written it down yet
             records.mark_ready(record.name)
@@ -72,9 +75,16 @@ def _state(record: Record, records: Records) -> tuple[str, tuple[int, ...]]:
     return (UNRESPONSIVE if records.was_ready(record.name) else STARTING), ()
 
 
+def group(record: Record) -> tuple[int, ...]:
+    """The living processes of an instance; none where the server is not ours."""
+    return members(record.identity, record.mark) if record.identity else ()
+
+
 def running(record: Record) -> bool:
-    """True while any process of the instance lives: it may hold memory and its port."""
-    return record.stopped_at is None and (alive(record.identity) or bool(members(record.identity, record.mark)))
+    """True while any process of the instance lives, or it has a model on somebody else's server: it may hold memory."""
+    if record.stopped_at is not None or record.identity is None:
+        return record.stopped_at is None
+    return alive(record.identity) or bool(group(record))
 
 
 def claims(records: tuple[Record, ...], replaced: str | None) -> tuple[Claim, ...]:
@@ -84,7 +94,7 @@ def claims(records: tuple[Record, ...], replaced: str | None) -> tuple[Claim, ..
             instance=record.name,
             gpu_uuid=memory.uuid,
             planned_bytes=memory.needed_bytes,
-            pids=members(record.identity, record.mark),
+            pids=group(record),
             replaced=record.name == replaced,
         )
         for record in records

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from mscli.engines.engine import Command, Engine, Installation, Serving, WeightFiles
+from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving, WeightFiles
 from mscli.errors import Code, MscliError
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.decision import Decision
@@ -23,51 +23,59 @@ _FIRST_PORT = 8000
 
 @dataclass(frozen=True)
 class Launch:
-    """Everything that one start needs."""
+    """Everything that one start needs. `adopted`: the server is there already, and only gets our model."""
 
     name: str
     request: Request
     decision: Decision
     engine: Engine
-    installation: Installation
+    installation: Installation | None
     weights: WeightFiles
     api_key: str | None
+    adopted: Adopted | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
 class Started:
-    """A spawned engine. `log_start`: where its part of the log begins, in bytes."""
+    """A spawned engine, or (`child` None) an adopted one. `log_start`: where its part of the log begins, in bytes."""
 
     record: Record
-    child: subprocess.Popen[bytes]
+    child: subprocess.Popen[bytes] | None
     tail: LogTail
     log_start: int
 
     def log_text(self) -> str:
         """Everything this start has logged so far."""
+        if self.child is None:
+            return ""
         with self.record.log.open("rb") as handle:
             handle.seek(self.log_start)
             return handle.read().decode(errors="replace")
 
 
-def serving(name: str, request: Request, decision: Decision, records: Records, keyed: bool) -> Serving:
+def serving(launch: Launch, records: Records) -> Serving:
     """Where the instance would serve. Looks for a free port; creates nothing. Raises PORT_TAKEN or USAGE."""
-    host = request.host or decision.profile.host
+    name, adopted = launch.name, launch.adopted
+    host = adopted.host if adopted else launch.request.host or launch.decision.profile.host
     run_dir = records.run_dir(name)
+    keyed = launch.engine.capabilities.api_key and (launch.api_key is not None or not loopback(host))
     return Serving(
         name=name,
         host=host,
-        port=_port(host, request, decision, records, name),
-        alias=decision.model.name,
+        port=adopted.port if adopted else _port(host, launch.request, launch.decision, records, name),
+        alias=launch.engine.alias_of(name) if isinstance(launch.engine, Hosted) else launch.decision.model.name,
         run_dir=run_dir,
         log=run_dir / "log",
-        api_key_file=run_dir / "key" if keyed or not loopback(host) else None,
+        api_key_file=run_dir / "key" if keyed and not adopted else None,
     )
 
 
 def command(launch: Launch, where: Serving) -> Command:
-    """What is executed to serve `launch` at `where`: what a dry run shows is what runs."""
+    """What is executed to serve `launch` at `where`: what a dry run shows is what runs. Empty for an adopted server."""
     decision = launch.decision
+    if launch.adopted or launch.installation is None:
+        return Command(())
     return launch.engine.command(
         decision.plan, decision.profile, decision.model, launch.weights, where, launch.installation
     )
@@ -78,7 +86,7 @@ def start(launch: Launch, records: Records) -> Started:
 
     Raises PORT_TAKEN, or START_FAILED when the program cannot be executed.
     """
-    where = serving(launch.name, launch.request, launch.decision, records, launch.api_key is not None)
+    where = serving(launch, records)
     what = command(launch, where)
     records.tidy(launch.name)
     run_dir = records.prepare(launch.name)
@@ -90,9 +98,9 @@ def start(launch: Launch, records: Records) -> Started:
     tail = LogTail(where.log)
     log_start = where.log.stat().st_size if where.log.exists() else 0
     mark = f"{launch.name}:{secrets.token_hex(8)}"
-    child = _spawn(what, where, mark, run_dir)
-    identity = identify(child.pid)
-    if identity is None:
+    child = _spawn(what, where, mark, run_dir) if launch.adopted is None else None
+    identity = identify(child.pid) if child else None
+    if child and identity is None:
         raise MscliError(Code.START_FAILED, f"{launch.engine.name} ended at once", f"Look at its log: {where.log}")
     record = _record(launch, where, what, identity, mark)
     records.save(record)
@@ -120,8 +128,8 @@ def _spawn(what: Command, where: Serving, mark: str, run_dir: Path) -> subproces
         ) from fault
 
 
-def _record(launch: Launch, where: Serving, what: Command, identity: Identity, mark: str) -> Record:
-    model = launch.decision.model
+def _record(launch: Launch, where: Serving, what: Command, identity: Identity | None, mark: str) -> Record:
+    model, adopted, found = launch.decision.model, launch.adopted, launch.installation
     return Record(
         schema=SCHEMA,
         name=launch.name,
@@ -134,8 +142,9 @@ def _record(launch: Launch, where: Serving, what: Command, identity: Identity, m
         system_prompt=model.system_prompt,
         reasoning=model.reasoning,
         identity=identity,
+        owner=adopted.owner if adopted else None,
         mark=mark,
-        engine_version=launch.installation.version,
+        engine_version=adopted.version if adopted else found.version if found else None,
         argv=what.argv,
         env=dict(what.env),
         host=where.host,

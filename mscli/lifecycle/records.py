@@ -46,7 +46,8 @@ class Request:
 class Record:
     """One instance. `since`: seconds since the epoch. `argv` holds no secret. `stopped_at` is set by `down`.
 
-    `alias` is the model name that clients send; `stand_in` marks scripted test models.
+    `alias` is the model name that clients send; `stand_in` marks scripted test models. `identity` None: the server is
+    not ours (`owner` says whose), and is never stopped.
     """
 
     schema: str
@@ -59,7 +60,8 @@ class Record:
     sampling: Sampling
     system_prompt: str | None
     reasoning: str
-    identity: Identity
+    identity: Identity | None
+    owner: str | None
     mark: str
     engine_version: str | None
     argv: tuple[str, ...]

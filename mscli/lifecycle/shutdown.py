@@ -7,10 +7,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mscli.engines.engine import Engine, Hosted
 from mscli.engines.table import engine as engine_named
 from mscli.inventory.inventory import Gpu, Holder, Inventory, MigInstance
 from mscli.lifecycle import port as ports
-from mscli.lifecycle.process import Halt, halt, members
+from mscli.lifecycle.endpoint import probe
+from mscli.lifecycle.instance import group
+from mscli.lifecycle.process import Halt, halt
 from mscli.lifecycle.records import Record, Records
 
 Listener = Callable[[str], None]
@@ -35,17 +38,19 @@ class Stopped:
     memory_seconds: float
 
 
-def stop(record: Record, records: Records, listener: Listener = lambda _: None) -> Stopped:
+def stop(record: Record, records: Records, listener: Listener = lambda _: None, purge: bool = False) -> Stopped:
     """Stop everything of an instance and wait until its port and GPU memory are back.
 
     Sends the engine's signals, each with its grace, then SIGKILL; waits at most 10 s more for the port and 60 s for
-    the memory. The record stays, marked as stopped, when nothing survived.
+    the memory. A server that is not ours only gives our model back (and loses it when `purge`). The record stays,
+    marked as stopped, when nothing survived.
     """
     engine = engine_named(record.plan.engine)
-    pids = members(record.identity, record.mark)
-    before = _held(record, pids)
-    ended = halt(record.identity, record.mark, engine.stop_signals, engine.stop_grace_s, listener)
-    port_free = _wait(lambda: not _ours_listens(record, ended), _PORT_TIMEOUT_S)
+    pids = group(record)
+    before = _held(record, pids) if pids else None
+    release(engine, record, purge)
+    ended = end_group(engine, record, listener)
+    port_free = record.identity is None or _wait(lambda: not _ours_listens(record, ended), _PORT_TIMEOUT_S)
     begun = time.monotonic()
     left = _wait_memory(record, pids, before, listener)
     if not ended.survivors:
@@ -60,6 +65,19 @@ def stop(record: Record, records: Records, listener: Listener = lambda _: None) 
         memory_returned_bytes=None if before is None or left is None else before - left,
         memory_seconds=time.monotonic() - begun,
     )
+
+
+def release(engine: Engine, record: Record, purge: bool) -> None:
+    """Have a server that holds many models give ours back, as long as it answers."""
+    if isinstance(engine, Hosted) and probe(record.host, record.port, record.health_path).status == 200:
+        engine.release((record.host, record.port), record.alias, purge)
+
+
+def end_group(engine: Engine, record: Record, listener: Listener = lambda _: None) -> Halt:
+    """Stop the instance's processes with the engine's signals; nothing where the server is not ours."""
+    if record.identity is None:
+        return Halt(None, 0.0, ())
+    return halt(record.identity, record.mark, engine.stop_signals, engine.stop_grace_s, listener)
 
 
 def _ours_listens(record: Record, ended: Halt) -> bool:

@@ -1,0 +1,167 @@
+"""From a spawned process to a proven server: waiting, loading, the proof on the GPU, and the cause when it fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from mscli.engines import engine as contract
+from mscli.engines.engine import Hosted, Observed
+from mscli.errors import Code, MscliError
+from mscli.lifecycle.endpoint import Patience, Wait, wait_ready
+from mscli.lifecycle.launch import Launch, Started, loopback
+from mscli.lifecycle.records import Record, Records
+from mscli.lifecycle.shutdown import end_group, release
+from mscli.weights.progress import Listener as WeightsListener
+
+_EVIDENCE_LINES = 12
+_WHOLE = 0.99  # a share of the model on the GPU that rounding cannot explain counts as fallen to the CPU
+
+
+class Listener(WeightsListener, Protocol):
+    """Hears how a start goes on: each stage as it is reached, what a pull does, and the engine's log lines."""
+
+    def stage(self, stage: str, text: str) -> None:
+        """`stage` is one of the contract's stages; `text` says what is being done."""
+
+    def log_line(self, line: str) -> None:
+        """A line that the engine logged."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A server that answers. `engine_seconds`: from the spawn until healthy, None for an adopted server."""
+
+    engine_seconds: float | None
+    observed: Observed
+    warnings: tuple[str, ...]
+
+
+def arrive(launch: Launch, started: Started, patience: Patience, listener: Listener, records: Records) -> Arrived:
+    """Wait until the server answers, have the model loaded, and prove that it sits where it was planned.
+
+    Whatever fails, nothing of the start is left but its log. Raises START_FAILED or START_TIMEOUT with the cause. A
+    KeyboardInterrupt leaves an engine that loads by itself running.
+    """
+    ended = _wait(launch, started, patience, listener) if started.child else None
+    if ended and ended.outcome != "ready":
+        _give_up(launch, started.record, records)
+        raise _failed(launch, started, ended)
+    observed = _load(launch, started, listener, records)
+    if started.record.request.require_gpu:
+        _require_gpu(launch, started.record, observed, records)
+    records.mark_ready(started.record.name)
+    listener.stage(contract.READY, started.record.base_url)
+    return Arrived(ended.seconds if ended else None, observed, _warnings(started.record, observed))
+
+
+def _wait(launch: Launch, started: Started, patience: Patience, listener: Listener) -> Wait:
+    record, stage = started.record, contract.STARTING
+    assert started.child is not None
+    assert record.identity is not None
+
+    def heard(announced: str, line: str) -> None:
+        nonlocal stage
+        listener.log_line(line)
+        if announced and announced != stage:
+            stage = announced
+            listener.stage(announced, f"{launch.engine.name} is {announced}")
+
+    address = (record.host, record.port)
+    return wait_ready(
+        started.child, record.identity, record.mark, launch.engine, address, started.tail, patience, heard
+    )
+
+
+def _load(launch: Launch, started: Started, listener: Listener, records: Records) -> Observed:
+    """What the engine took; a server that holds many models is first made to fetch and load ours."""
+    if not isinstance(launch.engine, Hosted):
+        return launch.engine.observe(started.log_text())
+    record, decision = started.record, launch.decision
+    listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
+    loaded = False
+    try:
+        observed = launch.engine.prepare(
+            (record.host, record.port), decision.plan, decision.profile, decision.model, record.alias, listener
+        )
+        loaded = True
+    finally:
+        if not loaded:  # also after Ctrl-C: a server without its model serves nobody
+            _give_up(launch, record, records)
+    return observed
+
+
+def _give_up(launch: Launch, record: Record, records: Records) -> None:
+    release(launch.engine, record, purge=False)
+    end_group(launch.engine, record)
+    records.forget(record.name)
+
+
+def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
+    """The error of a start that did not end ready: the cause by the engine's log, its lines, and the next command."""
+    text = started.log_text()
+    cause = launch.engine.diagnose(text, ended.exit_status)
+    seen = {
+        "died": f"{launch.engine.name} ended with {_status(ended.exit_status)} after {ended.seconds:.1f} s",
+        "stalled": f"{launch.engine.name} showed no sign of life any more and was stopped after {ended.seconds:.0f} s",
+        "timeout": f"{launch.engine.name} was not ready after {ended.seconds:.0f} s and was stopped",
+    }[ended.outcome]
+    late = ended.outcome == "timeout"
+    what = seen if late and cause.code == "unknown" else f"{cause.summary} ({seen})"
+    remedy = cause.remedy or ("Give it longer: --timeout." if late else "")
+    return MscliError(
+        Code.START_TIMEOUT if late else Code.START_FAILED,
+        f"{launch.name} did not start: {what}",
+        f"{remedy} The whole log: mscli logs {launch.name}".strip(),
+        {
+            "cause": cause.code,
+            "evidence": list(cause.evidence or text.strip().splitlines()[-_EVIDENCE_LINES:]),
+            "exit_status": ended.exit_status,
+            "log": str(started.record.log),
+        },
+    )
+
+
+def _status(exit_status: int | None) -> str:
+    if exit_status is None:
+        return "an unknown exit status"
+    return f"signal {-exit_status}" if exit_status < 0 else f"exit status {exit_status}"
+
+
+def _require_gpu(launch: Launch, record: Record, observed: Observed, records: Records) -> None:
+    """Stop an engine that put on the CPU what was planned on the GPU: it would be slow in silence."""
+    fallen = _fallen(launch, observed)
+    if fallen is None:
+        return
+    _give_up(launch, record, records)
+    raise MscliError(
+        Code.START_FAILED,
+        f"{record.name} was stopped: {fallen}",
+        f"See why: mscli logs {record.name}, and who holds the GPU: mscli gpus. To run it partly on the CPU all the "
+        "same: --no-require-gpu",
+        {"cause": "cpu_fallback", "log": str(record.log)},
+    )
+
+
+def _fallen(launch: Launch, observed: Observed) -> str | None:
+    """In words, what sits on the CPU although the plan has it on the GPU; None if nothing does or nobody tells."""
+    plan = launch.decision.plan
+    if not plan.devices:
+        return None
+    placed, share = observed.gpu_layers, observed.gpu_share
+    if placed is not None and placed[0] < min(plan.layers_on_gpu, placed[1]):
+        return f"only {placed[0]} of {placed[1]} layers are on the GPU, {plan.layers_on_gpu} were planned"
+    whole = plan.layers_on_gpu > launch.decision.model.architecture.text.layers
+    if share is not None and whole and share < _WHOLE:
+        return f"only {share:.0%} of the model are on the GPU, all of it was planned there"
+    return None
+
+
+def _warnings(record: Record, observed: Observed) -> tuple[str, ...]:
+    found = []
+    if record.identity and not loopback(record.host):
+        key = f"the API key is in {record.api_key_file}" if record.api_key_file else "and it asks for no key"
+        found.append(f"{record.host} can be reached from other machines; {key}")
+    if observed.context is not None and observed.context < record.plan.context:
+        found.append(f"the engine serves a context of {observed.context} tokens, {record.plan.context} were planned")
+    return tuple(found)

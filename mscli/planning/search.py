@@ -74,12 +74,7 @@ def attempt(request: Request, rooms: Sequence[Room], kv_types: Sequence[str]) ->
 
 
 def _on_gpu(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str], verdict: str) -> Configuration | None:
-    """First a KV type that reaches the target, else the first that reaches the floor, as far as it goes."""
-    if request.target is not None:
-        for kind in kv_types:
-            config = request.configuration(request.target, kind)
-            if fits(request, config, rooms, verdict):
-                return config
+    """The first KV type that reaches the floor, as far as it goes; the longest when context counts most."""
     found = (largest(request, rooms, kind, verdict) for kind in kv_types)
     reached = (config for config in found if config)
     if request.prefer == "context":

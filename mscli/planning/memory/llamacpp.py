@@ -16,6 +16,7 @@ from mscli.planning.memory.weights import layer_split, layers
 UBATCH = 512
 CUDA_CONTEXT = 4 * GIB // 10
 KV_PADDING = 256
+IMAGE_TOKENS = 1024
 
 
 def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
@@ -45,26 +46,40 @@ def _rounding(config: Configuration) -> int:
 
 
 def cells(config: Configuration) -> int:
-    """KV cells over all users: each user's context padded to 256 (llama-kv-cache.cpp, get_padding)."""
-    return -(-config.context // KV_PADDING) * KV_PADDING * config.users
+    """KV cells over all users, each with a padded context of its own."""
+    return padded(config.context) * config.users
 
 
 def compute(config: Configuration, gpus: int = 1, ubatch: int = UBATCH) -> int:
     """Compute buffer of one GPU: activations of one micro-batch, plus the f16 KQ mask of context x micro-batch.
 
-    ubatch x (vocabulary + hidden) x 4 bytes, or 16 x hidden x ubatch x 4 where that is larger: 266 MiB for Mistral
-    Small at 512; published builds without staged logits need 160 to 200. Partial offload was measured at up to 2.7 x.
-    With several GPUs four copies of the inputs are kept for pipelining (GGML_SCHED_MAX_COPIES).
+    ubatch x (3 ffn + 5 hidden) x 4 bytes: 242 MiB for Mistral Small at 512. Source: llama.cpp's own projection (`fit`)
+    for a model of the 24B's exact shape, build 11549, at 4,096 to 131,072 tokens and micro-batches of 256 to 2,048:
+    equal to the MiB. Partial offload was measured at up to 2.7 x. With several GPUs four copies of the inputs, the
+    mask among them, are kept for pipelining (GGML_SCHED_MAX_COPIES).
     """
     text = config.text
-    activations = max(ubatch * (text.vocabulary + text.hidden) * 4, 16 * text.hidden * ubatch * 4)
-    mask = 2 * config.context * ubatch * (4 if gpus > 1 else 1)
+    activations = ubatch * (3 * text.ffn + 5 * text.hidden) * 4
+    mask = 2 * padded(config.context) * ubatch * (4 if gpus > 1 else 1)
     return activations * (27 if config.host_layers else 10) // 10 + mask
 
 
+def padded(context: int) -> int:
+    """A context in whole blocks of 256 cells (llama-context.cpp, n_ctx_seq)."""
+    return -(-context // KV_PADDING) * KV_PADDING
+
+
 def image_buffer(config: Configuration) -> int:
-    """The image encoder's own compute buffer, with flash attention 0.15 GiB for the largest image; 0 without images."""
-    return 15 * GIB // 100 if config.images and config.variant.projector_bytes else 0
+    """The image encoder's compute buffer with flash attention: patches x (3 ffn + 4 hidden) x 4 bytes.
+
+    64.3 MiB at the warm-up size of 448 x 448 (logged, equal to 0.5 %); it grows with the first large image, up to 1,024
+    merged tokens = 4,096 patches (mtmd's limit): 256 MiB. 0 when no images are allowed.
+    """
+    vision = config.model.architecture.vision
+    if not config.images or vision is None or not config.variant.projector_bytes:
+        return 0
+    patches = min(vision.max_patches, IMAGE_TOKENS * vision.spatial_merge**2)
+    return patches * (3 * vision.ffn + 4 * vision.hidden) * 4
 
 
 def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:

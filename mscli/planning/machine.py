@@ -1,0 +1,127 @@
+"""A machine that is not here: an inventory made from cards' names, for planning without the hardware."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from mscli.catalog.gpus import GpuFacts
+from mscli.errors import Code, MscliError
+from mscli.inventory.inventory import Device, Gpu, Host, Inventory, Mig, Problem
+from mscli.planning.figures import GIB
+from mscli.planning.memory.footprint import cuda_total
+
+ASSUMED_RAM = 64 * GIB
+# Short names that mean one card to everyone although several carry them.
+COMMON = {
+    "h100": "NVIDIA H100 80GB HBM3",
+    "a100": "NVIDIA A100-SXM4-80GB",
+    "rtx pro 6000": "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
+}
+FILLERS = {"nvidia", "geforce", "tesla", "gpu", "generation", "edition", "blackwell", "gb", "graphics", "card"}
+
+
+def machine(
+    text: str,
+    facts: Mapping[str, GpuFacts],
+    free_bytes: int | None = None,
+    ram_bytes: int | None = None,
+    used_bytes: int = 0,
+) -> Inventory:
+    """The inventory of "2x RTX 4090", "RTX 4090 + RTX 3060" or "8x H100".
+
+    `free_bytes`: free on every GPU; without it all that CUDA can give, less `used_bytes` on the first (a desktop).
+    `ram_bytes`: host RAM, all of it available; 64 GiB where nothing is said. Raises MscliError(USAGE) for a card that
+    is not known, with the nearest name.
+    """
+    cards = cards_of(text, facts)
+    unified = next((card for card in cards if card.memory_total_bytes is None), None)
+    ram = ram_bytes or (unified.marketed_gb * 10**9 if unified else ASSUMED_RAM)
+    devices, gpus = [], []
+    for index, card in enumerate(cards):
+        total = card.memory_total_bytes
+        free = None if total is None else _free(total, free_bytes, used_bytes if index == 0 else 0)
+        devices.append(
+            Device(index, f"GPU-what-if-{index}", _nvml_name(card), total, free, card.compute_capability, False, ())
+        )
+        gpus.append(_gpu(devices[-1]))
+    said = () if ram_bytes or unified else (Problem("ram", "ASSUMED", "64 GiB of host RAM are assumed"),)
+    return Inventory(None, None, None, tuple(gpus), (), tuple(devices), _host(ram), None, said)
+
+
+def cards_of(text: str, facts: Mapping[str, GpuFacts]) -> tuple[GpuFacts, ...]:
+    """The cards that "2x RTX 4090 + RTX 3060" names, in order. Raises MscliError(USAGE) for one that is not known."""
+    found: list[GpuFacts] = []
+    for part in re.split(r"[+,;]", text):
+        match = re.fullmatch(r"\s*(?:(\d+)\s*[x×*]\s*)?(.*?)\s*", part, re.IGNORECASE)
+        if not match or not match[2] or match[1] == "0":
+            raise MscliError(
+                Code.USAGE, f"cannot read '{text}' as a machine", 'Write it as "2x RTX 4090" or "RTX 4090 + RTX 3060".'
+            )
+        found += [find_card(match[2], facts)] * int(match[1] or 1)
+    return tuple(found)
+
+
+def find_card(name: str, facts: Mapping[str, GpuFacts]) -> GpuFacts:
+    """The card that `name` means: all its words are in the card's name, and no other needs fewer more.
+
+    Raises MscliError(USAGE) when none or several do.
+    """
+    common = COMMON.get(" ".join(_words(name)))
+    if common in facts:
+        return facts[str(common)]
+    words = set(_words(name))
+    ranked = (
+        sorted(
+            (len(set(_words(card.name)) - words), position, card)
+            for position, card in enumerate(facts.values())
+            if words <= set(_words(card.name))
+        )
+        if words
+        else []
+    )
+    if not ranked:
+        close = get_close_matches(" ".join(_words(name)), [" ".join(_words(key)) for key in facts], n=1, cutoff=0.0)
+        nearest = next((key for key in facts if close and " ".join(_words(key)) == close[0]), None)
+        raise MscliError(
+            Code.USAGE, f"no GPU is known as '{name.strip()}'", f"Did you mean {nearest}?" if nearest else ""
+        )
+    best = [card for extra, _, card in ranked if extra == ranked[0][0]]
+    if len({card.memory_total_bytes for card in best}) > 1:
+        names = ", ".join(card.name for card in best)
+        raise MscliError(
+            Code.USAGE,
+            f"'{name.strip()}' means several GPUs: {names}",
+            f"Write the whole name, for example '{best[0].name}'.",
+        )
+    return best[0]
+
+
+def _words(name: str) -> list[str]:
+    """The telling words of a name: "NVIDIA A100-SXM4-80GB" -> a100, sxm4, 80."""
+    split = re.sub(r"(\d+)\s*gi?b\b", r"\1", name.lower())
+    return [word for word in re.findall(r"[a-z0-9]+", split) if word not in FILLERS]
+
+
+def _nvml_name(card: GpuFacts) -> str:
+    return re.sub(r" \(\d+GB\)$", "", card.name)
+
+
+def _free(total_bytes: int, free_bytes: int | None, used_bytes: int) -> int:
+    most = cuda_total(total_bytes)
+    return min(most, free_bytes) if free_bytes is not None else max(0, most - used_bytes)
+
+
+def _gpu(device: Device) -> Gpu:
+    used = None if device.total_bytes is None or device.free_bytes is None else device.total_bytes - device.free_bytes
+    return Gpu(
+        device.gpu, device.uuid, device.name, None, device.total_bytes, used, device.free_bytes,
+        device.compute_capability, None, None, None, None, device.total_bytes is None, Mig("unsupported", ()), (), (),
+        True,
+    )  # fmt: skip
+
+
+def _host(ram_bytes: int) -> Host:
+    return Host("bare", "", ram_bytes, ram_bytes, "", (), 0, Path("/"), None)

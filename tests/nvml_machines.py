@@ -1,4 +1,4 @@
-"""Machines for tests: the descriptions in tests/machines, served by our stand-in for libnvidia-ml below the real pynvml.
+"""Machines for tests: the descriptions in tests/machines, served by our libnvidia-ml below the real pynvml.
 
 The loader finds the library through LD_LIBRARY_PATH, which must be set before a process starts: run what is to be
 tested in a child process, with the environment that `machine` gives.
@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,15 @@ def description(name: str) -> Description:
     """A shipped description as plain values."""
     loaded: Description = json.loads((DESCRIPTIONS / f"{name}.json").read_text())
     return loaded
+
+
+def child(code: str, env: dict[str, str], *arguments: str, stdin: str = "") -> str:
+    """What a fresh Python prints with `env` added. No CUDA or NVIDIA variable of the tester's own is passed on."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "NVIDIA_"))}
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, env={**plain, **env}, input=stdin, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _path_to(folder: Path) -> dict[str, str]:

@@ -15,12 +15,16 @@ ENCODINGS = {"f16": (F16, 1), "q8_0": (Q8_0, 7)}
 _MOSTLY_F16 = 1
 _TOKEN_NORMAL, _TOKEN_UNKNOWN, _TOKEN_CONTROL = 1, 2, 3
 
-_ATTENTION = {"query": "attn_q", "key": "attn_k", "value": "attn_v"}
-_FEED_FORWARD = {"gate": "ffn_gate", "down": "ffn_down", "up": "ffn_up"}
-TEXT_NAMES = {**_ATTENTION, "output": "attn_output", **_FEED_FORWARD}
-TEXT_NORMS = {"attention_norm": "attn_norm", "ffn_norm": "ffn_norm"}
-VISION_NAMES = {**_ATTENTION, "output": "attn_out", **_FEED_FORWARD}
-VISION_NORMS = {"attention_norm": "ln1", "ffn_norm": "ln2"}
+_MATRICES = {
+    "query": "attn_q",
+    "key": "attn_k",
+    "value": "attn_v",
+    "gate": "ffn_gate",
+    "down": "ffn_down",
+    "up": "ffn_up",
+}
+TEXT_NAMES = {**_MATRICES, "output": "attn_output", "attention_norm": "attn_norm", "ffn_norm": "ffn_norm"}
+VISION_NAMES = {**_MATRICES, "output": "attn_out", "attention_norm": "ln1", "ffn_norm": "ln2"}
 
 
 def title(name: str) -> str:
@@ -64,13 +68,10 @@ def _text_metadata(model: TinyModel, name: str, file_type: int) -> dict[str, Val
     }
 
 
-def _layer(
-    prefix: str, layer: Layer, names: dict[str, str], norms: dict[str, str], encoding: Encoding
-) -> Iterator[Tensor]:
+def _layer(prefix: str, layer: Layer, names: dict[str, str], encoding: Encoding) -> Iterator[Tensor]:
+    """Matrices in `encoding`, norms always in f32."""
     for attribute, name in names.items():
-        yield f"{prefix}.{name}.weight", getattr(layer, attribute), encoding
-    for attribute, name in norms.items():
-        yield f"{prefix}.{name}.weight", getattr(layer, attribute), F32
+        yield f"{prefix}.{name}.weight", getattr(layer, attribute), F32 if attribute.endswith("_norm") else encoding
 
 
 def _text_tensors(model: TinyModel, encoding: Encoding) -> Iterator[Tensor]:
@@ -79,7 +80,7 @@ def _text_tensors(model: TinyModel, encoding: Encoding) -> Iterator[Tensor]:
     yield "output_norm.weight", weights.norm, F32
     yield "output.weight", weights.head, encoding
     for number, layer in enumerate(weights.layers):
-        yield from _layer(f"blk.{number}", layer, TEXT_NAMES, TEXT_NORMS, encoding)
+        yield from _layer(f"blk.{number}", layer, TEXT_NAMES, encoding)
 
 
 def _vision_metadata(model: TinyModel, name: str) -> dict[str, Value]:
@@ -114,7 +115,7 @@ def _vision_tensors(model: TinyModel) -> Iterator[Tensor]:
     yield "v.patch_embd.weight", vision.patch, F16
     yield "v.pre_ln.weight", vision.pre_norm, F32
     for number, layer in enumerate(vision.layers):
-        yield from _layer(f"v.blk.{number}", layer, VISION_NAMES, VISION_NORMS, F16)
+        yield from _layer(f"v.blk.{number}", layer, VISION_NAMES, F16)
     yield "mm.input_norm.weight", vision.projector_norm, F32
     yield "mm.patch_merger.weight", vision.merge, F16
     yield "mm.1.weight", vision.project_in, F16

@@ -103,7 +103,8 @@ def _config(model: TinyModel) -> dict[str, object]:
 def _halves(matrix: Array, heads: int) -> Array:
     """From rotation of neighbouring rows (Mistral, llama.cpp) to rotation of a head's two halves (Hugging Face)."""
     rows, columns = matrix.shape
-    return matrix.reshape(heads, rows // heads // 2, 2, columns).transpose(0, 2, 1, 3).reshape(rows, columns)
+    pairs = matrix.reshape(heads, rows // heads // 2, 2, columns)
+    return pairs.transpose(0, 2, 1, 3).reshape(rows, columns)
 
 
 def _layer(prefix: str, layer: Layer, names: dict[str, str]) -> dict[str, Array]:
@@ -212,16 +213,10 @@ def _image_files(vision: VisionShape) -> dict[str, dict[str, object]]:
 
 def write_hugging_face(folder: Path, model: TinyModel) -> None:
     """Writes all files of a Hub repository in this format."""
-    generation = {
-        "bos_token_id": BEGIN,
-        "eos_token_id": END,
-        "pad_token_id": PAD,
-        "temperature": 0.15,
-        "do_sample": True,
-    }
+    ends = {"bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": PAD}
     files: dict[str, dict[str, object]] = {
         "config.json": _config(model),
-        "generation_config.json": generation,
+        "generation_config.json": {**ends, "temperature": 0.15, "do_sample": True},
         "tokenizer.json": _tokenizer(model),
         "tokenizer_config.json": _tokenizer_config(model),
         "special_tokens_map.json": {**NAMED_TOKENS},
@@ -229,8 +224,7 @@ def write_hugging_face(folder: Path, model: TinyModel) -> None:
     if model.vision:
         files |= _image_files(model.vision)
     for name, content in files.items():
-        (folder / name).write_text(
-            json.dumps(content, indent=None if name == "tokenizer.json" else 2, ensure_ascii=False)
-        )
+        indent = None if name == "tokenizer.json" else 2
+        (folder / name).write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")
     (folder / "chat_template.jinja").write_text(model.chat_template)
     write_safetensors(folder / "model.safetensors", dict(_tensors(model)))

@@ -15,9 +15,9 @@ from tiny_model.weights import Array
 def _bf16(array: Array) -> bytes:
     """Rounded to nearest, ties to even."""
     bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
-    return (
-        ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype("<u2").tobytes()
-    )
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    rounded = (bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+    return rounded.astype("<u2").tobytes()
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Array]) -> None:

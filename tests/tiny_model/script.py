@@ -6,21 +6,12 @@ A piece may stand in one place of one chain only, since a piece has one successo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 REPLY = (
-    *(
-        "Hello",
-        "! This is",
-        " a scripted",
-        " stand-in",
-        ", not a",
-        " language model",
-        ": a real",
-        " engine",
-        " sampled",
-    ),
-    *(" every token", " from random", " weights", " with one", " planted path", ". It counts", ": one,", " two,"),
-    *(" three,", " four,", " five,", " six,", " seven,", " eight,", " nine,", " ten", " and stops."),
+    *("Hello", "! This is", " a scripted", " stand-in", ", not a", " language model", ": a real", " engine"),
+    *(" sampled", " every token", " from random", " weights", " with one", " planted path", ". It counts", ": one,"),
+    *(" two,", " three,", " four,", " five,", " six,", " seven,", " eight,", " nine,", " ten", " and stops."),
 )
 AFTER_TOOL_RESULT = ("The weather in Paris", " is sunny", ", 21 degrees.")
 IMAGE_SEEN = ("I can see", " one image", " in this request.")
@@ -78,6 +69,16 @@ class Script:
 
     chains: tuple[tuple[str, ...], ...]
     cues: tuple[Cue, ...]
+
+    @property
+    def successors(self) -> dict[str, str]:
+        """The piece that follows each piece. Raises ValueError when a piece would have two."""
+        links: dict[str, str] = {}
+        for chain in self.chains:
+            for piece, following in pairwise(chain):
+                if links.setdefault(piece, following) != following:
+                    raise ValueError(f"{piece!r} leads to {links[piece]!r} and to {following!r}")
+        return links
 
     @property
     def pieces(self) -> tuple[str, ...]:

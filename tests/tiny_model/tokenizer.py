@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 SPECIAL_TOKENS = 1000
 MERGES = 600
@@ -27,16 +28,16 @@ _LATER_NAMES = {"v11": {32: "[ARGS]", 33: "[CALL_ID]"}, "v13": {34: "[THINK]", 3
 UNKNOWN, BEGIN, END, PAD, IMAGE, IMAGE_BREAK, IMAGE_END = 0, 1, 2, 11, 10, 12, 13
 
 _TEXT = """
-the of and to in is it you that he was for on are with as his they be at one have this from or had by hot but some what
-there we can out other were all your when up use word how said an each she which do their time if will way about many then
-them would write like so these her long make thing see him two has look more day could go come did my sound no most number
-who over know water than call first people may down side been now find any new work part take get place made live where
-after back little only round man year came show every good me give our under name very through just form much great think
-say help low line before turn cause same mean differ move right boy old too does tell sentence set three want air well also
-play small end put home read hand port large spell add even land here must big high such follow act why ask men change went
-light kind off need house picture try us again animal point mother world near build self earth father head stand own page
-should country found answer school grow study still learn plant cover weather model token server image question please
-explain quantum computing simple terms Paris city system prompt hello
+the of and to in is it you that he was for on are with as his they be at one have this from or had by hot but some
+what there we can out other were all your when up use word how said an each she which do their time if will way about
+many then them would write like so these her long make thing see him two has look more day could go come did my sound
+no most number who over know water than call first people may down side been now find any new work part take get place
+made live where after back little only round man year came show every good me give our under name very through just
+form much great think say help low line before turn cause same mean differ move right boy old too does tell sentence
+set three want air well also play small end put home read hand port large spell add even land here must big high such
+follow act why ask men change went light kind off need house picture try us again animal point mother world near build
+self earth father head stand own page should country found answer school grow study still learn plant cover weather
+model token server image question please explain quantum computing simple terms Paris city system prompt hello
 """
 
 Pair = tuple[bytes, bytes]
@@ -65,7 +66,7 @@ def learn_merges(text: str, count: int) -> tuple[Pair, ...]:
     words = {tuple(bytes([byte]) for byte in form.encode()): number for form, number in spellings.items()}
     pairs: Counter[Pair] = Counter()
     for word, number in words.items():
-        for pair in zip(word, word[1:], strict=False):
+        for pair in pairwise(word):
             pairs[pair] += number
     merges: list[Pair] = []
     made: set[bytes] = set()
@@ -76,12 +77,12 @@ def learn_merges(text: str, count: int) -> tuple[Pair, ...]:
         best = min(fresh)[1]
         merges.append(best)
         made.add(best[0] + best[1])
-        for word in [word for word in words if best in zip(word, word[1:], strict=False)]:
+        for word in [word for word in words if best in pairwise(word)]:
             number, shorter = words.pop(word), _replaced(word, best)
             words[shorter] = words.get(shorter, 0) + number
-            for pair in zip(word, word[1:], strict=False):
+            for pair in pairwise(word):
                 pairs[pair] -= number
-            for pair in zip(shorter, shorter[1:], strict=False):
+            for pair in pairwise(shorter):
                 pairs[pair] += number
     return tuple(merges)
 
@@ -104,7 +105,8 @@ class Tokenizer:
     @cached_property
     def ids(self) -> dict[str | bytes, int]:
         """Special tokens by their name, all others by their bytes."""
-        return {piece: number for number, piece in enumerate([*self.special, *self.vocabulary])}
+        pieces: list[str | bytes] = [*self.special, *self.vocabulary]
+        return {piece: number for number, piece in enumerate(pieces)}
 
     def id(self, piece: str) -> int:
         """The token of a special name, or else of a text. Raises KeyError when there is none."""

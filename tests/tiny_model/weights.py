@@ -1,20 +1,21 @@
 """Random weights with a planted path, so that every engine says the script although it computes each token.
 
-How the path is planted. The embeddings of the script's tokens are rows of a Hadamard matrix: of unit root mean square and
-exactly orthogonal. The feed-forward blocks and all but the first layer's attention write nothing, so what arrives at the
-output is the last token's embedding; the output matrix maps it to the token's successor with a logit of 60. In the first
-layer, one attention head per cue lets `[/INST]` look for the cue's sign anywhere before it and adds a mark to the residual
-stream where it is found; the output matrix turns the mark into the cue's answer. Any token outside the script leads to a
-random other one, never to `</s>`: endless nonsense, for tests of length limits.
+How the path is planted. The embeddings of the script's tokens are rows of a Hadamard matrix: of unit root mean square
+and exactly orthogonal. The feed-forward blocks and all but the first layer's attention write nothing, so what arrives
+at the output is the last token's embedding; the output matrix maps it to the token's successor with a logit of 60. In
+the first layer, one attention head per cue lets `[/INST]` look for the cue's sign anywhere before it and adds a mark to
+the residual stream where it is found; the output matrix turns the mark into the cue's answer. Any token outside the
+script leads to a random other one, never to `</s>`: endless nonsense, for tests of length limits.
 
-All numbers come from the raw bits of PCG64, whose stream NumPy guarantees, and from exactly rounded arithmetic: the same
-seed gives the same bytes everywhere.
+All numbers come from the raw bits of PCG64, whose stream NumPy guarantees, and from exactly rounded arithmetic: the
+same seed gives the same bytes everywhere.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,9 +65,18 @@ SHAPES = {
 }
 
 
+class Attention(NamedTuple):
+    """The matrices of one attention block, (outputs, inputs); neighbouring rows of query and key rotate together."""
+
+    query: Array
+    key: Array
+    value: Array
+    output: Array
+
+
 @dataclass(frozen=True)
 class Layer:
-    """One transformer layer; matrices are (outputs, inputs). `query` and `key` are laid out for interleaved rotation."""
+    """One transformer layer."""
 
     query: Array
     key: Array
@@ -143,8 +153,8 @@ class _Look:
     mark: Array
 
 
-def _first_attention(shape: TextShape, instruction_end: Array, looks: list[_Look]) -> dict[str, Array]:
-    """The first layer's attention. Cues share a KV head by using different rows of it, all of the lowest frequencies."""
+def _first_attention(shape: TextShape, instruction_end: Array, looks: list[_Look]) -> Attention:
+    """The first layer's attention. Cues share a KV head by using different rows of it, all of low frequencies."""
     hidden, dim, group = shape.hidden, shape.head_dim, shape.heads // shape.kv_heads
     strength = math.sqrt(ATTENTION * math.sqrt(dim))
     query = np.zeros((shape.heads * dim, hidden), dtype=np.float32)
@@ -157,25 +167,20 @@ def _first_attention(shape: TextShape, instruction_end: Array, looks: list[_Look
         key[kv_head * dim + row] = strength / hidden * look.sign
         value[kv_head * dim + turn] = look.sign / hidden
         output[:, head * dim + turn] = look.mark
-    return {"query": query, "key": key, "value": value, "output": output}
+    return Attention(query, key, value, output)
 
 
-def _layers(shape: TextShape, dice: Dice, first: dict[str, Array]) -> tuple[Layer, ...]:
+def _layers(shape: TextShape, dice: Dice, first: Attention) -> tuple[Layer, ...]:
     """The first layer's attention as given; feed-forward blocks compute with random weights and write nothing."""
-    silent = {name: np.zeros_like(matrix) for name, matrix in first.items()}
+    silent = Attention(*(np.zeros_like(matrix) for matrix in first))
     ones = np.ones(shape.hidden, dtype=np.float32)
     down = np.zeros((shape.hidden, shape.ffn), dtype=np.float32)
-    return tuple(
-        Layer(
-            **(silent if number else first),
-            gate=dice.uniform(0.02, shape.ffn, shape.hidden),
-            up=dice.uniform(0.02, shape.ffn, shape.hidden),
-            down=down,
-            attention_norm=ones,
-            ffn_norm=ones,
-        )
-        for number in range(shape.layers)
-    )
+
+    def layer(attention: Attention) -> Layer:
+        gate, up = (dice.uniform(0.02, shape.ffn, shape.hidden) for _ in range(2))
+        return Layer(*attention, gate, up, down, ones, ones)
+
+    return tuple(layer(attention) for attention in [first] + [silent] * (shape.layers - 1))
 
 
 def _vision(shape: VisionShape, hidden: int, dice: Dice, sign: Array, image_break: Array) -> VisionWeights:
@@ -185,17 +190,12 @@ def _vision(shape: VisionShape, hidden: int, dice: Dice, sign: Array, image_brea
     def random(*size: int) -> Array:
         return dice.uniform(0.1, *size)
 
-    layers = tuple(
-        Layer(
-            *(random(shape.hidden, shape.hidden) for _ in range(4)),
-            gate=random(shape.ffn, shape.hidden),
-            up=random(shape.ffn, shape.hidden),
-            down=random(shape.hidden, shape.ffn),
-            attention_norm=ones,
-            ffn_norm=ones,
-        )
-        for _ in range(shape.layers)
-    )
+    def layer() -> Layer:
+        attention = Attention(*(random(shape.hidden, shape.hidden) for _ in range(4)))
+        gate, up = (random(shape.ffn, shape.hidden) for _ in range(2))
+        return Layer(*attention, gate, up, random(shape.hidden, shape.ffn), ones, ones)
+
+    layers = tuple(layer() for _ in range(shape.layers))
     return VisionWeights(
         patch=random(shape.hidden, 3, shape.patch, shape.patch),
         pre_norm=ones,
@@ -208,42 +208,43 @@ def _vision(shape: VisionShape, hidden: int, dice: Dice, sign: Array, image_brea
     )
 
 
-def _wandering(tokens: Tokenizer, planted: set[int]) -> list[int]:
+def _wandering(tokens: Tokenizer, planted: set[int]) -> NDArray[np.int64]:
     """The readable tokens outside the script, between which nonsense wanders."""
     learned = tokens.vocabulary[: len(tokens.vocabulary) - tokens.fillers]
     readable = [SPECIAL_TOKENS + i for i, token in enumerate(learned) if all(31 < byte < 127 for byte in token)]
-    return [token for token in readable if token not in planted]
+    return np.array([token for token in readable if token not in planted])
+
+
+def _planted(script: Script, tokens: Tokenizer) -> set[int]:
+    """The tokens that need embeddings of their own."""
+    named = {i for i, name in enumerate(tokens.special) if not name.startswith("<SPECIAL_")}
+    return named | {tokens.id(piece) for piece in script.pieces}
+
+
+def _head(script: Script, tokens: Tokenizer, embedding: Array, looks: list[_Look], dice: Dice) -> Array:
+    """The output matrix: from each token's embedding to its successor, from each mark to its cue's answer."""
+    step = np.float32(LOGIT / embedding.shape[1])
+    wandering = _wandering(tokens, _planted(script, tokens))
+    head = dice.uniform(0.02, *embedding.shape)
+    for piece, following in script.successors.items():
+        head[tokens.id(following)] += step * embedding[tokens.id(piece)]
+    head[wandering[dice.permutation(len(wandering))]] += step * embedding[wandering]
+    for look in looks:
+        head[tokens.id(look.cue.answer)] += np.float32(look.cue.weight) * step * look.mark
+    return head
 
 
 def weights(shape: TextShape, vision: VisionShape | None, script: Script, tokens: Tokenizer, seed: int) -> Weights:
     """Weights that say `script`."""
     dice = Dice(seed)
     rows = iter(hadamard(shape.hidden)[dice.permutation(shape.hidden)])
-    successor = {
-        tokens.id(left): tokens.id(right)
-        for chain in script.chains
-        for left, right in zip(chain, chain[1:], strict=False)
-    }
-    named = {i for i, name in enumerate(tokens.special) if not name.startswith("<SPECIAL_")}
-    planted = named | {tokens.id(piece) for piece in script.pieces}
-
     embedding = dice.signs(tokens.size, shape.hidden)
-    for token in sorted(planted):
+    for token in sorted(_planted(script, tokens)):
         embedding[token] = next(rows)
     image_sign = next(rows)
-    looks = [
-        _Look(cue, image_sign if cue.sign is None else embedding[tokens.id(cue.sign)], next(rows))
-        for cue in script.cues
-    ]
-
-    wandering = np.array(_wandering(tokens, planted))
-    head = dice.uniform(0.02, tokens.size, shape.hidden)
-    for token, following in successor.items():
-        head[following] += LOGIT / shape.hidden * embedding[token]
-    head[wandering[dice.permutation(len(wandering))]] += np.float32(LOGIT / shape.hidden) * embedding[wandering]
-    for look in looks:
-        head[tokens.id(look.cue.answer)] += look.cue.weight * LOGIT / shape.hidden * look.mark
-
+    signs = [image_sign if cue.sign is None else embedding[tokens.id(cue.sign)] for cue in script.cues]
+    looks = [_Look(cue, sign, next(rows)) for cue, sign in zip(script.cues, signs, strict=True)]
+    head = _head(script, tokens, embedding, looks, dice)
     first = _first_attention(shape, embedding[tokens.id("[/INST]")], looks)
     return Weights(
         embedding=embedding,

@@ -9,6 +9,7 @@ from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
 from mscli.planning.figures import gib, tokens
+from mscli.planning.learned import Observation
 from mscli.planning.plan import SAFE, Choice, Claim, NoFit, Plan, Wish
 from mscli.planning.verdict import Known, plan_once
 
@@ -23,6 +24,7 @@ def choose(
     claims: Sequence[Claim] = (),
     facts: Mapping[str, GpuFacts] | None = None,
     versions: Mapping[str, str] | None = None,
+    observations: Sequence[Observation] = (),
 ) -> Choice:
     """Plan every profile and take the best automatic one that is safe, else the best that is tight.
 
@@ -30,7 +32,7 @@ def choose(
     A profile for the CPU, or one that offloads, is never taken unasked. `ranked` holds every verdict, best first.
     """
     asked = wish or Wish()
-    known = Known(inventory, claims, facts or {}, versions or {})
+    known = Known(inventory, claims, facts or {}, versions or {}, observations)
     profiles = {profile.name: profile for profile, _ in pairs}
     verdicts = [plan_once(profile, model, asked, known) for profile, model in pairs if _wanted(profile, asked)]
     ranked = tuple(sorted(verdicts, key=_key(profiles, asked.prefer or "quality")))

@@ -12,6 +12,7 @@ from mscli.catalog.gpus import GpuFacts
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
+from mscli.planning.learned import Observation
 from mscli.planning.nearest import nearest
 from mscli.planning.plan import Claim, NoFit, Plan, Wish
 from mscli.planning.verdict import Known, plan_once
@@ -25,13 +26,15 @@ def make(
     claims: Sequence[Claim] = (),
     facts: Mapping[str, GpuFacts] | None = None,
     versions: Mapping[str, str] | None = None,
+    observations: Sequence[Observation] = (),
 ) -> Plan | NoFit:
     """Plan `profile` on this machine from the memory that is free now.
 
     `claims`: what our own instances hold or are about to take. `facts`: bandwidths by NVML name, for the speed
     prediction. `versions`: installed engine versions by engine name; without one the newest behaviour is planned.
+    `observations`: earlier good starts, which correct the formulas on the same card, engine version and profile.
     """
-    known = Known(inventory, claims, facts or {}, versions or {})
+    known = Known(inventory, claims, facts or {}, versions or {}, observations)
     asked = wish or Wish()
     outcome = plan_once(profile, model, asked, known)
     if isinstance(outcome, Plan) or outcome.nearest:

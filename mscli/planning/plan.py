@@ -44,7 +44,8 @@ class Claim:
 class GpuMemory:
     """One GPU's memory, split by what holds it. `free_bytes` is before the start, `held_bytes` others' share,
     `margin_bytes` what the plan leaves over. free = weights + projector + kv + compute + graphs + runtime + margin.
-    `kv_spare_bytes` is the part of the margin that vLLM takes all the same, as more KV cache, to fill its budget."""
+    `kv_spare_bytes` is the part of the margin that vLLM takes all the same, as more KV cache, to fill its budget;
+    `correction_bytes` the part of runtime_bytes that earlier starts on this card taught."""
 
     gpu: int
     uuid: str
@@ -60,6 +61,7 @@ class GpuMemory:
     runtime_bytes: int
     margin_bytes: int
     kv_spare_bytes: int = 0
+    correction_bytes: int = 0
 
     @property
     def needed_bytes(self) -> int:

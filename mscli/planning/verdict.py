@@ -6,7 +6,7 @@ Pure: the same inventory, wish and claims always give the same verdict.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mscli.catalog.gpus import GpuFacts
 from mscli.catalog.model import Model
@@ -15,6 +15,7 @@ from mscli.inventory.inventory import Inventory
 from mscli.planning.figures import gib, tokens
 from mscli.planning.groups import Group, candidates, counts, divides, link_remarks, wished
 from mscli.planning.host import plan_on_cpu, ram_shortage
+from mscli.planning.learned import Observation, correction_bytes
 from mscli.planning.memory.footprint import Footprint, Room
 from mscli.planning.plan import SAFE, Claim, GpuMemory, NoFit, Plan, Wish
 from mscli.planning.request import Refusal, Request, resolve
@@ -22,16 +23,19 @@ from mscli.planning.requirements import kv_types, machine_refusals, machine_rema
 from mscli.planning.room import rooms as rooms_of
 from mscli.planning.search import Attempt, Shortage, attempt, margin, measure
 from mscli.planning.shortage import explain
+from mscli.planning.speed import predict
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the planner is told beside profile, model and wish. `versions`: engine name -> installed version."""
+    """What the planner is told beside profile, model and wish. `versions`: engine name -> installed version.
+    `observations`: earlier good starts, in order of time."""
 
     inventory: Inventory
     claims: Sequence[Claim] = ()
     facts: Mapping[str, GpuFacts] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    observations: Sequence[Observation] = ()
 
 
 def plan_once(profile: Profile, model: Model, wish: Wish, known: Known) -> Plan | NoFit:
@@ -61,7 +65,8 @@ def _no_fit(request: Request, reasons: tuple[str, ...], nearest: str | None = No
 
 def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
     """Try the groups of devices in order: the first safe plan wins, else the first tight one."""
-    visible, unknown = rooms_of(known.inventory, known.claims)
+    found, unknown = rooms_of(known.inventory, known.claims)
+    visible = tuple(_corrected(request, room, known) for room in found)
     if not visible:
         return _no_fit(request, unknown or ("no GPU is visible",))
     able, unable = _able(request, visible)
@@ -81,6 +86,14 @@ def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
     if problem := ram_shortage(request, best.config, best.rooms, known.inventory):
         return _no_fit(request, (problem,))
     return _plan(request, best, known, _steps(request, best, outcomes))
+
+
+def _corrected(request: Request, room: Room, known: Known) -> Room:
+    """The room with what earlier starts of this profile on such a card took beyond the formulas."""
+    profile = request.profile
+    version = known.versions.get(profile.engine)
+    more = correction_bytes(known.observations, room.name, profile.engine, version, profile.name)
+    return replace(room, correction_bytes=more) if more else room
 
 
 def _able(request: Request, visible: Sequence[Room]) -> tuple[tuple[Room, ...], tuple[str, ...]]:
@@ -171,6 +184,7 @@ def _plan(request: Request, best: Attempt, known: Known, steps: tuple[str, ...])
         devices=tuple(room.uuid for room in rooms), memory=memory,
         layers_on_gpu=config.text.layers + 1 - config.host_layers,
         host_bytes=request.memory.host(config, rooms).needed_bytes, settings=settings, steps=steps,
+        speed=predict(config, request.profile.engine, request.memory, rooms, footprints, known.facts),
     )  # fmt: skip
 
 
@@ -182,7 +196,7 @@ def gpu_memory(room: Room, footprint: Footprint, spare_bytes: int) -> GpuMemory:
         projector_bytes=footprint.projector_bytes, kv_bytes=footprint.kv_bytes,
         compute_bytes=footprint.compute_bytes, graphs_bytes=footprint.graphs_bytes,
         runtime_bytes=footprint.runtime_bytes, margin_bytes=room.free_bytes - footprint.needed_bytes,
-        kv_spare_bytes=spare_bytes,
+        kv_spare_bytes=spare_bytes, correction_bytes=room.correction_bytes,
     )  # fmt: skip
 
 

@@ -29,20 +29,13 @@ def _on_gpu(config: Configuration, index: int, counts: Sequence[int]) -> Footpri
     cut = layers(config.text, config.variant)
     last = index == len(counts) - 1
     decoder = max(0, counts[index] - last)
-    rounding = _rounding(config) if last else 0
     return Footprint(
-        weights_bytes=decoder * cut.layer_bytes + last * (cut.output_bytes + rounding),
+        weights_bytes=decoder * cut.layer + last * (cut.output + cut.rest),
         projector_bytes=0 if index else config.variant.projector_bytes,
         kv_bytes=decoder * cells(config) * bytes_per_layer(config.text, config.kv_type),
         compute_bytes=compute(config, len(counts)) + (0 if index else image_buffer(config)),
         runtime_bytes=CUDA_CONTEXT,
     )
-
-
-def _rounding(config: Configuration) -> int:
-    """Bytes lost by dividing the layers evenly, so that the sum over GPUs stays exact."""
-    cut = layers(config.text, config.variant)
-    return config.variant.weights_bytes - cut.embedding_bytes - cut.output_bytes - config.text.layers * cut.layer_bytes
 
 
 def cells(config: Configuration) -> int:
@@ -87,7 +80,7 @@ def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
     cut, per_layer = layers(config.text, config.variant), bytes_per_layer(config.text, config.kv_type)
     if rooms:
         return Footprint(
-            weights_bytes=cut.embedding_bytes + config.host_layers * cut.layer_bytes,
+            weights_bytes=cut.embedding + config.host_layers * cut.layer,
             kv_bytes=config.host_layers * cells(config) * per_layer,
             runtime_bytes=256 * MIB,
         )

@@ -56,7 +56,7 @@ def limits(config: Configuration, rooms: Sequence[Room]) -> tuple[int, ...]:
     unless 457 MiB and two layers do. Either would be a silent spill to the CPU, so the plan stays below."""
     if config.at_least(0, 30):
         return tuple(room.free_bytes - FIT_MARGIN + llamacpp.image_buffer(config) for room in rooms)
-    two_layers = 2 * layers(config.text, config.variant).layer_bytes
+    two_layers = 2 * layers(config.text, config.variant).layer
     return tuple(room.free_bytes - MINIMUM - two_layers for room in rooms)
 
 

@@ -21,12 +21,11 @@ def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint,
     cut = layers(config.text, config.variant)
     counts = layer_split(config.text.layers, rooms, config.host_layers)
     last = len(rooms) - 1
-    rest = config.variant.weights_bytes - config.text.layers * cut.layer_bytes - cut.output_bytes
     return tuple(
         Footprint(
-            weights_bytes=count * cut.layer_bytes
-            + (rest if index == 0 else 0)
-            + (cut.output_bytes if index == last else 0),
+            weights_bytes=count * cut.layer
+            + (cut.embedding + cut.rest if index == 0 else 0)
+            + (cut.output if index == last else 0),
             projector_bytes=0 if index else config.variant.projector_bytes,
             kv_bytes=count * config.kv_tokens * bytes_per_layer(config.text, "f16"),
             compute_bytes=compute(config),
@@ -52,7 +51,7 @@ def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
     cut = layers(config.text, config.variant)
     if rooms:
         kv = config.host_layers * config.kv_tokens * bytes_per_layer(config.text, "f16")
-        return Footprint(weights_bytes=config.host_layers * cut.layer_bytes, kv_bytes=kv, runtime_bytes=GIB)
+        return Footprint(weights_bytes=config.host_layers * cut.layer, kv_bytes=kv, runtime_bytes=GIB)
     kv = config.kv_tokens * bytes_per_token(config.text, "f16")
     return Footprint(config.variant.weights_bytes, config.variant.projector_bytes, kv, compute(config), 0, GIB)
 

@@ -24,7 +24,7 @@ def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint,
     """Every GPU of a tensor-parallel group takes the same; see the Protocol."""
     count = len(rooms)
     weights, projector = tensor_split(config.variant, count)
-    offloaded = config.host_layers * layers(config.text, config.variant).layer_bytes // count
+    offloaded = config.host_layers * layers(config.text, config.variant).layer // count
     batch, sequences = batch_sizes(config, rooms)
     one = Footprint(
         weights_bytes=weights - offloaded,
@@ -104,7 +104,7 @@ def _utilisation(config: Configuration, rooms: Sequence[Room], margin_bytes: Seq
 def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
     """On the CPU everything; beside GPUs the offloaded layers (--cpu-offload-gb)."""
     if rooms:
-        return Footprint(weights_bytes=config.host_layers * layers(config.text, config.variant).layer_bytes)
+        return Footprint(weights_bytes=config.host_layers * layers(config.text, config.variant).layer)
     kv = config.kv_tokens * bytes_per_token(config.text, config.kv_type)
     return Footprint(config.variant.weights_bytes, config.variant.projector_bytes, kv, runtime_bytes=5 * GIB // 2)
 

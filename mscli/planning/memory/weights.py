@@ -26,27 +26,31 @@ LINEAR_BYTES = {
 
 @dataclass(frozen=True)
 class Layers:
-    """A variant's weights cut at its layers. `embedding_bytes` is the part that engines of the llama.cpp family keep
-    in host memory; the output layer counts as one more layer, as llama.cpp counts."""
+    """A variant's weights cut at its layers, in bytes. The three parts and `rest` make up the whole; `rest` is what an
+    even division of the layers loses."""
 
-    layer_bytes: int
-    output_bytes: int
-    embedding_bytes: int
+    embedding: int
+    layer: int
+    output: int
+    rest: int
 
 
 def layers(text: Text, variant: Variant) -> Layers:
-    """Cut the weights: the stated host part (token embedding), the output matrix by its format, the rest evenly."""
-    output = text.vocabulary * text.hidden * _output_block(variant.quantisation) // 256 + 4 * text.hidden
-    on_gpu = variant.weights_bytes - variant.host_bytes
-    return Layers((on_gpu - output) // text.layers, output, variant.host_bytes)
+    """Cut the weights: the token embedding, the output matrix with its norm, the rest evenly over the layers."""
+    embedding, output = embedding_bytes(text, variant), _output_bytes(text, variant)
+    layer, rest = divmod(variant.weights_bytes - embedding - output, text.layers)
+    return Layers(embedding, layer, output, rest)
 
 
-def _output_block(quantisation: str) -> int:
-    """Bytes per 256 elements of the output matrix. K-quant mixtures keep it in Q6_K; other formats never quantise it
-    (safetensors) or treat it like the rest (Q8_0, f16)."""
-    if quantisation.startswith(("q4_k", "q5_k", "q6_k")):
-        return GGML_BYTES["q6_k"]
-    return GGML_BYTES.get(quantisation, GGML_BYTES["bf16"])
+def embedding_bytes(text: Text, variant: Variant) -> int:
+    """Bytes of the token embedding: stated as the host part by the llama.cpp family's variants, else 16 bit."""
+    return variant.host_bytes or text.vocabulary * text.hidden * 2
+
+
+def _output_bytes(text: Text, variant: Variant) -> int:
+    """The output matrix and norm. K-quant mixtures keep it in Q6_K; safetensors formats never quantise it."""
+    kind = "q6_k" if variant.quantisation.startswith(("q4_k", "q5_k", "q6_k")) else variant.quantisation
+    return text.vocabulary * text.hidden * GGML_BYTES.get(kind, GGML_BYTES["bf16"]) // 256 + 4 * text.hidden
 
 
 def tensor_split(variant: Variant, tensor_parallel: int) -> tuple[int, int]:

@@ -1,0 +1,144 @@
+"""How fast a plan answers one stream: a roofline over memory bandwidth (decode) and tensor throughput (prefill).
+
+Decode reads every weight on the GPU and the KV cache once per token; an engine reaches a share of the bandwidth.
+The shares are calibrated on published measurements of this model family; each comes with its range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mscli.catalog.gpus import GpuFacts, find_gpu
+from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room
+from mscli.planning.memory.kv import bytes_per_token
+from mscli.planning.memory.weights import embedding_bytes
+from mscli.planning.plan import Speed
+
+DEPTH_TOKENS = 1000
+PROMPT_TOKENS = 1000
+# llama.cpp's kernels stop gaining above this, in bytes per second: 18.3 GB models on H200 and B300 run as on an H100.
+GGML_CEILING = 1.3e12
+# Bytes per second of host memory as llama.cpp reads offloaded layers (a 5070 Ti with 3 and 7 of 41 layers on the
+# host), and of a PCIe 4.0 x16 link, over which vLLM and transformers fetch them.
+HOST_BANDWIDTH, PCIE_BANDWIDTH = 45e9, 20e9
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Shares of the data sheet's figure: low, expected, high."""
+
+    low: float
+    expected: float
+    high: float
+
+
+# RTX 5090 0.71, 5070 Ti 0.86, 7900 XT 0.77, GB10 0.68, one card of 448 GB/s 0.92, RTX 4090 0.64 (llama.cpp, Ollama).
+GGML = Efficiency(0.62, 0.75, 0.92)
+# The same engine on HBM: A100-40 0.44, A100-80 0.39; H100 0.37 (llama.cpp).
+GGML_A100, GGML_HOPPER = Efficiency(0.36, 0.42, 0.48), Efficiency(0.30, 0.37, 0.45)
+# A100-40 BF16 8B 0.77, GB10 NVFP4 0.75; quantised kernels a little less (vLLM).
+VLLM, VLLM_QUANTISED = Efficiency(0.58, 0.72, 0.85), Efficiency(0.50, 0.67, 0.82)
+# No published row of this family: wide.
+TRANSFORMERS, BITSANDBYTES, MISTRALRS = (
+    Efficiency(0.2, 0.4, 0.6),
+    Efficiency(0.1, 0.22, 0.4),
+    Efficiency(0.35, 0.55, 0.8),
+)
+# Share of the joint bandwidth that tensor parallelism keeps. An assumption: no row of this family was published.
+TENSOR_PARALLEL = 0.8
+# Prefill: share of dense FP16 throughput. GB10 0.51; GeForce cards run quantised GGUF on int8 at twice the rate that
+# their halved FP16 figure says (5070 Ti 1.23, a 448 GB/s card 1.29).
+PREFILL, PREFILL_GEFORCE_GGUF = 0.5, 1.2
+
+
+def predict(
+    config: Configuration,
+    engine: str,
+    memory: EngineMemory,
+    rooms: Sequence[Room],
+    footprints: Sequence[Footprint],
+    facts: Mapping[str, GpuFacts],
+) -> Speed | None:
+    """Decode rate at 1,000 tokens of depth and time to the first token of a 1,000-token prompt.
+
+    None where a card's bandwidth is unknown, and on the CPU, whose memory bandwidth nothing tells.
+    """
+    cards = [find_gpu(facts, room.name, None if room.unified else room.total_bytes) for room in rooms]
+    known = [card for card in cards if card is not None]
+    if not known or len(known) < len(cards):
+        return None
+    read = [_bytes_read(config, one, memory.split, len(rooms), index) for index, one in enumerate(footprints)]
+    low, expected, high = (_rate(config, engine, memory, known, read, level) for level in ("low", "expected", "high"))
+    return Speed((low, expected, high), _first_token_s(config, engine, memory, known, 1 / expected))
+
+
+def _bytes_read(config: Configuration, one: Footprint, split: str, gpus: int, index: int) -> float:
+    """Bytes one GPU reads per token: its weights without the embedding (one row is read), and its part of the KV."""
+    weights = one.weights_bytes
+    if config.variant.host_bytes == 0 and (split == "tensor" or index == 0):
+        weights -= embedding_bytes(config.text, config.variant) // (gpus if split == "tensor" else 1)
+    depth = min(DEPTH_TOKENS, config.context)
+    return weights + bytes_per_token(config.text, config.kv_type) * depth / gpus
+
+
+def _rate(
+    config: Configuration,
+    engine: str,
+    memory: EngineMemory,
+    cards: Sequence[GpuFacts],
+    read: Sequence[float],
+    level: str,
+) -> float:
+    """Tokens per second. Tensor parallelism waits for the slowest card, layer split for all of them in turn."""
+    seconds = [size / _bandwidth(config, engine, card, level) for size, card in zip(read, cards, strict=True)]
+    joint = max(seconds) / (TENSOR_PARALLEL if len(cards) > 1 else 1.0)
+    return 1 / ((joint if memory.split == "tensor" else sum(seconds)) + _host_seconds(config, engine))
+
+
+def _host_seconds(config: Configuration, engine: str) -> float:
+    """Time per token for the layers left in host memory."""
+    if not config.host_layers:
+        return 0.0
+    share = config.host_layers / config.text.layers
+    bandwidth = HOST_BANDWIDTH if engine in ("llama.cpp", "ollama") else PCIE_BANDWIDTH
+    return share * config.variant.weights_bytes / bandwidth
+
+
+def _bandwidth(config: Configuration, engine: str, card: GpuFacts, level: str) -> float:
+    """Bytes per second that the engine reaches on this card."""
+    share: float = getattr(_efficiency(config, engine, card), level)
+    reached = share * card.bandwidth_gb_s * 1e9
+    return min(reached, GGML_CEILING * share / _efficiency(config, engine, card).expected) if _ggml(engine) else reached
+
+
+def _ggml(engine: str) -> bool:
+    return engine in ("llama.cpp", "ollama")
+
+
+def _efficiency(config: Configuration, engine: str, card: GpuFacts) -> Efficiency:
+    quantised = config.variant.quantisation != "bf16"
+    if _ggml(engine):
+        return {"8.0": GGML_A100, "9.0": GGML_HOPPER, "10.0": GGML_HOPPER, "10.3": GGML_HOPPER}.get(
+            card.compute_capability, GGML
+        )
+    if engine == "transformers":
+        return BITSANDBYTES if quantised else TRANSFORMERS
+    if engine == "mistral.rs":
+        return MISTRALRS
+    return VLLM_QUANTISED if quantised else VLLM
+
+
+def _first_token_s(
+    config: Configuration, engine: str, memory: EngineMemory, cards: Sequence[GpuFacts], step_s: float
+) -> float | None:
+    """2 x parameters operations per prompt token at a share of the dense FP16 throughput; at least one step."""
+    flops = [card.tensor_tflops_fp16_dense for card in cards]
+    known = [value * 1e12 for value in flops if value]
+    if len(known) < len(flops):
+        return None
+    geforce = _ggml(engine) and all("GeForce" in card.name for card in cards)
+    share = PREFILL_GEFORCE_GGUF if geforce else PREFILL
+    together = sum(known) * TENSOR_PARALLEL if memory.split == "tensor" and len(known) > 1 else min(known)
+    seconds = PROMPT_TOKENS * 2 * config.text.parameters / (share * together)
+    return max(seconds + _host_seconds(config, engine), step_s)

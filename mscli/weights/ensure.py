@@ -1,29 +1,28 @@
-"""Weights on this machine, whole and checked: the one entry point for pulling a variant."""
+"""Weights on this machine, whole and checked: the entry points for pulling and looking up a variant.
+
+Weights from the hub live in the cache that all Hugging Face tools share; `folder` names another one of the same layout,
+as `carry.copy_to` makes it for machines without a network, or a plain folder with the files.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
 from mscli.engines.engine import WeightFiles
-from mscli.errors import Code, MscliError
-from mscli.weights.listing import Listing
-from mscli.weights.package import packaged
-from mscli.weights.progress import Listener
+from mscli.errors import MscliError
+from mscli.weights.cache import Cache, cache
+from mscli.weights.fault import DEFAULT_TIMEOUTS, Timeouts
+from mscli.weights.fault import offline as offline_fault
+from mscli.weights.hub import hub, offline_by_environment
+from mscli.weights.listing import Listing, RemoteFile, WantedFile
+from mscli.weights.lookup import looked_up, patiently, remembered
+from mscli.weights.loose import loose
+from mscli.weights.package import package_files, packaged
+from mscli.weights.progress import Listener, Note, Silence
+from mscli.weights.pull import Pull
 
-
-@dataclass(frozen=True)
-class Timeouts:
-    """How long a pull waits, in seconds.
-
-    `connect_s`: for a connection or an answer's head. `stall_s`: without a byte before the request is made anew.
-    `retry_s`: without any byte at all before the pull gives up.
-    """
-
-    connect_s: float = 10.0
-    stall_s: float = 30.0
-    retry_s: float = 300.0
+__all__ = ["Timeouts", "ensure", "newest_revision", "wanted"]
 
 
 def ensure(
@@ -33,20 +32,104 @@ def ensure(
     *,
     offline: bool = False,
     folder: Path | None = None,
-    timeouts: Timeouts = Timeouts(),
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> WeightFiles:
     """The variant's weight files, complete and verified; fetches what is missing and waits for it.
 
-    `offline`: nothing is fetched (HF_HUB_OFFLINE has the same effect). `folder`: weights made by `copy_to`, used in
-    place of the hub cache. Raises MscliError with WEIGHTS_MISSING, DOWNLOAD_FAILED, DISK_FULL or ENGINE_UNSUPPORTED;
-    details["cause"] is one of hf_gated, hf_rate_limit, network_proxy, offline, stalled_download, corrupt_download,
-    corrupt_weights, disk_full, model_not_found. Interrupted or killed, it keeps what has arrived for the next call.
+    `offline`: nothing is fetched (HF_HUB_OFFLINE has the same effect). `folder`: weights brought by disk, used in place
+    of the hub cache; nothing is fetched either. Interrupted or killed, it keeps what has arrived for the next call.
+    With everything in place it neither asks the hub nor imports its library. Raises MscliError with WEIGHTS_MISSING,
+    DOWNLOAD_FAILED, DISK_FULL, FILE or ENGINE_UNSUPPORTED; details["cause"] is one of hf_gated, hf_rate_limit,
+    network_proxy, offline, stalled_download, corrupt_download, corrupt_weights, disk_full, model_not_found.
     """
     if variant.source.kind == "package":
         return packaged(model, variant)
-    raise MscliError(Code.ENGINE_UNSUPPORTED, f"mscli does not pull {variant.source.kind} weights.")
+    place = cache(folder)
+    if offline or folder is not None or offline_by_environment():
+        return _found(variant, place, listener, folder)
+    try:
+        listing = looked_up(variant, place, listener, timeouts)
+    except MscliError as error:
+        if error.details.get("cause") == "network_proxy" and (files := _snapshot(variant, place, listener)):
+            return files
+        raise
+    if listing.missing_bytes:
+        hub_now = hub(timeouts)
+        Pull(
+            listing,
+            place,
+            lambda file: hub_now.locate(listing.repository, listing.revision, file),
+            listener,
+            timeouts,
+        ).run()
+    return _shown(variant, place, listing)
 
 
-def wanted(model: Model, variant: Variant, *, offline: bool = False, folder: Path | None = None) -> Listing:
-    """What the variant needs and what of it is here; asks the hub once per commit. Raises as `ensure` does."""
-    raise NotImplementedError
+def wanted(
+    model: Model,
+    variant: Variant,
+    *,
+    offline: bool = False,
+    folder: Path | None = None,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
+) -> Listing:
+    """What the variant needs, byte for byte, and what of it is here; asks the hub once per commit, fetches nothing.
+
+    Raises MscliError(WEIGHTS_MISSING) when the hub was never asked and must not be; otherwise as `ensure` does.
+    """
+    if variant.source.kind == "package":
+        files = (WantedFile(RemoteFile(name, size, None, ""), size) for name, size in package_files(model, variant))
+        return Listing("mscli", "", tuple(files))
+    place = cache(folder)
+    if not (offline or folder is not None or offline_by_environment()):
+        return looked_up(variant, place, Silence(), timeouts)
+    if (listing := remembered(variant, place)) is None:
+        raise offline_fault(variant.source.repository, None, place.root)
+    return listing
+
+
+def newest_revision(variant: Variant, *, branch: str = "main", timeouts: Timeouts = DEFAULT_TIMEOUTS) -> str:
+    """The newest commit of the variant's repository, for `mscli profiles update`. Raises as `ensure` does."""
+    repository = variant.source.repository
+    return patiently(lambda: hub(timeouts).commit(repository, branch), repository, Silence(), timeouts)
+
+
+def _found(variant: Variant, place: Cache, listener: Listener, folder: Path | None) -> WeightFiles:
+    """The weights as they lie in `place`, without asking anybody."""
+    listing = remembered(variant, place)
+    if listing is not None and not listing.missing_bytes:
+        return _shown(variant, place, listing)
+    if folder is not None and (names := loose(variant, folder)):
+        listener.note(Note("unchecked", f"{folder} has no list of hashes: its files are as long as their headers say"))
+        return _weight_files(variant, folder, names)
+    if listing is None and (files := _snapshot(variant, place, listener)):
+        return files
+    raise offline_fault(variant.source.repository, listing.missing_bytes if listing else None, place.root)
+
+
+def _snapshot(variant: Variant, place: Cache, listener: Listener) -> WeightFiles | None:
+    """What another tool left in the cache at the pinned commit, where mscli has no listing to compare with."""
+    source = variant.source
+    commit = place.commit(source.repository, source.revision)
+    folder = place.snapshot(source.repository, commit) if commit else None
+    names = loose(variant, folder) if folder else None
+    if folder is None or names is None:
+        return None
+    listener.note(Note("unchecked", "the hub was not asked for hashes: the files are as long as their headers say"))
+    return _weight_files(variant, folder, names)
+
+
+def _shown(variant: Variant, place: Cache, listing: Listing) -> WeightFiles:
+    for file in listing.files:
+        place.show(listing.repository, listing.revision, file.remote)
+    names = tuple(file.remote.name for file in listing.files)
+    return _weight_files(variant, place.snapshot(listing.repository, listing.revision), names)
+
+
+def _weight_files(variant: Variant, folder: Path, names: tuple[str, ...]) -> WeightFiles:
+    """What the engine is given: the (first) GGUF file, else the folder."""
+    projector = variant.source.projector
+    ggufs = sorted(name for name in names if name.endswith(".gguf") and name != projector)
+    model = folder / ggufs[0] if variant.format == "gguf" and ggufs else folder
+    size = sum((folder / name).stat().st_size for name in names)
+    return WeightFiles(str(model), str(folder / projector) if projector else None, size)

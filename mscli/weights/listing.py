@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from mscli.catalog.model import Variant
+from mscli.weights.fault import missing
+
+WEIGHT_SUFFIXES = (".safetensors", ".gguf")
+CONSOLIDATED, SHARDS = "consolidated*.safetensors", "model*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,3 +57,37 @@ class Listing:
     def missing_bytes(self) -> int:
         """Bytes still to be fetched."""
         return sum(file.missing_bytes for file in self.files)
+
+
+def needed(variant: Variant, files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...]:
+    """Of a repository's files, those the variant asks for.
+
+    Raises MscliError(DOWNLOAD_FAILED) when a file that it names, or a pattern of weights, is not among them; patterns
+    of other files (a chat template, say) may match nothing.
+    """
+    source = variant.source
+    for pattern in variant_patterns(variant):
+        required = pattern.endswith(WEIGHT_SUFFIXES) or not set(pattern) & set("*?[")
+        if required and not any(fnmatchcase(file.name, pattern) for file in files):
+            raise missing(source.repository, f"file {pattern} in {source.repository} at {source.revision}")
+    matched = set(matching((file.name for file in files), variant))
+    return tuple(file for file in files if file.name in matched)
+
+
+def matching(names: Iterable[str], variant: Variant) -> tuple[str, ...]:
+    """Of `names`, those the variant asks for, but never the same weights in both layouts.
+
+    Repositories of Mistral hold the weights twice, consolidated and in shards: 48 GB more for nothing.
+    """
+    names = [name for name in names if any(fnmatchcase(name, pattern) for pattern in variant_patterns(variant))]
+    unwanted = CONSOLIDATED if variant.format == "safetensors-hf" else SHARDS
+    wanted = SHARDS if variant.format == "safetensors-hf" else CONSOLIDATED
+    if not any(fnmatchcase(name, wanted) for name in names):
+        return tuple(names)
+    return tuple(name for name in names if not fnmatchcase(name, unwanted))
+
+
+def variant_patterns(variant: Variant) -> tuple[str, ...]:
+    """Every name or glob the variant asks for, its projector included."""
+    projector = variant.source.projector
+    return (*variant.source.files, *([projector] if projector else []))

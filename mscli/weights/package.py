@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib import resources
 from pathlib import Path
 
@@ -14,23 +13,32 @@ from mscli.errors import Code, MscliError
 def packaged(model: Model, variant: Variant) -> WeightFiles:
     """The weight files inside the package, whose sizes add up to the variant's `download_bytes`.
 
-    Names are relative to the mscli package. Raises MscliError(WEIGHTS_MISSING) when a file is absent or of another size.
+    Names are relative to the mscli package. Raises MscliError(WEIGHTS_MISSING) for an absent file or another size.
     """
-    root = Path(os.fspath(resources.files("mscli")))  # type: ignore[call-overload]
-    names = [*variant.source.files, *([variant.source.projector] if variant.source.projector else [])]
-    if absent := [name for name in names if not (root / name).is_file()]:
-        raise _broken(model, f"{', '.join(absent)} is not in {root}", "model_not_found")
-    size = sum((root / name).stat().st_size for name in set(names))
+    size = sum(size for _, size in package_files(model, variant))
     if size != variant.download_bytes:
         seen = f"its files have {size:,} bytes, {variant.download_bytes:,} belong there"
         raise _broken(model, seen, "corrupt_weights")
-    first = root / variant.source.files[0]
-    projector = str(root / variant.source.projector) if variant.source.projector else None
+    first = _root() / variant.source.files[0]
+    projector = str(_root() / variant.source.projector) if variant.source.projector else None
     return WeightFiles(str(first if variant.format == "gguf" else first.parent), projector, size)
+
+
+def package_files(model: Model, variant: Variant) -> tuple[tuple[str, int], ...]:
+    """Name and bytes of each of the variant's files. Raises MscliError(WEIGHTS_MISSING) when one is absent."""
+    projector = variant.source.projector
+    names = tuple(dict.fromkeys((*variant.source.files, *([projector] if projector else []))))
+    if absent := [name for name in names if not (_root() / name).is_file()]:
+        raise _broken(model, f"{', '.join(absent)} is not in {_root()}", "model_not_found")
+    return tuple((name, (_root() / name).stat().st_size) for name in names)
+
+
+def _root() -> Path:
+    with resources.as_file(resources.files("mscli")) as root:
+        return root
 
 
 def _broken(model: Model, seen: str, cause: str) -> MscliError:
     message = f"The weights of {model.name} that come with mscli are not whole: {seen}."
-    return MscliError(
-        Code.WEIGHTS_MISSING, message, "Install mscli again: pip install --force-reinstall mscli", {"cause": cause}
-    )
+    hint = "Install mscli again: pip install --force-reinstall mscli"
+    return MscliError(Code.WEIGHTS_MISSING, message, hint, {"cause": cause})

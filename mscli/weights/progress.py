@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,7 +36,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Note:
-    """A line for the user. `code`: resumed, stalled, reconnected, rate_limit, waiting, corrupt or unchecked."""
+    """A line for the user.
+
+    `code`: resumed, waiting, retrying, stalled, plain_http, rate_limit, corrupt, repaired or unchecked.
+    """
 
     code: str
     message: str
@@ -58,3 +63,26 @@ class Silence:
 
     def note(self, note: Note) -> None:
         """Hears nothing."""
+
+
+class Meter:
+    """Turns byte counts of one stage into Progress, with the speed over the last ten seconds."""
+
+    WINDOW_S = 10.0
+
+    def __init__(self, stage: str, total_bytes: int) -> None:
+        self.stage, self.total_bytes = stage, total_bytes
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def look(self, done_bytes: int, file: str | None = None) -> Progress:
+        """The progress at this moment."""
+        now = time.monotonic()
+        if self._seen and done_bytes < self._seen[-1][1]:
+            self._seen.clear()  # a corrupt file starts anew: its bytes were not lost at a negative speed
+        self._seen.append((now, done_bytes))
+        while now - self._seen[0][0] > self.WINDOW_S:
+            self._seen.popleft()
+        elapsed_s, gained = now - self._seen[0][0], done_bytes - self._seen[0][1]
+        speed = gained / elapsed_s if elapsed_s > 0 else None
+        eta_s = (self.total_bytes - done_bytes) / speed if speed else None
+        return Progress(self.stage, done_bytes, self.total_bytes, speed, eta_s, file)

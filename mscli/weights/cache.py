@@ -1,0 +1,117 @@
+"""The hub cache on disk, in the layout of the Hugging Face libraries: every tool finds what any of them fetched.
+
+models--<org>--<name>/blobs/<etag>              the bytes, named after their hash
+models--<org>--<name>/snapshots/<commit>/<file> links to them
+models--<org>--<name>/refs/<branch>             the commit a branch named last
+models--<org>--<name>/mscli/<commit>.json       mscli's own: what the hub listed at that commit, for work offline
+.locks/models--<org>--<name>/<etag>.lock        held (flock) by whoever fetches that blob, mscli or another tool
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mscli.paths import hub_cache
+from mscli.weights.fault import unwritable
+from mscli.weights.listing import RemoteFile, WantedFile
+from mscli.weights.partial import arrived_bytes
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One cache folder, which need not exist yet. Reading it never writes, so a read-only cache can be used."""
+
+    root: Path
+
+    def repository(self, name: str) -> Path:
+        """The folder of the model repository `name`."""
+        return self.root / ("models--" + name.replace("/", "--"))
+
+    def blob(self, repository: str, file: RemoteFile) -> Path:
+        """Where the bytes of `file` belong."""
+        return self.repository(repository) / "blobs" / file.etag
+
+    def lock(self, repository: str, file: RemoteFile) -> Path:
+        """The lock that whoever fetches `file` holds."""
+        return self.root / ".locks" / self.repository(repository).name / f"{file.etag}.lock"
+
+    def snapshot(self, repository: str, commit: str) -> Path:
+        """The folder that shows the repository as it is at `commit`."""
+        return self.repository(repository) / "snapshots" / commit
+
+    def commit(self, repository: str, revision: str) -> str | None:
+        """The commit that `revision` names: itself, or what a branch named when it was last looked up (None: never)."""
+        if COMMIT.fullmatch(revision):
+            return revision
+        ref = self.repository(repository) / "refs" / revision
+        return ref.read_text(encoding="utf-8").strip() if ref.is_file() else None
+
+    def files(self, repository: str, commit: str) -> tuple[RemoteFile, ...] | None:
+        """What the hub listed at `commit`, if it was ever asked: a commit never changes."""
+        path = self._listing(repository, commit)
+        try:
+            return tuple(RemoteFile(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):  # never asked, or written by another version
+            return None
+
+    def remember(self, repository: str, revision: str, commit: str, files: Iterable[RemoteFile]) -> None:
+        """Keeps what the hub listed at `commit`, and that `revision` names it. Raises MscliError(FILE), (DISK_FULL)."""
+        _write(self._listing(repository, commit), json.dumps([asdict(file) for file in files], indent=1))
+        if revision != commit:
+            _write(self.repository(repository) / "refs" / revision, commit)
+
+    def want(self, repository: str, commit: str, file: RemoteFile) -> WantedFile:
+        """How much of `file` is here: all, when its blob or its place in the snapshot has the right size."""
+        for path in (self.snapshot(repository, commit) / file.name, self.blob(repository, file)):
+            if path.is_file() and path.stat().st_size == file.size_bytes:
+                return WantedFile(file, file.size_bytes)
+        return WantedFile(file, min(arrived_bytes(self.blob(repository, file), file.size_bytes), file.size_bytes))
+
+    def show(self, repository: str, commit: str, file: RemoteFile) -> Path:
+        """Puts a whole blob into the snapshot, as a link or, where the file system has none, by moving it there."""
+        blob, place = self.blob(repository, file), self.snapshot(repository, commit) / file.name
+        if place.is_file() and place.stat().st_size == file.size_bytes:
+            return place
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            _link(blob, place)
+        except OSError as error:
+            raise unwritable(place, error, file.size_bytes) from error
+        return place
+
+    def _listing(self, repository: str, commit: str) -> Path:
+        return self.repository(repository) / "mscli" / f"{commit}.json"
+
+
+def cache(folder: Path | None = None) -> Cache:
+    """The cache in `folder`, by default the one of this user (HF_HUB_CACHE, HF_HOME)."""
+    return Cache((folder or hub_cache()).absolute())
+
+
+def _link(blob: Path, place: Path) -> None:
+    try:
+        place.symlink_to(os.path.relpath(blob, place.parent))
+    except FileExistsError:
+        return
+    except OSError:
+        # FAT and exFAT know no links; two names of one small file need two copies there.
+        shutil.copyfile(blob, place) if blob.stat().st_size < 1 << 20 else blob.replace(place)
+
+
+def _write(path: Path, text: str) -> None:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise unwritable(path, error, len(text)) from error

@@ -1,0 +1,189 @@
+"""Faults of a pull: those that may pass and are tried again, and those that end it, worded for the user."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from mscli.errors import Code, MscliError
+
+PUBLIC_HUB = "https://huggingface.co"
+PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long a pull waits, in seconds.
+
+    `connect_s`: for a connection, or for an answer's head. `stall_s`: without a byte before a request is made anew.
+    `retry_s`: without any byte at all before the pull gives up; also the longest Retry-After that is waited for.
+    """
+
+    connect_s: float = 10.0
+    stall_s: float = 30.0
+    retry_s: float = 300.0
+
+
+DEFAULT_TIMEOUTS = Timeouts()
+
+
+class Headers(Protocol):
+    """The headers of an HTTP answer, looked up in any case; each HTTP client has a class of its own for them."""
+
+    def get(self, name: str, default: str, /) -> str:
+        """The value of `name`, or `default`."""
+
+
+class PassingFault(Exception):
+    """Something that may go better next time. `cause`: the code if it never does; `wait_s`: what the server asked."""
+
+    def __init__(self, cause: str, seen: str, wait_s: float | None = None) -> None:
+        super().__init__(seen)
+        self.cause = cause
+        self.seen = seen
+        self.wait_s = wait_s
+
+    def final(self, repository: str) -> MscliError:
+        """The error for the user once trying again has not helped."""
+        hint = {
+            "hf_rate_limit": "Wait and run the same command again: nothing is lost. `hf auth login` raises the limit.",
+            "network_proxy": proxy_hint(),
+            "corrupt_download": "Something between here and the hub changes the bytes: try without proxy or mirror.",
+        }.get(self.cause, "Run the same command again: it goes on from where it stopped.")
+        details: dict[str, object] = {"cause": self.cause, "repository": repository}
+        if self.wait_s is not None:
+            details["retry_after_s"] = self.wait_s
+        return MscliError(Code.DOWNLOAD_FAILED, f"Could not fetch {repository}: {self.seen}.", hint, details)
+
+
+def proxy_hint() -> str:
+    """What to look at when the network does not let a request through, naming the proxy and endpoint in force."""
+    proxies = [f"{name}={_without_password(os.environ[name])}" for name in PROXY_VARIABLES if os.environ.get(name)]
+    seen = f"a proxy is set ({', '.join(proxies)})" if proxies else "no proxy is set (HTTPS_PROXY)"
+    if endpoint := os.environ.get("HF_ENDPOINT"):
+        seen += f"; HF_ENDPOINT is {endpoint}"
+    return f"Check the connection: {seen}. Then run the same command again: it goes on from where it stopped."
+
+
+def _without_password(address: str) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", address)
+
+
+def missing(repository: str, what: str) -> MscliError:
+    """The hub knows no such repository, commit or file."""
+    return MscliError(
+        Code.DOWNLOAD_FAILED,
+        f"The hub has no {what}.",
+        "Check the profile's repository and revision; `mscli profiles update` looks up the newest commit.",
+        {"cause": "model_not_found", "repository": repository},
+    )
+
+
+def refused(repository: str, status: int, headers: Headers, seen: str, has_token: bool) -> MscliError:
+    """What an answer of 401, 403 or 404 means, by the hub's own error code and message.
+
+    The hub answers 401 for repositories that do not exist when nobody is logged in, so as not to tell which exist.
+    """
+    code = headers.get("X-Error-Code", "")
+    said = headers.get("X-Error-Message", "")
+    if code == "GatedRepo" or "gated" in said.lower():
+        return _gated(repository, status, said, has_token)
+    if "invalid" in said.lower() and has_token and status == 401:
+        return _token_refused(repository)
+    if code == "RevisionNotFound":
+        return missing(repository, f"such commit of {repository} ({seen})")
+    if code == "EntryNotFound":
+        return missing(repository, f"such file in {repository} ({seen})")
+    if status in (401, 404):
+        private = "" if has_token else ", or it is private and needs a token (HF_TOKEN or `hf auth login`)"
+        return missing(repository, f"repository {repository}{private}")
+    message = f"The hub refuses {repository} to this token: {said or f'HTTP {status}'}."
+    hint = "Give the token the right to read this repository: https://huggingface.co/settings/tokens"
+    return MscliError(Code.DOWNLOAD_FAILED, message, hint, _gate_details(repository, "lacks_right"))
+
+
+def _gated(repository: str, status: int, said: str, has_token: bool) -> MscliError:
+    page = f"{PUBLIC_HUB}/{repository}"
+    message = f"{repository} is gated: its makers ask for consent before the download."
+    if not has_token:
+        hint = f"Accept the conditions at {page}, then log in with `hf auth login` or set HF_TOKEN."
+        return MscliError(
+            Code.DOWNLOAD_FAILED, f"{message} No token is set.", hint, _gate_details(repository, "missing")
+        )
+    if "fine-grained" in said:
+        hint = "Tick 'public gated repositories' for this token: https://huggingface.co/settings/tokens"
+        seen = f"{message} The token lacks the right to read gated repositories."
+        return MscliError(Code.DOWNLOAD_FAILED, seen, hint, _gate_details(repository, "lacks_right"))
+    if status == 401:
+        return _token_refused(repository)
+    hint = f"Accept the conditions at {page} with the token's own account; some makers review requests by hand."
+    seen = f"{message} The token's account has no access yet."
+    return MscliError(Code.DOWNLOAD_FAILED, seen, hint, _gate_details(repository, "not_accepted"))
+
+
+def _token_refused(repository: str) -> MscliError:
+    message = f"The hub does not know the token that was sent for {repository}: it is mistyped, expired or revoked."
+    hint = "Make a new one at https://huggingface.co/settings/tokens, then `hf auth login` or set HF_TOKEN."
+    return MscliError(Code.DOWNLOAD_FAILED, message, hint, _gate_details(repository, "invalid"))
+
+
+def _gate_details(repository: str, token: str) -> dict[str, object]:
+    page = f"{PUBLIC_HUB}/{repository}"
+    return {"cause": "hf_gated", "repository": repository, "page": page, "token": token}
+
+
+def answer_fault(status: int, headers: Headers, url: str) -> PassingFault | None:
+    """The passing fault that an HTTP status stands for (429 and 5xx), or None."""
+    host = urlsplit(url).netloc
+    wait_s = retry_after_s(headers)
+    if status == 429:
+        return PassingFault("hf_rate_limit", f"{host} limits the rate of requests (HTTP 429)", wait_s)
+    if status >= 500:
+        return PassingFault("network_proxy", f"{host} is in trouble (HTTP {status})", wait_s)
+    return None
+
+
+def retry_after_s(headers: Headers) -> float | None:
+    """Seconds to wait by the Retry-After header, or by the hub's RateLimit header (`"api";r=0;t=55`)."""
+    if (after := headers.get("Retry-After", "")).isdigit():
+        return float(after)
+    if found := re.search(r";\s*t=(\d+)", headers.get("RateLimit", "")):
+        return float(found[1])
+    return None
+
+
+def disk_full(folder: Path, needed_bytes: int, free_bytes: int, what: str) -> MscliError:
+    """There is not room for `needed_bytes` more in `folder`."""
+    gib = 2**30
+    message = f"{what} needs {needed_bytes / gib:.2f} GiB more in {folder}; {free_bytes / gib:.2f} GiB are free there."
+    hint = "Free some with `mscli weights prune`, or move the cache: set HF_HOME to a folder on a larger disk."
+    details = {"cause": "disk_full", "folder": str(folder), "needed_bytes": needed_bytes, "free_bytes": free_bytes}
+    return MscliError(Code.DISK_FULL, message, hint, details)
+
+
+def unwritable(path: Path, error: OSError, needed_bytes: int) -> MscliError:
+    """What a failed write below the folder of `path` means; `needed_bytes` were still to be written."""
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        disk = os.statvfs(folder)
+        return disk_full(folder, needed_bytes, disk.f_bavail * disk.f_frsize, path.name)
+    hint = "Make the folder writable, or set HF_HOME to one that is; what has arrived is kept."
+    if error.errno == errno.EFBIG:
+        hint = "This file system holds no file that large (FAT32: 4 GiB): use ext4, XFS or exFAT."
+    return MscliError(Code.FILE, f"Cannot write {path}: {error.strerror}.", hint, {"folder": str(folder)})
+
+
+def offline(repository: str, missing_bytes: int | None, folder: Path) -> MscliError:
+    """Weights are not (wholly) here and nothing may be fetched."""
+    lacking = "the weights are" if missing_bytes is None else f"{missing_bytes:,} bytes are"
+    return MscliError(
+        Code.WEIGHTS_MISSING,
+        f"{lacking[0].upper()}{lacking[1:]} not in {folder} for {repository}, and fetching is off.",
+        "Pull once with a network, or bring them by disk: `mscli pull --to DIR` there, `mscli up --weights DIR` here.",
+        {"cause": "offline", "repository": repository, "folder": str(folder)},
+    )

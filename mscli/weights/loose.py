@@ -1,0 +1,49 @@
+"""Loose weights: files in a plain folder (a clone, `hf download --local-dir`, a snapshot of unknown origin).
+
+There is no listing to compare with, so the files are only asked what they say of themselves: every part of a split file
+must be there, and each must be as long as its header says.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mscli.catalog.model import Variant
+from mscli.errors import Code, MscliError
+from mscli.weights.header import length_fault
+from mscli.weights.listing import WEIGHT_SUFFIXES, matching
+
+SPLIT = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})(?P<suffix>\.\w+)")
+
+
+def loose(variant: Variant, folder: Path) -> tuple[str, ...] | None:
+    """The names of the variant's files in `folder`; None when there are none of its weights at all.
+
+    Raises MscliError(WEIGHTS_MISSING) when some are missing or cut.
+    """
+    if not folder.is_dir():
+        return None
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    found = matching(names, variant)
+    if not any(name.endswith(WEIGHT_SUFFIXES) for name in found):
+        return None
+    faults = [f"{name} is not there" for name in _absent(variant, found)]
+    faults += [f"{name}: {fault}" for name in found if (fault := length_fault(folder / name))]
+    if faults:
+        message = f"The weights in {folder} are not whole: {'; '.join(faults[:3])}."
+        hint = "Copy them again: `mscli pull --to DIR` on a machine with a network, `mscli up --weights DIR` here."
+        raise MscliError(Code.WEIGHTS_MISSING, message, hint, {"cause": "corrupt_weights", "faults": faults})
+    return found
+
+
+def _absent(variant: Variant, found: tuple[str, ...]) -> list[str]:
+    plain = [name for name in variant.source.files if not set(name) & set("*?[")]
+    projector = [variant.source.projector] if variant.source.projector else []
+    split = [match for name in found if (match := SPLIT.fullmatch(name))]
+    parts = [
+        f"{match['stem']}-{part:05d}-of-{match['parts']}{match['suffix']}"
+        for match in split
+        for part in range(1, int(match["parts"]) + 1)
+    ]
+    return sorted({*plain, *projector, *parts} - set(found))

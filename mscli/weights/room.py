@@ -1,0 +1,42 @@
+"""Room for a download on the file systems that will really receive it."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from mscli.weights.fault import disk_full
+
+
+def check_room(cache: Path, needed_bytes: int, what: str) -> None:
+    """Raises MscliError(DISK_FULL) when `needed_bytes` more do not fit into `cache`.
+
+    Unfinished files lie in the cache itself, so no temporary folder needs room. Xet storage keeps chunks of its own
+    only where HF_XET_CHUNK_CACHE_SIZE_BYTES says so, and then in its own folder.
+    """
+    receivers = [(cache, needed_bytes)]
+    kept = os.environ.get("HF_XET_CHUNK_CACHE_SIZE_BYTES", "")
+    if kept.isdigit() and needed_bytes:
+        receivers.append((_xet_cache(cache), min(int(kept), needed_bytes)))
+    for folder, needed, free in _by_file_system(receivers):
+        if needed > free:
+            raise disk_full(folder, needed, free, what)
+
+
+def _by_file_system(receivers: Iterable[tuple[Path, int]]) -> list[tuple[Path, int, int]]:
+    """Folder, bytes needed and bytes free for each file system among the receivers."""
+    needed: dict[int, int] = defaultdict(int)
+    folders: dict[int, Path] = {}
+    for folder, size in receivers:
+        existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+        device = existing.stat().st_dev
+        needed[device] += size
+        folders.setdefault(device, existing)
+    disks = {device: os.statvfs(folder) for device, folder in folders.items()}
+    return [(folders[device], needed[device], disk.f_bavail * disk.f_frsize) for device, disk in disks.items()]
+
+
+def _xet_cache(cache: Path) -> Path:
+    return Path(os.environ.get("HF_XET_CACHE") or cache.parent / "xet").expanduser().absolute()

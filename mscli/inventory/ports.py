@@ -1,0 +1,59 @@
+"""Who listens on a TCP port of this machine, as the kernel's socket tables tell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_LISTEN = "0A"
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A listening socket: the user it belongs to (every user may see that), and its inode."""
+
+    uid: int
+    inode: str
+
+
+def listening(port: int) -> bool:
+    """True while any process of this network namespace listens on `port`."""
+    return any(True for _ in _sockets(port))
+
+
+def owner(port: int) -> int | None:
+    """The pid that listens on `port`, or None if nobody does or it belongs to another user (then only root sees it)."""
+    inodes = {f"socket:[{socket.inode}]" for socket in _sockets(port)}
+    if not inodes:
+        return None
+    return next((pid for pid, link in _socket_links() if link in inodes), None)
+
+
+def owner_uid(port: int) -> int | None:
+    """The user whose process listens on `port`; None if nobody does. Needs no rights."""
+    return next((socket.uid for socket in _sockets(port)), None)
+
+
+def _sockets(port: int) -> Iterator[Socket]:
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            rows = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            fields = row.split()
+            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                yield Socket(int(fields[7]), fields[9])
+
+
+def _socket_links() -> Iterator[tuple[int, str]]:
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            for descriptor in os.listdir(f"/proc/{entry}/fd"):
+                yield int(entry), os.readlink(f"/proc/{entry}/fd/{descriptor}")
+        except OSError:
+            continue

@@ -81,11 +81,12 @@ def cores(allowed: int, quota: float | None) -> int:
 def disk_free(folder: Path) -> int | None:
     """Bytes that this user may still write at `folder`, or where it would be made; None if that cannot be told."""
     for place in (folder.absolute(), *folder.absolute().parents):
-        if place.exists():
-            try:
-                return shutil.disk_usage(place).free
-            except OSError:
-                return None
+        try:
+            return shutil.disk_usage(place).free
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return None
     return None
 
 

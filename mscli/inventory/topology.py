@@ -33,13 +33,13 @@ def read_links(nvml: ModuleType, cards: Sequence[Card]) -> tuple[tuple[Link, ...
 
 
 def lanes_between(one: Card, other: Card, addresses: set[str]) -> int:
-    """Active NVLink lanes from `one` that end at `other`, or through which both reach a switch (the fewer of the two).
+    """Active NVLink lanes from `one` that end at `other`, and those by which both reach switches (the fewer).
 
     `addresses`: the PCI addresses of all GPUs. A far end of unknown kind that is none of them is taken for a switch:
     drivers that cannot tell the kind are older than bridges to GPUs outside the machine.
     """
     direct = sum(lane.remote == other.gpu.pci_bus_id for lane in one.lanes if lane.remote)
-    return direct or min(_to_switch(one.lanes, addresses), _to_switch(other.lanes, addresses))
+    return direct + min(_to_switch(one.lanes, addresses), _to_switch(other.lanes, addresses))
 
 
 def _to_switch(lanes: Sequence[Lane], addresses: set[str]) -> int:

@@ -44,6 +44,8 @@ def select(value: str | None, order: str | None, gpus: Sequence[Gpu]) -> Selecti
     if value is None:
         whole_first = _by_ordinal(gpus)
         return Selection(tuple(slot for gpu in whole_first for slot in _slots(gpu)), ())
+    if not gpus:
+        return Selection((), ())
     entries, stop = _parse(value)
     if len(set(entries)) < len(entries):
         return _duplicate(value)
@@ -116,7 +118,7 @@ def _duplicate(value: str) -> Selection:
 
 def _stopped(value: str, stop: str | None, kept: int) -> list[Problem]:
     """A negative index (and an empty value) ends the list on purpose; anything else is worth a word."""
-    if stop is None or not stop.strip() or _index(stop) == _END:
+    if stop is None or not value.strip() or _index(stop) == _END:
         return []
     message = (
         f"CUDA_VISIBLE_DEVICES={value}: CUDA stops at {stop!r}, which names no single usable device; {kept} before it"
@@ -126,7 +128,7 @@ def _stopped(value: str, stop: str | None, kept: int) -> list[Problem]:
 
 def _order_unknown(entries: Sequence[int | str], order: str | None, gpus: Sequence[Gpu]) -> list[Problem]:
     """CUDA counts by its own guess of speed (FASTEST_FIRST) unless told otherwise: harmless between equal GPUs only."""
-    kinds = {(gpu.name, gpu.compute_capability) for gpu in gpus}
+    kinds = {(gpu.name, gpu.compute_capability) for gpu in gpus if _slots(gpu)}
     by_index = any(isinstance(entry, int) for entry in entries)
     if order == "PCI_BUS_ID" or not by_index or len(kinds) < 2:
         return []

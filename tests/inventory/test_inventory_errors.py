@@ -35,7 +35,7 @@ FIELDS = {
     "nvmlDeviceGetTopologyCommonAncestor": "links[0,1].path",
     "nvmlDeviceGetP2PStatus": "links[0,1].p2p",
 }
-CODES = {"NO_PERMISSION": 4, "GPU_IS_LOST": 15, "UNKNOWN": 999}
+CODES = {"NO_PERMISSION": 4, "GPU_IS_LOST": 15, "RESET_REQUIRED": 16, "UNKNOWN": 999}
 CASES = [(call, code) for call in FIELDS for code in CODES]
 # Where NOT_SUPPORTED is an answer: no MIG, no NVLink, no graphics, no word of what a lane ends at.
 ANSWERS = {
@@ -109,8 +109,14 @@ def test_not_supported_can_be_an_answer(call: str, failed: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("call", [call for call, field in FIELDS.items() if not field.startswith("links")])
-def test_a_gpu_lost_at_any_call_is_no_device(call: str, failed: dict[str, Any]) -> None:
-    assert [device["gpu"] for device in failed[f"{call} GPU_IS_LOST"]["devices"]] == [0]
+@pytest.mark.parametrize("code", ["GPU_IS_LOST", "RESET_REQUIRED"])
+def test_a_gpu_gone_at_any_call_is_no_device(call: str, code: str, failed: dict[str, Any]) -> None:
+    assert [device["gpu"] for device in failed[f"{call} {code}"]["devices"]] == [0]
+
+
+def test_a_field_that_fails_often_is_told_once(failed: dict[str, Any]) -> None:
+    problems = failed["nvmlDeviceGetNvLinkRemotePciInfo UNKNOWN"]["gpus"][1]["problems"]
+    assert [problem["field"] for problem in problems] == ["nvlinks"]
 
 
 NO_INSTANCES = {"nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex"}

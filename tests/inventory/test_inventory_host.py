@@ -164,6 +164,15 @@ def test_disk_of_a_folder_that_is_yet_to_be_made(tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
+def test_disk_of_a_folder_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert (disk_free(tmp_path / "file" / "hub") or 0) > 0
+
+
+def test_disk_of_a_folder_that_cannot_be_asked() -> None:
+    assert disk_free(Path("/" + "x" * 300)) is None
+
+
 # ---- container, WSL, bare ----
 
 

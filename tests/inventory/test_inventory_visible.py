@@ -29,7 +29,7 @@ def _cut(index: int, count: int) -> Gpu:
 
 
 def _lost(index: int) -> Gpu:
-    return replace(_gpu(index), uuid="", problems=(Problem("handle", "GPU_IS_LOST", "the GPU is lost"),))
+    return replace(_gpu(index, "unknown"), uuid="", problems=(Problem("handle", "GPU_IS_LOST", "the GPU is lost"),))
 
 
 def _shown(selection: Selection) -> list[int | tuple[int, int]]:
@@ -87,7 +87,13 @@ def test_devices_shown(value: str | None, shown: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("value", "code"),
-    [("0,9", "invalid_entry"), ("GPU-0", "invalid_entry"), ("0,x", "invalid_entry"), ("1,1", "duplicate")],
+    [
+        ("0,,1", "invalid_entry"),
+        ("0,9", "invalid_entry"),
+        ("GPU-0", "invalid_entry"),
+        ("0,x", "invalid_entry"),
+        ("1,1", "duplicate"),
+    ],
 )
 def test_a_list_that_is_cut_short_is_told(value: str, code: str) -> None:
     assert _codes(select(value, None, FOUR)) == [code]
@@ -154,6 +160,14 @@ def test_a_lost_gpu_keeps_its_index_and_ends_the_list() -> None:
     assert _shown(select(None, None, gpus)) == [0, 2]
     assert _shown(select("2", None, gpus)) == [2]
     assert _shown(select("0,1,2", None, gpus)) == [0]
+
+
+def test_a_lost_gpu_makes_no_order_ambiguous() -> None:
+    assert _codes(select("2", None, [_gpu(0), _lost(1), _gpu(2)])) == []
+
+
+def test_without_gpus_the_list_is_not_remarked_on() -> None:
+    assert select("0,1", None, []) == Selection((), ())
 
 
 def test_a_gpu_without_a_uuid_cannot_be_named_safely() -> None:

@@ -1,4 +1,4 @@
-"""A user's own profile, written from the annotated one: every key with its explanation, filled with another's values."""
+"""A user's own profile, written from the annotated one: every key explained, with another profile's values."""
 
 from __future__ import annotations
 
@@ -86,4 +86,6 @@ def _stays_text(text: str) -> bool:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    """JSON as YAML reads it: emoji unescaped (YAML joins no surrogate pairs), control and break characters escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda match: f"\\u{ord(match[0]):04x}", text)

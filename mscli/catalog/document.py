@@ -28,6 +28,7 @@ Scalar = bool | int | float | str | None
 _LARGEST_BYTES = 1 << 20
 _DEEPEST = 16
 
+_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")))
 _WHOLE = re.compile(r"[-+]?(0|[1-9][0-9_]{0,24})")
 _DECIMAL = re.compile(r"[-+]?[0-9][0-9_]{0,24}(\.[0-9]{1,24})?([eE][-+]?[0-9]{1,2})?")
 _CONSTANTS: Mapping[str, Scalar] = {
@@ -106,7 +107,13 @@ def _plain(fault: Fault) -> dict[str, object]:
 
 def _sentence(path: Path, fault: Fault) -> str:
     place = f"{path}:{fault.line}" if fault.line else str(path)
-    return f"{place}: key '{dotted(fault.key)}': {fault.message}" if fault.key else f"{place}: {fault.message}"
+    key = f" key '{dotted(fault.key)}':" if fault.key else ""
+    return f"{place}:{_shown(key)} {_shown(' '.join(fault.message.split()))}"
+
+
+def _shown(text: str) -> str:
+    """`text` on one line, with nothing in it that a terminal would obey."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def read_document(path: Path) -> Document:
@@ -158,16 +165,29 @@ def _root(path: Path, text: str, faults: list[Fault]) -> Node:
 
 
 def _syntax_fault(error: yaml.YAMLError, text: str) -> Fault:
-    """A parser's complaint in our words. Unprintable characters come with an offset instead of a line."""
-    mark = getattr(error, "problem_mark", None)
-    line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
-    source = text.splitlines()[line - 1] if line <= text.count("\n") + 1 and text else ""
-    if source[: len(source) - len(source.lstrip())].count("\t"):
-        return Fault(line, (), "not valid YAML: a tab in the indentation; YAML takes spaces only")
+    """A parser's complaint in our words."""
+    line = _syntax_line(error, text)
+    source = text.split("\n")[line - 1]
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", error))
-    if "mapping values are not allowed" in problem:
+    if "\t" in source[: len(source) - len(source.lstrip())]:
+        problem = "a tab in the indentation; YAML takes spaces only"
+    elif "mapping values are not allowed" in problem:
         problem = "a second colon in one line; put the value in quotes, or mend the indentation"
+    elif "could not find expected ':'" in problem:
+        problem = "expected `key: value`, found no colon"
+    elif context := getattr(error, "context", None):
+        problem = f"{problem} {context}"
     return Fault(line, (), f"not valid YAML: {problem}")
+
+
+def _syntax_line(error: yaml.YAMLError, text: str) -> int:
+    """Where the parser stopped; where its trouble began, when that is the end of the file. Some tell only an offset."""
+    lines = text.rstrip().count("\n") + 1
+    marks = [getattr(error, name, None) for name in ("problem_mark", "context_mark")]
+    told: list[int] = [mark.line + 1 for mark in marks if mark]
+    if told:
+        return next((line for line in told if line <= lines), lines)
+    return text.count("\n", 0, getattr(error, "position", 0)) + 1
 
 
 def described(node: Node) -> str:
@@ -220,7 +240,7 @@ class _Builder:
             raise _TooDeep
         if _is(event, "Alias"):
             return self._alias(event, key, line)
-        if event.tag not in (None, "!") and not event.tag.startswith("tag:yaml.org,2002:"):
+        if event.tag not in _TAGS:
             self._fault(event, key, f"the tag {event.tag} means nothing here; remove it")
         if _is(event, "Scalar"):
             node = Node(line, _scalar(event.value) if event.implicit[0] else event.value, event.value)

@@ -65,15 +65,18 @@ class Leaf(ABC):
 
 @dataclass(frozen=True)
 class Text(Leaf):
-    """Text that is not empty. `pattern` must match all of it; `wants` says so in words."""
+    """Text. `pattern` must match all of it; `wants` says so in words; `blank` allows empty text."""
 
     pattern: str | None = None
     wants: str = "text"
+    blank: bool = False
 
     def parse(self, node: Node) -> str:
         """See Leaf.parse."""
         if isinstance(node.value, (bool, int, float)):
             raise Wrong(f"expected {self.wants}, got {described(node)}; put it in quotes if you mean text")
+        if node.value == "" and self.blank:
+            return ""
         if not isinstance(node.value, str) or not node.value.strip():
             raise Wrong(f"expected {self.wants}, got {described(node) if node.value != '' else 'empty text'}")
         if self.pattern and not re.fullmatch(self.pattern, node.value):
@@ -106,7 +109,7 @@ class Word(Leaf):
     def parse(self, node: Node) -> str:
         """See Leaf.parse."""
         if not isinstance(node.value, str):
-            raise Wrong(f"expected {self.what} ({', '.join(self.words)}), got {described(node)}")
+            raise Wrong(f"expected one of {', '.join(self.words)}, got {described(node)}")
         if node.value not in self.words:
             raise refuse(f"unknown {self.what} '{node.value}'", node.value, self.words)
         return node.value
@@ -137,7 +140,7 @@ class Whole(Leaf):
         of = f" of {self.unit}" if self.unit else ""
         if isinstance(node.value, bool) or not isinstance(node.value, int):
             raise Wrong(f"expected a whole number{of}, got {described(node)}{_written_out(node)}")
-        _within(node, node.value, self.least, self.most, of)
+        _within(node, node.value, self.least, self.most)
         return node.value
 
 
@@ -152,7 +155,7 @@ class Number(Leaf):
         """See Leaf.parse."""
         if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
             raise Wrong(f"expected a number, got {described(node)}")
-        _within(node, node.value, self.least, self.most, "")
+        _within(node, node.value, self.least, self.most)
         return float(node.value)
 
 
@@ -172,7 +175,7 @@ class Size(Leaf):
             size = node.value if isinstance(node.value, int) else parse_size(node.value)
         except ValueError as error:
             raise Wrong(str(error)) from error
-        _within(node, size, self.least, None, " of bytes")
+        _within(node, size, self.least, None)
         return size
 
 
@@ -295,10 +298,10 @@ def _entries(node: Node, key: KeyPath, faults: list[Fault]) -> Mapping[str, Node
     return None
 
 
-def _within(node: Node, value: float, least: float, most: float | None, of: str) -> None:
+def _within(node: Node, value: float, least: float, most: float | None) -> None:
     if value < least or (most is not None and value > most):
-        bounds = f"at least {least:,}" if most is None else f"from {least:,} to {most:,}"
-        raise Wrong(f"{node.text} is out of range; expected a number{of} {bounds}".replace("  ", " "))
+        bounds = f"the least is {least:,}" if most is None else f"it goes from {least:,} to {most:,}"
+        raise Wrong(f"{node.text} is out of range; {bounds}")
 
 
 def _written_out(node: Node) -> str:

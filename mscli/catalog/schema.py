@@ -74,7 +74,7 @@ PROFILE = Table(
         Key("image", Text(r"\S+", "a container image"), "the container image, for vllm-docker", None),
         Key("options", MapOf(Plain(), _OPTION), "further flags of the engine, without their dashes", {}),
         Key("env", MapOf(Written(r".*", "text"), _VARIABLE), "environment variables of the engine", {}),
-        Key("notes", Text(), "what one should know, in plain words", ""),
+        Key("notes", Text(blank=True), "what one should know, in plain words", ""),
     )
 )
 

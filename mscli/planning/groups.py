@@ -70,6 +70,8 @@ def _roomiest(rooms: Sequence[Room]) -> list[Room]:
 
 def _best_linked(count: int, rooms: Sequence[Room], links: Sequence[Link]) -> Group:
     """Most alike, best connected, most free memory on the fullest device, lowest indices."""
+    if not links:
+        return _most_alike(count, rooms)
     found = {frozenset((link.first, link.second)): link for link in links}
 
     def rank(group: Group) -> tuple[int, float, int, int, tuple[int, ...]]:
@@ -80,6 +82,16 @@ def _best_linked(count: int, rooms: Sequence[Room], links: Sequence[Link]) -> Gr
         return (alike, -lanes, far, -min(room.free_bytes for room in group), tuple(room.gpu for room in group))
 
     return min(combinations(rooms, count), key=rank)
+
+
+def _most_alike(count: int, rooms: Sequence[Room]) -> Group:
+    """Cards of one kind if there are enough of it, else the ones with the most free memory."""
+    ordered = _roomiest(rooms)
+    for room in ordered:
+        same = [other for other in ordered if other.name == room.name]
+        if len(same) >= count:
+            return tuple(sorted(same[:count], key=lambda room: room.gpu))
+    return tuple(sorted(ordered[:count], key=lambda room: room.gpu))
 
 
 def link_remarks(group: Group, links: Sequence[Link]) -> tuple[str, ...]:

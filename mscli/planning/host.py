@@ -9,18 +9,12 @@ from mscli.planning.figures import GIB, gib, tokens
 from mscli.planning.memory.footprint import Configuration, Room
 from mscli.planning.plan import SAFE, TIGHT, NoFit, Plan
 from mscli.planning.request import Request
-from mscli.planning.search import AMPLE, ROUNDING, SAFE_SHARE, TIGHT_SHARE, last_true
+from mscli.planning.search import AMPLE, SAFE_SHARE, TIGHT_SHARE, longest
 
 
 def _margin(verdict: str, ram_bytes: int) -> int:
     share = SAFE_SHARE if verdict == SAFE else TIGHT_SHARE
     return min(int(share * ram_bytes), AMPLE)
-
-
-def _fits(request: Request, config: Configuration, inventory: Inventory, verdict: str) -> bool:
-    host = inventory.host
-    needed = request.memory.host(config, ()).needed_bytes
-    return needed <= host.ram_available_bytes - _margin(verdict, host.ram_total_bytes)
 
 
 def plan_on_cpu(request: Request, inventory: Inventory, remarks: tuple[str, ...]) -> Plan | NoFit:
@@ -34,16 +28,13 @@ def plan_on_cpu(request: Request, inventory: Inventory, remarks: tuple[str, ...]
 
 
 def _largest(request: Request, inventory: Inventory, kind: str, verdict: str) -> Configuration | None:
-    def holds(context: int) -> bool:
-        return _fits(request, request.configuration(context, kind), inventory, verdict)
-
-    high = request.target or request.cap
-    if holds(high):
-        return request.configuration(high, kind)
-    if not holds(request.floor):
-        return None
-    steps = last_true(lambda step: holds(step * ROUNDING), -(-request.floor // ROUNDING), high // ROUNDING)
-    return request.configuration(max(request.floor, steps * ROUNDING), kind)
+    room = inventory.host.ram_available_bytes - _margin(verdict, inventory.host.ram_total_bytes)
+    context = longest(
+        lambda tokens: room - request.memory.host(request.configuration(tokens, kind), ()).needed_bytes,
+        request.floor,
+        request.target or request.cap,
+    )
+    return None if context is None else request.configuration(context, kind)
 
 
 def _plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
@@ -101,6 +102,7 @@ def resolve(profile: Profile, model: Model, wish: Wish, version: str | None = No
     )  # fmt: skip
 
 
+@lru_cache
 def parse_version(text: str | None) -> tuple[int, ...] | None:
     """The leading numbers of "0.21.0+cu12" or "v0.30.1": (0, 21, 0); None when there are none."""
     numbers: list[int] = []

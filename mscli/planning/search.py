@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mscli.planning.figures import GIB
+from mscli.planning.figures import GIB, MIB
 from mscli.planning.memory.footprint import Configuration, Footprint, Room
 from mscli.planning.plan import SAFE, TIGHT
 from mscli.planning.request import Request
@@ -51,14 +51,19 @@ def measure(request: Request, config: Configuration, rooms: Sequence[Room]) -> t
     )
 
 
-def fits(request: Request, config: Configuration, rooms: Sequence[Room], verdict: str) -> bool:
-    """Whether the configuration stays within every device's free memory and the engine's own limits."""
-    return all(
-        one.needed_bytes <= min(limit, room.free_bytes - margin(verdict, room))
+def slack(request: Request, config: Configuration, rooms: Sequence[Room], verdict: str) -> int:
+    """Bytes left on the fullest device beside footprint and margin, or below the engine's own limit; negative: short."""
+    return min(
+        min(limit, room.free_bytes - margin(verdict, room)) - one.needed_bytes
         for one, limit, room in zip(
             measure(request, config, rooms), request.memory.limits(config, rooms), rooms, strict=True
         )
     )
+
+
+def fits(request: Request, config: Configuration, rooms: Sequence[Room], verdict: str) -> bool:
+    """Whether the configuration stays within every device's free memory and the engine's own limits."""
+    return slack(request, config, rooms, verdict) >= 0
 
 
 def attempt(request: Request, rooms: Sequence[Room], kv_types: Sequence[str]) -> Attempt | Shortage:
@@ -82,21 +87,38 @@ def _on_gpu(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str], 
     return next(reached, None)
 
 
-def largest(
-    request: Request, rooms: tuple[Room, ...], kv_type: str, verdict: str, floor: int | None = None
-) -> Configuration | None:
+def largest(request: Request, rooms: tuple[Room, ...], kv_type: str, verdict: str) -> Configuration | None:
     """The longest context from the floor to the cap that fits, in steps of 256; None when the floor does not."""
+    context = longest(
+        lambda tokens: slack(request, request.configuration(tokens, kv_type), rooms, verdict),
+        request.floor,
+        request.target or request.cap,
+    )
+    return None if context is None else request.configuration(context, kv_type)
 
-    def holds(context: int) -> bool:
-        return fits(request, request.configuration(context, kv_type), rooms, verdict)
 
-    low, high = request.floor if floor is None else floor, request.target or request.cap
-    if holds(high):
-        return request.configuration(high, kv_type)
-    if not holds(low):
+def longest(slack_bytes: Callable[[int], int], low: int, high: int) -> int | None:
+    """The longest context from `low` to `high` whose slack is not negative: `low`, `high` or a multiple of 256 between.
+
+    Memory grows almost linearly with the context, so interpolating finds it in two or three steps. None when `low`
+    itself does not fit.
+    """
+    short = slack_bytes(high)
+    if short >= 0:
+        return high
+    left = slack_bytes(low)
+    if left < 0:
         return None
-    steps = last_true(lambda step: holds(step * ROUNDING), -(-low // ROUNDING), high // ROUNDING)
-    return request.configuration(max(low, steps * ROUNDING), kv_type)
+    first, last = low // ROUNDING, -(-high // ROUNDING)
+    while last - first > 1:
+        guess = first + (last - first) * left // (left - short)
+        step = min(max(guess, first + 1), last - 1)
+        found = slack_bytes(step * ROUNDING)
+        if found >= 0:
+            first, left = step, found
+        else:
+            last, short = step, found
+    return max(low, first * ROUNDING)
 
 
 def last_true(holds: Callable[[int], bool], low: int, high: int) -> int:
@@ -138,13 +160,21 @@ def _shortage(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str]
 
 
 def missing(request: Request, config: Configuration, rooms: tuple[Room, ...]) -> int:
-    """The fewest bytes of further free memory on every device that make the configuration fit, to the MiB."""
-    mib = 2**20
+    """The fewest bytes of further free memory on every device that make the configuration fit, to the MiB.
 
-    def holds(more: int) -> bool:
-        return fits(request, config, [room.grown(more * mib) for room in rooms], TIGHT)
+    Every further byte helps by less than one where an engine uses only a share of the card: followed along the slope.
+    """
 
-    enough = 1024
-    while not holds(enough):
-        enough *= 2
-    return (last_true(lambda more: not holds(more), 0, enough) + 1) * mib
+    def short(more: int) -> int:
+        return -slack(request, config, [room.grown(more) for room in rooms], TIGHT)
+
+    more, lacking = 0, short(0)
+    while lacking > 0:
+        step = max(lacking, MIB)
+        left = short(more + step)
+        if 0 < left < lacking:
+            step = step * lacking // (lacking - left) + 1
+            left = short(more + step)
+        more, lacking = more + step, left
+    whole = -(-more // MIB)
+    return (last_true(lambda fewer: short((whole - fewer) * MIB) <= 0, 0, min(whole, 3)) * -1 + whole) * MIB

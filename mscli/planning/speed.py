@@ -6,11 +6,11 @@ The shares are calibrated on published measurements of this model family; each c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mscli.catalog.gpus import GpuFacts, find_gpu
-from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room
+from mscli.catalog.gpus import GpuFacts
+from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint
 from mscli.planning.memory.kv import bytes_per_token
 from mscli.planning.memory.weights import embedding_bytes
 from mscli.planning.plan import Speed
@@ -56,19 +56,17 @@ def predict(
     config: Configuration,
     engine: str,
     memory: EngineMemory,
-    rooms: Sequence[Room],
     footprints: Sequence[Footprint],
-    facts: Mapping[str, GpuFacts],
+    cards: Sequence[GpuFacts | None],
 ) -> Speed | None:
     """Decode rate at 1,000 tokens of depth and time to the first token of a 1,000-token prompt.
 
     None where a card's bandwidth is unknown, and on the CPU, whose memory bandwidth nothing tells.
     """
-    cards = [find_gpu(facts, room.name, None if room.unified else room.total_bytes) for room in rooms]
     known = [card for card in cards if card is not None]
     if not known or len(known) < len(cards):
         return None
-    read = [_bytes_read(config, one, memory.split, len(rooms), index) for index, one in enumerate(footprints)]
+    read = [_bytes_read(config, one, memory.split, len(cards), index) for index, one in enumerate(footprints)]
     low, expected, high = (_rate(config, engine, memory, known, read, level) for level in ("low", "expected", "high"))
     return Speed((low, expected, high), _first_token_s(config, engine, memory, known, 1 / expected))
 

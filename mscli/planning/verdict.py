@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from mscli.catalog.gpus import GpuFacts
+from mscli.catalog.gpus import GpuFacts, find_gpu
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
@@ -36,6 +37,18 @@ class Known:
     facts: Mapping[str, GpuFacts] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     observations: Sequence[Observation] = ()
+
+    @cached_property
+    def rooms(self) -> tuple[tuple[Room, ...], tuple[str, ...]]:
+        """(devices that can be planned on, why others cannot): the same for every profile."""
+        return rooms_of(self.inventory, self.claims)
+
+    @cached_property
+    def cards(self) -> Mapping[str, GpuFacts | None]:
+        """The data sheet's figures of each device, by UUID; None for a card that is not listed."""
+        found = {(room.name, room.total_bytes, room.unified) for room in self.rooms[0]}
+        known = {key: find_gpu(self.facts, key[0], None if key[2] else key[1]) for key in found}
+        return {room.uuid: known[room.name, room.total_bytes, room.unified] for room in self.rooms[0]}
 
 
 def plan_once(profile: Profile, model: Model, wish: Wish, known: Known) -> Plan | NoFit:
@@ -65,7 +78,7 @@ def _no_fit(request: Request, reasons: tuple[str, ...], nearest: str | None = No
 
 def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
     """Try the groups of devices in order: the first safe plan wins, else the first tight one."""
-    found, unknown = rooms_of(known.inventory, known.claims)
+    found, unknown = known.rooms
     visible = tuple(_corrected(request, room, known) for room in found)
     if not visible:
         return _no_fit(request, unknown or ("no GPU is visible",))
@@ -168,6 +181,7 @@ def _steps(request: Request, best: Attempt, outcomes: Sequence[Attempt | Shortag
 def _plan(request: Request, best: Attempt, known: Known, steps: tuple[str, ...]) -> Plan:
     config, rooms = best.config, best.rooms
     footprints = measure(request, config, rooms)
+    cards = [known.cards[room.uuid] for room in rooms]
     settings = request.memory.settings(config, rooms, [margin(best.verdict, room) for room in rooms])
     spare = request.memory.spare(config, rooms, settings)
     memory = tuple(gpu_memory(*each) for each in zip(rooms, footprints, spare, strict=True))
@@ -184,7 +198,7 @@ def _plan(request: Request, best: Attempt, known: Known, steps: tuple[str, ...])
         devices=tuple(room.uuid for room in rooms), memory=memory,
         layers_on_gpu=config.text.layers + 1 - config.host_layers,
         host_bytes=request.memory.host(config, rooms).needed_bytes, settings=settings, steps=steps,
-        speed=predict(config, request.profile.engine, request.memory, rooms, footprints, known.facts),
+        speed=predict(config, request.profile.engine, request.memory, footprints, cards),
     )  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-pytest_plugins = ["nvml_machines"]
+pytest_plugins = ["nvml_machines", "run_mscli", "tiny_models"]

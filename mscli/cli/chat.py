@@ -95,8 +95,8 @@ def _target(name: str | None, max_tokens: int | None, temperature: float | None)
     from dataclasses import replace
 
     from mscli.chat.reply import Target
-    from mscli.lifecycle.instance import the_one
     from mscli.lifecycle.records import Records, api_key
+    from mscli.lifecycle.running import the_one
     from mscli.paths import places
 
     record = the_one(Records(places()), name)

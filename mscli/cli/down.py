@@ -50,7 +50,7 @@ def down(
 
 def _chosen(records: Records, name: str | None, all_: bool) -> list[Record]:
     """The records of what is to be stopped: the named one, all, or the only one that runs."""
-    from mscli.lifecycle.instance import running, the_one
+    from mscli.lifecycle.running import running, the_one
 
     if name is not None and all_:
         raise MscliError(Code.USAGE, "a name and --all were both given", "Give one of them.")

@@ -17,8 +17,8 @@ def register(app: typer.Typer) -> None:
 
 def env(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
     """Print the base URL, key and model name of an instance as `export` lines."""
-    from mscli.lifecycle.instance import the_one
     from mscli.lifecycle.records import Records, api_key
+    from mscli.lifecycle.running import the_one
     from mscli.paths import places
 
     screen = open_screen(ctx, json)

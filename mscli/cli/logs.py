@@ -44,8 +44,9 @@ def logs(
 
 def _log(name: str | None) -> tuple[Path, Callable[[], bool]]:
     """The log meant, and a function that tells whether its writer lives."""
-    from mscli.lifecycle.instance import running, the_one
-    from mscli.lifecycle.records import Records, check_name
+    from mscli.lifecycle.records import Records
+    from mscli.lifecycle.running import running, the_one
+    from mscli.lifecycle.shelf import check_name
     from mscli.paths import places
 
     records = Records(places())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Sequence
+from importlib import import_module
 
 import typer
 
 from mscli import __version__
-from mscli.cli import chat, down, env, gpus, logs, profiles, restart, status, up
 from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
 from mscli.paths import places
@@ -20,27 +19,33 @@ from mscli.paths import places
 _USAGE_ERROR = typer.BadParameter.__mro__[1]
 _CLICK_ERROR = typer.BadParameter.__mro__[2]
 
-app = typer.Typer(
-    name="mscli",
-    help="Run Mistral Small 3.1 24B and Magistral Small on your own GPUs: plan, start, chat, check, stop.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# One module of this folder each, in the order of the help.
+VERBS = ("up", "down", "status", "logs", "restart", "chat", "env", "gpus", "profiles")
 
 
-@app.callback(invoke_without_command=True)
-def _root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+def tree(verbs: Sequence[str] = VERBS) -> typer.Typer:
+    """The program with the given verbs. Building all of them takes longer than `mscli status` needs to answer."""
+    app = typer.Typer(
+        name="mscli",
+        help="Run Mistral Small 3.1 24B and Magistral Small on your own GPUs: plan, start, chat, check, stop.",
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for verb in verbs:
+        import_module(f"mscli.cli.{verb}").register(app)
+    return app
+
+
+def _root(
+    ctx: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and stop.")
+) -> None:
     if version:
         sys.stdout.write(f"mscli {__version__}\n")
-        raise typer.Exit
-
-
-for _verb in (up, down, status, logs, restart, chat, env, gpus):
-    _verb.register(app)
-app.add_typer(profiles.app, name="profiles")
+    elif ctx.invoked_subcommand is None:
+        sys.stdout.write(ctx.get_help() + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     own = args[: args.index("--")] if "--" in args else args
     screen = Screen(next((arg for arg in own if not arg.startswith("-")), ""), "--json" in own)
+    verbs = args[:1] if args and args[0] in VERBS else VERBS
     try:
-        outcome = typer.main.get_command(app).main(args, prog_name="mscli", standalone_mode=False, obj=screen)
+        outcome = typer.main.get_command(tree(verbs)).main(args, prog_name="mscli", standalone_mode=False, obj=screen)
         return outcome if isinstance(outcome, int) else Exit.DONE
     except BrokenPipeError:  # the reader had enough (`mscli logs | head`): not our fault, not worth a word
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -96,6 +102,8 @@ def _machine(fault: OSError) -> MscliError:
 
 def _own(fault: BaseException) -> MscliError:
     """A fault of mscli's own: the traceback goes to a file, not to the user's terminal."""
+    import traceback  # 7 ms that nobody needs who has no fault to report
+
     text = "".join(traceback.format_exception(fault))
     if os.environ.get("MSCLI_DEBUG"):
         sys.stderr.write(text)

@@ -19,6 +19,11 @@ app = typer.Typer(help="List profiles with their verdict for this machine; show,
 _EPILOG = "Examples: mscli profiles  |  mscli profiles show small-q4  |  mscli profiles validate my.yaml"
 
 
+def register(program: typer.Typer) -> None:
+    """Add the commands."""
+    program.add_typer(app, name="profiles")
+
+
 @app.callback(invoke_without_command=True, epilog=_EPILOG)
 def profiles(ctx: typer.Context, json: Json = False) -> None:
     """List every profile with its verdict for this machine: safe, tight or no, and why."""

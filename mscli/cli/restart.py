@@ -19,8 +19,8 @@ def restart(ctx: typer.Context, name: Instance = None, timeout: TimeoutS = 1800.
     from mscli.cli.up import report
     from mscli.lifecycle.deployment import restart as again
     from mscli.lifecycle.endpoint import Patience
-    from mscli.lifecycle.instance import the_one
     from mscli.lifecycle.records import Records
+    from mscli.lifecycle.running import the_one
     from mscli.paths import places
 
     screen = open_screen(ctx, json)

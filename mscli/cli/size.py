@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+import time
 
 GIB = 2**30
 MIB = 2**20
@@ -17,7 +17,7 @@ def size(value: int | None) -> str:
 
 def iso(seconds: float) -> str:
     """Seconds since the epoch as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def ago(seconds: float) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mscli.cli.options import Instance, Json
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
+
+if TYPE_CHECKING:
+    from mscli.lifecycle import instance as view
+    from mscli.lifecycle.shelf import Shelf, Unreadable
 
 
 def register(app: typer.Typer) -> None:
@@ -24,36 +28,40 @@ def status(
 ) -> int:
     """Show the instances and their state; exit code 3 when nothing is running."""
     from mscli.cli.instance_view import instance_json
-    from mscli.lifecycle.instance import RUNNING, STOPPED, look
-    from mscli.lifecycle.records import Records
+    from mscli.lifecycle.instance import RUNNING, STOPPED
+    from mscli.lifecycle.shelf import Shelf, unreadable
     from mscli.paths import places
 
     screen = open_screen(ctx, json)
-    records = Records(places())
-    found, broken = records.all()
-    if name is not None:
-        found, broken = _only(records, name), ()
-    seen = [look(record, records) for record in found]
+    seen, broken = _look(Shelf(places()), name)
+    if name is not None and broken:
+        raise unreadable(broken[0])
     if not all_ and name is None:
         seen = [instance for instance in seen if instance.state != STOPPED]
     for item in broken:
         screen.note(f"warning: the record of {item.name!r} cannot be read: {item.reason} ({item.path})", "yellow")
     if json:
-        unreadable = [{"name": item.name, "path": str(item.path), "reason": item.reason} for item in broken]
-        screen.data({"instances": [instance_json(instance) for instance in seen], "unreadable": unreadable})
+        damaged = [{"name": item.name, "path": str(item.path), "reason": item.reason} for item in broken]
+        screen.data({"instances": [instance_json(instance) for instance in seen], "unreadable": damaged})
     else:
         _show(screen, seen)
     return Exit.DONE if any(instance.state in RUNNING for instance in seen) else Exit.NOT_RUNNING
 
 
-def _only(records, name):  # type: ignore[no-untyped-def]
-    record = records.get(name)
-    if record is None:
+def _look(shelf: Shelf, name: str | None) -> tuple[list[view.Instance], list[Unreadable]]:
+    """The instances (or the named one) as they are now, and the records that cannot be read."""
+    from mscli.lifecycle.instance import look
+    from mscli.lifecycle.shelf import Unreadable
+
+    raw = [shelf.raw(item) for item in (shelf.names() if name is None else (name,))]
+    if name is not None and raw == [None]:
         raise MscliError(Code.NOT_RUNNING, f"there is no instance {name!r}", "What runs: mscli status")
-    return (record,)
+    looked = [item if isinstance(item, Unreadable) else look(item, shelf) for item in raw if item is not None]
+    seen = [item for item in looked if not isinstance(item, Unreadable)]
+    return seen, [item for item in looked if isinstance(item, Unreadable)]
 
 
-def _show(screen: Screen, seen) -> None:  # type: ignore[no-untyped-def]
+def _show(screen: Screen, seen: list[view.Instance]) -> None:
     from mscli.cli.instance_view import COLUMNS, instance_row
 
     if not seen:
@@ -66,7 +74,7 @@ def _show(screen: Screen, seen) -> None:  # type: ignore[no-untyped-def]
         if instance.orphans:
             pids = ", ".join(map(str, instance.orphans))
             screen.note(
-                f"{instance.name} left processes behind: {pids}. Clean up: mscli down {instance.name}", "yellow"
+                f"{instance.name} left processes behind: {pids}. Stop them: mscli down {instance.name}", "yellow"
             )
         elif instance.state == "crashed":
             screen.note(f"{instance.name} died. See: mscli logs {instance.name}", "yellow")

@@ -47,6 +47,7 @@ def up(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Start a model: the profile given, or the best one for this machine."""
+    from mscli.catalog.profile import KV_TYPES
     from mscli.lifecycle.deployment import Ask
     from mscli.lifecycle.endpoint import Patience
     from mscli.lifecycle.records import Request
@@ -55,6 +56,8 @@ def up(
     screen = open_screen(ctx, json)
     if profile is not None and file is not None:
         raise MscliError(Code.USAGE, "a profile's name and --file were both given", "Give one of them.")
+    if kv is not None and kv not in KV_TYPES:
+        raise MscliError(Code.USAGE, f"--kv {kv}: no such KV cache type", f"One of: {', '.join(KV_TYPES)}")
     wish = Wish(context=context, users=users, images=images, kv_type=kv, gpus=_list(gpus), offload=offload)
     request = Request(profile, str(file.absolute()) if file else None, host, port, wish, require_gpu)
     key = _key(api_key_file)

@@ -13,8 +13,8 @@ from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
 from mscli.inventory.detect import detect
 from mscli.inventory.inventory import Inventory
-from mscli.lifecycle.instance import claims
 from mscli.lifecycle.records import Records, Request
+from mscli.lifecycle.running import claims
 from mscli.paths import Places, hub_cache, shipped_profiles
 from mscli.planning.choose import choose
 from mscli.planning.fit import make

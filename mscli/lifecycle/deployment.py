@@ -17,9 +17,11 @@ from mscli.lifecycle import launch as launching
 from mscli.lifecycle.arrival import Listener, arrive
 from mscli.lifecycle.decision import Decision, decide
 from mscli.lifecycle.endpoint import Patience
-from mscli.lifecycle.instance import READY, STARTING, Instance, look, running
+from mscli.lifecycle.instance import READY, STARTING, Instance
 from mscli.lifecycle.launch import Launch
-from mscli.lifecycle.records import Record, Records, Request, api_key, check_name
+from mscli.lifecycle.records import Record, Records, Request, api_key
+from mscli.lifecycle.running import running, seen
+from mscli.lifecycle.shelf import check_name
 from mscli.lifecycle.shutdown import stop
 from mscli.paths import Places
 from mscli.weights.ensure import ensure, wanted
@@ -82,7 +84,7 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     begun = time.monotonic()
     records = Records(places)
     if record := _same(ask, records):
-        return Up(record, look(record, records), None, True, time.monotonic() - begun, None, None, ())
+        return Up(record, seen(record, records), None, True, time.monotonic() - begun, None, None, ())
     started = None
     while started is None:
         launch = _prepare(ask, places, listener)
@@ -97,7 +99,7 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     arrived = arrive(launch, started, ask.patience, listener, records) if ask.wait or _hosted(launch) else None
     return Up(
         record=started.record,
-        instance=look(started.record, records),
+        instance=seen(started.record, records),
         decision=launch.decision,
         already=False,
         seconds=time.monotonic() - begun,
@@ -209,7 +211,7 @@ def _same(ask: Ask, records: Records) -> Record | None:
     for record in _candidates(ask, records):
         alike = replace(ask.request, port=None) == replace(record.request, port=None)
         same = alike and ask.request.port in (None, record.port) and running(record)
-        if same and look(record, records).state in (READY, STARTING):
+        if same and seen(record, records).state in (READY, STARTING):
             return record
     return None
 
@@ -227,11 +229,11 @@ def _refuse_other(name: str, ask: Ask, records: Records) -> None:
     record = records.get(name)
     if record is None or ask.replace or not running(record):
         return
-    seen = look(record, records)
+    other = seen(record, records)
     raise MscliError(
         Code.INSTANCE_EXISTS,
-        f"an instance {name!r} is there already: profile {seen.profile}, context {seen.context}, port {seen.port}, "
-        f"{seen.state}; what was asked for differs from it",
+        f"an instance {name!r} is there already: profile {other.profile}, context {other.context}, port {other.port}, "
+        f"{other.state}; what was asked for differs from it",
         f"Replace it: add --replace. Or run this one beside it: --name {name}-2. Or stop it first: mscli down {name}",
-        {"instance": name, "state": seen.state, "port": seen.port},
+        {"instance": name, "state": other.state, "port": other.port},
     )

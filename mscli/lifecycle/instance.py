@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mscli.errors import Code, MscliError
-from mscli.lifecycle.endpoint import probe
-from mscli.lifecycle.process import alive, members
-from mscli.lifecycle.records import Record, Records
-from mscli.planning.plan import Claim
+from mscli.lifecycle.probe import probe
+from mscli.lifecycle.process import Identity, alive, members
+from mscli.lifecycle.shelf import Shelf, Unreadable
 
 STARTING, READY, UNRESPONSIVE, CRASHED, STOPPED = "starting", "ready", "unresponsive", "crashed", "stopped"
 RUNNING = (STARTING, READY, UNRESPONSIVE)
@@ -41,87 +41,61 @@ class Instance:
     orphans: tuple[int, ...]
 
 
-def look(record: Record, records: Records) -> Instance:
-    """The instance of `record` now. Waits at most about 2 seconds, for an endpoint that does not answer."""
-    state, orphans = _state(record, records)
+def look(raw: Mapping[str, Any], shelf: Shelf) -> Instance | Unreadable:
+    """The instance of a record (as JSON data) now, or what of the record cannot be read.
+
+    Waits at most about 2 seconds, for an endpoint that does not answer.
+    """
+    try:
+        return _look(raw, shelf)
+    except (KeyError, TypeError, ValueError) as fault:
+        name = str(raw.get("name"))
+        return Unreadable(name, shelf.run_dir(name) / "record.json", f"a field is missing or damaged: {fault!r}")
+
+
+def _look(raw: Mapping[str, Any], shelf: Shelf) -> Instance:
+    plan, who = raw["plan"], raw["identity"]
+    identity = Identity(int(who["pid"]), int(who["start_ticks"]), str(who["boot_id"])) if who else None
+    state, orphans = _state(raw, identity, shelf)
     return Instance(
-        name=record.name,
-        profile=record.plan.profile,
-        engine=record.plan.engine,
+        name=str(raw["name"]),
+        profile=str(plan["profile"]),
+        engine=str(plan["engine"]),
         state=state,
-        pid=record.identity.pid if record.identity else None,
-        owner=record.owner,
-        port=record.port,
-        base_url=record.base_url,
-        model=record.alias,
-        context=record.plan.context,
-        gpus=record.plan.gpus,
-        since=record.since,
-        log=record.log,
-        stand_in=record.stand_in,
+        pid=identity.pid if identity else None,
+        owner=raw["owner"],
+        port=_number(raw["port"]),
+        base_url=base_url(raw["host"], raw["port"]),
+        model=str(raw["alias"]),
+        context=_number(plan["context"]),
+        gpus=tuple(_number(gpu) for gpu in plan["gpus"]),
+        since=float(raw["since"]),
+        log=Path(raw["log"]),
+        stand_in=bool(raw["stand_in"]),
         orphans=orphans,
     )
 
 
-def _state(record: Record, records: Records) -> tuple[str, tuple[int, ...]]:
-    if record.stopped_at is not None:
+def base_url(host: str, port: int) -> str:
+    """The OpenAI-compatible base URL, as a client on this machine reaches it."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}/v1"
+
+
+def _number(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"a number was expected, not {value!r}")
+    return value
+
+
+def _state(raw: Mapping[str, Any], identity: Identity | None, shelf: Shelf) -> tuple[str, tuple[int, ...]]:
+    name = raw["name"]
+    if raw["stopped_at"] is not None:
         return STOPPED, ()
-    if record.identity and not alive(record.identity):
-        return CRASHED, group(record)
-    if probe(record.host, record.port, record.health_path).status == 200:
-        if not records.was_ready(record.name):  # started with --no-wait: nobody has written it down yet
-            records.mark_ready(record.name)
+    if identity and not alive(identity):
+        return CRASHED, members(identity, raw["mark"])
+    if probe(raw["host"], _number(raw["port"]), raw["health_path"]).status == 200:
+        if not shelf.was_ready(name):  # started with --no-wait: nobody has written it down yet
+            shelf.mark_ready(name)
         return READY, ()
-    return (UNRESPONSIVE if records.was_ready(record.name) else STARTING), ()
-
-
-def group(record: Record) -> tuple[int, ...]:
-    """The living processes of an instance; none where the server is not ours."""
-    return members(record.identity, record.mark) if record.identity else ()
-
-
-def running(record: Record) -> bool:
-    """True while any process of the instance lives, or it has a model on somebody else's server: it may hold memory."""
-    if record.stopped_at is not None or record.identity is None:
-        return record.stopped_at is None
-    return alive(record.identity) or bool(group(record))
-
-
-def claims(records: tuple[Record, ...], replaced: str | None) -> tuple[Claim, ...]:
-    """What our own instances hold or are about to take on each GPU; what the one named `replaced` holds comes back."""
-    return tuple(
-        Claim(
-            instance=record.name,
-            gpu_uuid=memory.uuid,
-            planned_bytes=memory.needed_bytes,
-            pids=group(record),
-            replaced=record.name == replaced,
-        )
-        for record in records
-        if running(record)
-        for memory in record.plan.memory
-    )
-
-
-def the_one(records: Records, name: str | None) -> Record:
-    """The record meant by an optional name: the named one, or the only one that runs.
-
-    Raises NOT_RUNNING when there is none, USAGE when a name is needed to tell several apart.
-    """
-    if name is not None:
-        record = records.get(name)
-        if record is None:
-            raise MscliError(Code.NOT_RUNNING, f"there is no instance {name!r}", _known(records))
-        return record
-    live = [record for record in records.all()[0] if running(record)]
-    if not live:
-        raise MscliError(Code.NOT_RUNNING, "nothing is running", "Start something: mscli up, or mscli up rehearsal")
-    if len(live) > 1:
-        names = ", ".join(record.name for record in live)
-        raise MscliError(Code.USAGE, f"several instances run: {names}", f"Say which one, for example {live[0].name}.")
-    return live[0]
-
-
-def _known(records: Records) -> str:
-    names = ", ".join(record.name for record in records.all()[0])
-    return f"Known instances: {names}" if names else "Start one: mscli up, or mscli up rehearsal"
+    return (UNRESPONSIVE if shelf.was_ready(name) else STARTING), ()

@@ -16,7 +16,8 @@ from mscli.lifecycle import port as ports
 from mscli.lifecycle.decision import Decision
 from mscli.lifecycle.endpoint import LogTail
 from mscli.lifecycle.process import MARK, Identity, identify, spawn
-from mscli.lifecycle.records import SCHEMA, Record, Records, Request, write_private
+from mscli.lifecycle.records import Record, Records, Request
+from mscli.lifecycle.shelf import SCHEMA, write_private
 
 _FIRST_PORT = 8000
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 MARK = "MSCLI_INSTANCE"
 _DEAD = "ZXx"
@@ -122,6 +125,8 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> 
 
     Raises OSError when the program cannot be executed.
     """
+    import subprocess  # 4 ms that `mscli status` does not need
+
     with log.open("ab") as output:
         return subprocess.Popen(
             list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(env), cwd=cwd,
@@ -188,6 +193,7 @@ def halt(
         last = signal.Signals(number).name
         listener(f"sending {last} to {len(living)} process{'es' if len(living) > 1 else ''}")
         send(living, number)
+        send(living, signal.SIGCONT)  # a stopped process keeps every signal but SIGKILL waiting
         _wait_empty(leader, mark, 5.0 if number == signal.SIGKILL else grace_s)
     return Halt(last, time.monotonic() - begun, members(leader, mark))
 

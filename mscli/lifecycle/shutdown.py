@@ -11,10 +11,10 @@ from mscli.engines.engine import Engine, Hosted
 from mscli.engines.table import engine as engine_named
 from mscli.inventory.inventory import Gpu, Holder, Inventory, MigInstance
 from mscli.lifecycle import port as ports
-from mscli.lifecycle.endpoint import probe
-from mscli.lifecycle.instance import group
+from mscli.lifecycle.probe import probe
 from mscli.lifecycle.process import Halt, halt
 from mscli.lifecycle.records import Record, Records
+from mscli.lifecycle.running import group
 
 Listener = Callable[[str], None]
 _MEMORY_TIMEOUT_S = 60.0

@@ -15,7 +15,8 @@ import pytest
 
 from mscli.engines.llamacpp import LlamaCpp
 from mscli.lifecycle import process
-from mscli.lifecycle.endpoint import LogTail, Patience, Wait, probe, wait_ready
+from mscli.lifecycle.endpoint import LogTail, Patience, Wait, wait_ready
+from mscli.lifecycle.probe import probe
 
 SERVER = Path(__file__).with_name("misbehaving_server.py")
 Waiter = Callable[..., tuple[Wait, list[str]]]
@@ -26,7 +27,7 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-@pytest.fixture()
+@pytest.fixture
 def wait_for(tmp_path: Path) -> Iterator[Waiter]:
     """Starts the server with given flags and waits for it as `mscli up` does."""
     children: list[subprocess.Popen[bytes]] = []

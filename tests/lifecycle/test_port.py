@@ -11,7 +11,7 @@ import pytest
 from mscli.lifecycle import port
 
 
-@pytest.fixture()
+@pytest.fixture
 def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]

@@ -28,7 +28,7 @@ time.sleep(600)
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def spawned(tmp_path: Path) -> Iterator[list[tuple[subprocess.Popen[bytes], Identity, str]]]:
     """Spawns instances for a test and kills what is left of them."""
     started: list[tuple[subprocess.Popen[bytes], Identity, str]] = []
@@ -38,7 +38,9 @@ def spawned(tmp_path: Path) -> Iterator[list[tuple[subprocess.Popen[bytes], Iden
         child.wait(10)
 
 
-def launch(spawned: list[tuple[subprocess.Popen[bytes], Identity, str]], folder: Path, code: str, mark: str) -> Identity:
+def launch(
+    spawned: list[tuple[subprocess.Popen[bytes], Identity, str]], folder: Path, code: str, mark: str
+) -> Identity:
     log = folder / f"{mark}.log"
     child = process.spawn([sys.executable, "-u", "-c", code], {**os.environ, MARK: mark}, log, folder)
     leader = process.identify(child.pid)

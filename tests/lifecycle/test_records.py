@@ -14,7 +14,8 @@ import pytest
 from mscli.catalog.model import Sampling
 from mscli.errors import Code, MscliError
 from mscli.lifecycle.process import Identity
-from mscli.lifecycle.records import SCHEMA, Record, Records, Request, Unreadable, check_name
+from mscli.lifecycle.records import Record, Records, Request
+from mscli.lifecycle.shelf import SCHEMA, Unreadable, check_name
 from mscli.paths import places
 from mscli.planning.plan import GpuMemory, Plan, Wish
 
@@ -33,7 +34,7 @@ def record(name: str, folder: Path) -> Record:
     )  # fmt: skip
 
 
-@pytest.fixture()
+@pytest.fixture
 def records(tmp_path: Path) -> Records:
     return Records(places({"MSCLI_HOME": str(tmp_path)}))
 

@@ -1,0 +1,90 @@
+"""The house's plan, held: who may import whom, and where third parties are confined."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "mscli"
+
+# Each part may import itself, what is above it in this table, and what is named behind it.
+ORDER = ("errors", "paths", "catalog", "inventory", "planning", "weights", "engines", "lifecycle", "chat", "cli")
+ALSO = {"weights": {"engines"}}
+FREE = {"typing_extensions"}
+CONFINED = {
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "yaml": {"catalog"},
+    "pynvml": {"inventory"},
+    "huggingface_hub": {"weights"},
+    "ollama": {"weights", "engines"},
+    "httpx": {"weights", "chat", "engines"},
+    "xllamacpp": {"engines"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, node.lineno
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    here = part(path)
+    if here not in ORDER:  # __init__, __main__ and package data
+        return
+    allowed = {*ORDER[: ORDER.index(here) + 1], *ALSO.get(here, ())}
+    for name, line in imports(path):
+        words = name.split(".")
+        if words[0] == "mscli" and len(words) > 1:
+            assert words[1] in allowed, f"{path}:{line}: {here} must not import {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_third_parties_are_confined(path: Path) -> None:
+    for name, line in imports(path):
+        homes = CONFINED.get(name.split(".")[0])
+        assert homes is None or part(path) in homes, f"{path}:{line}: {name} belongs to {homes}"
+        assert name.split(".")[0] != "click", f"{path}:{line}: newer Typer carries its own Click"
+
+
+def printing(path: Path) -> Iterator[int]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            yield node.lineno
+
+
+def test_only_the_screen_prints() -> None:
+    # programs that run as processes of their own speak through their standard output
+    own_processes = {"engines/llama_server.py", "weights/fetch.py"}
+    found = [
+        f"{path}:{line}"
+        for path in modules()
+        if str(path.relative_to(PACKAGE)) not in own_processes
+        for line in printing(path)
+    ]
+    assert found == []
+
+
+def test_no_function_is_longer_than_60_lines() -> None:
+    long = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}"
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (node.end_lineno or 0) - node.lineno + 1 > 60
+    ]
+    assert long == []

@@ -1,0 +1,80 @@
+"""Fixtures that use mscli as a user does: the real program in a process of its own, with a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one call printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def envelope(self) -> dict[str, Any]:
+        """The one JSON object on standard output."""
+        lines = self.out.strip().splitlines()
+        assert len(lines) == 1, f"--json must print one line, and printed: {self.out!r} (stderr: {self.err!r})"
+        return dict(json.loads(lines[0]))
+
+    @property
+    def data(self) -> Any:
+        """`data` of a command that did what it was asked."""
+        assert self.envelope["ok"], self.out
+        return self.envelope["data"]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """`error` of a command that failed."""
+        assert not self.envelope["ok"], self.out
+        return dict(self.envelope["error"])
+
+
+Mscli = Callable[..., Ran]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An MSCLI_HOME that nobody has used before."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def user_env(home: Path, tmp_path: Path) -> dict[str, str]:
+    """A user's environment without this machine's settings."""
+    passed = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
+    env = {key: value for key, value in os.environ.items() if key in passed}
+    return {**env, "HOME": str(tmp_path), "MSCLI_HOME": str(home), "HF_HUB_CACHE": str(tmp_path / "hub")}
+
+
+@pytest.fixture
+def mscli(user_env: dict[str, str]) -> Iterator[Mscli]:
+    """Runs mscli; stops at the end whatever the test started."""
+
+    def run(*args: str, env: Mapping[str, str] | None = None, stdin: str | None = None, timeout_s: float = 60) -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-m", "mscli", *args],
+            env={**user_env, **(env or {})},
+            input="" if stdin is None else stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert "Traceback (most recent call last)" not in done.stderr + done.stdout, done.stderr + done.stdout
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    yield run
+    run("down", "--all")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from mscli.planning.figures import GIB, MIB
 from mscli.planning.memory.footprint import Configuration, Footprint, Room
@@ -29,11 +30,16 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Shortage:
-    """The smallest configuration within the limits, which still does not fit. `missing_bytes` is for the worst GPU."""
+    """The smallest configuration within the limits, which still does not fit."""
 
+    request: Request
     config: Configuration
     rooms: tuple[Room, ...]
-    missing_bytes: int
+
+    @cached_property
+    def missing_bytes(self) -> int:
+        """How much more free memory it takes on every GPU."""
+        return missing(self.request, self.config, self.rooms)
 
 
 def margin(verdict: str, room: Room) -> int:
@@ -52,7 +58,7 @@ def measure(request: Request, config: Configuration, rooms: Sequence[Room]) -> t
 
 
 def slack(request: Request, config: Configuration, rooms: Sequence[Room], verdict: str) -> int:
-    """Bytes left on the fullest device beside footprint and margin, or below the engine's own limit; negative: short."""
+    """Bytes left on the fullest device beside footprint and margin, or below the engine's own limit; < 0: short."""
     return min(
         min(limit, room.free_bytes - margin(verdict, room)) - one.needed_bytes
         for one, limit, room in zip(
@@ -67,10 +73,13 @@ def fits(request: Request, config: Configuration, rooms: Sequence[Room], verdict
 
 
 def attempt(request: Request, rooms: Sequence[Room], kv_types: Sequence[str]) -> Attempt | Shortage:
-    """The best configuration for these devices, or what is missing for the smallest one."""
+    """The best configuration for these devices, or the smallest one, which does not fit."""
     group = tuple(rooms)
-    for verdict in (SAFE, TIGHT):
-        config = _on_gpu(request, group, kv_types, verdict)
+    possible = [
+        kind for kind in kv_types if fits(request, request.configuration(request.floor, kind), group, TIGHT)
+    ]  # fmt: skip
+    for verdict in (SAFE, TIGHT) if possible or request.offload else ():
+        config = _on_gpu(request, group, possible, verdict)
         if config is None and request.offload:
             config = _offloaded(request, group, kv_types, verdict)
         if config:
@@ -156,7 +165,7 @@ def _shortage(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str]
     """What is missing for the floor, with the KV type that needs least."""
     options = [request.configuration(request.floor, kind) for kind in kv_types]
     smallest = min(options, key=lambda config: max(one.needed_bytes for one in measure(request, config, rooms)))
-    return Shortage(smallest, rooms, missing(request, smallest, rooms))
+    return Shortage(request, smallest, rooms)
 
 
 def missing(request: Request, config: Configuration, rooms: tuple[Room, ...]) -> int:

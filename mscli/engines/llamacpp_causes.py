@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from mscli.engines.engine import Cause
 
-_EVIDENCE_LINES = 5
 _UNKNOWN_LINES = 8
 
 
@@ -110,6 +109,13 @@ SIGNS = (
         f"{_FETCH_AGAIN} A file that begins with 'vers' is a Git LFS pointer.",
     ),
     Sign(
+        "gguf_unsupported",
+        r"GGUF file is version \d+ but|unsupported GGUF version|unknown pre-tokenizer type|missing tensor '"
+        r"|wrong number of tensors|invalid ggml type|has invalid ggml type|key not found in model|has wrong shape",
+        "this llama.cpp cannot load this GGUF file",
+        "Install a newer llama.cpp, or take another GGUF of the model.",
+    ),
+    Sign(
         "corrupt_weights",
         r"gguf_init_from_\w+: failed to read|unexpectedly reached end of file|model is corrupted or incomplete"
         r"|failed to read magic|tensor '[^']+' has invalid data",
@@ -121,13 +127,6 @@ SIGNS = (
         r"unknown model architecture: '(?P<architecture>[^']*)'",
         "this llama.cpp does not know the architecture {architecture}",
         "Install a newer llama.cpp, or take a GGUF made for llama.cpp: Ollama's own files may not be.",
-    ),
-    Sign(
-        "gguf_unsupported",
-        r"GGUF file is version \d+ but|unsupported GGUF version|unknown pre-tokenizer type|missing tensor '"
-        r"|wrong number of tensors|invalid ggml type|has invalid ggml type|key not found in model|has wrong shape",
-        "this llama.cpp cannot load this GGUF file",
-        "Install a newer llama.cpp, or take another GGUF of the model.",
     ),
     Sign(
         "driver_too_old",
@@ -253,9 +252,9 @@ def cause(log: str, exit_status: int | None) -> Cause:
 
 def _around(lines: list[str], number: int) -> tuple[str, ...]:
     """The telling line with the error lines just before it, and the one after it."""
-    before = [line for line in lines[:number] if _ERROR_LINE.search(line)][-2:]
+    before = [line for line in lines[:number] if _ERROR_LINE.search(line)][-3:]
     after = [line for line in lines[number + 1 : number + 3] if _ERROR_LINE.search(line) and not _WRAPPER.search(line)]
-    return tuple(line.strip() for line in [*before, lines[number], *after][:_EVIDENCE_LINES])
+    return tuple(line.strip() for line in [*before, lines[number], *after])
 
 
 def _without_sign(lines: list[str], exit_status: int | None) -> Cause:

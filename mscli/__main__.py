@@ -1,7 +1,5 @@
 """`python -m mscli` is the same program as the console script."""
 
-import sys
+from mscli.cli.program import run
 
-from mscli.cli.main import main
-
-sys.exit(main())
+run()

@@ -66,11 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
-def run() -> None:
-    """The console script."""
-    sys.exit(main())
-
-
 def _as_error(fault: BaseException) -> MscliError:
     if isinstance(fault, MscliError):
         return fault

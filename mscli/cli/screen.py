@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-import typer
-
 from mscli.errors import MscliError
 
 if TYPE_CHECKING:
+    import typer
     from rich.console import Console, RenderableType
 
 SCHEMA = "mscli/1"

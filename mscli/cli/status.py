@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mscli.cli.options import Instance, Json
-from mscli.cli.screen import Screen, open_screen
-from mscli.errors import Code, Exit, MscliError
-
-if TYPE_CHECKING:
-    from mscli.lifecycle import instance as view
-    from mscli.lifecycle.shelf import Shelf, Unreadable
+from mscli.cli.screen import open_screen
 
 
 def register(app: typer.Typer) -> None:
@@ -27,54 +22,8 @@ def status(
     json: Json = False,
 ) -> int:
     """Show the instances and their state; exit code 3 when nothing is running."""
-    from mscli.cli.instance_view import instance_json
-    from mscli.lifecycle.instance import RUNNING, STOPPED
-    from mscli.lifecycle.shelf import Shelf, unreadable
+    from mscli.cli.status_view import show_status
+    from mscli.lifecycle.shelf import Shelf
     from mscli.paths import places
 
-    screen = open_screen(ctx, json)
-    seen, broken = _look(Shelf(places()), name)
-    if name is not None and broken:
-        raise unreadable(broken[0])
-    if not all_ and name is None:
-        seen = [instance for instance in seen if instance.state != STOPPED]
-    for item in broken:
-        screen.note(f"warning: the record of {item.name!r} cannot be read: {item.reason} ({item.path})", "yellow")
-    if json:
-        damaged = [{"name": item.name, "path": str(item.path), "reason": item.reason} for item in broken]
-        screen.data({"instances": [instance_json(instance) for instance in seen], "unreadable": damaged})
-    else:
-        _show(screen, seen)
-    return Exit.DONE if any(instance.state in RUNNING for instance in seen) else Exit.NOT_RUNNING
-
-
-def _look(shelf: Shelf, name: str | None) -> tuple[list[view.Instance], list[Unreadable]]:
-    """The instances (or the named one) as they are now, and the records that cannot be read."""
-    from mscli.lifecycle.instance import look
-    from mscli.lifecycle.shelf import Unreadable
-
-    raw = [shelf.raw(item) for item in (shelf.names() if name is None else (name,))]
-    if name is not None and raw == [None]:
-        raise MscliError(Code.NOT_RUNNING, f"there is no instance {name!r}", "What runs: mscli status")
-    looked = [item if isinstance(item, Unreadable) else look(item, shelf) for item in raw if item is not None]
-    seen = [item for item in looked if not isinstance(item, Unreadable)]
-    return seen, [item for item in looked if isinstance(item, Unreadable)]
-
-
-def _show(screen: Screen, seen: list[view.Instance]) -> None:
-    from mscli.cli.instance_view import COLUMNS, instance_row
-
-    if not seen:
-        screen.note("nothing is running. Start something: mscli up, or mscli up rehearsal")
-        return
-    screen.table(COLUMNS, [instance_row(instance) for instance in seen])
-    for instance in seen:
-        if instance.stand_in:
-            screen.text(f"{instance.name} is a scripted stand-in on a real engine, not a language model.")
-        if instance.orphans:
-            pids = ", ".join(map(str, instance.orphans))
-            screen.note(
-                f"{instance.name} left processes behind: {pids}. Stop them: mscli down {instance.name}", "yellow"
-            )
-        elif instance.state == "crashed":
-            screen.note(f"{instance.name} died. See: mscli logs {instance.name}", "yellow")
+    return show_status(open_screen(ctx, json), Shelf(places()), name, all_)

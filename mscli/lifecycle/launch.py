@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import subprocess
 import time
 from dataclasses import dataclass
@@ -93,12 +92,12 @@ def start(launch: Launch, records: Records) -> Started:
     run_dir = records.prepare(launch.name)
     (run_dir / "key").unlink(missing_ok=True)
     if where.api_key_file:
-        write_private(where.api_key_file, (launch.api_key or secrets.token_urlsafe(32)) + "\n")
+        write_private(where.api_key_file, (launch.api_key or os.urandom(24).hex()) + "\n")
     for path, text in what.files.items():
         write_private(path, text)
     tail = LogTail(where.log)
     log_start = where.log.stat().st_size if where.log.exists() else 0
-    mark = f"{launch.name}:{secrets.token_hex(8)}"
+    mark = f"{launch.name}:{os.urandom(8).hex()}"
     child = _spawn(what, where, mark, run_dir) if launch.adopted is None else None
     identity = identify(child.pid) if child else None
     if child and identity is None:

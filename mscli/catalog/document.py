@@ -83,9 +83,8 @@ class Document:
 
 def dotted(key: KeyPath) -> str:
     """A key as it is shown: ('variants', 'q8_0', 'source', 'files', '0') is `variants.q8_0.source.files[0]`."""
-    return "".join(f"[{name}]" if name.isdigit() and place else f".{name}" for place, name in enumerate(key)).lstrip(
-        "."
-    )
+    parts = (f"[{name}]" if name.isdigit() and place else f".{name}" for place, name in enumerate(key))
+    return "".join(parts).removeprefix(".")
 
 
 def invalid(path: Path, faults: Sequence[Fault]) -> MscliError:
@@ -94,9 +93,9 @@ def invalid(path: Path, faults: Sequence[Fault]) -> MscliError:
     first, more = ordered[0], len(ordered) - 1
     suffix = f" (and {more} more fault{'s' if more > 1 else ''} in this file)" if more else ""
     details = {"file": str(path), **_plain(first), "faults": [_plain(fault) for fault in ordered]}
-    hint = (
-        f"correct the file, then check it: mscli profiles validate{'' if path.parent.name == 'models' else f' {path}'}"
-    )
+    # `validate FILE` checks a profile; without a file it checks all, models too.
+    check = "mscli profiles validate" if path.parent.name == "models" else f"mscli profiles validate {path}"
+    hint = f"correct the file, then check it: {check}"
     return MscliError(Code.PROFILE_INVALID, _sentence(path, first) + suffix, hint, details)
 
 

@@ -1,15 +1,21 @@
-"""The kinds of values a catalogue file may hold, each with the check it passes and the words for what it wants."""
+"""The kinds of values a catalogue file may hold, each with the check it passes and the words for what it wants.
+
+Functions, not classes: whoever reads a profile pays for defining them, and a frozen dataclass costs about half a
+millisecond each.
+"""
 
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from mscli.catalog.document import Fault, KeyPath, Node, described
 from mscli.catalog.size import parse_size
+
+Kind = Callable[[Node, KeyPath, list[Fault]], Any]
+"""What a key may hold: the checked value of a node; None, with a fault added, for what it refuses."""
 
 REQUIRED = object()
 """The default of a key that must be given."""
@@ -22,13 +28,6 @@ class Wrong(Exception):
         super().__init__(message)
         self.message = message
         self.nearest = nearest
-
-
-class Kind(Protocol):
-    """What a key may hold."""
-
-    def read(self, node: Node, key: KeyPath, faults: list[Fault]) -> Any:
-        """The checked value of `node`; None when a fault was added instead."""
 
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:
@@ -47,202 +46,168 @@ def refuse(what: str, word: str, valid: Sequence[str]) -> Wrong:
     return Wrong(f"{what}; {meant}", close)
 
 
-class Leaf(ABC):
-    """A kind made of one value without keys below it."""
+def _leaf(parse: Callable[[Node], Any]) -> Kind:
+    """The kind of a value without keys below it. `parse` raises Wrong."""
 
-    @abstractmethod
-    def parse(self, node: Node) -> Any:
-        """The value of `node`. Raises Wrong."""
-
-    def read(self, node: Node, key: KeyPath, faults: list[Fault]) -> Any:
-        """See Kind.read."""
+    def read(node: Node, key: KeyPath, faults: list[Fault]) -> Any:
         try:
-            return self.parse(node)
+            return parse(node)
         except Wrong as wrong:
             faults.append(Fault(node.line, key, wrong.message, wrong.nearest))
             return None
 
+    return read
 
-@dataclass(frozen=True)
-class Text(Leaf):
+
+def text(pattern: str | None = None, wants: str = "text", blank: bool = False) -> Kind:
     """Text. `pattern` must match all of it; `wants` says so in words; `blank` allows empty text."""
 
-    pattern: str | None = None
-    wants: str = "text"
-    blank: bool = False
+    def parse(node: Node) -> str:
+        value = _text(node, wants, blank)
+        if pattern and not re.fullmatch(pattern, value):
+            raise Wrong(f"expected {wants}, got {described(node)}")
+        return value
 
-    def parse(self, node: Node) -> str:
-        """See Leaf.parse."""
-        if isinstance(node.value, (bool, int, float)):
-            raise Wrong(f"expected {self.wants}, got {described(node)}; put it in quotes if you mean text")
-        if node.value == "" and self.blank:
-            return ""
-        if not isinstance(node.value, str) or not node.value.strip():
-            raise Wrong(f"expected {self.wants}, got {described(node) if node.value != '' else 'empty text'}")
-        if self.pattern and not re.fullmatch(self.pattern, node.value):
-            raise Wrong(f"expected {self.wants}, got {described(node)}")
-        return node.value
+    return _leaf(parse)
 
 
-@dataclass(frozen=True)
-class Written(Leaf):
+def checked(complaint: Callable[[str], str | None], wants: str) -> Kind:
+    """Text with a rule of its own: `complaint` says what is wrong with it, or None."""
+
+    def parse(node: Node) -> str:
+        value = _text(node, wants, False)
+        if wrong := complaint(value):
+            raise Wrong(wrong)
+        return value
+
+    return _leaf(parse)
+
+
+def written(pattern: str, wants: str) -> Kind:
     """A scalar exactly as it was written: 8.0 stays '8.0', 1 stays '1'."""
 
-    pattern: str
-    wants: str
-
-    def parse(self, node: Node) -> str:
-        """See Leaf.parse."""
+    def parse(node: Node) -> str:
         scalar = node.value is not None and not isinstance(node.value, (tuple, Mapping))
-        if not scalar or not re.fullmatch(self.pattern, node.text, re.DOTALL):
-            raise Wrong(f"expected {self.wants}, got {described(node)}")
+        if not scalar or not re.fullmatch(pattern, node.text, re.DOTALL):
+            raise Wrong(f"expected {wants}, got {described(node)}")
         return node.text
 
+    return _leaf(parse)
 
-@dataclass(frozen=True)
-class Word(Leaf):
+
+def word(words: tuple[str, ...], what: str) -> Kind:
     """One word of a closed list."""
 
-    words: tuple[str, ...]
-    what: str
-
-    def parse(self, node: Node) -> str:
-        """See Leaf.parse."""
+    def parse(node: Node) -> str:
         if not isinstance(node.value, str):
-            raise Wrong(f"expected one of {', '.join(self.words)}, got {described(node)}")
-        if node.value not in self.words:
-            raise refuse(f"unknown {self.what} '{node.value}'", node.value, self.words)
+            raise Wrong(f"expected one of {', '.join(words)}, got {described(node)}")
+        if node.value not in words:
+            raise refuse(f"unknown {what} '{node.value}'", node.value, words)
         return node.value
 
+    return _leaf(parse)
 
-@dataclass(frozen=True)
-class Flag(Leaf):
+
+def flag() -> Kind:
     """True or false."""
 
-    def parse(self, node: Node) -> bool:
-        """See Leaf.parse."""
+    def parse(node: Node) -> bool:
         if isinstance(node.value, bool):
             return node.value
         meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(str(node.value).casefold())
         raise Wrong(f"expected true or false, got {described(node)}{f'; write {meant}' if meant else ''}", meant)
 
+    return _leaf(parse)
 
-@dataclass(frozen=True)
-class Whole(Leaf):
-    """A whole number from `least` to `most`, of `unit`s."""
 
-    least: int = 0
-    most: int | None = None
-    unit: str = ""
+def whole(least: int = 0, most: int | None = None, unit: str = "") -> Kind:
+    """A whole number from `least` to `most`, of `unit`."""
 
-    def parse(self, node: Node) -> int:
-        """See Leaf.parse."""
-        of = f" of {self.unit}" if self.unit else ""
+    def parse(node: Node) -> int:
         if isinstance(node.value, bool) or not isinstance(node.value, int):
+            of = f" of {unit}" if unit else ""
             raise Wrong(f"expected a whole number{of}, got {described(node)}{_written_out(node)}")
-        _within(node, node.value, self.least, self.most)
+        _within(node, node.value, least, most)
         return node.value
 
+    return _leaf(parse)
 
-@dataclass(frozen=True)
-class Number(Leaf):
+
+def number(least: float = 0, most: float | None = None) -> Kind:
     """A number from `least` to `most`."""
 
-    least: float = 0
-    most: float | None = None
-
-    def parse(self, node: Node) -> float:
-        """See Leaf.parse."""
+    def parse(node: Node) -> float:
         if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
             raise Wrong(f"expected a number, got {described(node)}")
-        _within(node, node.value, self.least, self.most)
+        _within(node, node.value, least, most)
         return float(node.value)
 
+    return _leaf(parse)
 
-@dataclass(frozen=True)
-class Size(Leaf):
+
+def size(least: int = 0) -> Kind:
     """Bytes, as a whole number or with a unit (14.3 GB, 13.4 GiB); at least `least`."""
 
-    least: int = 0
-
-    def parse(self, node: Node) -> int:
-        """See Leaf.parse."""
-        if isinstance(node.value, float):
+    def parse(node: Node) -> int:
+        value = node.value
+        if isinstance(value, float):
             raise Wrong(f"{node.text} has no unit; write {node.text} GB (powers of 1000) or {node.text} GiB (of 1024)")
-        if isinstance(node.value, bool) or not isinstance(node.value, (int, str)):
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise Wrong(f"expected bytes or a size such as 14.3 GB, got {described(node)}")
         try:
-            size = node.value if isinstance(node.value, int) else parse_size(node.value)
+            size_bytes = value if isinstance(value, int) else parse_size(value)
         except ValueError as error:
             raise Wrong(str(error)) from error
-        _within(node, size, self.least, None)
-        return size
+        _within(node, size_bytes, least, None)
+        return size_bytes
+
+    return _leaf(parse)
 
 
-@dataclass(frozen=True)
-class Plain(Leaf):
+def plain() -> Kind:
     """Any text, number, true or false."""
 
-    def parse(self, node: Node) -> str | int | float | bool:
-        """See Leaf.parse."""
+    def parse(node: Node) -> str | int | float | bool:
         if isinstance(node.value, (str, int, float)):
             return node.value
         raise Wrong(f"expected text, a number, true or false, got {described(node)}")
 
-
-@dataclass(frozen=True)
-class Checked(Leaf):
-    """Text with a rule of its own: `rule` returns what it is called wrong for, or None."""
-
-    rule: Callable[[str], str | None]
-    wants: str
-
-    def parse(self, node: Node) -> str:
-        """See Leaf.parse."""
-        text = Text(wants=self.wants).parse(node)
-        if complaint := self.rule(text):
-            raise Wrong(complaint)
-        return text
+    return _leaf(parse)
 
 
-@dataclass(frozen=True)
-class ListOf:
+def list_of(item: Kind, least: int = 0) -> Kind:
     """A list of one kind without repeats."""
 
-    item: Kind
-    least: int = 0
-
-    def read(self, node: Node, key: KeyPath, faults: list[Fault]) -> tuple[Any, ...]:
-        """See Kind.read."""
+    def read(node: Node, key: KeyPath, faults: list[Fault]) -> tuple[Any, ...]:
         if not isinstance(node.value, tuple):
             example = f"; write [{node.text}]" if node.text else ""
             faults.append(Fault(node.line, key, f"expected a list, got {described(node)}{example}"))
             return ()
-        if len(node.value) < self.least:
+        if len(node.value) < least:
             faults.append(Fault(node.line, key, "the list is empty; it needs at least one entry"))
         before = len(faults)
-        items = [self.item.read(item, (*key, str(place)), faults) for place, item in enumerate(node.value)]
+        items = [item(entry, (*key, str(place)), faults) for place, entry in enumerate(node.value)]
         if len(faults) == before and len(set(items)) < len(items):
             faults.append(Fault(node.line, key, "the same entry stands in the list twice"))
         return tuple(items)
 
+    return read
 
-@dataclass(frozen=True)
-class MapOf:
-    """A section whose keys the author chooses. `name` must match each key."""
 
-    item: Kind
-    name: Leaf
-    least: int = 0
+def map_of(item: Kind, name: Kind, least: int = 0) -> Kind:
+    """A section whose keys the author chooses; `name` checks each of them."""
 
-    def read(self, node: Node, key: KeyPath, faults: list[Fault]) -> dict[str, Any]:
-        """See Kind.read."""
+    def read(node: Node, key: KeyPath, faults: list[Fault]) -> dict[str, Any]:
         entries = _entries(node, key, faults)
-        if entries is not None and len(entries) < self.least:
+        if entries is None:
+            return {}
+        if len(entries) < least:
             faults.append(Fault(node.line, key, "the section is empty; it needs at least one entry"))
-        for name, entry in (entries or {}).items():
-            self.name.read(Node(entry.line, name, name), (*key, name), faults)
-        return {name: self.item.read(entry, (*key, name), faults) for name, entry in (entries or {}).items()}
+        for chosen, entry in entries.items():
+            name(Node(entry.line, chosen, chosen), (*key, chosen), faults)
+        return {chosen: item(entry, (*key, chosen), faults) for chosen, entry in entries.items()}
+
+    return read
 
 
 @dataclass(frozen=True)
@@ -262,8 +227,8 @@ class Table:
     keys: tuple[Key, ...]
     make: Callable[..., Any] = dict
 
-    def read(self, node: Node, key: KeyPath, faults: list[Fault]) -> Any:
-        """See Kind.read."""
+    def __call__(self, node: Node, key: KeyPath, faults: list[Fault]) -> Any:
+        """See Kind."""
         before = len(faults)
         entries = _entries(node, key, faults)
         if entries is None:
@@ -282,13 +247,23 @@ class Table:
             faults.append(Fault(section.line, path, f"missing; it is {key.about}"))
             return None
         if node is None:
-            return key.kind.read(Node(section.line, {}), path, faults) if key.default == {} else key.default
+            return key.kind(Node(section.line, {}), path, faults) if key.default == {} else key.default
         if node.value is None and key.default is None:
             return None
         if node.value is None:
             faults.append(Fault(node.line, path, f"has no value; it is {key.about}"))
             return None
-        return key.kind.read(node, path, faults)
+        return key.kind(node, path, faults)
+
+
+def _text(node: Node, wants: str, blank: bool) -> str:
+    if node.value == "" and blank:
+        return ""
+    if isinstance(node.value, (bool, int, float)):
+        raise Wrong(f"expected {wants}, got {described(node)}; put it in quotes if you mean text")
+    if not isinstance(node.value, str) or not node.value.strip():
+        raise Wrong(f"expected {wants}, got {described(node) if node.value != '' else 'empty text'}")
+    return node.value
 
 
 def _entries(node: Node, key: KeyPath, faults: list[Fault]) -> Mapping[str, Node] | None:

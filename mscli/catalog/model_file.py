@@ -20,7 +20,7 @@ def read_model(path: Path) -> Model:
     """
     document = read_document(path)
     faults: list[Fault] = []
-    values = MODEL.read(document.root, (), faults)
+    values = MODEL(document.root, (), faults)
     if not faults:
         faults.extend(document.located(Fault(0, key, message) for key, message in _contradictions(values)))
     if faults:

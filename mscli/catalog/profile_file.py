@@ -36,7 +36,7 @@ def read_profile(path: Path, models: Mapping[str, Model | MscliError]) -> Profil
     faults: list[Fault] = []
     if not re.fullmatch(NAME, path.stem):
         faults.append(Fault(0, (), "the file's name is the profile's name: letters, digits, '.', '_' and '-' only"))
-    values = PROFILE.read(document.root, (), faults)
+    values = PROFILE(document.root, (), faults)
     if faults:
         raise invalid(path, faults)
     _complete(values, models)

@@ -5,41 +5,55 @@ from __future__ import annotations
 import re
 
 from mscli.catalog import model
-from mscli.catalog.kind import Checked, Flag, Key, ListOf, MapOf, Number, Plain, Size, Table, Text, Whole, Word, Written
+from mscli.catalog.kind import (
+    Key,
+    Table,
+    checked,
+    flag,
+    list_of,
+    map_of,
+    number,
+    plain,
+    size,
+    text,
+    whole,
+    word,
+    written,
+)
 from mscli.catalog.profile import ENGINES, KV_TYPES, Needs
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Names of profiles, models and variants: they are typed, and they become file names."""
 
-_NAME = Text(NAME, "a name of letters, digits, '.', '_' and '-'")
-_VERSION = Written(r"[0-9]{1,3}\.[0-9]{1,2}", "a version such as 8.9")
-_OPTION = Text(r"[A-Za-z][A-Za-z0-9_-]*", "an engine's flag without its leading dashes")
-_VARIABLE = Text(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
+_NAME = text(NAME, "a name of letters, digits, '.', '_' and '-'")
+_VERSION = written(r"[0-9]{1,3}\.[0-9]{1,2}", "a version such as 8.9")
+_OPTION = text(r"[A-Za-z][A-Za-z0-9_-]*", "an engine's flag without its leading dashes")
+_VARIABLE = text(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
 
 
-def _host_complaint(text: str) -> str | None:
+def _host_complaint(host: str) -> str | None:
     """What is wrong with a host to listen on: it must be an IP address or a host name."""
     import ipaddress
 
-    if "/" in text:
-        return f"expected an IP address or a host name, got the address '{text}'; leave out http:// and paths"
-    if re.fullmatch(r"[^:]+:[0-9]+", text):
-        return f"expected an IP address or a host name, got '{text}'; the port has its own key 'port'"
-    if re.fullmatch(r"[0-9.]+", text) or ":" in text:
+    if "/" in host:
+        return f"expected an IP address or a host name, got the address '{host}'; leave out http:// and paths"
+    if re.fullmatch(r"[^:]+:[0-9]+", host):
+        return f"expected an IP address or a host name, got '{host}'; the port has its own key 'port'"
+    if re.fullmatch(r"[0-9.]+", host) or ":" in host:
         try:
-            ipaddress.ip_address(text)
+            ipaddress.ip_address(host)
         except ValueError:
-            return f"'{text}' is not an IP address"
+            return f"'{host}' is not an IP address"
         return None
     label = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-    return None if re.fullmatch(rf"{label}(\.{label})*", text) else f"'{text}' is not a host name"
+    return None if re.fullmatch(rf"{label}(\.{label})*", host) else f"'{host}' is not a host name"
 
 
 CONTEXT = Table(
     (
-        Key("floor", Whole(1, unit="tokens"), "the shortest context in tokens that is still worth starting", 4096),
-        Key("target", Whole(1, unit="tokens"), "the context in tokens to aim for (none: as large as fits)", None),
-        Key("cap", Whole(1, unit="tokens"), "the longest context in tokens (none: what the model recommends)", None),
+        Key("floor", whole(1, unit="tokens"), "the shortest context in tokens that is still worth starting", 4096),
+        Key("target", whole(1, unit="tokens"), "the context in tokens to aim for (none: as large as fits)", None),
+        Key("cap", whole(1, unit="tokens"), "the longest context in tokens (none: what the model recommends)", None),
     )
 )
 
@@ -47,63 +61,63 @@ NEEDS = Table(
     (
         Key("compute_capability", _VERSION, "the least CUDA compute capability of each GPU, such as 8.0", None),
         Key("cuda", _VERSION, "the least CUDA version that the driver must offer, such as 12.0", None),
-        Key("ram_bytes", Size(1), "the least host memory, such as 32 GiB", None),
-        Key("disk_bytes", Size(1), "the least free disk where weights go, such as 50 GB", None),
+        Key("ram_bytes", size(1), "the least host memory, such as 32 GiB", None),
+        Key("disk_bytes", size(1), "the least free disk where weights go, such as 50 GB", None),
     ),
     Needs,
 )
 
 PROFILE = Table(
     (
-        Key("title", Text(), "one line for people that says what runs on what"),
-        Key("engine", Word(ENGINES, "engine"), f"the inference engine: {', '.join(ENGINES)}"),
+        Key("title", text(), "one line for people that says what runs on what"),
+        Key("engine", word(ENGINES, "engine"), f"the inference engine: {', '.join(ENGINES)}"),
         Key("model", _NAME, "the name of a model of the catalogue (a file models/NAME.yaml)"),
         Key("variant", _NAME, "the name of one of that model's weight variants"),
-        Key("device", Word(("gpu", "cpu"), "device"), "what it runs on: gpu or cpu", "gpu"),
-        Key("gpus", ListOf(Whole(1, 64, "GPUs")), "the numbers of GPUs it may spread over, in the order to try", None),
+        Key("device", word(("gpu", "cpu"), "device"), "what it runs on: gpu or cpu", "gpu"),
+        Key("gpus", list_of(whole(1, 64, "GPUs")), "the numbers of GPUs it may spread over, in the order to try", None),
         Key("context", CONTEXT, "the context length that the planner may choose", {}),
-        Key("kv_types", ListOf(Word(KV_TYPES, "KV cache type"), 1), "KV cache types in the order to try", ("f16",)),
-        Key("images", Whole(0, 1000, "images"), "how many images one request may hold (0: text only)", 0),
-        Key("users", Whole(1, 100_000, "users"), "how many requests at once to plan for", 1),
-        Key("offload", Flag(), "whether part of the weights may sit in host memory, knowingly and slowly", False),
-        Key("automatic", Flag(), "whether `mscli up` may choose it when no profile is named", False),
-        Key("rank", Whole(0, 10_000), "its place in that choice: lower is preferred where several fit", 100),
+        Key("kv_types", list_of(word(KV_TYPES, "KV cache type"), 1), "KV cache types in the order to try", ("f16",)),
+        Key("images", whole(0, 1000, "images"), "how many images one request may hold (0: text only)", 0),
+        Key("users", whole(1, 100_000, "users"), "how many requests at once to plan for", 1),
+        Key("offload", flag(), "whether part of the weights may sit in host memory, knowingly and slowly", False),
+        Key("automatic", flag(), "whether `mscli up` may choose it when no profile is named", False),
+        Key("rank", whole(0, 10_000), "its place in that choice: lower is preferred where several fit", 100),
         Key("needs", NEEDS, "what the machine must have beside GPU memory", {}),
-        Key("host", Checked(_host_complaint, "an IP address or a host name"), "where the server listens", "127.0.0.1"),
-        Key("port", Whole(1, 65535, "a port"), "the port it listens on (none: a free one is chosen)", None),
-        Key("image", Text(r"\S+", "a container image"), "the container image, for vllm-docker", None),
-        Key("options", MapOf(Plain(), _OPTION), "further flags of the engine, without their dashes", {}),
-        Key("env", MapOf(Written(r".*", "text"), _VARIABLE), "environment variables of the engine", {}),
-        Key("notes", Text(blank=True), "what one should know, in plain words", ""),
+        Key("host", checked(_host_complaint, "an IP address or a host name"), "where the server listens", "127.0.0.1"),
+        Key("port", whole(1, 65535, "a port"), "the port it listens on (none: a free one is chosen)", None),
+        Key("image", text(r"\S+", "a container image"), "the container image, for vllm-docker", None),
+        Key("options", map_of(plain(), _OPTION), "further flags of the engine, without their dashes", {}),
+        Key("env", map_of(written(r".*", "text"), _VARIABLE), "environment variables of the engine", {}),
+        Key("notes", text(blank=True), "what one should know, in plain words", ""),
     )
 )
 
 _TEXT = Table(
     (
-        Key("parameters", Whole(1), "all parameters of the decoder, embedding and output head included"),
-        Key("linear_parameters", Whole(1), "the parameters inside the layers' matrices, which quantisation shrinks"),
-        Key("layers", Whole(1), "the number of layers"),
-        Key("hidden", Whole(1), "the width of the residual stream"),
-        Key("heads", Whole(1), "the number of query heads"),
-        Key("kv_heads", Whole(1), "the number of key and value heads"),
-        Key("head_dim", Whole(1), "the width of one head, as stated (not hidden / heads)"),
-        Key("ffn", Whole(1), "the inner width of the feed-forward layer"),
-        Key("vocabulary", Whole(1), "the number of tokens"),
+        Key("parameters", whole(1), "all parameters of the decoder, embedding and output head included"),
+        Key("linear_parameters", whole(1), "the parameters inside the layers' matrices, which quantisation shrinks"),
+        Key("layers", whole(1), "the number of layers"),
+        Key("hidden", whole(1), "the width of the residual stream"),
+        Key("heads", whole(1), "the number of query heads"),
+        Key("kv_heads", whole(1), "the number of key and value heads"),
+        Key("head_dim", whole(1), "the width of one head, as stated (not hidden / heads)"),
+        Key("ffn", whole(1), "the inner width of the feed-forward layer"),
+        Key("vocabulary", whole(1), "the number of tokens"),
     ),
     model.Text,
 )
 
 _VISION = Table(
     (
-        Key("tower_parameters", Whole(1), "the parameters of the image tower"),
-        Key("projector_parameters", Whole(1), "the parameters between image tower and decoder"),
-        Key("layers", Whole(1), "the number of layers of the tower"),
-        Key("hidden", Whole(1), "the width of the tower"),
-        Key("heads", Whole(1), "the number of attention heads of the tower"),
-        Key("ffn", Whole(1), "the inner width of the tower's feed-forward layer"),
-        Key("patch", Whole(1), "the side of a patch in pixels"),
-        Key("image_size", Whole(1), "the longest side of an image in pixels"),
-        Key("spatial_merge", Whole(1), "how many patches per side are merged into one token"),
+        Key("tower_parameters", whole(1), "the parameters of the image tower"),
+        Key("projector_parameters", whole(1), "the parameters between image tower and decoder"),
+        Key("layers", whole(1), "the number of layers of the tower"),
+        Key("hidden", whole(1), "the width of the tower"),
+        Key("heads", whole(1), "the number of attention heads of the tower"),
+        Key("ffn", whole(1), "the inner width of the tower's feed-forward layer"),
+        Key("patch", whole(1), "the side of a patch in pixels"),
+        Key("image_size", whole(1), "the longest side of an image in pixels"),
+        Key("spatial_merge", whole(1), "how many patches per side are merged into one token"),
     ),
     model.Vision,
 )
@@ -118,62 +132,62 @@ _ARCHITECTURE = Table(
 
 _SAMPLING = Table(
     (
-        Key("temperature", Number(0, 2), "the temperature its makers recommend", None),
-        Key("top_p", Number(0, 1), "the top-p its makers recommend", None),
-        Key("max_tokens", Whole(1, unit="tokens"), "the longest reply its makers recommend", None),
+        Key("temperature", number(0, 2), "the temperature its makers recommend", None),
+        Key("top_p", number(0, 1), "the top-p its makers recommend", None),
+        Key("max_tokens", whole(1, unit="tokens"), "the longest reply its makers recommend", None),
     ),
     model.Sampling,
 )
 
 _PRICE = Table(
     (
-        Key("input_usd_per_mtok", Number(), "US dollars per million input tokens"),
-        Key("output_usd_per_mtok", Number(), "US dollars per million output tokens"),
-        Key("source", Text(), "where the prices were read"),
+        Key("input_usd_per_mtok", number(), "US dollars per million input tokens"),
+        Key("output_usd_per_mtok", number(), "US dollars per million output tokens"),
+        Key("source", text(), "where the prices were read"),
     ),
     model.Price,
 )
 
 _SOURCE = Table(
     (
-        Key("kind", Word(model.SOURCES, "kind of source"), "where the files come from: hub, ollama or package"),
-        Key("repository", Text(r"\S+", "a repository or tag"), "the Hugging Face repository or the Ollama tag", ""),
-        Key("revision", Text(r"\S+", "a revision"), "the revision of the repository", "main"),
-        Key("files", ListOf(Text()), "the files needed (glob patterns allowed)", ()),
-        Key("projector", Text(), "the file of the image projector", None),
+        Key("kind", word(model.SOURCES, "kind of source"), "where the files come from: hub, ollama or package"),
+        Key("repository", text(r"\S+", "a repository or tag"), "the Hugging Face repository or the Ollama tag", ""),
+        Key("revision", text(r"\S+", "a revision"), "the revision of the repository", "main"),
+        Key("files", list_of(text()), "the files needed (glob patterns allowed)", ()),
+        Key("projector", text(), "the file of the image projector", None),
     ),
     model.Source,
 )
 
 _VARIANT = Table(
     (
-        Key("format", Word(model.FORMATS, "format"), f"the file format: {', '.join(model.FORMATS)}"),
-        Key("quantisation", Word(model.QUANTISATIONS, "quantisation"), "how the weights are stored once loaded"),
-        Key("weights_bytes", Size(1), "the text weights as the engine holds them"),
-        Key("projector_bytes", Size(), "the image tower and projector (0: text only)", 0),
-        Key("host_bytes", Size(), "the part of weights_bytes that stays in host memory at full offload", 0),
-        Key("download_bytes", Size(), "what is fetched and stored on disk"),
-        Key("bytes_source", Text(), "where the four figures come from"),
+        Key("format", word(model.FORMATS, "format"), f"the file format: {', '.join(model.FORMATS)}"),
+        Key("quantisation", word(model.QUANTISATIONS, "quantisation"), "how the weights are stored once loaded"),
+        Key("weights_bytes", size(1), "the text weights as the engine holds them"),
+        Key("projector_bytes", size(), "the image tower and projector (0: text only)", 0),
+        Key("host_bytes", size(), "the part of weights_bytes that stays in host memory at full offload", 0),
+        Key("download_bytes", size(), "what is fetched and stored on disk"),
+        Key("bytes_source", text(), "where the four figures come from"),
         Key("source", _SOURCE, "where the files come from"),
     )
 )
 
 MODEL = Table(
     (
-        Key("title", Text(), "the model's full name"),
+        Key("title", text(), "the model's full name"),
         Key(
-            "released", Written(r"20[0-9]{2}-[01][0-9](-[0-3][0-9])?", "a date such as 2025-03-17"), "its release date"
+            "released", written(r"20[0-9]{2}-[01][0-9](-[0-3][0-9])?", "a date such as 2025-03-17"), "its release date"
         ),
-        Key("license", Text(), "its licence, as an SPDX identifier"),
+        Key("license", text(), "its licence, as an SPDX identifier"),
         Key("architecture", _ARCHITECTURE, "its sizes"),
-        Key("context_limit", Whole(1, unit="tokens"), "the longest context in tokens that it was made for"),
-        Key("context_recommended", Whole(1, unit="tokens"), "the longest context that its makers recommend", None),
-        Key("capabilities", ListOf(Word(model.CAPABILITIES, "capability")), "what it can do beside chat", ()),
-        Key("reasoning", Word(model.REASONING, "way of reasoning"), "how it writes its thoughts", "none"),
+        Key("context_limit", whole(1, unit="tokens"), "the longest context in tokens that it was made for"),
+        Key("context_recommended", whole(1, unit="tokens"), "the longest context that its makers recommend", None),
+        Key("capabilities", list_of(word(model.CAPABILITIES, "capability")), "what it can do beside chat", ()),
+        Key("reasoning", word(model.REASONING, "way of reasoning"), "how it writes its thoughts", "none"),
         Key("sampling", _SAMPLING, "the sampling its makers recommend", {}),
-        Key("system_prompt", Text(), "the system prompt its makers recommend", None),
+        Key("system_prompt", text(), "the system prompt its makers recommend", None),
         Key("price", _PRICE, "what it costs through its maker's API", None),
-        Key("variants", MapOf(_VARIANT, _NAME, 1), "the ways in which its weights are stored"),
-        Key("stand_in", Flag(), "whether it is a scripted stand-in that only imitates a model", False),
+        Key("variants", map_of(_VARIANT, _NAME, 1), "the ways in which its weights are stored"),
+        Key("stand_in", flag(), "whether it is a scripted stand-in that only imitates a model", False),
     )
 )

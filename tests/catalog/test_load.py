@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,3 +168,9 @@ def test_missing_shipped_profiles_say_so(tmp_path: Path) -> None:
     with pytest.raises(MscliError, match="the profiles that come with mscli cannot be read") as caught:
         load_catalog(tmp_path / "nowhere", None)
     assert caught.value.code == Code.FILE
+
+
+def test_what_is_slow_to_import_waits_until_a_file_is_read() -> None:
+    script = "import sys, mscli.catalog.load; print({'yaml', 'difflib', 'csv'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

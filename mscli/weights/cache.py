@@ -68,11 +68,15 @@ class Cache:
         if revision != commit:
             _write(self.repository(repository) / "refs" / revision, commit)
 
+    def whole(self, repository: str, commit: str, file: RemoteFile) -> Path | None:
+        """Where `file` lies with its right size, in the snapshot or only as a blob; None when it does not."""
+        paths = (self.snapshot(repository, commit) / file.name, self.blob(repository, file))
+        return next((path for path in paths if path.is_file() and path.stat().st_size == file.size_bytes), None)
+
     def want(self, repository: str, commit: str, file: RemoteFile) -> WantedFile:
-        """How much of `file` is here: all, when its blob or its place in the snapshot has the right size."""
-        for path in (self.snapshot(repository, commit) / file.name, self.blob(repository, file)):
-            if path.is_file() and path.stat().st_size == file.size_bytes:
-                return WantedFile(file, file.size_bytes)
+        """How much of `file` is here."""
+        if self.whole(repository, commit, file) is not None:
+            return WantedFile(file, file.size_bytes)
         return WantedFile(file, min(arrived_bytes(self.blob(repository, file), file.size_bytes), file.size_bytes))
 
     def show(self, repository: str, commit: str, file: RemoteFile) -> Path:

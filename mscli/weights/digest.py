@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -33,12 +34,18 @@ def expected(file: RemoteFile) -> str:
     return file.sha256 or file.etag
 
 
-def file_is_right(path: Path, file: RemoteFile) -> bool:
-    """Reads the whole file, at the speed of disk and one core, and compares."""
+def file_is_right(path: Path, file: RemoteFile, tell: Callable[[int], bool] = lambda _: True) -> bool:
+    """Reads the whole file, at the speed of disk and one core, and compares.
+
+    `tell` hears after each MiB how many bytes are done; when it answers False, the check is given up as not right.
+    """
     if path.stat().st_size != file.size_bytes:
         return False
-    found, buffer = digest(file), memoryview(bytearray(BLOCK_BYTES))
+    found, buffer, done = digest(file), memoryview(bytearray(BLOCK_BYTES)), 0
     with path.open("rb", buffering=0) as content:
         while count := content.readinto(buffer):
             found.update(buffer[:count])
+            done += count
+            if not tell(done):
+                return False
     return found.hexdigest() == expected(file)

@@ -20,7 +20,7 @@ from mscli.weights.lookup import looked_up, patiently, remembered
 from mscli.weights.loose import loose
 from mscli.weights.package import package_files, packaged
 from mscli.weights.progress import Listener, Note, Silence
-from mscli.weights.pull import Pull
+from mscli.weights.pull import pull_from_hub
 
 __all__ = ["Timeouts", "ensure", "newest_revision", "wanted"]
 
@@ -54,14 +54,7 @@ def ensure(
             return files
         raise
     if listing.missing_bytes:
-        hub_now = hub(timeouts)
-        Pull(
-            listing,
-            place,
-            lambda file: hub_now.locate(listing.repository, listing.revision, file),
-            listener,
-            timeouts,
-        ).run()
+        pull_from_hub(listing, place, listener, timeouts)
     return _shown(variant, place, listing)
 
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mscli.errors import Code, MscliError
 from mscli.weights.cache import Cache
 from mscli.weights.download import CONNECTIONS, Checker, Download, Fetcher, Job, Worker
 from mscli.weights.fault import PassingFault, Timeouts
-from mscli.weights.hub import Location
+from mscli.weights.hub import Location, hub
 from mscli.weights.listing import Listing, RemoteFile, WantedFile
 from mscli.weights.lock import held, holder
 from mscli.weights.partial import Partial
@@ -68,6 +69,13 @@ class Pull:
         download = Download(repository, jobs, self.locate, self._show, self.timeouts)
         with _crew(download) as fetchers:
             _watch(download, fetchers, self.listener, self.listing.total_bytes)
+
+
+def pull_from_hub(listing: Listing, cache: Cache, listener: Listener, timeouts: Timeouts) -> None:
+    """Fetches what `cache` lacks of the listing from the hub in force. Waits and raises as `Pull.run` does."""
+    source = hub(timeouts)
+    locate = partial(source.locate, listing.repository, listing.revision)
+    Pull(listing, cache, locate, listener, timeouts).run()
 
 
 class _Patience:

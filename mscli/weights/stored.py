@@ -2,42 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.catalog.model import Model
+from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
+from mscli.weights.cache import Cache, cache
+from mscli.weights.listing import matching
+
+Names = tuple[str, str]  # of a model and its variant
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One revision of a repository in the hub cache.
+    """Files of a repository at one commit that belong together: those of a variant, or the rest that none asks for.
 
-    `size_bytes`: what it takes on disk, unfinished downloads included; `unfinished_bytes`: those alone.
-    `last_used_s`: seconds since the epoch when a file of it was last read, None where the file system does not say.
-    `profiles`: names of the profiles whose variant this is (empty: an older revision, or nobody's).
+    `files`: their places in the snapshot; `unfinished`: files of which only a part has arrived. `size_bytes`: what both
+    take on disk, `unfinished_bytes` the latter alone. `last_used_s`: seconds since the epoch when one was last read or
+    written, as the file system tells (often to the day); None when none is whole. `variants`: "model:variant" names,
+    `profiles`: those that use one of them.
     """
 
     repository: str
     revision: str
-    path: Path
+    files: tuple[Path, ...]
+    unfinished: tuple[Path, ...]
     size_bytes: int
     unfinished_bytes: int
     last_used_s: float | None
+    variants: tuple[str, ...]
     profiles: tuple[str, ...]
 
 
-def on_disk(profiles: Iterable[Profile], models: Mapping[str, Model]) -> tuple[Stored, ...]:
-    """The revisions in the hub cache of every repository that a model of the catalogue names, largest first."""
-    raise NotImplementedError
+def on_disk(profiles: Iterable[Profile], models: Mapping[str, Model], folder: Path | None = None) -> tuple[Stored, ...]:
+    """What the hub cache (or `folder`) holds of every repository that a model of the catalogue names, largest first.
+
+    A file that two variants share counts for each. Reads no file's content and writes nothing.
+    """
+    place, users = cache(folder), list(profiles)
+    named = {(model.name, variant.name): variant for model in models.values() for variant in model.variants.values()}
+    hub_variants = {names: variant for names, variant in named.items() if variant.source.kind == "hub"}
+    found = [
+        stored
+        for repository in sorted({variant.source.repository for variant in hub_variants.values()})
+        for stored in _repository(place, repository, hub_variants, users)
+    ]
+    return tuple(sorted(found, key=lambda stored: -stored.size_bytes))
 
 
-def prune_candidates(stored: Iterable[Stored], keep: Collection[Path]) -> tuple[Stored, ...]:
-    """Those that no profile needs and that hold none of the paths in `keep` (weights of existing instances)."""
-    raise NotImplementedError
+def prune_candidates(
+    stored: Iterable[Stored], keep_paths: Collection[Path], keep_profiles: Collection[str] | None = None
+) -> tuple[Stored, ...]:
+    """Those that no profile uses (with `keep_profiles`: none of these), and that hold none of `keep_paths`.
+
+    `keep_paths`: files or folders that instances serve from.
+    """
+    kept = {path.absolute() for path in keep_paths}
+
+    def needed(one: Stored) -> bool:
+        served = any(path in kept or kept & set(path.parents) for path in one.files)
+        return served or any(keep_profiles is None or name in keep_profiles for name in one.profiles)
+
+    return tuple(one for one in stored if not needed(one))
 
 
-def prune(stored: Stored) -> int:
-    """Deletes one stored revision, and of its blobs those that no other revision uses; returns the bytes freed."""
-    raise NotImplementedError
+def _repository(
+    place: Cache, repository: str, variants: Mapping[Names, Variant], profiles: Sequence[Profile]
+) -> Iterator[Stored]:
+    """What one repository's folder holds: by commit, and at each by the sets of files that variants ask for."""
+    own = {names: variant for names, variant in variants.items() if variant.source.repository == repository}
+    pinned = {names: place.commit(repository, variant.source.revision) for names, variant in own.items()}
+    snapshots = place.repository(repository) / "snapshots"
+    commits = {path.name for path in snapshots.iterdir() if path.is_dir()} if snapshots.is_dir() else set()
+    for commit in sorted(commits | {commit for commit in pinned.values() if commit}):
+        here = _Commit.of(place, repository, commit)
+        sets: dict[tuple[str, ...], list[Names]] = {}
+        for names, variant in own.items():
+            if pinned[names] == commit and (found := matching(here.names, variant)):
+                sets.setdefault(found, []).append(names)
+        asked_for = {name for found in sets for name in found}
+        if rest := tuple(name for name in here.names if name not in asked_for):
+            sets[rest] = []
+        for found, names_of_set in sets.items():
+            users = [profile.name for profile in profiles if (profile.model, profile.variant) in names_of_set]
+            yield here.stored(found, names_of_set, users)
+
+
+@dataclass(frozen=True)
+class _Commit:
+    """What lies here of one commit: places in the snapshot, and unfinished files, both by the repository's names."""
+
+    repository: str
+    revision: str
+    shown: Mapping[str, Path]
+    unfinished: Mapping[str, tuple[Path, ...]]
+
+    @classmethod
+    def of(cls, place: Cache, repository: str, commit: str) -> _Commit:
+        """Looks at the disk."""
+        folder = place.snapshot(repository, commit)
+        shown = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        blobs = place.repository(repository) / "blobs"
+        listed = place.files(repository, commit) or ()
+        partial = {file.name: tuple(sorted(blobs.glob(f"{file.etag}*.incomplete"))) for file in listed}
+        return cls(repository, commit, shown, {name: paths for name, paths in partial.items() if paths})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of which something is here."""
+        return tuple(dict.fromkeys([*self.shown, *self.unfinished]))
+
+    def stored(self, found: Sequence[str], names: Sequence[Names], users: Sequence[str]) -> Stored:
+        """The value for the files called `found`."""
+        files = tuple(self.shown[name] for name in found if name in self.shown)
+        unfinished = tuple(path for name in found for path in self.unfinished.get(name, ()))
+        status = [path.stat() for path in files]
+        # Unfinished files are sparse: their blocks count, not their length.
+        unfinished_bytes = sum(path.stat().st_blocks * 512 for path in unfinished)
+        return Stored(
+            repository=self.repository,
+            revision=self.revision,
+            files=files,
+            unfinished=unfinished,
+            size_bytes=sum({each.st_ino: each.st_size for each in status}.values()) + unfinished_bytes,
+            unfinished_bytes=unfinished_bytes,
+            last_used_s=max((max(each.st_atime, each.st_mtime) for each in status), default=None),
+            variants=tuple(f"{model}:{variant}" for model, variant in names),
+            profiles=tuple(sorted(users)),
+        )

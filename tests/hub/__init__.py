@@ -1,8 +1,8 @@
 """A Hugging Face Hub on loopback: real HTTP in front of the real client libraries, with faults on demand.
 
-It speaks what huggingface_hub and `hf download` ask through HF_ENDPOINT: model metadata, trees, HEAD and GET of files with
-the redirect of large ones to signed addresses on another host name, byte ranges, gates, rate limits, and Xet storage
-(the real hf_xet on a local store). Run `python -m hub FOLDER` (in tests/) to serve a folder of files by hand.
+It speaks what huggingface_hub and `hf download` ask through HF_ENDPOINT: model metadata, trees, HEAD and GET of files
+with the redirect of large ones to signed addresses on another host name, byte ranges, gates, rate limits, and Xet
+storage (the real hf_xet on a local store). Run `python -m hub NAME FOLDER` (in tests/) to serve a folder by hand.
 """
 
 from hub.faults import Fault

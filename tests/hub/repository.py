@@ -37,7 +37,7 @@ class HubFile:
 
 @dataclass
 class Repository:
-    """A model repository at one commit. `accepted`: tokens whose owners accepted the gate, None when there is no gate."""
+    """A model repository at one commit. `accepted`: tokens whose owners accepted the gate; None: there is no gate."""
 
     name: str
     files: dict[str, HubFile]

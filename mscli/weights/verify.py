@@ -1,0 +1,111 @@
+"""Verifying weights that are on disk: every byte hashed anew, with all cores, and only the bad files fetched again."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscli.catalog.model import Variant
+from mscli.weights.cache import Cache, cache
+from mscli.weights.digest import file_is_right
+from mscli.weights.fault import DEFAULT_TIMEOUTS, Timeouts, unwritable
+from mscli.weights.fault import offline as offline_fault
+from mscli.weights.hub import offline_by_environment
+from mscli.weights.listing import Listing, RemoteFile
+from mscli.weights.lookup import looked_up, relisted, remembered
+from mscli.weights.progress import VERIFYING, Listener, Meter, Note
+from mscli.weights.pull import pull_from_hub
+
+LOOK_S = 0.2
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a verification found. `bad`: names of files whose bytes were wrong, `absent`: of those not (wholly) there;
+    `repaired`: all of them have been fetched and checked since. `seconds`: of the hashing alone."""
+
+    files: int
+    checked_bytes: int
+    bad: tuple[str, ...]
+    absent: tuple[str, ...]
+    repaired: bool
+    seconds: float
+
+
+def verify(
+    variant: Variant,
+    listener: Listener,
+    *,
+    repair: bool = True,
+    offline: bool = False,
+    folder: Path | None = None,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
+) -> Verified:
+    """Hashes the variant's files in the cache (or `folder`) and, with `repair`, fetches what is bad or absent.
+
+    Waits for the disk, about 1 GB/s and core. Raises MscliError(WEIGHTS_MISSING) when the hub's list of hashes is not
+    known and cannot be asked for; otherwise as `ensure`.
+    """
+    place = cache(folder)
+    offline = offline or offline_by_environment()
+    listing = remembered(variant, place) if offline else looked_up(variant, place, listener, timeouts)
+    if listing is None:
+        raise offline_fault(variant.source.repository, None, place.root)
+    start_s = time.monotonic()
+    whole = [file.remote for file in listing.files if not file.missing_bytes]
+    bad = _bad_files(listing, place, whole, listener)
+    seconds = time.monotonic() - start_s
+    absent = tuple(file.remote.name for file in listing.files if file.missing_bytes)
+    repaired = False
+    if (bad or absent) and repair and not offline:
+        for file in bad:
+            listener.note(Note("corrupt", f"{file.name} is damaged; fetching it again"))
+            _discard(place, listing, file)
+        pull_from_hub(relisted(listing, place), place, listener, timeouts)
+        repaired = True
+    checked_bytes = sum(file.size_bytes for file in whole)
+    return Verified(len(whole), checked_bytes, tuple(file.name for file in bad), absent, repaired, seconds)
+
+
+def _bad_files(listing: Listing, place: Cache, files: list[RemoteFile], listener: Listener) -> list[RemoteFile]:
+    """Those of `files` whose content has another digest; hashlib frees the interpreter, so threads use every core."""
+    hashed, stop = dict.fromkeys(files, 0), threading.Event()
+    meter = Meter(VERIFYING, sum(file.size_bytes for file in files))
+
+    def check(file: RemoteFile) -> bool:
+        def tell(done_bytes: int) -> bool:
+            hashed[file] = done_bytes
+            return not stop.is_set()
+
+        path = place.whole(listing.repository, listing.revision, file)
+        return path is not None and file_is_right(path, file, tell)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        try:
+            # The largest first: a core that begins the last large file late is a core idle before.
+            order = sorted(files, key=lambda file: -file.size_bytes)
+            pending: dict[Future[bool], RemoteFile] = {pool.submit(check, file): file for file in order}
+            left = set(pending)
+            while left:
+                left = wait(left, LOOK_S, FIRST_COMPLETED).not_done
+                current = next((pending[future].name for future in left if future.running()), None)
+                listener.progress(meter.look(sum(hashed.values()), current))
+        finally:
+            stop.set()
+    return [file for future, file in pending.items() if not future.result()]
+
+
+def _discard(place: Cache, listing: Listing, file: RemoteFile) -> None:
+    """Removes a bad file's bytes, its blob, and its place in the snapshot. Raises MscliError(FILE)."""
+    shown = place.snapshot(listing.repository, listing.revision) / file.name
+    blob = place.blob(listing.repository, file)
+    paths = {shown.resolve(), blob.resolve(), blob, shown}
+    try:
+        for path in paths:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(blob, error, 0) from error

@@ -30,12 +30,12 @@ class Wrong(Exception):
         self.nearest = nearest
 
 
-def nearest(word: str, valid: Iterable[str]) -> str | None:
-    """The word of `valid` that `word` was probably meant to be, or None."""
+def nearest(word: str, valid: Iterable[str], likeness: float = 0.5) -> str | None:
+    """The word of `valid` that `word` was probably meant to be, or None; `likeness` from 0 to 1 is asked for."""
     import difflib
 
     folded = {choice.casefold(): choice for choice in valid}
-    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
     return folded[close[0]] if close else None
 
 

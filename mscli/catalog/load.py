@@ -137,7 +137,7 @@ def _counts(path: Path) -> bool:
 
 
 def _unknown(name: str, known: list[str]) -> MscliError:
-    close = nearest(name, known)
+    close = nearest(name, known, likeness=0.6)
     details = {"name": name, "nearest": close, "profiles": sorted(known)}
     if not re.fullmatch(NAME, name) or name.endswith(".yaml"):
         hint = f"a profile in a file of its own is named so: --file {name}"

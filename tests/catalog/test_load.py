@@ -110,6 +110,13 @@ def test_an_unknown_name_gives_the_nearest(shipped: Path, catalog: Catalog, aske
         assert f"did you mean {meant}?" in caught.value.hint
 
 
+def test_a_name_like_no_other_gives_none(catalog: Catalog) -> None:
+    with pytest.raises(MscliError) as caught:
+        catalog.profile("llama-70b")
+    assert caught.value.details["nearest"] is None
+    assert caught.value.hint == "`mscli profiles` lists them all"
+
+
 def test_a_broken_name_is_also_a_near_one(shipped: Path, user: Path) -> None:
     (user / "experiment.yaml").write_text(BROKEN)
     with pytest.raises(MscliError) as caught:

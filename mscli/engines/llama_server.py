@@ -169,6 +169,7 @@ VALUES: dict[tuple[str, ...], Setter] = {
     ("-cram", "--cache-ram"): _into("cache_ram_mib", int),
     ("--image-max-tokens",): _into("image_max_tokens", int),
     ("-a", "--alias"): _into("model_alias", lambda text: set(text.split(","))),
+    ("--cors-origins",): _into("cors_origins"),
     ("--api-key-file",): _into("api_keys", _keys),
     ("--chat-template-file",): _into("chat_template", _file_text),
     ("-lv", "--verbosity", "--log-verbosity"): _into("verbosity", int),
@@ -193,6 +194,10 @@ SWITCHES: dict[tuple[str, ...], Setter] = {
     ("-kvu", "--kv-unified"): _always("kv_unified", True),
     ("-no-kvu", "--no-kv-unified"): _always("kv_unified", False),
 }
+
+
+# Flags that also come through the environment, so that builds which do not know them are not put off.
+ENVIRONMENT = {"LLAMA_ARG_FIT": "--fit", "LLAMA_ARG_CORS_ORIGINS": "--cors-origins"}
 
 
 def _by_spelling(flags: Mapping[tuple[str, ...], Setter]) -> dict[str, Setter]:
@@ -222,15 +227,14 @@ def _version() -> str:
 
 
 def _parameters(argv: Sequence[str]) -> Params:
-    """llama-server's own defaults, then the flags."""
+    """llama-server's own defaults, then the environment, then the flags."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.port = 8080
     params.n_parallel = -1
-    if os.environ.get("LLAMA_ARG_FIT") in ON_OFF:
-        params.fit_params = ON_OFF[os.environ["LLAMA_ARG_FIT"]]
-    apply(argv, params)
+    inherited = [word for name, flag in ENVIRONMENT.items() if name in os.environ for word in (flag, os.environ[name])]
+    apply([*inherited, *argv], params)
     if not params.model.path:
         raise BadArgumentError("error: --model is required")
     return params

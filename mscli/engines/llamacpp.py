@@ -87,11 +87,7 @@ class LlamaCpp:
             *_sampling_flags(model.sampling),
             *_option_flags(profile.options),
         ]
-        # Through the environment, since builds without this feature refuse the flag: the plan has already fitted.
-        env = {"LLAMA_ARG_FIT": "off"}
-        if plan.devices:
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(plan.devices)
-        return Command((*found.argv, *flags), {**env, **profile.env})
+        return Command((*found.argv, *flags), {**_environment(plan, serving), **profile.env})
 
     def stage(self, line: str) -> str | None:
         """See the contract."""
@@ -173,6 +169,18 @@ def _refuse_old(found: Installation) -> None:
             f"{found.path} is build {number} of llama.cpp, which does not know the flags used here",
             f"Install build {OLDEST_BUILD} or later, or take it off PATH to use the embedded server.",
         )
+
+
+def _environment(plan: Plan, serving: Serving) -> dict[str, str]:
+    """Settings that older builds do not have: they would refuse the flags, and overlook the variables."""
+    # The plan has already fitted everything into memory.
+    env = {"LLAMA_ARG_FIT": "off"}
+    if not serving.api_key_file:
+        # Else any web page that the user visits could use the server through the browser.
+        env["LLAMA_ARG_CORS_ORIGINS"] = "localhost"
+    if plan.devices:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(plan.devices)
+    return env
 
 
 def _model_flags(weights: WeightFiles, plan: Plan) -> list[str]:

@@ -205,6 +205,18 @@ SIGNS = (
         "disk_full", r"No space left on device", "there is no space left on the disk", "Make room: `df -h` shows where."
     ),
     Sign(
+        "vision",
+        r"image input is not supported",
+        "an image was sent to a server that has no image projector",
+        "Plan images when starting (--images 1), with a model that sees.",
+    ),
+    Sign(
+        "tools",
+        r"tools param requires --jinja",
+        "tools were sent to a server without Jinja templates",
+        "Take `no-jinja` out of the profile's `options`.",
+    ),
+    Sign(
         "tools",
         r"[Ff]ailed to parse (?:the )?chat template|chat template is not supported",
         "the chat template cannot be used",

@@ -113,6 +113,15 @@ class Server:
         finally:
             connection.close()
 
+    def preflight(self, path: str, origin: str) -> Mapping[str, str]:
+        """The headers with which the server answers a browser that asks for a page of `origin`."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=DEADLINE_S)
+        try:
+            connection.request("OPTIONS", path, headers={"Origin": origin, "Access-Control-Request-Method": "POST"})
+            return dict(connection.getresponse().getheaders())
+        finally:
+            connection.close()
+
     def chat(self, content: object, key: str | None = None, **more: object) -> Answer:
         """One user message."""
         messages = [{"role": "user", "content": content}]

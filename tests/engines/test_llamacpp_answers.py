@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from llama_servers import Server, png
 
 HELLO = "Hello! This is a scripted stand-in, not a language model"
@@ -89,6 +90,13 @@ def test_text_outside_the_script_goes_on_until_the_limit(server: Server) -> None
 
     assert answer.data["choices"][0]["finish_reason"] == "length"
     assert answer.data["usage"]["completion_tokens"] == 200
+
+
+@pytest.mark.parametrize(("origin", "allowed"), [("http://localhost:3000", True), ("https://example.org", False)])
+def test_only_pages_of_this_machine_may_use_it_without_a_key(server: Server, origin: str, allowed: bool) -> None:
+    headers = server.preflight("/v1/chat/completions", origin)
+
+    assert (headers.get("Access-Control-Allow-Origin") == origin) is allowed
 
 
 def test_the_model_is_listed_under_its_alias(server: Server) -> None:

@@ -83,8 +83,7 @@ def find_card(name: str, facts: Mapping[str, GpuFacts]) -> GpuFacts:
         else []
     )
     if not ranked:
-        close = get_close_matches(" ".join(_words(name)), [" ".join(_words(key)) for key in facts], n=1, cutoff=0.0)
-        nearest = next((key for key in facts if close and " ".join(_words(key)) == close[0]), None)
+        nearest = _nearest(name, facts)
         raise MscliError(
             Code.USAGE, f"no GPU is known as '{name.strip()}'", f"Did you mean {nearest}?" if nearest else ""
         )
@@ -99,9 +98,16 @@ def find_card(name: str, facts: Mapping[str, GpuFacts]) -> GpuFacts:
     return best[0]
 
 
+def _nearest(name: str, facts: Mapping[str, GpuFacts]) -> str | None:
+    known = {" ".join(_words(key)): key for key in facts} | COMMON
+    close = get_close_matches(" ".join(_words(name)), known, n=1, cutoff=0.0)
+    return known[close[0]] if close else None
+
+
 def _words(name: str) -> list[str]:
     """The telling words of a name: "NVIDIA A100-SXM4-80GB" -> a100, sxm4, 80."""
     split = re.sub(r"(\d+)\s*gi?b\b", r"\1", name.lower())
+    split = re.sub(r"\b([rg]tx)(?=\d)|(?<=\d)(?=ti\b|super\b)", r"\1 ", split)
     return [word for word in re.findall(r"[a-z0-9]+", split) if word not in FILLERS]
 
 

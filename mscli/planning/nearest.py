@@ -8,7 +8,7 @@ from dataclasses import replace
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.planning.plan import Plan, Wish
-from mscli.planning.request import FORMATS, KV_BY_ENGINE
+from mscli.planning.request import KV_BY_ENGINE, loads
 from mscli.planning.search import ROUNDING, last_true
 from mscli.planning.verdict import Known, plan_once
 
@@ -75,6 +75,6 @@ def _smaller_variants(profile: Profile, model: Model, wish: Wish) -> list[str]:
     limit = now.weights_bytes if now else 0
     fitting = [
         variant for variant in model.variants.values()
-        if variant.format in FORMATS[profile.engine] and variant.weights_bytes < limit
+        if loads(profile.engine, variant) and variant.weights_bytes < limit
     ]  # fmt: skip
     return [variant.name for variant in sorted(fitting, key=lambda item: -item.weights_bytes)]

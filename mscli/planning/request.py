@@ -21,6 +21,9 @@ FORMATS = {
     "transformers": ("safetensors-hf", "safetensors-mistral"),
     "mistral.rs": ("safetensors-hf", "safetensors-mistral", "gguf"),
 }
+# Formats of quantisation that belong to one engine alone, by the beginning of their name.
+OWN_QUANTISATIONS = {"isq-": "mistral.rs", "bnb-": "transformers"}
+VLLM_QUANTISATIONS = ("fp8", "w4a16", "w8a8", "nvfp4")
 KV_BY_ENGINE = {
     "ollama": ("f16", "q8_0", "q4_0"),
     "vllm": ("f16", "fp8"),
@@ -74,12 +77,12 @@ class Request:
 def resolve(profile: Profile, model: Model, wish: Wish, version: str | None = None) -> Request | Refusal:
     """Merge the wish into the profile; a Refusal says which wish no machine can grant, and the nearest that works."""
     variant = model.variants.get(wish.variant or profile.variant)
-    if variant is None:
-        return _unknown_variant(model, wish.variant or profile.variant)
+    if variant is None or not loads(profile.engine, variant):
+        return _unknown_variant(profile, model, wish.variant or profile.variant)
     kv_types = (wish.kv_type,) if wish.kv_type else profile.kv_types
     images = profile.images if wish.images is None else wish.images
     for refusal in (
-        _wrong_engine(profile, variant, wish),
+        _wrong_engine(profile, wish),
         _wrong_context(model, wish),
         _wrong_kv_type(profile, kv_types),
         _wrong_images(model, variant, images),
@@ -114,22 +117,28 @@ def parse_version(text: str | None) -> tuple[int, ...] | None:
     return tuple(numbers) or None
 
 
-def _unknown_variant(model: Model, name: str) -> Refusal:
-    close = get_close_matches(name, model.variants, n=1, cutoff=0.0)
-    reason = f"{model.title} has no variant {name}; it has {', '.join(model.variants)}"
+def loads(engine: str, variant: Variant) -> bool:
+    """Whether the engine can load this variant's files."""
+    if variant.format not in FORMATS[engine]:
+        return False
+    for beginning, owner in OWN_QUANTISATIONS.items():
+        if variant.quantisation.startswith(beginning):
+            return engine == owner
+    return variant.quantisation not in VLLM_QUANTISATIONS or engine.startswith("vllm")
+
+
+def _unknown_variant(profile: Profile, model: Model, name: str) -> Refusal:
+    known = [variant.name for variant in model.variants.values() if loads(profile.engine, variant)]
+    close = get_close_matches(name, known, n=1, cutoff=0.0)
+    reason = f"{model.title} has no variant {name} for {profile.engine}; it has {', '.join(known)}"
     return Refusal((reason,), f"--variant {close[0]}" if close else None)
 
 
-def _wrong_engine(profile: Profile, variant: Variant, wish: Wish) -> Refusal | None:
-    if wish.engine and wish.engine != profile.engine:
-        return Refusal(
-            (f"profile {profile.name} runs on {profile.engine}, not on {wish.engine}",), f"--engine {profile.engine}"
-        )
-    if variant.format not in FORMATS[profile.engine]:
-        return Refusal(
-            (f"{profile.engine} cannot load variant {variant.name} ({variant.format})",), f"--variant {profile.variant}"
-        )
-    return None
+def _wrong_engine(profile: Profile, wish: Wish) -> Refusal | None:
+    if wish.engine is None or wish.engine == profile.engine:
+        return None
+    reason = f"profile {profile.name} runs on {profile.engine}, not on {wish.engine}"
+    return Refusal((reason,), f"--engine {profile.engine}")
 
 
 def _wrong_context(model: Model, wish: Wish) -> Refusal | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mscli.inventory.inventory import Holder
 from mscli.planning.figures import gib, tokens
-from mscli.planning.memory.footprint import Footprint, Room
+from mscli.planning.memory.footprint import Configuration, Footprint, Room
 from mscli.planning.plan import TIGHT, GpuMemory, NoFit
 from mscli.planning.request import Request
 from mscli.planning.search import Shortage, fits, measure
@@ -38,9 +38,13 @@ def _figures(short: Shortage, room: Room, one: Footprint) -> str:
     parts = f"weights {gib(one.weights_bytes + one.projector_bytes)}, {config.kv_type} KV {gib(one.kv_bytes)}"
     other = gib(one.compute_bytes + one.graphs_bytes + one.runtime_bytes)
     return (
-        f"{gib(one.needed_bytes)} needed{split} at {tokens(config.context)} ({parts}, compute and runtime {other}); "
+        f"{gib(one.needed_bytes)} needed{split} at {_load(config)} ({parts}, compute and runtime {other}); "
         f"GPU {room.gpu} ({room.name}) has {gib(room.free_bytes)} free: {gib(short.missing_bytes)} missing"
     )
+
+
+def _load(config: Configuration) -> str:
+    return tokens(config.context) if config.users == 1 else f"{config.users} x {tokens(config.context)}"
 
 
 def _holders(request: Request, short: Shortage) -> tuple[str, ...]:

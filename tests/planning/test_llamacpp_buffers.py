@@ -122,7 +122,7 @@ def mistral_small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model
 def test_mistral_small_equals_the_plan(
     mistral_small: tuple[Path, Model], context: int, kv_type: str, ubatch: int
 ) -> None:
-    """Weights, KV cache and compute buffer of the real 24B's shape, each to the MiB (the engine rounds each row down)."""
+    """Weights, KV cache and compute buffer of the real 24B's shape, each to the MiB (the engine rounds rows down)."""
     path, model = mistral_small
     config = Configuration(model, model.variants["q4_k_m"], context, kv_type)
     planned = llamacpp.MEMORY.host(config, ())

@@ -1,0 +1,94 @@
+"""The profile taken when none is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from planned import catalog, choice, held, holder, on
+
+from mscli.planning.plan import SAFE, NoFit, Plan, Wish
+
+
+@pytest.mark.parametrize(
+    ("cards", "profile"),
+    [
+        ("RTX 3090", "small-q4"),
+        ("RTX 4090", "small-q4"),
+        ("2x RTX 4090", "small-fp8-2gpu"),
+        ("2x RTX 3090", "small-fp8-2gpu"),
+        ("2x RTX 5090", "small-bf16-2gpu"),
+        ("A6000", "small-fp8"),
+        ("L40S", "small-fp8"),
+        ("H100", "small-bf16"),
+        ("A100 80GB", "small-bf16"),
+        ("8x H100", "small-bf16"),
+        ("2x A100 40GB", "small-bf16-2gpu"),
+    ],
+)
+def test_the_best_that_fits(cards: str, profile: str) -> None:
+    found = choice(cards)
+    assert found.chosen is not None, found.reason
+    assert found.chosen.profile == profile, found.reason
+    assert found.chosen.verdict == SAFE
+
+
+def test_nothing_fits_a_t4() -> None:
+    found = choice("T4")
+    assert found.chosen is None
+    assert "missing" in found.reason
+
+
+def test_no_gpu_is_never_a_cpu_run() -> None:
+    found = choice(replace(on("RTX 4090"), devices=(), gpus=()))
+    assert found.chosen is None
+    assert "no GPU" in found.reason
+
+
+def test_profiles_for_the_cpu_and_by_name_only_are_never_taken_unasked() -> None:
+    for cards in ("T4", "RTX 3060", "RTX 4090"):
+        chosen = choice(cards).chosen
+        assert chosen is None or catalog().profiles[chosen.profile].automatic
+
+
+def test_every_profile_gets_a_verdict_best_first() -> None:
+    found = choice("2x RTX 4090")
+    assert {item.profile for item in found.ranked} == set(catalog().profiles)
+    assert found.ranked[0] is found.chosen
+    kinds = [isinstance(item, NoFit) for item in found.ranked]
+    assert kinds == sorted(kinds)
+
+
+def test_the_reason_names_what_better_profiles_miss() -> None:
+    assert "small-bf16-2gpu misses" in choice("2x RTX 4090").reason
+
+
+def test_a_full_card_gives_the_reason_with_the_holder() -> None:
+    full = held(on("RTX 4090"), 0, holder(4242, 20))
+    found = choice(full)
+    assert found.chosen is None
+    refused = next(item for item in found.ranked if isinstance(item, NoFit) and item.profile == "small-q4")
+    assert "4242" in " ".join(refused.reasons)
+
+
+def test_preferring_context_takes_the_longest() -> None:
+    found = choice("RTX 4090", Wish(prefer="context"))
+    assert found.chosen is not None
+    automatic = [
+        item for item in found.ranked
+        if isinstance(item, Plan) and item.verdict == SAFE and catalog().profiles[item.profile].automatic
+    ]  # fmt: skip
+    assert found.chosen.context == max(item.context for item in automatic)
+
+
+def test_preferring_speed_takes_the_fastest() -> None:
+    found = choice("H100", Wish(prefer="speed"))
+    assert found.chosen is not None
+    assert found.chosen.speed is not None
+    assert found.chosen.variant == "w4a16"
+
+
+def test_an_engine_narrows_the_choice() -> None:
+    found = choice("H100", Wish(engine="ollama"))
+    assert found.chosen is not None
+    assert {item.engine for item in found.ranked} == {"ollama"}

@@ -1,0 +1,66 @@
+"""Machines that are not here, by their cards' names."""
+
+from __future__ import annotations
+
+import pytest
+from planned import facts, on
+
+from mscli.errors import MscliError
+from mscli.planning.figures import GIB
+from mscli.planning.machine import find_card
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("2x RTX 4090", ["NVIDIA GeForce RTX 4090"] * 2),
+        ("2 x rtx4090", ["NVIDIA GeForce RTX 4090"] * 2),
+        ("RTX 4090 + RTX 3060", ["NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 3060"]),
+        ("8xH100", ["NVIDIA H100 80GB HBM3"] * 8),
+        ("a100 40gb", ["NVIDIA A100-SXM4-40GB"]),
+        ("NVIDIA GeForce RTX 5090", ["NVIDIA GeForce RTX 5090"]),
+        ("rtx 6000 ada", ["NVIDIA RTX 6000 Ada Generation"]),
+        ("L40S", ["NVIDIA L40S"]),
+        ("t4", ["Tesla T4"]),
+        ("4060 ti", ["NVIDIA GeForce RTX 4060 Ti"]),
+    ],
+)
+def test_names_are_matched_leniently(text: str, names: list[str]) -> None:
+    assert [device.name for device in on(text).devices] == names
+
+
+@pytest.mark.parametrize("name", sorted(facts()))
+def test_every_card_is_found_by_its_own_name(name: str) -> None:
+    assert find_card(name, facts()).name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"), [("RTX 4091", "RTX 409"), ("H101", "H100"), ("", "Write it"), ("0x H100", "Write it")]
+)
+def test_unknown_cards_name_the_nearest(text: str, nearest: str) -> None:
+    with pytest.raises(MscliError) as caught:
+        on(text)
+    assert nearest in caught.value.hint
+
+
+def test_an_ambiguous_name_lists_what_it_could_mean() -> None:
+    with pytest.raises(MscliError, match="several GPUs"):
+        on("RTX PRO Blackwell")
+
+
+def test_free_memory_and_ram_can_be_stated() -> None:
+    where = on("2x RTX 4090", free=20 * GIB, ram=16 * GIB)
+    assert [device.free_bytes for device in where.devices] == [20 * GIB] * 2
+    assert where.host.ram_available_bytes == 16 * GIB
+    assert not where.problems
+
+
+def test_assumed_ram_is_said() -> None:
+    assert on("RTX 4090").problems[0].code == "ASSUMED"
+
+
+def test_free_memory_never_exceeds_the_card() -> None:
+    (device,) = on("RTX 4090", free=500 * GIB).devices
+    assert device.total_bytes is not None
+    assert device.free_bytes is not None
+    assert device.free_bytes < device.total_bytes

@@ -1,0 +1,111 @@
+"""Speed against the published rows, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from planned import catalog, choice, on, plan, verdict
+
+from mscli.errors import MscliError
+from mscli.planning.cost import cost, price_per_hour
+from mscli.planning.plan import Plan, Wish
+
+
+@pytest.mark.parametrize(
+    ("profile", "cards", "measured"),
+    [
+        ("small-q4", "RTX 5090", 91.3),  # Ollama, mistral-small:24b Q4_K_M
+        ("devstral-q4", "RTX 5070 Ti", 54.9),  # llama.cpp, Devstral 24B Q4_K_M
+        ("small-gguf-q4", "GB10", 13.2),  # llama.cpp
+        ("small32-nvfp4", "GB10", 14.9),  # vLLM
+        ("small-gguf-q4-text", "RTX 5060 Ti", 28.5),  # a card of 448 GB/s, UD-Q4_K_XL
+    ],
+)
+def test_decode_rates_lie_in_the_predicted_range(profile: str, cards: str, measured: float) -> None:
+    found = verdict(profile, cards, Wish(context=4096))
+    assert isinstance(found, Plan), found.reasons
+    assert found.speed is not None
+    low, expected, high = found.speed.decode_tok_s
+    assert low <= measured <= high
+    assert expected == pytest.approx(measured, rel=0.25)
+
+
+@pytest.mark.parametrize(("cards", "measured"), [("RTX 5070 Ti", 2350), ("RTX 5060 Ti", 1293)])
+def test_prompt_rates_are_within_a_third(cards: str, measured: float) -> None:
+    speed = plan("small-gguf-q4-text", cards, Wish(context=4096)).speed
+    assert speed is not None
+    assert speed.ttft_s is not None
+    assert 1000 / speed.ttft_s == pytest.approx(measured, rel=0.33)
+
+
+@pytest.mark.parametrize(("layers_on_gpu", "share"), [(38, 0.49), (34, 0.27)])
+def test_offloaded_layers_cost_what_was_measured(layers_on_gpu: int, share: float) -> None:
+    """A 5070 Ti with 38 and 34 of 41 layers on the GPU ran at 0.49 and 0.27 of its full rate."""
+    from planned import facts
+
+    from mscli.planning.memory import llamacpp
+    from mscli.planning.memory.footprint import Configuration
+    from mscli.planning.room import rooms
+    from mscli.planning.speed import predict
+
+    model = catalog().models["devstral-small-2507"]
+    config = Configuration(model, model.variants["q4_k_m"], 16384, "q8_0")
+    devices = rooms(on("RTX 5070 Ti"))[0]
+    card = [facts()["NVIDIA GeForce RTX 5070 Ti"]]
+
+    def rate(host_layers: int) -> float:
+        less = replace(config, host_layers=host_layers)
+        found = predict(less, "llama.cpp", llamacpp.MEMORY, llamacpp.footprints(less, devices), card)
+        assert found is not None
+        return found.decode_tok_s[1]
+
+    assert rate(41 - layers_on_gpu) / rate(0) == pytest.approx(share, abs=0.08)
+
+
+def test_unknown_cards_have_no_speed() -> None:
+    where = on("RTX 4090")
+    unknown = replace(where, devices=tuple(replace(device, name="NVIDIA Unheard Of") for device in where.devices))
+    assert plan("small-q4", unknown).speed is None
+    assert plan("small-cpu", "RTX 4090").speed is None
+
+
+def test_two_gpus_are_faster_than_one_but_not_twice() -> None:
+    one, two = plan("small-fp8", "A6000").speed, plan("small-fp8-2gpu", "2x A6000").speed
+    assert one is not None
+    assert two is not None
+    assert one.decode_tok_s[1] < two.decode_tok_s[1] < 2 * one.decode_tok_s[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "per_hour"), [("1.20/day", 0.05), ("$0.50/h", 0.5), ("0.5/hour", 0.5), ("73/month", 0.1)]
+)
+def test_prices_are_read(text: str, per_hour: float) -> None:
+    assert price_per_hour(text) == pytest.approx(per_hour)
+
+
+@pytest.mark.parametrize("text", ["cheap", "1.20", "1/year", "-1/day"])
+def test_other_prices_are_refused(text: str) -> None:
+    with pytest.raises(MscliError, match="price"):
+        price_per_hour(text)
+
+
+def test_cost_stands_beside_the_api_s() -> None:
+    """At 1.20 dollars a day and 53 tokens a second a million tokens cost about a quarter dollar; the API takes one."""
+    found = plan("small-q4", "RTX 4090")
+    assert found.speed is not None
+    paid = cost(found, price_per_hour("1.20/day"), catalog().models[found.model])
+    assert paid is not None
+    assert paid.api_usd_per_mtok == 1.0
+    assert paid.local_usd_per_mtok == pytest.approx(0.05 / (found.speed.decode_tok_s[1] * 3600) * 1e6)
+
+
+def test_no_speed_no_cost() -> None:
+    assert cost(plan("small-cpu", "RTX 4090"), 1.0, catalog().models["mistral-small-3.1"]) is None
+
+
+def test_choice_carries_speed() -> None:
+    chosen = choice("H100").chosen
+    assert chosen is not None
+    assert chosen.speed is not None
+    assert 40 < chosen.speed.decode_tok_s[1] < 65

@@ -9,7 +9,7 @@ from mscli.planning.figures import GIB, gib, tokens
 from mscli.planning.memory.footprint import Configuration, Room
 from mscli.planning.plan import SAFE, TIGHT, NoFit, Plan
 from mscli.planning.request import Request
-from mscli.planning.search import AMPLE, SAFE_SHARE, TIGHT_SHARE, longest
+from mscli.planning.search import AMPLE, SAFE_SHARE, TIGHT_SHARE, safest
 
 
 def _margin(verdict: str, ram_bytes: int) -> int:
@@ -19,22 +19,21 @@ def _margin(verdict: str, ram_bytes: int) -> int:
 
 def plan_on_cpu(request: Request, inventory: Inventory, remarks: tuple[str, ...]) -> Plan | NoFit:
     """The largest useful context in available RAM."""
-    for verdict in (SAFE, TIGHT):
-        for kind in request.kv_types:
-            config = _largest(request, inventory, kind, verdict)
-            if config:
-                return _plan(request, config, inventory, verdict, remarks)
+    config = safest(request, request.kv_types, lambda config: _slack(request, config, inventory, SAFE))
+    if config:
+        return _plan(request, config, inventory, SAFE, remarks)
+    for kind in request.kv_types:
+        config = request.configuration(request.floor, kind)
+        if _slack(request, config, inventory, TIGHT) >= 0:
+            return _plan(request, config, inventory, TIGHT, remarks)
     return _refuse(request, inventory)
 
 
-def _largest(request: Request, inventory: Inventory, kind: str, verdict: str) -> Configuration | None:
-    room = inventory.host.ram_available_bytes - _margin(verdict, inventory.host.ram_total_bytes)
-    context = longest(
-        lambda tokens: room - request.memory.host(request.configuration(tokens, kind), ()).needed_bytes,
-        request.floor,
-        request.target or request.cap,
+def _slack(request: Request, config: Configuration, inventory: Inventory, verdict: str) -> int:
+    host = inventory.host
+    return (
+        host.ram_available_bytes - _margin(verdict, host.ram_total_bytes) - request.memory.host(config, ()).needed_bytes
     )
-    return None if context is None else request.configuration(context, kind)
 
 
 def _plan(
@@ -42,7 +41,7 @@ def _plan(
 ) -> Plan:
     needed = request.memory.host(config, ()).needed_bytes
     because = f"{gib(needed)} of {gib(inventory.host.ram_available_bytes)} available host memory; runs on the CPU"
-    wanted = request.target or request.cap
+    wanted = request.ceiling
     steps = (f"context {tokens(config.context)} instead of {wanted:,}: host memory ends it",)
     return Plan(
         profile=request.profile.name, engine=request.profile.engine, model=request.model.name,

@@ -24,6 +24,7 @@ FORMATS = {
 # Formats of quantisation that belong to one engine alone, by the beginning of their name.
 OWN_QUANTISATIONS = {"isq-": "mistral.rs", "bnb-": "transformers"}
 VLLM_QUANTISATIONS = ("fp8", "w4a16", "w8a8", "nvfp4")
+COMFORTABLE = 8192
 KV_BY_ENGINE = {
     "ollama": ("f16", "q8_0", "q4_0"),
     "vllm": ("f16", "fp8"),
@@ -60,6 +61,16 @@ class Request:
     gpus: tuple[str, ...] | None
     version: tuple[int, ...] | None = None
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def ceiling(self) -> int:
+        """The longest context worth having."""
+        return self.target or self.cap
+
+    @property
+    def comfortable(self) -> int:
+        """A context worth a smaller KV type: 8,192 tokens, or the floor where that is higher."""
+        return min(max(self.floor, COMFORTABLE), self.ceiling)
 
     @property
     def memory(self) -> EngineMemory:

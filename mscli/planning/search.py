@@ -75,35 +75,42 @@ def fits(request: Request, config: Configuration, rooms: Sequence[Room], verdict
 def attempt(request: Request, rooms: Sequence[Room], kv_types: Sequence[str]) -> Attempt | Shortage:
     """The best configuration for these devices, or the smallest one, which does not fit."""
     group = tuple(rooms)
-    possible = [
-        kind for kind in kv_types if fits(request, request.configuration(request.floor, kind), group, TIGHT)
-    ]  # fmt: skip
-    for verdict in (SAFE, TIGHT) if possible or request.offload else ():
-        config = _on_gpu(request, group, possible, verdict)
-        if config is None and request.offload:
-            config = _offloaded(request, group, kv_types, verdict)
-        if config:
-            return Attempt(config, group, verdict)
+    possible = [kind for kind in kv_types if fits(request, request.configuration(request.floor, kind), group, TIGHT)]
+    if not possible and not request.offload:
+        return _shortage(request, group, kv_types)
+    config = safest(request, possible, lambda config: slack(request, config, group, SAFE))
+    if request.offload and (config is None or config.context < (request.target or request.floor)):
+        config = _offloaded(request, group, kv_types) or config
+    if config:
+        return Attempt(config, group, SAFE)
+    if possible:
+        return Attempt(request.configuration(request.floor, possible[0]), group, TIGHT)
     return _shortage(request, group, kv_types)
 
 
-def _on_gpu(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str], verdict: str) -> Configuration | None:
-    """The first KV type that reaches the floor, as far as it goes; the longest when context counts most."""
-    found = (largest(request, rooms, kind, verdict) for kind in kv_types)
-    reached = (config for config in found if config)
-    if request.prefer == "context":
-        return max(reached, key=lambda config: config.context, default=None)
-    return next(reached, None)
+def safest(
+    request: Request, kv_types: Sequence[str], slack_bytes: Callable[[Configuration], int]
+) -> Configuration | None:
+    """The first KV type that holds a comfortable context; when none does, the one that holds most.
 
-
-def largest(request: Request, rooms: tuple[Room, ...], kv_type: str, verdict: str) -> Configuration | None:
-    """The longest context from the floor to the cap that fits, in steps of 256; None when the floor does not."""
-    context = longest(
-        lambda tokens: slack(request, request.configuration(tokens, kv_type), rooms, verdict),
-        request.floor,
-        request.target or request.cap,
-    )
-    return None if context is None else request.configuration(context, kv_type)
+    The first type goes as far as memory lets it, the smaller ones only up to the comfortable context: so more memory
+    never shortens the context. When context counts most, or one type was asked for, the longest of all is taken.
+    """
+    best: Configuration | None = None
+    for kind in kv_types:
+        found = longest(
+            lambda count, kind=kind: slack_bytes(request.configuration(count, kind)),  # type: ignore[misc]
+            request.floor,
+            request.ceiling,
+        )
+        if found is None:
+            continue
+        if request.prefer != "context" and found >= request.comfortable:
+            first = kind == request.kv_types[0]
+            return request.configuration(found if first else request.comfortable, kind)
+        if best is None or found > best.context:
+            best = request.configuration(found, kind)
+    return best
 
 
 def longest(slack_bytes: Callable[[int], int], low: int, high: int) -> int | None:
@@ -142,16 +149,13 @@ def last_true(holds: Callable[[int], bool], low: int, high: int) -> int:
     return low
 
 
-def _offloaded(
-    request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str], verdict: str
-) -> Configuration | None:
+def _offloaded(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str]) -> Configuration | None:
     """The fewest layers in host memory with which the target (else the floor) fits, with the first KV type that can."""
     context, layer_count = request.target or request.floor, request.model.architecture.text.layers
-
     for kind in kv_types:
         on_gpu = last_true(
             lambda count, kind=kind: fits(  # type: ignore[misc]
-                request, request.configuration(context, kind, layer_count - count), rooms, verdict
+                request, request.configuration(context, kind, layer_count - count), rooms, SAFE
             ),
             0,
             layer_count - 1,

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mscli.planning.figures import GIB, MIB
+from mscli.planning.memory import pipeline
 from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
 from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
-from mscli.planning.memory.weights import layer_split, layers
+from mscli.planning.memory.weights import layers
 
 UBATCH = 512
 CUDA_CONTEXT = 4 * GIB // 10
@@ -20,21 +21,14 @@ IMAGE_TOKENS = 1024
 
 
 def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
-    """Layers by share of free memory; the projector and the image buffers on the first GPU."""
-    counts = layer_split(config.text.layers + 1, rooms, config.host_layers)
-    return tuple(_on_gpu(config, index, counts) for index in range(len(rooms)))
+    """Layers by free memory (--tensor-split); the projector and the image buffer on the first GPU."""
+    return pipeline.footprints(config, rooms, stage(config, len(rooms)))
 
 
-def _on_gpu(config: Configuration, index: int, counts: Sequence[int]) -> Footprint:
-    cut = layers(config.text, config.variant)
-    last = index == len(counts) - 1
-    decoder = max(0, counts[index] - last)
-    return Footprint(
-        weights_bytes=decoder * cut.layer + last * (cut.output + cut.rest),
-        projector_bytes=0 if index else config.variant.projector_bytes,
-        kv_bytes=decoder * cells(config) * bytes_per_layer(config.text, config.kv_type),
-        compute_bytes=compute(config, len(counts)) + (0 if index else image_buffer(config)),
-        runtime_bytes=CUDA_CONTEXT,
+def stage(config: Configuration, gpus: int) -> pipeline.Stage:
+    """What each GPU holds beside layers. The token embedding stays in host memory even at full offload."""
+    return pipeline.Stage(
+        config.kv_type, cells(config), compute(config, gpus), image_buffer(config), CUDA_CONTEXT, embedding_on_gpu=False
     )
 
 
@@ -93,10 +87,11 @@ def settings(config: Configuration, rooms: Sequence[Room], _margins: Sequence[in
     """gpu_layers (99 means all), ubatch, and the tensor split where layers are spread over GPUs."""
     if not rooms:
         return {"gpu_layers": 0, "ubatch_size": UBATCH}
-    layer_count = config.text.layers + 1
-    found: dict[str, Setting] = {"gpu_layers": layer_count - config.host_layers, "ubatch_size": UBATCH}
+    found: dict[str, Setting] = {"gpu_layers": config.text.layers + 1 - config.host_layers, "ubatch_size": UBATCH}
     if len(rooms) > 1:
-        found["tensor_split"] = ",".join(str(count) for count in layer_split(layer_count, rooms, config.host_layers))
+        counts = list(pipeline.counts(config, rooms, stage(config, len(rooms))))
+        counts[-1] += 1  # the output matrix counts as a layer
+        found["tensor_split"] = ",".join(map(str, counts))
     return found
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mscli.planning.figures import GIB, MIB
+from mscli.planning.memory import pipeline
 from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
 from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
-from mscli.planning.memory.weights import layer_split, layers
+from mscli.planning.memory.weights import layers
 
 CUDA_CONTEXT = GIB // 2
 BLOCK_TOKENS = 32
@@ -19,22 +20,13 @@ PREFILL = 4096
 
 
 def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
-    """Layers by share of free memory; embedding, image tower and projector on the first GPU."""
-    cut = layers(config.text, config.variant)
-    counts = layer_split(config.text.layers, rooms, config.host_layers)
-    last = len(rooms) - 1
-    return tuple(
-        Footprint(
-            weights_bytes=count * cut.layer
-            + (cut.embedding + cut.rest if index == 0 else 0)
-            + (cut.output if index == last else 0),
-            projector_bytes=0 if index else config.variant.projector_bytes,
-            kv_bytes=count * _tokens(config) * bytes_per_layer(config.text, config.kv_type),
-            compute_bytes=compute(config),
-            runtime_bytes=CUDA_CONTEXT,
-        )
-        for index, count in enumerate(counts)
-    )
+    """Layers by free memory (the automatic device map); embedding, image tower and projector on the first GPU."""
+    return pipeline.footprints(config, rooms, stage(config))
+
+
+def stage(config: Configuration) -> pipeline.Stage:
+    """What each GPU holds beside layers."""
+    return pipeline.Stage(config.kv_type, _tokens(config), compute(config), 0, CUDA_CONTEXT, embedding_on_gpu=True)
 
 
 def _tokens(config: Configuration) -> int:
@@ -69,9 +61,8 @@ def settings(config: Configuration, rooms: Sequence[Room], _margins: Sequence[in
     if config.variant.quantisation.startswith("isq-"):
         found["isq"] = config.variant.quantisation.removeprefix("isq-")
     if rooms and config.host_layers:
-        found["device_layers"] = ";".join(
-            f"{index}:{count}" for index, count in enumerate(layer_split(config.text.layers, rooms, config.host_layers))
-        )
+        counts = pipeline.counts(config, rooms, stage(config))
+        found["device_layers"] = ";".join(f"{index}:{count}" for index, count in enumerate(counts))
     return found
 
 

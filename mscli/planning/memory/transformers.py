@@ -8,31 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mscli.planning.figures import GIB
+from mscli.planning.memory import pipeline
 from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
 from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
-from mscli.planning.memory.weights import layer_split, layers
+from mscli.planning.memory.weights import layers
 
 CUDA_CONTEXT = GIB // 2
 PREFILL = 2048
 
 
 def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
-    """Layers by share of free memory (device_map="auto"); embedding, image tower and projector on the first GPU."""
-    cut = layers(config.text, config.variant)
-    counts = layer_split(config.text.layers, rooms, config.host_layers)
-    last = len(rooms) - 1
-    return tuple(
-        Footprint(
-            weights_bytes=count * cut.layer
-            + (cut.embedding + cut.rest if index == 0 else 0)
-            + (cut.output if index == last else 0),
-            projector_bytes=0 if index else config.variant.projector_bytes,
-            kv_bytes=count * config.kv_tokens * bytes_per_layer(config.text, "f16"),
-            compute_bytes=compute(config),
-            runtime_bytes=CUDA_CONTEXT,
-        )
-        for index, count in enumerate(counts)
-    )
+    """Layers by free memory (device_map="auto"); embedding, image tower and projector on the first GPU."""
+    return pipeline.footprints(config, rooms, stage(config))
+
+
+def stage(config: Configuration) -> pipeline.Stage:
+    """What each GPU holds beside layers."""
+    return pipeline.Stage("f16", config.kv_tokens, compute(config), 0, CUDA_CONTEXT, embedding_on_gpu=True)
 
 
 def compute(config: Configuration) -> int:

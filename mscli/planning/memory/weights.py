@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
 
 from mscli.catalog.model import Architecture, Text, Variant
-from mscli.planning.memory.footprint import Room
 
 # Bytes per 256 elements in GGML's formats (ggml-common.h: block_q4_K 144, q5_K 176, q6_K 210; 8 x block_q8_0 of 34).
 GGML_BYTES = {"f32": 1024, "f16": 512, "bf16": 512, "q8_0": 272, "q6_k": 210, "q5_k": 176, "q4_k": 144}
@@ -58,20 +58,19 @@ def tensor_split(variant: Variant, tensor_parallel: int) -> tuple[int, int]:
     return -(-variant.weights_bytes // tensor_parallel), variant.projector_bytes
 
 
-def layer_split(layer_count: int, rooms: Sequence[Room], host_layers: int = 0) -> tuple[int, ...]:
-    """How many of the layers (the output layer included) each GPU gets, in order of `rooms`.
+def layer_split(layer_count: int, layer_bytes: int, spaces: Sequence[int]) -> tuple[int, ...]:
+    """How many decoder layers each GPU gets so that the fullest one keeps as much free as can be.
 
-    llama.cpp divides by free memory: layer i of n goes to the first device whose cumulated share exceeds i/n
-    (llama-model.cpp, load_tensors: splits by free memory, upper_bound). `host_layers` are the first ones.
+    `layer_bytes`: weights and KV cache of one layer. `spaces`: bytes per GPU before any layer, in order; layers are
+    dealt one by one to the GPU with the most left, which is optimal for equal layers.
     """
-    total = sum(room.free_bytes for room in rooms) or 1
-    on_gpu = layer_count - host_layers
-    counts, share, done = [], 0, 0
-    for room in rooms:
-        share += room.free_bytes
-        until = -(-on_gpu * share // total)
-        counts.append(until - done)
-        done = until
+    counts = [0] * len(spaces)
+    left = [(-space, index) for index, space in enumerate(spaces)]
+    heapify(left)
+    for _ in range(layer_count):
+        taken, index = left[0]
+        counts[index] += 1
+        heapreplace(left, (taken + layer_bytes, index))
     return tuple(counts)
 
 

@@ -1,0 +1,69 @@
+"""Footprints of engines that put whole layers on each GPU: llama.cpp, transformers, mistral.rs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mscli.planning.memory.footprint import Configuration, Footprint, Room
+from mscli.planning.memory.kv import bytes_per_layer
+from mscli.planning.memory.weights import layer_split, layers
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every engine of this kind adds on each GPU, in bytes. `image`: on the first GPU, beside the projector.
+    `embedding_on_gpu`: whether the token embedding lies on the first GPU or in host memory."""
+
+    kv_type: str
+    kv_tokens: int
+    compute: int
+    image: int
+    runtime: int
+    embedding_on_gpu: bool
+
+
+def footprints(config: Configuration, rooms: Sequence[Room], stage: Stage) -> tuple[Footprint, ...]:
+    """Layers dealt by free memory; projector (and embedding) on the first GPU, the output matrix on the last."""
+    ends = [_ends(config, stage, index, len(rooms)) for index in range(len(rooms))]
+    cut, kv = layers(config.text, config.variant), stage.kv_tokens * bytes_per_layer(config.text, stage.kv_type)
+    return tuple(
+        Footprint(
+            weights_bytes=end.weights_bytes + count * cut.layer,
+            projector_bytes=end.projector_bytes,
+            kv_bytes=count * kv,
+            compute_bytes=end.compute_bytes,
+            runtime_bytes=end.runtime_bytes,
+        )
+        for end, count in zip(ends, _counts(config, rooms, ends, cut.layer + kv), strict=True)
+    )
+
+
+def counts(config: Configuration, rooms: Sequence[Room], stage: Stage) -> tuple[int, ...]:
+    """Decoder layers per GPU."""
+    ends = [_ends(config, stage, index, len(rooms)) for index in range(len(rooms))]
+    kv = stage.kv_tokens * bytes_per_layer(config.text, stage.kv_type)
+    return _counts(config, rooms, ends, layers(config.text, config.variant).layer + kv)
+
+
+def _counts(
+    config: Configuration, rooms: Sequence[Room], ends: Sequence[Footprint], layer_bytes: int
+) -> tuple[int, ...]:
+    on_gpus = config.text.layers - config.host_layers
+    if len(rooms) == 1:
+        return (on_gpus,)
+    return layer_split(
+        on_gpus, layer_bytes, [room.free_bytes - end.needed_bytes for room, end in zip(rooms, ends, strict=True)]
+    )
+
+
+def _ends(config: Configuration, stage: Stage, index: int, gpus: int) -> Footprint:
+    """What a GPU holds beside decoder layers."""
+    cut = layers(config.text, config.variant)
+    first, last = index == 0, index == gpus - 1
+    return Footprint(
+        weights_bytes=first * stage.embedding_on_gpu * cut.embedding + last * (cut.output + cut.rest),
+        projector_bytes=first * config.variant.projector_bytes,
+        compute_bytes=stage.compute + first * stage.image,
+        runtime_bytes=stage.runtime,
+    )

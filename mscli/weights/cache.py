@@ -76,8 +76,8 @@ class Cache:
     def want(self, repository: str, commit: str, file: RemoteFile) -> WantedFile:
         """How much of `file` is here."""
         if self.whole(repository, commit, file) is not None:
-            return WantedFile(file, file.size_bytes)
-        return WantedFile(file, min(arrived_bytes(self.blob(repository, file), file.size_bytes), file.size_bytes))
+            return WantedFile(file, file.size_bytes, True)
+        return WantedFile(file, arrived_bytes(self.blob(repository, file), file.size_bytes), False)
 
     def show(self, repository: str, commit: str, file: RemoteFile) -> Path:
         """Puts a whole blob into the snapshot, as a link or, where the file system has none, by moving it there."""

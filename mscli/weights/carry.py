@@ -35,7 +35,7 @@ def copy_to(
     here, there = cache(), cache(folder)
     offline = offline or offline_by_environment()
     listing = remembered(variant, here) if offline else looked_up(variant, here, listener, timeouts)
-    if listing is None or (offline and listing.missing_bytes):
+    if listing is None or (offline and not listing.whole):
         raise offline_fault(variant.source.repository, listing.missing_bytes if listing else None, here.root)
     all_files = here.files(listing.repository, listing.revision) or [file.remote for file in listing.files]
     there.remember(listing.repository, variant.source.revision, listing.revision, all_files)

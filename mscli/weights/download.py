@@ -292,6 +292,7 @@ class Checker(Worker):
         self.download.settle(job)
 
     def _reject(self, job: Job) -> None:
+        job.partial.restart()
         if job.location is not None and job.location.url.startswith("file:"):
             message = f"The copy of {job.file.name} in {self.download.repository}'s cache folder is damaged."
             hint = "Repair it: mscli pull --verify"
@@ -301,6 +302,5 @@ class Checker(Worker):
         if job.corrupt > 1:
             raise PassingFault("corrupt_download", f"{seen}, twice").final(self.download.repository)
         self.download.notes.put(Note("corrupt", f"{seen}; fetching this file once more"))
-        job.partial.restart()
         job.location = None
         self.download.queue(job)

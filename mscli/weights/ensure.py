@@ -17,7 +17,7 @@ from mscli.weights.fault import offline as offline_fault
 from mscli.weights.hub import hub, offline_by_environment
 from mscli.weights.listing import Listing, RemoteFile, WantedFile
 from mscli.weights.lookup import looked_up, patiently, remembered
-from mscli.weights.loose import loose
+from mscli.weights.loose import unlisted
 from mscli.weights.package import package_files, packaged
 from mscli.weights.progress import Listener, Note, Silence
 from mscli.weights.pull import pull_from_hub
@@ -50,10 +50,10 @@ def ensure(
     try:
         listing = looked_up(variant, place, listener, timeouts)
     except MscliError as error:
-        if error.details.get("cause") == "network_proxy" and (files := _snapshot(variant, place, listener)):
+        if error.details.get("cause") == "network_proxy" and (files := _unlisted(variant, place, listener, None)):
             return files
         raise
-    if listing.missing_bytes:
+    if not listing.whole:
         pull_from_hub(listing, place, listener, timeouts)
     return _shown(variant, place, listing)
 
@@ -71,12 +71,17 @@ def wanted(
     Raises MscliError(WEIGHTS_MISSING) when the hub was never asked and must not be; otherwise as `ensure` does.
     """
     if variant.source.kind == "package":
-        files = (WantedFile(RemoteFile(name, size, None, ""), size) for name, size in package_files(model, variant))
+        files = (
+            WantedFile(RemoteFile(name, size, None, ""), size, True) for name, size in package_files(model, variant)
+        )
         return Listing("mscli", "", tuple(files))
     place = cache(folder)
     if not (offline or folder is not None or offline_by_environment()):
         return looked_up(variant, place, Silence(), timeouts)
-    if (listing := remembered(variant, place)) is None:
+    listing = remembered(variant, place)
+    if listing is None and (found := unlisted(variant, place, folder)) is not None:
+        return found.listing(variant)
+    if listing is None:
         raise offline_fault(variant.source.repository, None, place.root)
     return listing
 
@@ -88,28 +93,21 @@ def newest_revision(variant: Variant, *, branch: str = "main", timeouts: Timeout
 
 
 def _found(variant: Variant, place: Cache, listener: Listener, folder: Path | None) -> WeightFiles:
-    """The weights as they lie in `place`, without asking anybody."""
+    """The weights as they lie in `place` or `folder`, without asking anybody."""
     listing = remembered(variant, place)
-    if listing is not None and not listing.missing_bytes:
+    if listing is not None and listing.whole:
         return _shown(variant, place, listing)
-    if folder is not None and (names := loose(variant, folder)):
-        listener.note(Note("unchecked", f"{folder} has no list of hashes: its files are as long as their headers say"))
-        return _weight_files(variant, folder, names)
-    if listing is None and (files := _snapshot(variant, place, listener)):
+    if listing is None and (files := _unlisted(variant, place, listener, folder)) is not None:
         return files
     raise offline_fault(variant.source.repository, listing.missing_bytes if listing else None, place.root)
 
 
-def _snapshot(variant: Variant, place: Cache, listener: Listener) -> WeightFiles | None:
-    """What another tool left in the cache at the pinned commit, where mscli has no listing to compare with."""
-    source = variant.source
-    commit = place.commit(source.repository, source.revision)
-    folder = place.snapshot(source.repository, commit) if commit else None
-    names = loose(variant, folder) if folder else None
-    if folder is None or names is None:
+def _unlisted(variant: Variant, place: Cache, listener: Listener, folder: Path | None) -> WeightFiles | None:
+    found = unlisted(variant, place, folder)
+    if found is None:
         return None
-    listener.note(Note("unchecked", "the hub was not asked for hashes: the files are as long as their headers say"))
-    return _weight_files(variant, folder, names)
+    listener.note(Note("unchecked", f"no hashes are known for {found.folder}: its files are as long as they say"))
+    return _weight_files(variant, found.folder, found.names)
 
 
 def _shown(variant: Variant, place: Cache, listing: Listing) -> WeightFiles:

@@ -29,10 +29,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class WantedFile:
-    """A file to have, and how many of its bytes are on disk already (all of them: nothing to do)."""
+    """A file to have, and how many of its bytes are on disk already.
+
+    `whole`: it is in place. A file of which every byte has arrived may still have to be checked.
+    """
 
     remote: RemoteFile
     present_bytes: int
+    whole: bool
 
     @property
     def missing_bytes(self) -> int:
@@ -47,6 +51,11 @@ class Listing:
     repository: str
     revision: str
     files: tuple[WantedFile, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Every file is in place."""
+        return all(file.whole for file in self.files)
 
     @property
     def total_bytes(self) -> int:

@@ -7,14 +7,45 @@ must be there, and each must be as long as its header says.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.model import Variant
 from mscli.errors import Code, MscliError
+from mscli.weights.cache import Cache
 from mscli.weights.header import length_fault
-from mscli.weights.listing import WEIGHT_SUFFIXES, matching
+from mscli.weights.listing import WEIGHT_SUFFIXES, Listing, RemoteFile, WantedFile, matching
 
 SPLIT = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})(?P<suffix>\.\w+)")
+
+
+@dataclass(frozen=True)
+class Loose:
+    """A variant's files, by their names in `folder`."""
+
+    folder: Path
+    names: tuple[str, ...]
+
+    def listing(self, variant: Variant) -> Listing:
+        """The files with their sizes; their hashes are not known."""
+        sizes = {name: (self.folder / name).stat().st_size for name in self.names}
+        files = (WantedFile(RemoteFile(name, size, None, ""), size, True) for name, size in sizes.items())
+        return Listing(variant.source.repository, variant.source.revision, tuple(files))
+
+
+def unlisted(variant: Variant, place: Cache, folder: Path | None) -> Loose | None:
+    """The variant's files as another tool left them: in the cache at the pinned commit, or plainly in `folder`.
+
+    None when there are none. Raises MscliError(WEIGHTS_MISSING) when some are missing or cut.
+    """
+    source = variant.source
+    commit = place.commit(source.repository, source.revision)
+    snapshot = place.snapshot(source.repository, commit) if commit else None
+    plain = folder if folder is not None and not any(folder.glob("models--*")) else None
+    for candidate in (snapshot, plain):
+        if candidate is not None and (names := loose(variant, candidate)) is not None:
+            return Loose(candidate, names)
+    return None
 
 
 def loose(variant: Variant, folder: Path) -> tuple[str, ...] | None:

@@ -42,10 +42,10 @@ class Pull:
         (DISK_FULL) or (FILE); however it ends, the bytes that arrived stay.
         """
         repository = self.listing.repository
-        missing = {file.remote.etag: file.remote for file in self.listing.files if file.missing_bytes}
+        missing = {file.remote.etag: file.remote for file in self.listing.files if not file.whole}
         locks = [self.cache.lock(repository, file) for file in missing.values()]
         with held(locks, _Patience(self, tuple(missing.values()))):
-            todo = [wanted for file in missing.values() if (wanted := self._want(file)).missing_bytes]
+            todo = [wanted for file in missing.values() if not (wanted := self._want(file)).whole]
             check_room(self.cache.root, sum(file.missing_bytes for file in todo), repository)
             if todo:
                 self._fetch(todo)

@@ -56,10 +56,10 @@ def verify(
     if listing is None:
         raise offline_fault(variant.source.repository, None, place.root)
     start_s = time.monotonic()
-    whole = [file.remote for file in listing.files if not file.missing_bytes]
+    whole = [file.remote for file in listing.files if file.whole]
     bad = _bad_files(listing, place, whole, listener)
     seconds = time.monotonic() - start_s
-    absent = tuple(file.remote.name for file in listing.files if file.missing_bytes)
+    absent = tuple(file.remote.name for file in listing.files if not file.whole)
     repaired = False
     if (bad or absent) and repair and not offline:
         for file in bad:

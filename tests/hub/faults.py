@@ -13,7 +13,7 @@ API = "<api>"
 
 @dataclass
 class Fault:
-    """`kind` strikes GETs of files whose name matches `file` and whose range holds byte `at`: `times` times, or for ever.
+    """`kind` strikes GETs of files whose name matches `file` and whose range holds byte `at`, `times` times (or ever).
 
     cut closes the connection at that byte, stall sends no more, corrupt changes the byte, status answers `status` with
     `headers`, whole ignores the range asked for, wrong-range sends another. `file` API: the metadata, `at` is ignored.

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -28,10 +29,10 @@ class Hub:
     two host names, so that a token that leaks to the CDN shows in `leaked_tokens`.
 
     `rate`: bytes per second and connection, None for as fast as it goes. `tokens`: known tokens and their right to read
-    gated repositories.
+    gated repositories. `cas`: a folder for Xet storage. `certificate`: a PEM file with key, to speak HTTPS.
     """
 
-    def __init__(self, cas: Path | None = None) -> None:
+    def __init__(self, cas: Path | None = None, certificate: Path | None = None) -> None:
         self.repositories: dict[str, Repository] = {}
         self.faults = Faults()
         self.tokens: dict[str, bool] = {}
@@ -40,9 +41,11 @@ class Hub:
         self.leaked_tokens: list[str] = []
         self.cas_url: str | None = None
         self.signature = 1
-        self._cas = cas
+        self._cas, self._certificate = cas, certificate
         self._sent: dict[str, list[tuple[int, int]]] = {}
         self._lock = threading.Lock()
+        self._bytes = 0
+        self._moved = threading.Condition()
         self.closing = threading.Event()
 
     def add(self, name: str, contents: Mapping[str, bytes | Path], *, xet: bool = False) -> Repository:
@@ -63,6 +66,17 @@ class Hub:
     def sent(self, file: HubFile, start: int, end: int) -> None:
         with self._lock:
             self._sent.setdefault(file.name, []).append((start, end))
+
+    def count(self, size: int) -> None:
+        with self._moved:
+            self._bytes += size
+            self._moved.notify_all()
+
+    def wait_for_bytes(self, size: int, deadline_s: float = 20.0) -> None:
+        """Returns once `size` more bytes of files have been sent; fails after the deadline."""
+        with self._moved:
+            until = self._bytes + size
+            assert self._moved.wait_for(lambda: self._bytes >= until, deadline_s), f"no {size} bytes in {deadline_s} s"
 
     def sent_bytes(self, name: str) -> int:
         """Bytes of the file handed to the network so far."""
@@ -94,7 +108,14 @@ class Hub:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        scheme = "http"
+        if self._certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            scheme = "https"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.cdn_url = f"{scheme}://localhost:{self.port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
@@ -223,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Repo-Commit": found.commit,
             "X-Linked-Etag": f'"{file.etag}"',
             "X-Linked-Size": str(file.size),
-            "Location": f"http://localhost:{hub.port}/cdn/{file.sha256}?signature={hub.signature}",
+            "Location": f"{hub.cdn_url}/cdn/{file.sha256}?signature={hub.signature}",
         }
         if xet_hash := found.xet_hashes.get(file.name):
             refresh = f"{hub.url}/api/models/{found.name}/xet-read-token/{found.commit}"
@@ -273,7 +294,9 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile.write(bytes([file.read(at, at + 1)[0] ^ 0xFF]))
                     at, fault = at + 1, None
                     continue
-                at += self._step(file, at, until)
+                step = self._step(file, at, until)
+                at += step
+                hub.count(step)
         finally:
             hub.sent(file, start, at)
 

@@ -1,0 +1,146 @@
+"""Proxies and certificates as companies have them: HTTPS through a CONNECT proxy, with a root of one's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from conftest import point_at
+from hub import Hub
+from pulls import GGUF, REPOSITORY, content, whole
+
+PULLS = Path(__file__).with_name("pulls.py")
+WEIGHTS = content(2_500_000)
+
+
+class Proxy:
+    """A proxy for CONNECT and for plain HTTP; remembers the first line of what it was asked, and the login."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self.address = f"127.0.0.1:{listening.getsockname()[1]}"
+        self.asked: list[str] = []
+        self.logins: list[str] = []
+        self._listening = listening
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                threading.Thread(target=self._pass, args=(client,), daemon=True).start()
+
+    def _pass(self, client: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += client.recv(65536)
+        lines = head.decode("latin-1").split("\r\n")
+        self.asked.append(lines[0])
+        self.logins += [line.split(": ")[1] for line in lines if line.lower().startswith("proxy-authorization")]
+        method, target, _ = lines[0].split(" ")
+        host, _, port = (target if method == "CONNECT" else target.split("/")[2]).partition(":")
+        server = socket.create_connection((host, int(port)))
+        if method == "CONNECT":
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        else:
+            server.sendall(head.replace(f" http://{host}:{port}".encode(), b" ", 1))
+        threading.Thread(target=_copy, args=(client, server), daemon=True).start()
+        _copy(server, client)
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def proxying() -> Iterator[Proxy]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield Proxy(listening)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A root of one's own, for 127.0.0.1 and localhost, with its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on PATH to make a certificate with")
+    made = tmp_path / "root.pem"
+    names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+    ]
+    command += ["2", "-subj", "/CN=root of the test", "-addext", names, "-keyout", made, "-out", tmp_path / "only.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+    made.write_text(made.read_text() + (tmp_path / "only.pem").read_text())
+    return made
+
+
+def pull_in_child(**env: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, since huggingface_hub reads proxies and certificates once."""
+    return subprocess.run([sys.executable, PULLS, GGUF], env={**os.environ, **env}, capture_output=True, text=True)
+
+
+def test_https_through_a_connect_proxy_with_a_root_of_ones_own(
+    tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Hub(certificate=certificate) as hub, proxying() as proxy:
+        point_at(hub.url, tmp_path, monkeypatch)
+        hub.add(REPOSITORY, {GGUF: WEIGHTS})
+        done = pull_in_child(HTTPS_PROXY=f"http://me:secret@{proxy.address}", SSL_CERT_FILE=str(certificate))
+        assert done.returncode == 0, done.stderr
+        assert whole(done.stdout.splitlines()[-1].removeprefix("whole "), WEIGHTS)
+        tunnels = {line.split(" ")[1] for line in proxy.asked}
+        assert tunnels == {f"127.0.0.1:{hub.port}", f"localhost:{hub.port}"}, "the bytes did not come through the proxy"
+        assert set(proxy.logins) == {"Basic bWU6c2VjcmV0"}
+
+
+def test_plain_http_through_a_proxy(hub: Hub) -> None:
+    hub.add(REPOSITORY, {GGUF: WEIGHTS})
+    with proxying() as proxy:
+        done = pull_in_child(http_proxy=proxy.address)
+        assert done.returncode == 0, done.stderr
+        assert any(line.startswith(f"GET {hub.cdn_url}/cdn/") for line in proxy.asked), proxy.asked
+
+
+def test_no_proxy_is_honoured(hub: Hub) -> None:
+    hub.add(REPOSITORY, {GGUF: WEIGHTS})
+    done = pull_in_child(http_proxy="http://127.0.0.1:9", no_proxy="127.0.0.1,localhost")
+    assert done.returncode == 0, done.stderr
+
+
+def test_proxy_that_nobody_serves_is_named_without_its_password(hub: Hub) -> None:
+    hub.add(REPOSITORY, {GGUF: WEIGHTS})
+    done = pull_in_child(http_proxy="http://user:secret@127.0.0.1:9")
+    assert done.returncode == 1
+    assert "network_proxy" in done.stderr
+    assert "http://***@127.0.0.1:9" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_certificate_that_nobody_vouches_for(
+    tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Hub(certificate=certificate) as hub:
+        point_at(hub.url, tmp_path, monkeypatch)
+        hub.add(REPOSITORY, {GGUF: WEIGHTS})
+        done = pull_in_child()
+        assert done.returncode == 1
+        assert "network_proxy" in done.stderr
+        assert "CERTIFICATE_VERIFY_FAILED" in done.stderr

@@ -19,6 +19,7 @@ from typing import Any
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+GPU_LAYERS = {"auto": -1, "all": -2}
 ON_OFF = {"on": True, "off": False}
 
 # `CommonParams` of the wheel, which brings no types.
@@ -90,8 +91,7 @@ def _port(text: str) -> int:
 
 
 def _gpu_layers(text: str) -> int:
-    words = {"auto": -1, "all": -2}
-    return words[text] if text in words else int(text)
+    return GPU_LAYERS[text] if text in GPU_LAYERS else int(text)
 
 
 def _file_text(text: str) -> str:
@@ -195,7 +195,6 @@ SWITCHES: dict[tuple[str, ...], Setter] = {
     ("-no-kvu", "--no-kv-unified"): _always("kv_unified", False),
 }
 
-
 # Flags that also come through the environment, so that builds which do not know them are not put off.
 ENVIRONMENT = {"LLAMA_ARG_FIT": "--fit", "LLAMA_ARG_CORS_ORIGINS": "--cors-origins"}
 
@@ -246,12 +245,13 @@ def _refuse_missing_gpu(params: Params) -> None:
 
     kinds = xllamacpp.ggml_backend_dev_type
     on_cpu = {kinds.GGML_BACKEND_DEVICE_TYPE_CPU, kinds.GGML_BACKEND_DEVICE_TYPE_ACCEL}
-    if params.n_gpu_layers > 0 and all(device["type"] in on_cpu for device in xllamacpp.get_device_info()):
+    wanted = params.n_gpu_layers not in (0, GPU_LAYERS["auto"])
+    if wanted and all(device["type"] in on_cpu for device in xllamacpp.get_device_info()):
         raise BadArgumentError("error: no usable GPU found, --gpu-layers cannot be honoured by this build of xllamacpp")
 
 
 def _serve(params: Params) -> int:
-    """Serves until SIGTERM or SIGINT; waits for the model to load first. Returns the exit status.
+    """Serves until SIGTERM or SIGINT, and then ends the process with status 0. Returns 1 when it could not start.
 
     Called with these signals blocked, so that all threads of the wheel leave them to us. While the model loads, the
     main thread alone takes them, and dies of them at once, as llama-server does: it could not run a handler, because
@@ -276,13 +276,12 @@ def _serve(params: Params) -> int:
     if not started:
         return 1
     signal.sigwait(STOP)
-    # Dropping the last reference ends the server's loop and joins its threads.
-    started.clear()
-    return 0
+    # Dropping the server instead would wait for every client that has stopped reading its answer.
+    os._exit(0)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the server. Returns 0 after SIGTERM or SIGINT, 1 when it could not start."""
+    """Runs the server. Returns 0 after telling its version, 1 when it could not start."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
     for number in STOP:
         signal.signal(number, signal.SIG_DFL)

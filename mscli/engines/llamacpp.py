@@ -51,6 +51,7 @@ class LlamaCpp:
     """The engine of GGUF files, on GPUs, on the CPU, or on both."""
 
     name = NAME
+    program = PROGRAM
     capabilities = Capabilities(
         vision=True,
         tools=True,
@@ -61,9 +62,9 @@ class LlamaCpp:
         cpu=True,
     )
     health_path = "/health"
-    # A second signal would only make it exit less cleanly.
+    # llama-server ends within a second, unless a client has stopped reading its answer: then it waits for it.
     stop_signals: tuple[int, ...] = (signal.SIGTERM,)
-    stop_grace_s = 10.0
+    stop_grace_s = 5.0
 
     def locate(self) -> Installation:
         """A `llama-server` on PATH, else the wheel.

@@ -113,6 +113,16 @@ class Server:
         finally:
             connection.close()
 
+    @contextmanager
+    def stream(self, path: str, body: object) -> Iterator[http.client.HTTPResponse]:
+        """An answer whose body has not been read yet."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=DEADLINE_S)
+        try:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
     def preflight(self, path: str, origin: str) -> Mapping[str, str]:
         """The headers with which the server answers a browser that asks for a page of `origin`."""
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=DEADLINE_S)

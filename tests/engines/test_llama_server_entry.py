@@ -39,8 +39,9 @@ def test_an_unknown_word_for_a_choice_lists_the_choices() -> None:
     assert "on, off, auto" in complaint("--flash-attn", "maybe")
 
 
-def test_layers_for_a_gpu_that_is_not_there_are_refused_and_not_computed_on_the_cpu() -> None:
-    assert "no usable GPU found" in complaint("--model", "m.gguf", "--gpu-layers", "99")
+@pytest.mark.parametrize("layers", ["99", "all"])
+def test_layers_for_a_gpu_that_is_not_there_are_refused_and_not_computed_on_the_cpu(layers: str) -> None:
+    assert "no usable GPU found" in complaint("--model", "m.gguf", "--gpu-layers", layers)
 
 
 def test_a_key_file_without_a_key_would_leave_the_server_open(tmp_path: Path) -> None:

@@ -36,6 +36,17 @@ def test_a_signal_ends_a_ready_server_with_status_0(llama: Rehearsal, shipped: W
         assert server.stop(number) == 0, server.log
 
 
+def test_a_client_that_stopped_reading_does_not_hold_up_the_end(llama: Rehearsal, shipped: WeightFiles) -> None:
+    if llama.found.kind == "program":
+        pytest.skip("llama-server waits for such a client, and is killed after the grace period")
+    endless = {"prompt": "The weather in", "max_tokens": 2000, "stream": True}
+    with llama.start(shipped) as server:
+        server.wait_for(200)
+        with server.stream("/v1/completions", endless) as answer:
+            assert answer.readline().startswith(b"data: ")
+            assert server.stop(signal.SIGTERM) == 0, server.log
+
+
 def test_the_log_announces_the_stages(llama: Rehearsal, shipped: WeightFiles) -> None:
     with llama.start(shipped) as server:
         server.wait_for(200)

@@ -36,6 +36,11 @@ class Places:
         return self.state / "chat_history"
 
     @property
+    def observations(self) -> Path:
+        """What earlier starts took, for the planner to learn from."""
+        return self.state / "observations.jsonl"
+
+    @property
     def engines(self) -> Path:
         """Engines that mscli itself installed."""
         return self.data / "engines"

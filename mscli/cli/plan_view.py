@@ -11,8 +11,8 @@ from mscli.cli.size import GIB, size
 from mscli.planning.plan import GpuMemory, NoFit, Plan
 
 if TYPE_CHECKING:
+    from mscli.catalog.model import Model
     from mscli.engines.engine import Command
-    from mscli.lifecycle.decision import Decision
 
 _BAR_WIDTH = 60
 # what holds the memory, how it is drawn, and its colour
@@ -44,16 +44,20 @@ def plan_json(
     return {**to_json(outcome), "command": shown}
 
 
-def show_plan(screen: Screen, decision: Decision, command: Command | None) -> None:
-    """Show a plan: what, how much memory on which GPU, and the exact command."""
-    plan = decision.plan
-    if decision.choice:
-        screen.text(f"chosen: {plan.profile}. {decision.choice.reason}")
-    screen.text(f"{plan.profile}: {decision.model.title}, {plan.variant}, on {plan.engine}; verdict {plan.verdict}")
+def show_plan(screen: Screen, plan: Plan, model: Model, command: Command | None) -> None:
+    """Show a plan: what, how much memory on which GPU, how fast, at what cost, and the exact command."""
+    screen.text(f"{plan.profile}: {model.title}, {plan.variant}, on {plan.engine}; verdict {plan.verdict}")
     screen.text(f"  context {plan.context} tokens, KV cache {plan.kv_type}, {_on(plan)}, {_load(plan)}")
     for reason in (*plan.steps, *plan.reasons):
         screen.text(f"  - {reason}")
     show_memory(screen, plan.memory)
+    if plan.speed:
+        low, expected, high = plan.speed.decode_tok_s
+        ttft = f", first token after {plan.speed.ttft_s:.2f} s at 1,000 tokens" if plan.speed.ttft_s else ""
+        screen.text(f"  speed: {expected:.0f} tokens/s predicted ({low:.0f} to {high:.0f}){ttft}")
+    if plan.cost:
+        api = f", ${plan.cost.api_usd_per_mtok:.2f} through the API" if plan.cost.api_usd_per_mtok else ""
+        screen.text(f"  cost: ${plan.cost.local_usd_per_mtok:.2f} per million output tokens of one stream{api}")
     if command is not None:
         settings = "".join(f"{key}={shlex.quote(value)} " for key, value in command.env.items())
         screen.text(f"  command: {settings}{shlex.join(command.argv)}")

@@ -29,12 +29,15 @@ def profiles(ctx: typer.Context, json: Json = False) -> None:
     """List every profile with its verdict for this machine: safe, tight or no, and why."""
     if ctx.invoked_subcommand is not None:
         return
-    from mscli.lifecycle.decision import verdicts
+    from mscli.lifecycle.decision import plan_all
+    from mscli.lifecycle.sight import see
     from mscli.paths import places
+    from mscli.planning.plan import Wish
 
     screen = open_screen(ctx, json)
     catalog = _catalog()
-    choice = verdicts(places())
+    sight = see(places(), [profile.engine for profile in catalog.profiles.values()])
+    choice = plan_all(catalog.profiles.values(), catalog.models, sight, Wish())
     for fault in catalog.broken:
         screen.note(f"warning: {fault.message}", "yellow")
     if json:

@@ -35,6 +35,9 @@ def up(
     users: Annotated[int | None, typer.Option("--users", min=1, help="Concurrent requests to plan for.")] = None,
     images: Annotated[int | None, typer.Option("--images", min=0, help="Images allowed per request.")] = None,
     kv: Annotated[str | None, typer.Option("--kv", help="KV cache type: f16, q8_0, q4_0 or fp8.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="Only this engine.")] = None,
+    variant: Annotated[str | None, typer.Option("--variant", help="This variant of the weights.")] = None,
+    prefer: Annotated[str | None, typer.Option("--prefer", help="quality, speed or context.")] = None,
     timeout: TimeoutS = 1800.0,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is ready.")] = True,
     replace: Annotated[bool, typer.Option("--replace", help="Replace what runs under this name.")] = False,
@@ -47,18 +50,15 @@ def up(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Start a model: the profile given, or the best one for this machine."""
-    from mscli.catalog.profile import KV_TYPES
+    from mscli.cli.wish import wish_of
     from mscli.lifecycle.deployment import Ask
     from mscli.lifecycle.endpoint import Patience
     from mscli.lifecycle.records import Request
-    from mscli.planning.plan import Wish
 
     screen = open_screen(ctx, json)
     if profile is not None and file is not None:
         raise MscliError(Code.USAGE, "a profile's name and --file were both given", "Give one of them.")
-    if kv is not None and kv not in KV_TYPES:
-        raise MscliError(Code.USAGE, f"--kv {kv}: no such KV cache type", f"One of: {', '.join(KV_TYPES)}")
-    wish = Wish(context=context, users=users, images=images, kv_type=kv, gpus=_list(gpus), offload=offload)
+    wish = wish_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
     request = Request(profile, str(file.absolute()) if file else None, host, port, wish, require_gpu)
     key = _key(api_key_file)
     agree = None if yes or not screen.live else _agree
@@ -67,10 +67,6 @@ def up(
         _dry_run(screen, ask)
     else:
         _up(screen, ask)
-
-
-def _list(words: str | None) -> tuple[str, ...] | None:
-    return tuple(word.strip() for word in words.split(",") if word.strip()) if words is not None else None
 
 
 def _key(file: Path | None) -> str | None:
@@ -95,14 +91,16 @@ def _dry_run(screen: Screen, ask: Ask) -> None:
     from mscli.paths import places
 
     done = dry_run(ask, places())
-    plan = plan_json(done.decision.plan, done.command)
+    plan, notes = plan_json(done.decision.plan, done.draft.command), done.draft.notes
+    reason = done.decision.choice.reason if done.decision.choice else None
     if screen.json_mode:
-        reason = done.decision.choice.reason if done.decision.choice else None
-        screen.data({"plan": plan, "instance": None, "name": done.name, "reason": reason, "notes": list(done.notes)})
+        screen.data({"plan": plan, "instance": None, "name": done.name, "reason": reason, "notes": list(notes)})
         return
-    show_plan(screen, done.decision, done.command)
-    for note in done.notes:
-        screen.note(f"no command: {note}", "yellow")
+    if reason:
+        screen.text(f"chosen: {done.decision.profile.name}. {reason}")
+    show_plan(screen, done.decision.plan, done.decision.model, done.draft.command)
+    for note in notes:
+        screen.note(f"note: {note}", "yellow")
 
 
 def _up(screen: Screen, ask: Ask) -> None:
@@ -141,6 +139,7 @@ def report(screen: Screen, done: Up) -> None:
                 "seconds": round(done.seconds, 3),
                 "engine_seconds": None if done.engine_seconds is None else round(done.engine_seconds, 3),
                 "observed": to_json(done.observed),
+                "taken_bytes": to_json(done.taken_bytes),
                 "warnings": list(done.warnings),
             }
         )

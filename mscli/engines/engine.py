@@ -80,7 +80,10 @@ class Command:
 @dataclass(frozen=True)
 class Observed:
     """What the engine itself says it took. None: it did not tell. `gpu_layers` (placed, of); `gpu_share` from 0 to 1:
-    how much of the model sits in GPU memory, for engines that tell bytes and not layers."""
+    how much of the model sits in GPU memory, for engines that tell bytes and not layers.
+
+    `gpu_bytes`: by how much the load filled each GPU, by UUID, as NVML tells. `cpu_reason`: where part of the model is
+    on the CPU unasked, why, and what to do, in words."""
 
     context: int | None = None
     weights_bytes: int | None = None
@@ -88,6 +91,8 @@ class Observed:
     compute_bytes: int | None = None
     gpu_layers: tuple[int, int] | None = None
     gpu_share: float | None = None
+    gpu_bytes: Mapping[str, int] | None = None
+    cpu_reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ class Engine(Protocol):
     """One inference engine. Everything here is pure except `locate`, which looks at this machine."""
 
     name: str
+    program: str  # what it is called on PATH
     capabilities: Capabilities
     health_path: str
     stop_signals: tuple[int, ...]

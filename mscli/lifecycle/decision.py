@@ -2,97 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.catalog.gpus import GpuFacts, load_gpus
 from mscli.catalog.load import load_catalog, load_one, load_profile_file
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
-from mscli.inventory.detect import detect
 from mscli.inventory.inventory import Inventory
-from mscli.lifecycle.records import Records, Request
-from mscli.lifecycle.running import claims
-from mscli.paths import Places, hub_cache, shipped_profiles
+from mscli.lifecycle.records import Request
+from mscli.lifecycle.sight import Sight, see
+from mscli.paths import Places, shipped_profiles
 from mscli.planning.choose import choose
 from mscli.planning.fit import make
-from mscli.planning.plan import Choice, Claim, NoFit, Plan, Wish
+from mscli.planning.plan import Choice, NoFit, Plan, Wish
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What will run and why. `choice`: all verdicts, when the profile was chosen and not named.
-
-    `rivals`: marks of our own instances that were known when this was planned.
-    """
+    """What will run and why. `choice`: all verdicts, when the profile was chosen and not named."""
 
     profile: Profile
     model: Model
     variant: Variant
     plan: Plan
-    inventory: Inventory
+    sight: Sight
     choice: Choice | None
-    rivals: tuple[str, ...]
 
 
 def decide(request: Request, places: Places, replaced: str | None = None) -> Decision:
     """Plan the request on this machine, from memory that is free now.
 
-    `replaced`: the name of an instance whose memory will come back first. Reads NVML, /proc and the profiles; blocks
-    on nothing. Raises NO_GPU or NO_FIT with the figures, PROFILE_UNKNOWN or PROFILE_INVALID.
+    `replaced`: the name of an instance whose memory will come back first. Raises NO_GPU or NO_FIT with the figures,
+    PROFILE_UNKNOWN or PROFILE_INVALID.
     """
-    profile, model = _named(request, places)
-    inventory = detect(hub_cache())
-    known = Records(places).all()[0]
-    held = claims(known, replaced)
-    rivals = tuple(record.mark for record in known)
-    if profile is None or model is None:
-        return _best(request.wish, inventory, held, rivals, places)
-    outcome = make(profile, model, inventory, request.wish, held, _gpu_facts())
+    named = _named(request, places)
+    if named is None:
+        return _best(request.wish, places, replaced)
+    profile, model = named
+    sight = see(places, (profile.engine,), replaced)
+    outcome = plan_one(profile, model, sight, request.wish)
     if isinstance(outcome, NoFit):
-        raise _no_fit(profile, outcome, inventory)
-    return Decision(profile, model, model.variants[outcome.variant], outcome, inventory, None, rivals)
+        raise _no_fit(profile, outcome, sight.inventory)
+    return Decision(profile, model, model.variants[outcome.variant], outcome, sight, None)
 
 
-def verdicts(places: Places, wish: Wish | None = None, inventory: Inventory | None = None) -> Choice:
-    """Every profile's verdict for this machine (or for `inventory`), best first."""
-    catalog = load_catalog(shipped_profiles(), places.profiles)
-    seen = detect(hub_cache()) if inventory is None else inventory
-    held = claims(Records(places).all()[0], None) if inventory is None else ()
-    pairs = [(profile, catalog.models[profile.model]) for profile in catalog.profiles.values()]
-    return choose(pairs, seen, wish or Wish(), held, _gpu_facts())
+def plan_one(profile: Profile, model: Model, sight: Sight, wish: Wish) -> Plan | NoFit:
+    """The plan of one profile, or why it does not fit and the nearest wish that does."""
+    return make(
+        profile, model, sight.inventory, wish, sight.claims, sight.facts, sight.versions, sight.observations
+    )  # fmt: skip
 
 
-def _gpu_facts() -> Mapping[str, GpuFacts]:
-    return load_gpus(shipped_profiles())
+def plan_all(profiles: Iterable[Profile], models: Mapping[str, Model], sight: Sight, wish: Wish) -> Choice:
+    """Every profile's verdict, best first, and the one that `mscli up` would take."""
+    pairs = [(profile, models[profile.model]) for profile in profiles]
+    return choose(pairs, sight.inventory, wish, sight.claims, sight.facts, sight.versions, sight.observations)
 
 
-def _best(
-    wish: Wish, inventory: Inventory, held: tuple[Claim, ...], rivals: tuple[str, ...], places: Places
-) -> Decision:
+def _best(wish: Wish, places: Places, replaced: str | None) -> Decision:
     """The best automatic profile for this machine. Raises NO_GPU or NO_FIT: never a silent run on the CPU."""
-    if not inventory.devices:
-        raise no_gpu(inventory)
     catalog = load_catalog(shipped_profiles(), places.profiles)
-    pairs = [(profile, catalog.models[profile.model]) for profile in catalog.profiles.values() if profile.automatic]
-    choice = choose(pairs, inventory, wish, held, _gpu_facts())
+    automatic = [profile for profile in catalog.profiles.values() if profile.automatic]
+    sight = see(places, [profile.engine for profile in automatic], replaced)
+    if not sight.inventory.devices:
+        raise no_gpu(sight.inventory)
+    choice = plan_all(automatic, catalog.models, sight, wish)
     if choice.chosen is None:
         raise _nothing_fits(choice)
     profile = catalog.profiles[choice.chosen.profile]
     model = catalog.models[profile.model]
-    return Decision(profile, model, model.variants[choice.chosen.variant], choice.chosen, inventory, choice, rivals)
+    return Decision(profile, model, model.variants[choice.chosen.variant], choice.chosen, sight, choice)
 
 
-def _named(request: Request, places: Places) -> tuple[Profile | None, Model | None]:
+def _named(request: Request, places: Places) -> tuple[Profile, Model] | None:
     if request.file is not None:
         catalog = load_catalog(shipped_profiles(), places.profiles)
         profile = load_profile_file(Path(request.file), catalog)
         return profile, catalog.models[profile.model]
     if request.profile is not None:
         return load_one(request.profile, shipped_profiles(), places.profiles)
-    return None, None
+    return None
 
 
 def no_gpu(inventory: Inventory) -> MscliError:

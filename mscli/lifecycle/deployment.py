@@ -6,19 +6,22 @@ Nothing here prints. Progress goes to a listener; a fault is an MscliError that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from mscli.engines import engine as contract
-from mscli.engines.engine import Command, Hosted, Observed, WeightFiles
+from mscli.engines.engine import Hosted, Observed, WeightFiles
+from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.lifecycle import launch as launching
 from mscli.lifecycle.arrival import Listener, arrive
 from mscli.lifecycle.decision import Decision, decide
+from mscli.lifecycle.draft import Draft, draft, somewhere
 from mscli.lifecycle.endpoint import Patience
 from mscli.lifecycle.instance import READY, STARTING, Instance
-from mscli.lifecycle.launch import Launch
+from mscli.lifecycle.launch import Launch, Started
+from mscli.lifecycle.learning import learn, taken_bytes
 from mscli.lifecycle.records import Record, Records, Request, api_key
 from mscli.lifecycle.running import running, seen
 from mscli.lifecycle.shelf import check_name
@@ -26,9 +29,9 @@ from mscli.lifecycle.shutdown import stop
 from mscli.paths import Places
 from mscli.weights.ensure import ensure, wanted
 from mscli.weights.progress import Listener as WeightsListener
-from mscli.weights.progress import Silence
 
 _LARGE_BYTES = 10**9
+_PORT_TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Ask:
 class Up:
     """What `up` did. `already`: it ran before, nothing was started. `observed`: what the engine says it took.
 
-    `seconds`: all of it; `engine_seconds`: from the spawn until healthy. `warnings`: for people, in words.
+    `taken_bytes`: what NVML says it took, by GPU index. `seconds`: all of it; `engine_seconds`: from the spawn until
+    healthy. `warnings`: for people, in words.
     """
 
     record: Record
@@ -62,17 +66,17 @@ class Up:
     seconds: float
     engine_seconds: float | None
     observed: Observed | None
+    taken_bytes: Mapping[int, int]
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What `up` would do. `command` None: it cannot be told here, `notes` say why (engine missing, say)."""
+    """What `up` would do."""
 
     decision: Decision
     name: str
-    command: Command | None
-    notes: tuple[str, ...]
+    draft: Draft
 
 
 def up(ask: Ask, places: Places, listener: Listener) -> Up:
@@ -84,19 +88,19 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     begun = time.monotonic()
     records = Records(places)
     if record := _same(ask, records):
-        return Up(record, seen(record, records), None, True, time.monotonic() - begun, None, None, ())
-    started = None
-    while started is None:
-        launch = _prepare(ask, places, listener)
-        if ask.replace and (old := records.get(launch.name)) and running(old):
-            listener.stage(contract.STARTING, f"stopping the {launch.name} that runs now")
-            stop(old, records)
-        with records.lock():
-            _refuse_other(launch.name, ask, records)
-            if not _overtaken(launch, records):
-                started = launching.start(launch, records)
-    listener.stage(contract.STARTING, f"{launch.engine.name} on port {started.record.port}")
-    arrived = arrive(launch, started, ask.patience, listener, records) if ask.wait or _hosted(launch) else None
+        return Up(record, seen(record, records), None, True, time.monotonic() - begun, None, None, {}, ())
+    for attempt in range(1, _PORT_TRIES + 1):
+        launch, started = _start(ask, places, records, listener)
+        try:
+            arrived = arrive(launch, started, ask.patience, listener, records) if ask.wait or _hosted(launch) else None
+            break
+        except MscliError as fault:
+            if attempt == _PORT_TRIES or not _lost_port(fault, ask):
+                raise
+            listener.stage(contract.STARTING, "somebody else took the port meanwhile; trying another")
+    taken = taken_bytes(launch.decision) if arrived else {}
+    if arrived:
+        learn(launch.decision, taken, arrived.observed, places)
     return Up(
         record=started.record,
         instance=seen(started.record, records),
@@ -105,8 +109,30 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
         seconds=time.monotonic() - begun,
         engine_seconds=arrived.engine_seconds if arrived else None,
         observed=arrived.observed if arrived else None,
+        taken_bytes=taken,
         warnings=(*launch.warnings, *(arrived.warnings if arrived else ())),
     )
+
+
+def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tuple[Launch, Started]:
+    """Plan and spawn; plans again when another instance takes a planned GPU in between."""
+    while True:
+        launch = _prepare(ask, places, listener)
+        if ask.replace and (old := records.get(launch.name)) and running(old):
+            listener.stage(contract.STARTING, f"stopping the {launch.name} that runs now")
+            stop(old, records)
+        with records.lock():
+            _refuse_other(launch.name, ask, records)
+            if not _overtaken(launch, records):
+                started = launching.start(launch, records)
+                break
+    listener.stage(contract.STARTING, f"{launch.engine.name} on port {started.record.port}")
+    return launch, started
+
+
+def _lost_port(fault: MscliError, ask: Ask) -> bool:
+    """True if the start failed because a port that mscli itself had chosen was taken before the engine bound it."""
+    return fault.details.get("cause") == "port" and ask.request.port is None
 
 
 def dry_run(ask: Ask, places: Places) -> DryRun:
@@ -115,14 +141,14 @@ def dry_run(ask: Ask, places: Places) -> DryRun:
     Starts, fetches and writes nothing.
     """
     decision, name = _decide(ask, places)
-    try:
-        launch = _find_engine(ask, decision, name)
+    profile, model = decision.profile, decision.model
+    where = somewhere(profile, model, places)
+    if decision.plan.engine in STARTABLE:
+        launch = _find_engine(ask, decision, name, must_exist=False)
         if launch.adopted:
-            return DryRun(decision, name, None, (f"uses the server that runs already: {launch.adopted.owner}",))
-        launch = replace(launch, weights=_weights(launch, Silence(), offline=True))
-        return DryRun(decision, name, launching.command(launch, launching.serving(launch, Records(places))), ())
-    except MscliError as fault:
-        return DryRun(decision, name, None, (fault.message,))
+            return DryRun(decision, name, Draft(None, (f"uses the server that runs already: {launch.adopted.owner}",)))
+        where = launching.serving(launch, Records(places))
+    return DryRun(decision, name, draft(decision.plan, profile, model, where))
 
 
 def restart(record: Record, places: Places, patience: Patience, listener: Listener) -> Up:
@@ -154,7 +180,7 @@ def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch:
     return replace(launch, weights=_weights(launch, listener, ask.offline))
 
 
-def _find_engine(ask: Ask, decision: Decision, name: str) -> Launch:
+def _find_engine(ask: Ask, decision: Decision, name: str, must_exist: bool = True) -> Launch:
     """The launch so far: with the server to adopt, or the engine's copy to spawn."""
     engine = engine_named(decision.plan.engine)
     no_weights = WeightFiles(decision.variant.source.repository, None, 0)
@@ -162,7 +188,7 @@ def _find_engine(ask: Ask, decision: Decision, name: str) -> Launch:
     if isinstance(engine, Hosted) and (adopted := engine.adopt()):
         warnings = engine.check(adopted, decision.profile, decision.model)
         return replace(launch, adopted=adopted, warnings=warnings)
-    return replace(launch, installation=engine.locate())
+    return replace(launch, installation=engine.locate()) if must_exist else launch
 
 
 def _hosted(launch: Launch) -> bool:
@@ -191,7 +217,7 @@ def _overtaken(launch: Launch, records: Records) -> bool:
     devices = set(launch.decision.plan.devices)
     return any(
         record.name != launch.name
-        and record.mark not in launch.decision.rivals
+        and record.mark not in launch.decision.sight.rivals
         and devices & set(record.plan.devices)
         and running(record)
         for record in records.all()[0]

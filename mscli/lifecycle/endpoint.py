@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.engines.engine import Engine
+from mscli.lifecycle.port import owner
 from mscli.lifecycle.probe import probe
 from mscli.lifecycle.process import Identity, cpu_ticks, members, wait_death
 
@@ -80,7 +81,7 @@ def wait_ready(
             listener(engine.stage(line) or "", line)
         if child.poll() is not None:
             return Wait("died", time.monotonic() - begun, child.returncode)
-        if probe(*address, engine.health_path).status == 200:
+        if probe(*address, engine.health_path).status == 200 and _ours(address[1], leader, mark):
             return Wait("ready", time.monotonic() - begun, None)
         now = time.monotonic()
         if now - begun > patience.timeout_s:
@@ -88,6 +89,12 @@ def wait_ready(
         if life.silent_s(now) > patience.stall_s:
             return Wait("stalled", now - begun, None)
         wait_death(child.pid, _POLL_S)
+
+
+def _ours(port: int, leader: Identity, mark: str) -> bool:
+    """False if the answer came from somebody else, who took the port while our engine was starting."""
+    holder = owner(port)
+    return holder is None or holder in members(leader, mark)
 
 
 class _SignsOfLife:

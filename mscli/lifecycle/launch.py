@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 
 from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving, WeightFiles
 from mscli.errors import Code, MscliError
@@ -18,7 +18,7 @@ from mscli.lifecycle.process import MARK, Identity, identify, spawn
 from mscli.lifecycle.records import Record, Records, Request
 from mscli.lifecycle.shelf import SCHEMA, write_private
 
-_FIRST_PORT = 8000
+FIRST_PORT = 8000
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,12 @@ def start(launch: Launch, records: Records) -> Started:
 
     Raises PORT_TAKEN, or START_FAILED when the program cannot be executed.
     """
-    where = serving(launch, records)
+    where, claim = _claimed(launch, records)
+    with claim:
+        return _start(launch, records, where, claim)
+
+
+def _start(launch: Launch, records: Records, where: Serving, claim: socket.socket) -> Started:
     what = command(launch, where)
     records.tidy(launch.name)
     run_dir = records.prepare(launch.name)
@@ -98,7 +103,7 @@ def start(launch: Launch, records: Records) -> Started:
     tail = LogTail(where.log)
     log_start = where.log.stat().st_size if where.log.exists() else 0
     mark = f"{launch.name}:{os.urandom(8).hex()}"
-    child = _spawn(what, where, mark, run_dir) if launch.adopted is None else None
+    child = _spawn(what, where, mark, claim) if launch.adopted is None else None
     identity = identify(child.pid) if child else None
     if child and identity is None:
         raise MscliError(Code.START_FAILED, f"{launch.engine.name} ended at once", f"Look at its log: {where.log}")
@@ -115,11 +120,27 @@ def loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _spawn(what: Command, where: Serving, mark: str, run_dir: Path) -> subprocess.Popen[bytes]:
+def _claimed(launch: Launch, records: Records) -> tuple[Serving, socket.socket]:
+    """Where to serve, with the port claimed (an adopted server's needs no claim). Raises PORT_TAKEN."""
+    while True:
+        where = serving(launch, records)
+        claim = socket.socket(socket.AF_UNIX) if launch.adopted else ports.claim(where.port)
+        if claim is not None:
+            return where, claim
+        if launch.request.port is not None:
+            raise MscliError(
+                Code.PORT_TAKEN,
+                f"port {where.port} is being used by another instance that starts now",
+                "Take another one with --port, or leave --port away and a free one is chosen.",
+                {"port": where.port, "owner_pid": None},
+            )
+
+
+def _spawn(what: Command, where: Serving, mark: str, claim: socket.socket) -> subprocess.Popen[bytes]:
     # A folder of its own for temporary files: engines leave sockets behind, and this one goes with the instance.
-    env = {**os.environ, "TMPDIR": str(run_dir / "tmp"), **what.env, MARK: mark}
+    env = {**os.environ, "TMPDIR": str(where.run_dir / "tmp"), **what.env, MARK: mark}
     try:
-        return spawn(what.argv, env, where.log, run_dir)
+        return spawn(what.argv, env, where.log, where.run_dir, (claim.fileno(),))
     except OSError as fault:
         raise MscliError(
             Code.START_FAILED,
@@ -160,7 +181,7 @@ def _port(host: str, request: Request, decision: Decision, records: Records, nam
     try:
         if request.port is not None:
             return _asked(host, request.port)
-        first = decision.profile.port or _FIRST_PORT
+        first = decision.profile.port or FIRST_PORT
         others = {record.port for record in records.all()[0] if record.name != name and record.stopped_at is None}
         chosen = ports.choose(host, first, others)
     except OSError as fault:

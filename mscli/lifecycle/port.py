@@ -9,7 +9,7 @@ from collections.abc import Collection
 from mscli.inventory.ports import listening, owner
 from mscli.lifecycle.process import describe
 
-__all__ = ["choose", "describe_owner", "free", "listening", "owner"]
+__all__ = ["choose", "claim", "describe_owner", "free", "listening", "owner"]
 
 
 def free(host: str, port: int) -> bool:
@@ -26,10 +26,33 @@ def free(host: str, port: int) -> bool:
     return True
 
 
+def claim(port: int) -> socket.socket | None:
+    """Claim `port` against every other mscli of this machine, or None if one of them has claimed it.
+
+    Between the choice of a port and the moment the engine binds it, another user's mscli could choose it too. The claim
+    is a name that only one socket can hold; the engine inherits it, so it lasts exactly as long as the engine.
+    """
+    holder = socket.socket(socket.AF_UNIX)
+    try:
+        holder.bind(f"\0mscli-port-{port}")
+    except OSError:
+        holder.close()
+        return None
+    return holder
+
+
 def choose(host: str, start: int, taken: Collection[int]) -> int | None:
-    """The first free port from `start` on that is not in `taken`; None if 200 in a row are in use."""
+    """The first free, unclaimed port from `start` on that is not in `taken`; None if 200 in a row are in use."""
     candidates = range(start, min(start + 200, 65536))
-    return next((port for port in candidates if port not in taken and free(host, port)), None)
+    return next((port for port in candidates if port not in taken and free(host, port) and _unclaimed(port)), None)
+
+
+def _unclaimed(port: int) -> bool:
+    holder = claim(port)
+    if holder is None:
+        return False
+    holder.close()
+    return True
 
 
 def describe_owner(port: int) -> str:

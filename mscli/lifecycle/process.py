@@ -120,17 +120,20 @@ def describe(pid: int) -> str:
     return f"{pid} ({words[:117] + '...' if len(words) > 120 else words or 'kernel thread'})"
 
 
-def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> subprocess.Popen[bytes]:
+def spawn(
+    argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path, inherited: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     """Start `argv` detached: own session, no terminal, both outputs appended to `log`. Returns at once.
 
-    Raises OSError when the program cannot be executed.
+    `inherited`: descriptors that the process keeps for as long as it lives. Raises OSError when the program cannot be
+    executed.
     """
     import subprocess  # 4 ms that `mscli status` does not need
 
     with log.open("ab") as output:
         return subprocess.Popen(
             list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(env), cwd=cwd,
-            start_new_session=True,
+            start_new_session=True, pass_fds=tuple(inherited),
         )  # fmt: skip
 
 

@@ -165,13 +165,16 @@ def test_no_wait_returns_at_once_and_status_tells_when_it_is_ready(mscli: Mscli)
 
 
 def test_restart_keeps_port_and_wishes(mscli: Mscli) -> None:
-    first = mscli("up", "rehearsal", "--ctx", "2048", "--json").data["instance"]
+    with socket.create_server(("127.0.0.1", 0)) as server:  # a port that no other test will choose
+        number = server.getsockname()[1]
+    first = mscli("up", "rehearsal", "--ctx", "2048", "--port", str(number), "--json").data["instance"]
     again = mscli("restart", "--json").data["instance"]
     assert (again["port"], again["context"]) == (first["port"], 2048)
     assert again["pid"] != first["pid"]
     mscli("down")
     assert mscli("restart", "rehearsal", "--json").data["instance"]["port"] == first["port"]
     assert mscli("up", "rehearsal", "--ctx", "2048", "--json").data["already"] is True
+    assert first["port"] == number
 
 
 def test_an_api_key_is_required_and_kept_from_argv_and_records(mscli: Mscli, home: Path) -> None:

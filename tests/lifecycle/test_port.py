@@ -47,3 +47,14 @@ def test_choose_never_leaves_the_range_of_ports() -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(OSError, match="assign"):
         port.free("192.0.2.1", 8000)
+
+
+def test_a_claimed_port_is_passed_over_until_the_claim_ends() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+    held = port.claim(number)
+    assert held is not None
+    with held:
+        assert port.claim(number) is None
+        assert port.choose("127.0.0.1", number, ()) != number
+    assert port.choose("127.0.0.1", number, ()) == number

@@ -79,13 +79,15 @@ def attempt(request: Request, rooms: Sequence[Room], kv_types: Sequence[str]) ->
     if not possible and not request.offload:
         return _shortage(request, group, kv_types)
     config = safest(request, possible, lambda config: slack(request, config, group, SAFE))
-    if request.offload and (config is None or config.context < (request.target or request.floor)):
-        config = _offloaded(request, group, kv_types) or config
+    goal = request.target or request.floor
+    if request.offload and (config is None or config.context < goal):
+        config = _offloaded(request, group, kv_types, goal, SAFE) or config
     if config:
         return Attempt(config, group, SAFE)
     if possible:
         return Attempt(request.configuration(request.floor, possible[0]), group, TIGHT)
-    return _shortage(request, group, kv_types)
+    config = _offloaded(request, group, kv_types, request.floor, TIGHT)
+    return Attempt(config, group, TIGHT) if config else _shortage(request, group, kv_types)
 
 
 def safest(
@@ -149,13 +151,15 @@ def last_true(holds: Callable[[int], bool], low: int, high: int) -> int:
     return low
 
 
-def _offloaded(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str]) -> Configuration | None:
-    """The fewest layers in host memory with which the target (else the floor) fits, with the first KV type that can."""
-    context, layer_count = request.target or request.floor, request.model.architecture.text.layers
+def _offloaded(
+    request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str], context: int, verdict: str
+) -> Configuration | None:
+    """The fewest layers in host memory with which the context fits, with the first KV type that can."""
+    layer_count = request.model.architecture.text.layers
     for kind in kv_types:
         on_gpu = last_true(
             lambda count, kind=kind: fits(  # type: ignore[misc]
-                request, request.configuration(context, kind, layer_count - count), rooms, SAFE
+                request, request.configuration(context, kind, layer_count - count), rooms, verdict
             ),
             0,
             layer_count - 1,
@@ -166,8 +170,9 @@ def _offloaded(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str
 
 
 def _shortage(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str]) -> Shortage:
-    """What is missing for the floor, with the KV type that needs least."""
-    options = [request.configuration(request.floor, kind) for kind in kv_types]
+    """The floor with the KV type that needs least, and no layer on the GPUs where they may be offloaded."""
+    host_layers = request.model.architecture.text.layers if request.offload else 0
+    options = [request.configuration(request.floor, kind, host_layers) for kind in kv_types]
     smallest = min(options, key=lambda config: max(one.needed_bytes for one in measure(request, config, rooms)))
     return Shortage(request, smallest, rooms)
 
@@ -181,13 +186,15 @@ def missing(request: Request, config: Configuration, rooms: tuple[Room, ...]) ->
     def short(more: int) -> int:
         return -slack(request, config, [room.grown(more) for room in rooms], TIGHT)
 
-    more, lacking = 0, short(0)
+    below, more, lacking = 0, 0, short(0)
     while lacking > 0:
+        below = more
         step = max(lacking, MIB)
         left = short(more + step)
         if 0 < left < lacking:
-            step = step * lacking // (lacking - left) + 1
+            below, step = more + step, step * lacking // (lacking - left) + 1
             left = short(more + step)
         more, lacking = more + step, left
-    whole = -(-more // MIB)
-    return (last_true(lambda fewer: short((whole - fewer) * MIB) <= 0, 0, min(whole, 3)) * -1 + whole) * MIB
+    near = more - 3 * MIB
+    below = near if near > below and short(near) > 0 else below
+    return (last_true(lambda mib: short(mib * MIB) > 0, below // MIB, -(-more // MIB)) + 1) * MIB

@@ -44,7 +44,8 @@ def _figures(short: Shortage, room: Room, one: Footprint) -> str:
 
 
 def _load(config: Configuration) -> str:
-    return tokens(config.context) if config.users == 1 else f"{config.users} x {tokens(config.context)}"
+    load = tokens(config.context) if config.users == 1 else f"{config.users} x {tokens(config.context)}"
+    return f"{load} with every layer in host memory" if config.host_layers else load
 
 
 def _holders(request: Request, short: Shortage) -> tuple[str, ...]:

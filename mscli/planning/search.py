@@ -173,8 +173,7 @@ def _shortage(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str]
     """The floor with the KV type that needs least, and no layer on the GPUs where they may be offloaded."""
     host_layers = request.model.architecture.text.layers if request.offload else 0
     options = [request.configuration(request.floor, kind, host_layers) for kind in kv_types]
-    smallest = min(options, key=lambda config: max(one.needed_bytes for one in measure(request, config, rooms)))
-    return Shortage(request, smallest, rooms)
+    return Shortage(request, max(options, key=lambda config: slack(request, config, rooms, TIGHT)), rooms)
 
 
 def missing(request: Request, config: Configuration, rooms: tuple[Room, ...]) -> int:

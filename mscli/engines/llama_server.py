@@ -301,7 +301,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
-    sys.stderr.flush()
-    # A server that failed to start leaves C++ threads behind that would abort an orderly exit.
-    os._exit(status)
+    # An orderly exit: llama.cpp writes its log on a thread of its own, and the last lines say why a start failed.
+    sys.exit(main(sys.argv[1:]))

@@ -60,7 +60,7 @@ def user_env(home: Path, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def mscli(user_env: dict[str, str]) -> Iterator[Mscli]:
+def mscli(user_env: dict[str, str], home: Path) -> Iterator[Mscli]:
     """Runs mscli; stops at the end whatever the test started."""
 
     def run(*args: str, env: Mapping[str, str] | None = None, stdin: str | None = None, timeout_s: float = 60) -> Ran:
@@ -77,4 +77,5 @@ def mscli(user_env: dict[str, str]) -> Iterator[Mscli]:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     yield run
-    run("down", "--all")
+    if (home / "state" / "instances").exists():
+        run("down", "--all")

@@ -138,11 +138,15 @@ class Server:
         return self.request("/v1/chat/completions", {"messages": messages, "max_tokens": 64, **more}, key)
 
     def wait_for(self, *statuses: int) -> int:
-        """Waits until /health answers with one of these. Fails with the log when the process ends first."""
+        """Waits until /health answers with one of these, and for 200 until the log, written later, says so too.
+
+        Fails with the log when the process ends first.
+        """
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
             try:
-                if (status := self.request("/health").status) in statuses:
+                status = self.request("/health").status
+                if status in statuses and (status != 200 or "model loaded" in self.log):
                     return status
             except ConnectionError:
                 pass

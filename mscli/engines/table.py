@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from mscli.catalog.profile import ENGINES
 from mscli.engines.engine import Engine
 from mscli.engines.llamacpp import LlamaCpp
+from mscli.engines.ollama import Ollama
 from mscli.errors import Code, MscliError
 
-STARTABLE: Mapping[str, Engine] = {engine.name: engine for engine in (LlamaCpp(),)}
+STARTABLE: Mapping[str, Engine] = {engine.name: engine for engine in (LlamaCpp(), Ollama())}
 
 
 def engine(name: str) -> Engine:

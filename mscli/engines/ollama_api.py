@@ -1,0 +1,113 @@
+"""The part of an Ollama server's HTTP API that mscli uses; pulling is in mscli.weights.ollama."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+ANSWER_TIMEOUT_S = 30.0
+# Reads the model's header, and on some versions its whole file.
+CREATE_TIMEOUT_S = 600.0
+# The server itself gives up a load without progress after five minutes (OLLAMA_LOAD_TIMEOUT); this is for its disk.
+LOAD_TIMEOUT_S = 1800.0
+
+Parameter = str | int | float | bool
+
+
+class Refusal(Exception):
+    """The server's own words for what it would not do. `status`: HTTP's, None where it was not reached at all."""
+
+    def __init__(self, status: int | None, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+        self.words = words
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory. `context` None: servers before 0.11 do not tell it."""
+
+    size_bytes: int
+    gpu_bytes: int
+    context: int | None
+
+
+@dataclass(frozen=True)
+class Api:
+    """One server. Every call raises Refusal, and waits at most ANSWER_TIMEOUT_S where nothing else is said."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The server's root."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    @property
+    def direct(self) -> bool:
+        """True where no proxy belongs in between, whatever HTTP_PROXY says."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def version(self, timeout_s: float = ANSWER_TIMEOUT_S) -> str:
+        """The version of the server that runs. Refusal also when something else answers there."""
+        version = self._ask("GET", "/api/version", None, timeout_s).get("version")
+        if not isinstance(version, str):
+            raise Refusal(None, f"{self.url} answers, but not as Ollama does")
+        return version
+
+    def create(self, name: str, source: str, parameters: Mapping[str, Parameter], system: str | None) -> None:
+        """Make `name` from the model `source`: the same bytes, with parameters and a system prompt of its own.
+
+        Waits at most CREATE_TIMEOUT_S.
+        """
+        body = {"model": name, "from": source, "parameters": dict(parameters), "stream": False}
+        self._ask("POST", "/api/create", {**body, "system": system} if system else body, CREATE_TIMEOUT_S)
+
+    def load(self, name: str, keep_alive: Parameter) -> None:
+        """Load the model, and keep it as long as `keep_alive` says. Waits at most LOAD_TIMEOUT_S."""
+        self._ask("POST", "/api/generate", _without_prompt(name, keep_alive), LOAD_TIMEOUT_S)
+
+    def unload(self, name: str) -> None:
+        """Take the model out of memory."""
+        self._ask("POST", "/api/generate", _without_prompt(name, 0))
+
+    def delete(self, name: str) -> None:
+        """Remove the model; blobs that other models share stay."""
+        self._ask("DELETE", "/api/delete", {"model": name})
+
+    def loaded(self, name: str) -> Loaded | None:
+        """How the model sits in memory, None if it does not."""
+        for entry in self._ask("GET", "/api/ps").get("models") or ():
+            if entry.get("model") in (name, f"{name}:latest"):
+                return Loaded(entry.get("size") or 0, entry.get("size_vram") or 0, entry.get("context_length"))
+        return None
+
+    def _ask(
+        self, method: str, path: str, body: Mapping[str, object] | None = None, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> dict[str, Any]:
+        import httpx
+
+        patience = httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0))
+        try:
+            with httpx.Client(timeout=patience, trust_env=not self.direct) as client:
+                answer = client.request(method, self.url + path, json=body)
+            said = answer.json() if answer.content else {}
+        except (httpx.RequestError, httpx.InvalidURL) as fault:
+            raise Refusal(None, f"{self.url} does not answer ({fault or type(fault).__name__})") from fault
+        except ValueError as fault:
+            raise Refusal(None, f"{self.url} answers, but not as Ollama does") from fault
+        words = said.get("error") if isinstance(said, dict) else None
+        if answer.status_code != 200 or words:
+            raise Refusal(answer.status_code, str(words or f"HTTP {answer.status_code}"))
+        return said if isinstance(said, dict) else {}
+
+
+def _without_prompt(name: str, keep_alive: Parameter) -> dict[str, object]:
+    """A request to generate without a prompt, which loads the model, or unloads it with a keep_alive of 0."""
+    return {"model": name, "keep_alive": keep_alive, "stream": False}

@@ -1,0 +1,197 @@
+"""Pulling through an Ollama server: the server fetches and keeps the bytes, mscli asks, watches and asks again.
+
+The server writes a blob in parts, each with a note of how far it is, and goes on from there whoever asks next. While a
+download stands still it goes on reporting, so a stall is told by bytes that do not grow and not by silence.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from mscli.engines.engine import WeightFiles
+from mscli.errors import MscliError
+from mscli.weights.fault import PassingFault, Timeouts, disk_full
+from mscli.weights.ollama_fault import fault, final
+from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from ollama import Client, ProgressResponse
+
+# The server starts a stalled part anew after 30 s by itself: only then is it asked anew.
+OLLAMA_TIMEOUTS = Timeouts(connect_s=10.0, stall_s=60.0, retry_s=300.0)
+# Checking a blob's hash says nothing until it is done: 50 GB from a slow disk.
+SILENCE_TIMEOUT_S = 1800.0
+LOOK_S = 0.2
+PAUSE_S = 1.0
+# A server that refuses connections may be restarting: systemd does so after 3 s.
+REFUSED_S = 10.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to pull through which server. `direct`: no proxy between mscli and the server.
+
+    `size_bytes`: what the catalogue says it takes. `folder`: where the server keeps its models, None if that cannot be
+    told (another machine, a container): then its disk is not looked at.
+    """
+
+    url: str
+    direct: bool
+    tag: str
+    size_bytes: int
+    folder: Path | None
+
+
+def pull(order: Order, listener: Listener, timeouts: Timeouts = OLLAMA_TIMEOUTS) -> WeightFiles:
+    """Have the server pull the tag, unless it has it; returns when it is whole and checked there.
+
+    Interrupted or killed, the server keeps what has arrived, and the next call goes on from there. Raises MscliError
+    with DOWNLOAD_FAILED, DISK_FULL, ENGINE_UNSUPPORTED or FILE; details["cause"] is one of model_not_found,
+    network_proxy, corrupt_download, disk_full, version_backend_old, stalled_download, permissions, hf_gated,
+    hf_rate_limit, ollama_not_running, unknown.
+    """
+    import httpx
+    from ollama import Client
+
+    patience = httpx.Timeout(SILENCE_TIMEOUT_S, connect=timeouts.connect_s)
+    with Client(order.url, timeout=patience, trust_env=not order.direct) as client:
+        if (size := _present(client, order)) is None:
+            check_disk(order)
+            _Attempts(client, order, listener, timeouts).run()
+            size = _present(client, order)
+    if size is None:
+        raise final(PassingFault("unknown", "the server says it has it, and does not list it"), order.tag)
+    return WeightFiles(order.tag, None, size)
+
+
+def check_disk(order: Order) -> None:
+    """Raises MscliError(DISK_FULL) when the server's folder has no room for what is still missing.
+
+    What unfinished blobs take already counts as room: most of it is this one's.
+    """
+    folder = order.folder
+    if folder is None:
+        return
+    try:
+        existing = next(place for place in (folder, *folder.parents) if place.is_dir())
+        partial = sum(path.stat().st_blocks * 512 for path in (folder / "blobs").glob("sha256-*-partial"))
+        free = _free_bytes(existing)
+    except PermissionError:
+        return  # another user's folder that does not even show itself: the server will tell
+    if order.size_bytes > free + partial:
+        full = disk_full(folder, order.size_bytes - partial, free, order.tag)
+        hint = "Remove models that are no longer used (`ollama list`, `ollama rm NAME`), or move the folder: set "
+        raise MscliError(full.code, full.message, f"{hint}OLLAMA_MODELS for the server and restart it.", full.details)
+
+
+def _free_bytes(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def _present(client: Client, order: Order) -> int | None:
+    """Bytes of the tag on the server, None if it has it not."""
+    import httpx
+    from ollama import ResponseError
+
+    try:
+        listed = client.list().models
+    except (ConnectionError, httpx.TransportError, ResponseError, ValueError) as error:
+        raise final(fault(error, order.tag), order.tag) from error
+    wanted = order.tag.lower() if ":" in order.tag.rpartition("/")[2] else f"{order.tag.lower()}:latest"
+    return next((int(model.size or 0) for model in listed if (model.model or "").lower() == wanted), None)
+
+
+class _Attempts:
+    """One pull, asked for again and again as long as bytes keep coming."""
+
+    def __init__(self, client: Client, order: Order, listener: Listener, timeouts: Timeouts) -> None:
+        self._client, self._order, self._listener, self._timeouts = client, order, listener, timeouts
+        self._layers: dict[str, tuple[int, int]] = {}
+        self._meter = Meter(DOWNLOADING, order.size_bytes)
+        self._moved_s = time.monotonic()
+        self._looked_s = 0.0
+        self._arrived = False
+        self._mismatches = 0
+
+    def run(self) -> None:
+        """Waits for the whole pull. Raises what ends it."""
+        while True:
+            try:
+                self._once()
+                break
+            except PassingFault as passing:
+                self._again(passing)
+        self._listener.progress(Meter(DONE, self._meter.total_bytes).look(self._meter.total_bytes))
+
+    def _once(self) -> None:
+        """One request. Raises PassingFault when it ends before the server says that everything is there."""
+        import httpx
+        from ollama import ResponseError
+
+        stream = cast("Generator[ProgressResponse, None, None]", self._client.pull(self._order.tag, stream=True))
+        status = None
+        try:
+            with closing(stream) as answers:
+                for answer in answers:
+                    status = answer.status
+                    self._take(answer)
+        except (ConnectionError, httpx.TransportError, ResponseError, ValueError) as error:
+            raise fault(error, self._order.tag) from error
+        if status != "success":
+            raise PassingFault("network_proxy", "the server's answer was cut off")
+
+    def _take(self, answer: ProgressResponse) -> None:
+        now = time.monotonic()
+        if answer.digest and answer.total:
+            self._layer(answer.digest, answer.completed or 0, answer.total, now)
+        else:
+            self._moved_s = now  # the manifest, the check of a hash: they take as long as they take
+            if (answer.status or "").startswith("verifying"):
+                self._listener.progress(Meter(VERIFYING, self._meter.total_bytes).look(self._done_bytes()))
+        if now - self._moved_s > self._timeouts.stall_s:
+            raise PassingFault("stalled_download", f"no byte has come for {self._timeouts.stall_s:g} s")
+
+    def _layer(self, digest: str, completed: int, total: int, now: float) -> None:
+        known = self._layers.get(digest)
+        if known is None and 0 < completed < total:
+            self._note("resumed", f"going on after {completed:,} bytes of {digest[7:19]} that are there already")
+        if known is None or completed > known[0]:
+            self._arrived |= known is not None and completed > known[0]
+            self._layers[digest] = (completed, total)
+            self._moved_s = now
+        self._meter.total_bytes = max(self._order.size_bytes, sum(size for _, size in self._layers.values()))
+        if now - self._looked_s >= LOOK_S:
+            self._looked_s = now
+            self._listener.progress(self._meter.look(self._done_bytes(), f"{self._order.tag} {digest[7:19]}"))
+
+    def _done_bytes(self) -> int:
+        return sum(done for done, _ in self._layers.values())
+
+    def _again(self, passing: PassingFault) -> None:
+        """Pause and let it be tried again, or raise what the user is told when that has no prospect."""
+        still_s = time.monotonic() - self._moved_s
+        if passing.cause == "corrupt_download":
+            self._mismatches += 1
+            self._layers.clear()
+            hopeless = self._mismatches > 1
+        elif passing.cause == "ollama_not_running":
+            hopeless = still_s > REFUSED_S
+        else:
+            # A network that has let nothing through yet is not waited for: the user is there to mend it.
+            hopeless = still_s > self._timeouts.retry_s or (passing.cause == "network_proxy" and not self._arrived)
+        if hopeless:
+            raise final(passing, self._order.tag)
+        code = {"corrupt_download": "corrupt", "stalled_download": "stalled"}.get(passing.cause, "retrying")
+        self._note(code, f"{passing.seen}; asking the server again")
+        time.sleep(min(PAUSE_S, self._timeouts.stall_s))
+
+    def _note(self, code: str, message: str) -> None:
+        self._listener.note(Note(code, message))

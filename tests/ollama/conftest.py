@@ -1,0 +1,135 @@
+"""The stand-in for Ollama as tests use it: a program on PATH, servers that run already, and the scene they play."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STANDIN = Path(__file__).parent / "standin"
+SMALL = "mistral-small3.1:24b-instruct-2503-q4_K_M"
+MAGISTRAL = "magistral:24b-small-2506-q4_K_M"
+START_TIMEOUT_S = 20.0
+
+
+@dataclass
+class Scene:
+    """The file that says what the stand-ins of one test play."""
+
+    path: Path
+    told: dict[str, Any]
+
+    def play(self, **changes: Any) -> None:
+        """Change what is played from the next request on."""
+        self.told.update(changes)
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(json.dumps(self.told))
+        fresh.replace(self.path)
+
+
+@dataclass
+class Server:
+    """A stand-in that runs."""
+
+    process: subprocess.Popen[str]
+    port: int
+    models: Path
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def requests(self) -> list[str]:
+        """What clients asked for so far, as `METHOD /path`."""
+        return [" ".join(line.split("|")[-1].split()[:2]).strip('"') for line in self.lines if line.startswith("[GIN]")]
+
+    def served(self) -> list[tuple[str, int, int]]:
+        """Every piece that came from the registry: blob, offset, bytes."""
+        path = self.models / "served"
+        rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [(blob, int(start), int(size)) for blob, start, size in rows]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    """The registry holds the small model and Magistral, with little layers."""
+    registry = {
+        SMALL: {"layers": [3_000_000, 1_000], "capabilities": ["completion", "vision", "tools"]},
+        MAGISTRAL: {"layers": [200_000], "capabilities": ["completion", "tools", "thinking"]},
+    }
+    made = Scene(tmp_path / "scene.json", {"registry": registry})
+    made.play()
+    return made
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """An executable named ollama, in a folder of its own."""
+    path = tmp_path / "bin" / "ollama"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STANDIN}" "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home folder for servers and for mscli."""
+    path = tmp_path / "home"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def environment(scene: Scene, program: Path, home: Path) -> dict[str, str]:
+    """The environment of a machine with `ollama` on PATH, and no server."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OLLAMA_", "CUDA_"))}
+    own = {"OLLAMA_STANDIN": str(scene.path), "HOME": str(home), "MSCLI_HOME": str(home / "mscli")}
+    return {**kept, **own, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def start(program: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
+    """A function that starts a server on a free port and waits until it listens; all end with the test."""
+    running: list[subprocess.Popen[str]] = []
+
+    def run(**env: str) -> Server:
+        told = {**environment, "OLLAMA_HOST": "127.0.0.1:0", **env}
+        process = subprocess.Popen([program, "serve"], stderr=subprocess.PIPE, text=True, env=told)
+        running.append(process)
+        models = Path(told.get("OLLAMA_MODELS") or Path(told["HOME"]) / ".ollama" / "models")
+        server = Server(process, 0, models)
+        ready = threading.Event()
+        threading.Thread(target=_follow, args=(server, ready), daemon=True).start()
+        assert ready.wait(START_TIMEOUT_S), f"the stand-in did not start: {server.lines}"
+        assert server.port, f"the stand-in ended: {server.lines}"
+        return server
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def _follow(server: Server, ready: threading.Event) -> None:
+    assert server.process.stderr is not None
+    for line in server.process.stderr:
+        server.lines.append(line.rstrip("\n"))
+        if "Listening on" in line:
+            server.port = int(line.split("Listening on ")[1].split()[0].rpartition(":")[2])
+            ready.set()
+    ready.set()

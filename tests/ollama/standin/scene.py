@@ -1,0 +1,51 @@
+"""What the stand-in has to play: versions, the registry's models, and faults, in a JSON file read at every request.
+
+{"version": "0.32.15", "client_version": "0.32.15", "bytes_per_s": 0, "gpu_share": 1.0, "load_bytes": 20000000000,
+ "registry": {"mistral:q4": {"layers": [65536, 1000], "capabilities": ["completion"]}},
+ "faults": [{"on": "pull", "kind": "stall", "after": 1000}]}
+
+Faults are used up one by one by the requests they are for; one with "always": true stays.
+kinds, on pull: stall (it goes on reporting, nothing grows), cut (the connection breaks), corrupt (the registry sends
+other bytes), error (`text` in the stream). On pull, load, create, tags and delete: status (HTTP `status` with `text`).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+DEFAULTS: dict[str, Any] = {
+    "version": "0.32.15",
+    "client_version": "0.32.15",
+    "bytes_per_s": 0,
+    "gpu_share": 1.0,
+    "load_bytes": 20_000_000_000,
+    "registry": {},
+    "faults": [],
+}
+
+
+class Scene:
+    """The file, read anew at each look."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = Path(path) if path else None
+        self._used: set[str] = set()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, key: str) -> Any:
+        told = json.loads(self._path.read_text()) if self._path else {}
+        return {**DEFAULTS, **told}[key]
+
+    def fault(self, on: str) -> dict[str, Any] | None:
+        """The next fault for this kind of request, None if there is none left."""
+        with self._lock:
+            for number, fault in enumerate(self["faults"]):
+                name = f"{number} {fault}"
+                if fault["on"] == on and name not in self._used:
+                    if not fault.get("always"):
+                        self._used.add(name)
+                    return dict(fault)
+        return None

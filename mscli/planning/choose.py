@@ -14,6 +14,7 @@ from mscli.planning.plan import SAFE, Choice, Claim, NoFit, Plan, Wish
 from mscli.planning.verdict import Known, plan_once
 
 Verdict = Plan | NoFit
+READING_TOK_S = 6.0
 Key = tuple[float, ...]
 
 
@@ -53,7 +54,8 @@ def _automatic(profile: Profile) -> bool:
 
 
 def _key(profiles: Mapping[str, Profile], prefer: str) -> Callable[[Verdict], Key]:
-    """Sort key, smallest is best: automatic and safe, automatic and tight, by name only, not at all (least missing)."""
+    """Sort key, smallest is best: automatic and safe, automatic and tight, by name only, not at all (least missing);
+    within each, what answers at reading speed first."""
 
     def key(verdict: Verdict) -> Key:
         profile = profiles[verdict.profile]
@@ -68,9 +70,14 @@ def _key(profiles: Mapping[str, Profile], prefer: str) -> Callable[[Verdict], Ke
         group = 0.0 if verdict.verdict == SAFE else 1.0
         if not _automatic(profile):
             group += 2.0
-        return (group, *_preference(verdict, profile, prefer))
+        return (group, float(_slow(verdict)), *_preference(verdict, profile, prefer))
 
     return key
+
+
+def _slow(plan: Plan) -> bool:
+    """Slower than people read: the best quality is of no use then, when another profile is faster."""
+    return plan.speed is not None and plan.speed.decode_tok_s[1] < READING_TOK_S
 
 
 def _preference(plan: Plan, profile: Profile, prefer: str) -> Key:

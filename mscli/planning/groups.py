@@ -52,11 +52,11 @@ def divides(request: Request, count: int) -> bool:
 def candidates(count: int, rooms: Sequence[Room], inventory: Inventory) -> tuple[Group, ...]:
     """Groups of `count` devices worth trying: the best linked one, then the one with the most free memory.
 
-    MIG instances cannot reach each other, so they only ever stand alone.
+    MIG instances cannot reach each other, and GPUs that live in the host's memory share it: both stand alone.
     """
     if count == 1:
         return tuple((room,) for room in _roomiest(rooms)[:1])
-    whole = [room for room in rooms if not room.mig]
+    whole = [room for room in rooms if not (room.mig or room.unified)]
     if len(whole) < count:
         return ()
     roomiest = tuple(sorted(_roomiest(whole)[:count], key=lambda room: room.gpu))

@@ -33,10 +33,29 @@ def test_the_best_that_fits(cards: str, profile: str) -> None:
     assert found.chosen.verdict == SAFE
 
 
-def test_nothing_fits_a_t4() -> None:
-    found = choice("T4")
+def test_nothing_fits_a_3060() -> None:
+    found = choice("RTX 3060")
     assert found.chosen is None
     assert "missing" in found.reason
+
+
+@pytest.mark.parametrize("cards", ["T4", "V100-SXM2-16GB", "RTX 4060 Ti"])
+def test_16_gb_hold_the_text_model_without_images(cards: str) -> None:
+    """Q4 with its image tower does not fit 16 GB; without it there is room for a short context."""
+    found = choice(cards)
+    assert found.chosen is not None
+    assert (found.chosen.profile, found.chosen.images) == ("small-gguf-q4-text", 0)
+    assert found.chosen.memory[0].projector_bytes == 0
+    assert isinstance(next(item for item in found.ranked if item.profile == "small-gguf-q4"), NoFit)
+
+
+def test_what_answers_slower_than_people_read_is_passed_over() -> None:
+    """BF16 fits a GB10 and would give 4 tokens a second there."""
+    found = choice("GB10")
+    assert found.chosen is not None
+    assert found.chosen.speed is not None
+    assert found.chosen.speed.decode_tok_s[1] > 6
+    assert any(item.profile == "small-bf16" for item in found.ranked if isinstance(item, Plan))
 
 
 def test_no_gpu_is_never_a_cpu_run() -> None:

@@ -22,13 +22,24 @@ IMAGE_TOKENS = 1024
 
 def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
     """Layers by free memory (--tensor-split); the projector and the image buffer on the first GPU."""
-    return pipeline.footprints(config, rooms, stage(config, len(rooms)))
+    return pipeline.footprints(config, rooms, stage(config, len(rooms), projector(config)))
 
 
-def stage(config: Configuration, gpus: int) -> pipeline.Stage:
+def projector(config: Configuration) -> int:
+    """The projector's bytes; 0 when no images are allowed, for then it is not loaded (no --mmproj)."""
+    return config.variant.projector_bytes if config.images else 0
+
+
+def stage(config: Configuration, gpus: int, projector_bytes: int) -> pipeline.Stage:
     """What each GPU holds beside layers. The token embedding stays in host memory even at full offload."""
     return pipeline.Stage(
-        config.kv_type, cells(config), compute(config, gpus), image_buffer(config), CUDA_CONTEXT, embedding_on_gpu=False
+        kv_type=config.kv_type,
+        kv_tokens=cells(config),
+        compute=compute(config, gpus),
+        projector=projector_bytes,
+        image=image_buffer(config),
+        runtime=CUDA_CONTEXT,
+        embedding_on_gpu=False,
     )
 
 
@@ -80,7 +91,7 @@ def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
         )
     kv = cells(config) * bytes_per_token(config.text, config.kv_type)
     compute_bytes = compute(config) + image_buffer(config)
-    return Footprint(config.variant.weights_bytes, config.variant.projector_bytes, kv, compute_bytes, 0, 64 * MIB)
+    return Footprint(config.variant.weights_bytes, projector(config), kv, compute_bytes, 0, 64 * MIB)
 
 
 def settings(config: Configuration, rooms: Sequence[Room], _margins: Sequence[int]) -> dict[str, Setting]:
@@ -89,7 +100,7 @@ def settings(config: Configuration, rooms: Sequence[Room], _margins: Sequence[in
         return {"gpu_layers": 0, "ubatch_size": UBATCH}
     found: dict[str, Setting] = {"gpu_layers": config.text.layers + 1 - config.host_layers, "ubatch_size": UBATCH}
     if len(rooms) > 1:
-        counts = list(pipeline.counts(config, rooms, stage(config, len(rooms))))
+        counts = list(pipeline.counts(config, rooms, stage(config, len(rooms), projector(config))))
         counts[-1] += 1  # the output matrix counts as a layer
         found["tensor_split"] = ",".join(map(str, counts))
     return found

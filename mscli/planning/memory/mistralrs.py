@@ -26,7 +26,15 @@ def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint,
 
 def stage(config: Configuration) -> pipeline.Stage:
     """What each GPU holds beside layers."""
-    return pipeline.Stage(config.kv_type, _tokens(config), compute(config), 0, CUDA_CONTEXT, embedding_on_gpu=True)
+    return pipeline.Stage(
+        kv_type=config.kv_type,
+        kv_tokens=_tokens(config),
+        compute=compute(config),
+        projector=config.variant.projector_bytes,
+        image=0,
+        runtime=CUDA_CONTEXT,
+        embedding_on_gpu=True,
+    )
 
 
 def _tokens(config: Configuration) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mscli.planning.figures import GIB, MIB
-from mscli.planning.memory import llamacpp
+from mscli.planning.memory import llamacpp, pipeline
 from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
 from mscli.planning.memory.weights import layers
 
@@ -20,8 +20,9 @@ OLD_BATCH = 512
 
 
 def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
-    """llama.cpp's buffers; before 0.30 the compute graph and the projector's graph of the old engine instead."""
-    found = llamacpp.footprints(config, rooms)
+    """llama.cpp's buffers, always with the projector, which is part of the model's one file; before 0.30 the compute
+    graph and the projector's graph of the old engine instead."""
+    found = pipeline.footprints(config, rooms, llamacpp.stage(config, len(rooms), config.variant.projector_bytes))
     if config.at_least(0, 30):
         return found
     return tuple(

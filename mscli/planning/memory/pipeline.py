@@ -12,12 +12,13 @@ from mscli.planning.memory.weights import layer_split, layers
 
 @dataclass(frozen=True)
 class Stage:
-    """What every engine of this kind adds on each GPU, in bytes. `image`: on the first GPU, beside the projector.
+    """What every engine of this kind adds on each GPU, in bytes. `projector` and `image`, its buffer, lie on the first.
     `embedding_on_gpu`: whether the token embedding lies on the first GPU or in host memory."""
 
     kv_type: str
     kv_tokens: int
     compute: int
+    projector: int
     image: int
     runtime: int
     embedding_on_gpu: bool
@@ -63,7 +64,7 @@ def _ends(config: Configuration, stage: Stage, index: int, gpus: int) -> Footpri
     first, last = index == 0, index == gpus - 1
     return Footprint(
         weights_bytes=first * stage.embedding_on_gpu * cut.embedding + last * (cut.output + cut.rest),
-        projector_bytes=first * config.variant.projector_bytes,
+        projector_bytes=first * stage.projector,
         compute_bytes=stage.compute + first * stage.image,
         runtime_bytes=stage.runtime,
     )

@@ -24,7 +24,15 @@ def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint,
 
 def stage(config: Configuration) -> pipeline.Stage:
     """What each GPU holds beside layers."""
-    return pipeline.Stage("f16", config.kv_tokens, compute(config), 0, CUDA_CONTEXT, embedding_on_gpu=True)
+    return pipeline.Stage(
+        kv_type="f16",
+        kv_tokens=config.kv_tokens,
+        compute=compute(config),
+        projector=config.variant.projector_bytes,
+        image=0,
+        runtime=CUDA_CONTEXT,
+        embedding_on_gpu=True,
+    )
 
 
 def compute(config: Configuration) -> int:

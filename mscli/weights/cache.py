@@ -59,7 +59,7 @@ class Cache:
         path = self._listing(repository, commit)
         try:
             return tuple(RemoteFile(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):  # never asked, or written by another version
+        except (OSError, ValueError, TypeError):  # never asked, not readable, or written by another version
             return None
 
     def remember(self, repository: str, revision: str, commit: str, files: Iterable[RemoteFile]) -> None:

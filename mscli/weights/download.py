@@ -244,13 +244,16 @@ class Fetcher(Worker):
         return location
 
     def _read(self, job: Job, part: int, location: Location) -> None:
+        self._hear()  # the clock starts with the request, not with the look-up before it
         gap = job.partial.gap(part)
         stalled = PassingFault("stalled_download", f"{job.file.name}: no byte for {self.download.timeouts.stall_s:g} s")
         try:
             for data in self._reader.read(location, gap, job.file.size_bytes) if gap else ():
-                if self._released():
+                if self.abandoned:
                     return
                 gap = job.partial.write(gap, data) if gap else None
+                if self.download.stop.is_set():
+                    return  # after the write: an interrupt keeps what has come
                 self._hear()
                 self.download.heard_s = self.heard_s
         except PassingFault as fault:

@@ -124,7 +124,7 @@ def arrived_bytes(blob: Path, size: int) -> int:
     try:
         with data.open("rb", buffering=0) as data_file, journal.open("rb", buffering=0) as journal_file:
             return sum(_stored_counts(journal_file, data_file, size)[1])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return 0
 
 

@@ -156,6 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, STEP_BYTES)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def handle(self) -> None:
+        with suppress(ConnectionError, TimeoutError, ssl.SSLError):  # clients of these tests vanish on purpose
+            super().handle()
+
     def do_HEAD(self) -> None:
         self._route()
 
@@ -217,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == "tree":
             self._json([_tree_entry(file, found) for file in found.files.values()])
         elif kind == "xet-read-token":
-            self._json({"accessToken": "token", "exp": int(time.time()) + 3600, "casUrl": self.server_hub.cas_url})
+            self._xet_token(self.server_hub.cas_url or "")
         else:
             siblings = [_sibling(file) for file in found.files.values()]
             gated = "auto" if found.accepted is not None else False
@@ -329,9 +333,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(fault.status, "", "as the fault says", dict(fault.headers))
         return fault is not None
 
-    def _json(self, value: object) -> None:
+    def _xet_token(self, cas_url: str) -> None:
+        """Where Xet storage is: hf_xet reads it from the body, huggingface_hub from the headers."""
+        expires = int(time.time()) + 3600
+        headers = {"X-Xet-Cas-Url": cas_url, "X-Xet-Access-Token": "token", "X-Xet-Token-Expiration": str(expires)}
+        self._json({"accessToken": "token", "exp": expires, "casUrl": cas_url}, headers)
+
+    def _json(self, value: object, headers: Mapping[str, str] | None = None) -> None:
         body = json.dumps(value).encode()
-        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        self._head(200, {**(headers or {}), "Content-Type": "application/json", "Content-Length": str(len(body))})
         if self.command == "GET":
             self.wfile.write(body)
 

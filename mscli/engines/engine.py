@@ -47,7 +47,7 @@ class Installation:
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """Weights on this machine. `model`: the file or folder the engine is given (for Ollama the tag); `projector`: or None."""
+    """Weights on this machine. `model`: the file or folder the engine is given (for Ollama the tag)."""
 
     model: str
     projector: str | None
@@ -56,7 +56,7 @@ class WeightFiles:
 
 @dataclass(frozen=True)
 class Serving:
-    """Where and how the instance serves. `run_dir` is private to the instance (0700) and holds log, key and temporary files."""
+    """Where and how the instance serves. `run_dir` is private to it (0700) and holds log, key and temporary files."""
 
     name: str
     host: str
@@ -122,7 +122,7 @@ class Engine(Protocol):
     def command(
         self, plan: Plan, profile: Profile, model: Model, weights: WeightFiles, serving: Serving, found: Installation
     ) -> Command:
-        """The command line that serves `plan`. Raises MscliError(ENGINE_UNSUPPORTED) for what this version cannot do."""
+        """The command line that serves `plan`. Raises ENGINE_UNSUPPORTED for what the version found cannot do."""
 
     def stage(self, line: str) -> str | None:
         """The stage that a log line announces (STARTING, LOADING), or None."""

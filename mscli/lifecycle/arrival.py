@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from mscli.lifecycle.shutdown import end_group, release
 from mscli.weights.progress import Listener as WeightsListener
 
 _EVIDENCE_LINES = 12
+_LOG_DELAY_S = 0.3
 _WHOLE = 0.99  # a share of the model on the GPU that rounding cannot explain counts as fallen to the CPU
 
 
@@ -76,7 +78,7 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
 def _load(launch: Launch, started: Started, listener: Listener, records: Records) -> Observed:
     """What the engine took; a server that holds many models is first made to fetch and load ours."""
     if not isinstance(launch.engine, Hosted):
-        return launch.engine.observe(started.log_text())
+        return _observe(launch, started)
     record, decision = started.record, launch.decision
     listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
     loaded = False
@@ -88,6 +90,16 @@ def _load(launch: Launch, started: Started, listener: Listener, records: Records
     finally:
         if not loaded:  # also after Ctrl-C: a server without its model serves nobody
             _give_up(launch, record, records)
+    return observed
+
+
+def _observe(launch: Launch, started: Started) -> Observed:
+    """What the engine's log tells, once it is written: it can come a moment after the first healthy answer."""
+    deadline = time.monotonic() + _LOG_DELAY_S
+    observed = launch.engine.observe(started.log_text())
+    while observed.context is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        observed = launch.engine.observe(started.log_text())
     return observed
 
 

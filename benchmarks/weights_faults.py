@@ -40,7 +40,7 @@ FILES = {
 LARGE = [name for name in FILES if name.endswith("safetensors")]
 TOTAL = sum(map(len, FILES.values()))
 RATE = 2_500_000  # bytes per second and connection: slow enough that a kill falls into the transfer
-CONNECTIONS, CHUNK = 8, 1 << 18
+CONNECTIONS, CHUNK = 8, 1 << 17  # 64 KiB gathered by mscli, and 64 KiB on their way when the process ends
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def hf_killed(bench: Bench) -> None:
 
 
 def cases(kills: int) -> list[Case]:
-    chunks, why = CONNECTIONS * CHUNK, "a chunk of 256 KiB per connection"
+    chunks, why = CONNECTIONS * CHUNK, "128 KiB per connection"
     return [
         Case("no fault", lambda bench: bench.finish(), 3, 0, ""),
         Case("kill -9 at a random point", kill, kills, chunks, why),

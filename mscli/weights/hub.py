@@ -90,13 +90,15 @@ class Hub:
 
     def _ask(self, repository: str, seen: str, call: Callable[[], T]) -> T:
         from huggingface_hub import get_token
-        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         # httpx2.HTTPError, httpx.HTTPError or requests.HTTPError, as huggingface_hub's version has it;
         # of requests, every exception is an OSError.
         transport_error: type[BaseException] = HfHubHTTPError.__mro__[1]
         try:
             return call()
+        except HFValidationError as error:
+            raise missing(repository, f"repository of that name ({error})") from error
         except (OSError, ValueError, transport_error) as error:
             response = getattr(error, "response", None)
             if response is None:
@@ -128,7 +130,7 @@ def _remote(sibling: object) -> RemoteFile:
 
 def _unreached(endpoint: str, error: BaseException) -> PassingFault:
     host = urlsplit(endpoint).netloc or endpoint
-    if isinstance(error, ValueError) and not isinstance(error, OSError):
+    if isinstance(error, ValueError):  # no JSON where JSON belongs; requests' own such error is an OSError as well
         return PassingFault("network_proxy", f"{host} answers, but not as a hub does ({error})")
     return PassingFault("network_proxy", f"{host} cannot be reached ({type(error).__name__}: {error})")
 

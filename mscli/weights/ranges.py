@@ -25,8 +25,8 @@ from mscli.weights.hub import Location, Xet
 from mscli.weights.partial import Gap
 
 BLOCK_BYTES = 1 << 20
-# TLS hands out 16 KiB at a time: these are gathered, so that progress is written 4 times a second or per quarter MiB.
-GATHER_BYTES, GATHER_S = 1 << 18, 0.25
+# TLS hands out 16 KiB at a time: these are gathered, so that arrival is written down per 64 KiB or 4 times a second.
+GATHER_BYTES, GATHER_S = 1 << 16, 0.25
 MAX_REDIRECTS = 5
 
 

@@ -103,7 +103,8 @@ def test_https_through_a_connect_proxy_with_a_root_of_ones_own(
     with Hub(certificate=certificate) as hub, proxying() as proxy:
         point_at(hub.url, tmp_path, monkeypatch)
         hub.add(REPOSITORY, {GGUF: WEIGHTS})
-        done = pull_in_child(HTTPS_PROXY=f"http://me:secret@{proxy.address}", SSL_CERT_FILE=str(certificate))
+        roots = {"SSL_CERT_FILE": str(certificate), "REQUESTS_CA_BUNDLE": str(certificate)}  # the latter: hub 0.x
+        done = pull_in_child(HTTPS_PROXY=f"http://me:secret@{proxy.address}", **roots)
         assert done.returncode == 0, done.stderr
         assert whole(done.stdout.splitlines()[-1].removeprefix("whole "), WEIGHTS)
         tunnels = {line.split(" ")[1] for line in proxy.asked}

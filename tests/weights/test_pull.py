@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from hub import Hub
-from pulls import GGUF, REPOSITORY, Heard, content, model, pull, variant, whole
+from pulls import GGUF, QUICK, REPOSITORY, Heard, content, model, pull, variant, whole
 
 from mscli.errors import Code, MscliError
-from mscli.weights.ensure import newest_revision, wanted
+from mscli.weights.ensure import ensure, newest_revision, wanted
 from mscli.weights.progress import Progress
 
 WEIGHTS = content(3_500_000)
@@ -133,6 +134,22 @@ def test_what_the_hub_does_not_have_is_named(hub: Hub, files: tuple[str, ...], r
         pull(*files, revision=revision)
     assert (raised.value.code, raised.value.details["cause"]) == (Code.DOWNLOAD_FAILED, "model_not_found")
     assert said in raised.value.message
+
+
+def test_name_that_no_repository_can_have(hub: Hub) -> None:
+    named = variant()
+    source = dataclasses.replace(named.source, repository="two//slashes/../x")
+    with pytest.raises(MscliError) as raised:
+        ensure(model(), dataclasses.replace(named, source=source), Heard(), timeouts=QUICK)
+    assert raised.value.details["cause"] == "model_not_found"
+
+
+@pytest.mark.parametrize("name", ["../../outside.gguf", "/outside.gguf"])
+def test_file_name_that_leaves_the_cache_is_refused(hub: Hub, tmp_path: Path, name: str) -> None:
+    hub.add(REPOSITORY, {name: WEIGHTS})
+    with pytest.raises(MscliError, match="no place in the cache"):
+        pull("*.gguf")
+    assert not list(tmp_path.rglob("outside*"))
 
 
 def test_pattern_of_a_small_file_may_match_nothing(hub: Hub) -> None:

@@ -31,6 +31,11 @@ class Places:
         return self.state / "instances"
 
     @property
+    def pins(self) -> Path:
+        """Repository -> commit, for repositories that were moved on purpose."""
+        return self.config / "revisions.json"
+
+    @property
     def history(self) -> Path:
         """Line history of the chat REPL."""
         return self.state / "chat_history"

@@ -20,7 +20,7 @@ _USAGE_ERROR = typer.BadParameter.__mro__[1]
 _CLICK_ERROR = typer.BadParameter.__mro__[2]
 
 # One module of this folder each, in the order of the help.
-VERBS = ("up", "down", "status", "logs", "restart", "chat", "env", "gpus", "plan", "profiles")
+VERBS = ("up", "down", "status", "logs", "restart", "chat", "env", "gpus", "plan", "profiles", "pull", "weights")
 
 
 def tree(verbs: Sequence[str] = VERBS) -> typer.Typer:
@@ -50,9 +50,9 @@ def _root(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Never raises; every fault is reported on the screen."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = ["--events" if arg == "--json=stream" else arg for arg in (sys.argv[1:] if argv is None else argv)]
     own = args[: args.index("--")] if "--" in args else args
-    screen = Screen(next((arg for arg in own if not arg.startswith("-")), ""), "--json" in own)
+    screen = Screen(next((arg for arg in own if not arg.startswith("-")), ""), bool({"--json", "--events"} & set(own)))
     verbs = args[:1] if args and args[0] in VERBS else VERBS
     try:
         outcome = typer.main.get_command(tree(verbs)).main(args, prog_name="mscli", standalone_mode=False, obj=screen)

@@ -71,10 +71,11 @@ class _Look:
     """The profiles that are planned, and the machine they are planned for."""
 
     def __init__(self, name: str | None, file: Path | None, on: str | None, free: str | None, ram: str | None) -> None:
-        from mscli.catalog.load import load_catalog, load_profile_file
-        from mscli.paths import places, shipped_profiles
+        from mscli.catalog.load import load_profile_file
+        from mscli.lifecycle.pinned import catalogue
+        from mscli.paths import places
 
-        self.catalog: Catalog = load_catalog(shipped_profiles(), places().profiles)
+        self.catalog: Catalog = catalogue(places())
         self.profiles = list(self.catalog.profiles.values())
         self.single = name is not None or file is not None
         if file is not None:

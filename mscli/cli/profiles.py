@@ -124,11 +124,37 @@ def new(
         screen.text(f"{path}\nEdit it, then check it: mscli profiles validate {path}. Run it: mscli up {name}")
 
 
-def _catalog() -> Catalog:
-    from mscli.catalog.load import load_catalog
-    from mscli.paths import places, shipped_profiles
+@app.command("update", epilog="Example: mscli profiles update small-gguf-q4")
+def update(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The profile whose repository moves.")],
+    revision: Annotated[str | None, typer.Option("--revision", help="This commit, not the newest.")] = None,
+    json: Json = False,
+) -> None:
+    """Move a profile's repository to its newest commit (or a given one); everything else stays where it is."""
+    from mscli.lifecycle.pinned import pin
+    from mscli.paths import places
+    from mscli.weights.ensure import newest_revision
 
-    return load_catalog(shipped_profiles(), places().profiles)
+    screen = open_screen(ctx, json)
+    catalog = _catalog()
+    _, variant = catalog.model_of(catalog.profile(name))
+    source = variant.source
+    if source.kind != "hub":
+        raise MscliError(Code.USAGE, f"the weights of {name} have no revisions to move to ({source.kind})", "")
+    commit = revision or newest_revision(variant)
+    pin(places(), source.repository, commit)
+    if json:
+        screen.data({"repository": source.repository, "before": source.revision, "now": commit})
+    else:
+        screen.text(f"{source.repository}: {source.revision} -> {commit}. Fetch it: mscli pull {name}")
+
+
+def _catalog() -> Catalog:
+    from mscli.lifecycle.pinned import catalogue
+    from mscli.paths import places
+
+    return catalogue(places())
 
 
 def _entry(outcome: Plan | NoFit, catalog: Catalog) -> dict[str, object]:

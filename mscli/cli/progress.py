@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,40 @@ class StartProgress:
         if self._task is None:
             self._task = self._bar.add_task(text, total=None)
         self._bar.update(self._task, description=text, completed=done or 0, total=total)
+
+
+class EventProgress:
+    """The listener of a start for scripts: one JSON line per event, before the result's own line."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def __enter__(self) -> EventProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to leave behind."""
+
+    def stage(self, stage: str, text: str) -> None:
+        """A stage began."""
+        self._screen.event({"event": "stage", "stage": stage, "text": text})
+
+    def log_line(self, line: str) -> None:
+        """A line of the engine's log."""
+        self._screen.event({"event": "log", "line": line})
+
+    def progress(self, progress: Progress) -> None:
+        """How far a pull has come."""
+        self._screen.event({"event": "progress", **asdict(progress)})
+
+    def note(self, note: Note) -> None:
+        """A line about the pull."""
+        self._screen.event({"event": "note", **asdict(note)})
+
+
+def listener_of(screen: Screen, events: bool) -> StartProgress | EventProgress:
+    """The listener that suits the screen."""
+    return EventProgress(screen) if events else StartProgress(screen)
 
 
 def _moving_line() -> Bar:

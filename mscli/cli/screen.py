@@ -33,6 +33,11 @@ class Screen:
         """Print the envelope of a command that did what it was asked."""
         self._envelope({"ok": True, "data": data})
 
+    def event(self, event: dict[str, object]) -> None:
+        """Print one event of something that goes on, as a JSON line of its own, at once."""
+        sys.stdout.write(json.dumps({"schema": SCHEMA, "command": self.command, **event}, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
     def text(self, text: str) -> None:
         """Print plain text as data."""
         sys.stdout.write(text if text.endswith("\n") else text + "\n")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import Json, ProfileFile, TimeoutS
+from mscli.cli.options import Events, Json, ProfileFile, TimeoutS, Yes
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
@@ -43,10 +43,12 @@ def up(
     replace: Annotated[bool, typer.Option("--replace", help="Replace what runs under this name.")] = False,
     require_gpu: Annotated[bool, typer.Option(help="Fail if planned GPU layers fall to the CPU.")] = True,
     offload: Annotated[bool, typer.Option("--offload", help="Allow part of the weights in host memory.")] = False,
+    weights: Annotated[Path | None, typer.Option("--weights", help="A folder made by `mscli pull --to`.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     api_key_file: Annotated[Path | None, typer.Option(help="File with the key clients must send.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the command; start nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a large download.")] = False,
+    yes: Yes = False,
+    events: Events = False,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Start a model: the profile given, or the best one for this machine."""
@@ -55,18 +57,22 @@ def up(
     from mscli.lifecycle.endpoint import Patience
     from mscli.lifecycle.records import Request
 
-    screen = open_screen(ctx, json)
+    screen = open_screen(ctx, json or events)
     if profile is not None and file is not None:
         raise MscliError(Code.USAGE, "a profile's name and --file were both given", "Give one of them.")
     wish = wish_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
-    request = Request(profile, str(file.absolute()) if file else None, host, port, wish, require_gpu)
+    request = Request(profile, _absolute(file), host, port, wish, require_gpu, _absolute(weights))
     key = _key(api_key_file)
     agree = None if yes or not screen.live else _agree
     ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline, agree)
     if dry_run:
         _dry_run(screen, ask)
     else:
-        _up(screen, ask)
+        _up(screen, ask, events)
+
+
+def _absolute(path: Path | None) -> str | None:
+    return str(path.expanduser().absolute()) if path else None
 
 
 def _key(file: Path | None) -> str | None:
@@ -103,12 +109,12 @@ def _dry_run(screen: Screen, ask: Ask) -> None:
         screen.note(f"note: {note}", "yellow")
 
 
-def _up(screen: Screen, ask: Ask) -> None:
-    from mscli.cli.progress import StartProgress
+def _up(screen: Screen, ask: Ask, events: bool) -> None:
+    from mscli.cli.progress import listener_of
     from mscli.lifecycle.deployment import up as start
     from mscli.paths import places
 
-    with StartProgress(screen) as progress:
+    with listener_of(screen, events) as progress:
         try:
             done = start(ask, places(), progress)
         except KeyboardInterrupt:

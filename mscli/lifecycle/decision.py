@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.catalog.load import load_catalog, load_one, load_profile_file
+from mscli.catalog.load import load_profile_file
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
+from mscli.lifecycle.pinned import catalogue, one
 from mscli.lifecycle.records import Request
 from mscli.lifecycle.sight import Sight, see
-from mscli.paths import Places, shipped_profiles
+from mscli.paths import Places
 from mscli.planning.choose import choose
 from mscli.planning.fit import make
 from mscli.planning.plan import Choice, NoFit, Plan, Wish
@@ -48,6 +49,24 @@ def decide(request: Request, places: Places, replaced: str | None = None) -> Dec
     return Decision(profile, model, model.variants[outcome.variant], outcome, sight, None)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A profile with its model and weights, whether or not it fits this machine."""
+
+    profile: Profile
+    model: Model
+    variant: Variant
+
+
+def chosen(name: str | None, file: Path | None, places: Places) -> Chosen:
+    """The profile that is named, in a file, or else the best one for this machine. Raises as `decide` does."""
+    named = _named(Request(name, str(file) if file else None, None, None, Wish()), places)
+    if named is None:
+        best = _best(Wish(), places, None)
+        return Chosen(best.profile, best.model, best.variant)
+    return Chosen(*named, named[1].variants[named[0].variant])
+
+
 def plan_one(profile: Profile, model: Model, sight: Sight, wish: Wish) -> Plan | NoFit:
     """The plan of one profile, or why it does not fit and the nearest wish that does."""
     return make(
@@ -63,7 +82,7 @@ def plan_all(profiles: Iterable[Profile], models: Mapping[str, Model], sight: Si
 
 def _best(wish: Wish, places: Places, replaced: str | None) -> Decision:
     """The best automatic profile for this machine. Raises NO_GPU or NO_FIT: never a silent run on the CPU."""
-    catalog = load_catalog(shipped_profiles(), places.profiles)
+    catalog = catalogue(places)
     automatic = [profile for profile in catalog.profiles.values() if profile.automatic]
     sight = see(places, [profile.engine for profile in automatic], replaced)
     if not sight.inventory.devices:
@@ -78,12 +97,10 @@ def _best(wish: Wish, places: Places, replaced: str | None) -> Decision:
 
 def _named(request: Request, places: Places) -> tuple[Profile, Model] | None:
     if request.file is not None:
-        catalog = load_catalog(shipped_profiles(), places.profiles)
+        catalog = catalogue(places)
         profile = load_profile_file(Path(request.file), catalog)
         return profile, catalog.models[profile.model]
-    if request.profile is not None:
-        return load_one(request.profile, shipped_profiles(), places.profiles)
-    return None
+    return one(request.profile, places) if request.profile is not None else None
 
 
 def no_gpu(inventory: Inventory) -> MscliError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from mscli.engines import engine as contract
 from mscli.engines.engine import Hosted, Observed, WeightFiles
@@ -30,7 +31,7 @@ from mscli.paths import Places
 from mscli.weights.ensure import ensure, wanted
 from mscli.weights.progress import Listener as WeightsListener
 
-_LARGE_BYTES = 10**9
+LARGE_BYTES = 10**9
 _PORT_TRIES = 4
 
 
@@ -200,15 +201,16 @@ def _weights(launch: Launch, listener: WeightsListener, offline: bool) -> Weight
     """The weight files, fetched first where the engine does not do it itself."""
     if _hosted(launch):
         return launch.weights
-    return ensure(launch.decision.model, launch.decision.variant, listener, offline=offline)
+    folder = Path(launch.request.weights) if launch.request.weights else None
+    return ensure(launch.decision.model, launch.decision.variant, listener, offline=offline, folder=folder)
 
 
 def _ask_first(ask: Ask, decision: Decision) -> None:
     """Let the user refuse a large download before its first byte."""
-    if ask.agree is None or decision.variant.source.kind != "hub":
+    if ask.agree is None or decision.variant.source.kind != "hub" or ask.request.weights:
         return
     missing = wanted(decision.model, decision.variant, offline=ask.offline).missing_bytes
-    if missing > _LARGE_BYTES and not ask.agree(missing):
+    if missing > LARGE_BYTES and not ask.agree(missing):
         raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Another profile may need less: mscli profiles")
 
 

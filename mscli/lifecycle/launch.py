@@ -8,6 +8,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving, WeightFiles
 from mscli.errors import Code, MscliError
@@ -173,6 +174,7 @@ def _record(launch: Launch, where: Serving, what: Command, identity: Identity | 
         health_path=launch.engine.health_path,
         api_key_file=where.api_key_file,
         log=where.log,
+        weights=tuple(Path(path) for path in (launch.weights.model, launch.weights.projector) if path),
         since=time.time(),
     )
 

@@ -24,6 +24,7 @@ class Request:
     """What was asked for: enough to tell the same `up` from another, and to do it again.
 
     `profile` None: the best one was to be chosen. `file`: a profile file given by path. `port` None: any free one.
+    `weights`: a folder to take them from, in place of the hub cache.
     """
 
     profile: str | None
@@ -32,6 +33,7 @@ class Request:
     port: int | None
     wish: Wish
     require_gpu: bool = True
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Record:
     """One instance. `since`: seconds since the epoch. `argv` holds no secret. `stopped_at` is set by `down`.
 
     `alias` is the model name that clients send; `stand_in` marks scripted test models. `identity` None: the server is
-    not ours (`owner` says whose), and is never stopped.
+    not ours (`owner` says whose), and is never stopped. `weights`: the files or folders it serves from.
     """
 
     schema: str
@@ -63,6 +65,7 @@ class Record:
     health_path: str
     api_key_file: Path | None
     log: Path
+    weights: tuple[Path, ...]
     since: float
     stopped_at: float | None = None
 

@@ -1,0 +1,124 @@
+"""`mscli pull`: have the weights here, whole and checked, before they are needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mscli.cli.options import Events, Json, ProfileFile, Yes
+from mscli.cli.screen import Screen, open_screen
+from mscli.errors import Code, MscliError
+
+if TYPE_CHECKING:
+    from mscli.lifecycle.decision import Chosen
+    from mscli.weights.progress import Listener
+
+_EPILOG = "Examples: mscli pull small-gguf-q4  |  mscli pull small-bf16 --verify  |  mscli pull small-q6 --to /mnt/disk"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("pull", epilog=_EPILOG)(pull)
+
+
+def pull(
+    ctx: typer.Context,
+    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="Whose weights; else the best.")] = None,
+    file: ProfileFile = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every byte again; fetch only what is bad.")] = False,
+    to: Annotated[Path | None, typer.Option("--to", help="Copy them into this folder, for another machine.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    yes: Yes = False,
+    events: Events = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Fetch a profile's weights: resumed by byte, verified, at the pinned revision."""
+    from mscli.cli.progress import listener_of
+    from mscli.lifecycle.decision import chosen
+    from mscli.paths import places
+
+    screen = open_screen(ctx, json or events)
+    what = chosen(profile, file, places())
+    if to is not None and verify:
+        raise MscliError(Code.USAGE, "--to and --verify were both given", "Copying checks every byte anyway.")
+    with listener_of(screen, events) as progress:
+        progress.stage("weights", f"{what.model.title}, {what.variant.name}")
+        if what.variant.source.kind == "ollama":
+            data = _through_ollama(what)
+        elif to is not None:
+            data = _copy(what, to, offline, progress)
+        elif verify:
+            data = _verify(what, offline, progress)
+        else:
+            data = _fetch(screen, what, offline, yes, progress)
+    if screen.json_mode:
+        screen.data({"profile": what.profile.name, "variant": what.variant.name, **data})
+    else:
+        screen.text(str(data["said"]))
+
+
+def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Listener) -> dict[str, object]:
+    from mscli.cli.size import size
+    from mscli.lifecycle.deployment import LARGE_BYTES
+    from mscli.weights.ensure import ensure, wanted
+
+    missing = wanted(what.model, what.variant, offline=offline).missing_bytes
+    if missing > LARGE_BYTES and screen.live and not yes:
+        typer.confirm(f"{size(missing)} will be downloaded. Go on?", default=True, err=True, abort=True)
+    files = ensure(what.model, what.variant, progress, offline=offline)
+    said = f"{files.model}\n{size(files.bytes_on_disk)}, {size(missing)} of it fetched now"
+    return {
+        "model": files.model,
+        "projector": files.projector,
+        "bytes": files.bytes_on_disk,
+        "fetched_bytes": missing,
+        "said": said,
+    }
+
+
+def _verify(what: Chosen, offline: bool, progress: Listener) -> dict[str, object]:
+    from mscli.cli.size import size
+    from mscli.weights.verify import verify
+
+    found = verify(what.variant, progress, offline=offline)
+    if (found.bad or found.absent) and not found.repaired:
+        raise MscliError(
+            Code.WEIGHTS_MISSING,
+            f"damaged: {', '.join(found.bad) or 'none'}; not here: {', '.join(found.absent) or 'none'}",
+            "Fetch them again: mscli pull --verify, without --offline.",
+            {
+                "cause": "corrupt_weights" if found.bad else "offline",
+                "bad": list(found.bad),
+                "absent": list(found.absent),
+            },
+        )
+    repaired = f"; fetched again: {', '.join((*found.bad, *found.absent))}" if found.repaired else ""
+    said = f"{found.files} files, {size(found.checked_bytes)} hashed in {found.seconds:.1f} s{repaired}"
+    return {
+        "files": found.files,
+        "checked_bytes": found.checked_bytes,
+        "bad": list(found.bad),
+        "absent": list(found.absent),
+        "repaired": found.repaired,
+        "seconds": round(found.seconds, 3),
+        "said": said,
+    }
+
+
+def _copy(what: Chosen, to: Path, offline: bool, progress: Listener) -> dict[str, object]:
+    from mscli.cli.size import size
+    from mscli.weights.carry import copy_to
+
+    listing = copy_to(what.variant, to, progress, offline=offline)
+    said = f"{size(listing.total_bytes)} in {to}\nOn the other machine: mscli up {what.profile.name} --weights {to}"
+    return {"folder": str(to), "revision": listing.revision, "bytes": listing.total_bytes, "said": said}
+
+
+def _through_ollama(what: Chosen) -> dict[str, object]:
+    raise MscliError(
+        Code.ENGINE_UNSUPPORTED,
+        f"the weights of {what.profile.name} are fetched by the Ollama server itself when it is started",
+        f"Start it: mscli up {what.profile.name}",
+    )

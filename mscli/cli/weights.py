@@ -1,0 +1,136 @@
+"""`mscli weights`: what lies on this disk, and making room."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mscli.cli.options import Json, Yes
+from mscli.cli.screen import Screen, open_screen
+from mscli.errors import Code, MscliError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mscli.weights.stored import Stored
+
+app = typer.Typer(help="List the weights on this disk, and free what nothing uses.")
+_EPILOG = "Examples: mscli weights  |  mscli weights prune  |  mscli weights prune --keep small-q4 --yes"
+
+
+def register(program: typer.Typer) -> None:
+    """Add the commands."""
+    program.add_typer(app, name="weights")
+
+
+@app.callback(invoke_without_command=True, epilog=_EPILOG)
+def weights(ctx: typer.Context, json: Json = False) -> None:
+    """List the weights on this disk: by repository, with size, last use, and the profiles that need them."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from mscli.cli.size import size
+    from mscli.paths import hub_cache
+
+    screen = open_screen(ctx, json)
+    stored = _stored()
+    if json:
+        screen.data({"weights": [_entry(item) for item in stored], "folder": str(hub_cache())})
+        return
+    screen.table(("SIZE", "UNFINISHED", "USED", "REPOSITORY", "REVISION", "PROFILES"), [_row(item) for item in stored])
+    screen.text(f"{size(sum(item.size_bytes for item in stored))} of weights of this catalogue in {hub_cache()}")
+
+
+@app.command("prune", epilog="Example: mscli weights prune --keep small-gguf-q4")
+def prune(
+    ctx: typer.Context,
+    keep: Annotated[list[str] | None, typer.Option("--keep", help="Keep only what these profiles need.")] = None,
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be freed.")] = False,
+    json: Json = False,
+) -> None:
+    """Free the weights that no profile uses (or none of --keep) and no instance serves; asks first."""
+    from mscli.cli.size import size
+    from mscli.weights.prune import prune as free
+    from mscli.weights.stored import prune_candidates
+
+    screen = open_screen(ctx, json)
+    for name in keep or ():
+        _known(name)
+    found = prune_candidates(_stored(), _served(), set(keep) if keep else None)
+    if not json:
+        _show(screen, found)
+    freed = 0
+    if found and not dry_run:
+        _ask(screen, found, yes)
+        freed = sum(free(item) for item in found)
+    if json:
+        screen.data({"candidates": [_entry(item) for item in found], "freed_bytes": freed})
+    elif freed:
+        screen.text(f"{size(freed)} freed")
+
+
+def _ask(screen: Screen, found: tuple[Stored, ...], yes: bool) -> None:
+    from mscli.cli.size import size
+
+    if yes:
+        return
+    if not screen.live:
+        raise MscliError(Code.USAGE, "nothing is deleted without being asked", "Add --yes in a script, or --dry-run.")
+    total = size(sum(item.size_bytes for item in found))
+    typer.confirm(f"Delete {total}?", default=False, err=True, abort=True)
+
+
+def _stored() -> tuple[Stored, ...]:
+    from mscli.lifecycle.pinned import catalogue
+    from mscli.paths import places
+    from mscli.weights.stored import on_disk
+
+    catalog = catalogue(places())
+    return on_disk(catalog.profiles.values(), catalog.models)
+
+
+def _served() -> tuple[Path, ...]:
+    """Files that running instances serve from."""
+    from mscli.lifecycle.records import Records
+    from mscli.lifecycle.running import running
+    from mscli.paths import places
+
+    return tuple(path for record in Records(places()).all()[0] if running(record) for path in record.weights)
+
+
+def _known(name: str) -> None:
+    from mscli.lifecycle.pinned import catalogue
+    from mscli.paths import places
+
+    catalogue(places()).profile(name)
+
+
+def _show(screen: Screen, found: tuple[Stored, ...]) -> None:
+    if not found:
+        screen.note("nothing to free")
+        return
+    screen.table(("SIZE", "UNFINISHED", "USED", "REPOSITORY", "REVISION", "PROFILES"), [_row(item) for item in found])
+
+
+def _row(item: Stored) -> tuple[str, ...]:
+    from mscli.cli.size import ago, size
+
+    used = "never" if item.last_used_s is None else f"{ago(time.time() - item.last_used_s)} ago"
+    unfinished = size(item.unfinished_bytes) if item.unfinished_bytes else "-"
+    profiles = ", ".join(item.profiles) or "none"
+    return (size(item.size_bytes), unfinished, used, item.repository, item.revision[:12], profiles)
+
+
+def _entry(item: Stored) -> dict[str, object]:
+    return {
+        "repository": item.repository,
+        "revision": item.revision,
+        "files": [str(path) for path in item.files],
+        "size_bytes": item.size_bytes,
+        "unfinished_bytes": item.unfinished_bytes,
+        "last_used_s": item.last_used_s,
+        "variants": list(item.variants),
+        "profiles": list(item.profiles),
+    }

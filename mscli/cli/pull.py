@@ -53,10 +53,11 @@ def pull(
             data = _verify(what, offline, progress)
         else:
             data = _fetch(screen, what, offline, yes, progress)
+    said = str(data.pop("said"))
     if screen.json_mode:
         screen.data({"profile": what.profile.name, "variant": what.variant.name, **data})
     else:
-        screen.text(str(data["said"]))
+        screen.text(said)
 
 
 def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Listener) -> dict[str, object]:

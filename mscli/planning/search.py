@@ -59,12 +59,16 @@ def measure(request: Request, config: Configuration, rooms: Sequence[Room]) -> t
 
 def slack(request: Request, config: Configuration, rooms: Sequence[Room], verdict: str) -> int:
     """Bytes left on the fullest device beside footprint and margin, or below the engine's own limit; < 0: short."""
-    return min(
-        min(limit, room.free_bytes - margin(verdict, room)) - one.needed_bytes
-        for one, limit, room in zip(
-            measure(request, config, rooms), request.memory.limits(config, rooms), rooms, strict=True
-        )
-    )
+    usable = usable_bytes(request, config, rooms, verdict)
+    return min(most - one.needed_bytes for one, most in zip(measure(request, config, rooms), usable, strict=True))
+
+
+def usable_bytes(
+    request: Request, config: Configuration, rooms: Sequence[Room], verdict: str = TIGHT
+) -> tuple[int, ...]:
+    """The most that may be taken on each device: what is free less the margin, and no more than the engine's limit."""
+    limits = request.memory.limits(config, rooms)
+    return tuple(min(limit, room.free_bytes - margin(verdict, room)) for limit, room in zip(limits, rooms, strict=True))
 
 
 def fits(request: Request, config: Configuration, rooms: Sequence[Room], verdict: str) -> bool:

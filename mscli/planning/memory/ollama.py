@@ -12,11 +12,14 @@ from dataclasses import replace
 from mscli.planning.figures import GIB, MIB
 from mscli.planning.memory import llamacpp, pipeline
 from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
+from mscli.planning.memory.kv import bytes_per_token
 from mscli.planning.memory.weights import layers
 
 FIT_MARGIN = GIB
 MINIMUM = 457 * MIB
 OLD_BATCH = 512
+# Attention without flash attention, in bytes per token of context: 4.56 float32 copies of heads x batch scores.
+SCORE_COPIES = 4.56
 
 
 def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
@@ -42,23 +45,43 @@ def projector_graph(config: Configuration) -> int:
     return int(vision.heads * vision.max_patches**2 * 4)
 
 
+def flash_attention(config: Configuration) -> bool:
+    """Quantised KV asks for it; mistral3 has it by default from 0.13.2."""
+    return config.kv_type != "f16" or config.at_least(0, 13, 2)
+
+
 def old_graph(config: Configuration) -> int:
-    """The old engine's compute graph: with flash attention (quantised KV) 4 x batch x (vocabulary + hidden), without
-    4 x batch x (1 + 4 hidden + tokens x (1 + heads)), tokens up to the batch's own window (llm/memory.go, mistral3)."""
+    """The compute graph of engines before 0.30 on each GPU.
+
+    With flash attention 4 x batch x (vocabulary + hidden). Without, up to 0.11.4, what the engine reserves: KV bytes x
+    heads / KV heads / 6 (its fallback; logged as 426.7 MiB at 4,096 tokens); from 0.11.5, what it takes: 0.285 MiB per
+    token beside the above (PR 11090's table: 35.6 GiB at 2,048 tokens, 37.1 at 4,096, 40.1 at 8,192 over two GPUs).
+    """
     text = config.text
-    flash = 4 * OLD_BATCH * (text.vocabulary + text.hidden)
-    if config.kv_type != "f16":
-        return flash
-    return max(flash, 4 * OLD_BATCH * (1 + 4 * text.hidden + config.context * (1 + text.heads)))
+    logits = 4 * OLD_BATCH * (text.vocabulary + text.hidden)
+    if flash_attention(config):
+        return logits
+    if config.at_least(0, 11, 5):
+        return logits + int(SCORE_COPIES * 4 * OLD_BATCH * text.heads * config.kv_tokens)
+    reserved = config.kv_tokens * bytes_per_token(text, config.kv_type) * text.heads // text.kv_heads // 6
+    return max(logits, reserved)
 
 
 def limits(config: Configuration, rooms: Sequence[Room]) -> tuple[int, ...]:
     """Since 0.30 layers leave the GPU unless 1 GiB beside the projector stays free (LLAMA_ARG_FIT_TARGET); before,
-    unless 457 MiB and two layers do. Either would be a silent spill to the CPU, so the plan stays below."""
+    unless 457 MiB and two layers do. Either would be a silent spill to the CPU, so the plan stays below.
+
+    The old engine was seen to put the image graph on another GPU than planned (an 8 GB card ran out of memory), and to
+    fail at the first request without flash attention: every GPU must have room for the one and twice the other.
+    """
     if config.at_least(0, 30):
         return tuple(room.free_bytes - FIT_MARGIN + llamacpp.image_buffer(config) for room in rooms)
-    two_layers = 2 * layers(config.text, config.variant).layer
-    return tuple(room.free_bytes - MINIMUM - two_layers for room in rooms)
+    reserve = MINIMUM + 2 * layers(config.text, config.variant).layer
+    if not flash_attention(config):
+        reserve += old_graph(config)
+    return tuple(
+        room.free_bytes - reserve - (projector_graph(config) if index else 0) for index, room in enumerate(rooms)
+    )
 
 
 def settings(config: Configuration, rooms: Sequence[Room], _margins: Sequence[int]) -> dict[str, Setting]:

@@ -57,14 +57,25 @@ def activation(config: Configuration, tensor_parallel: int, batch: int, sequence
     """Peak of the profile run: the widest layer over a full batch or the sampler's rows, whichever is larger.
 
     Layer: batch x (3 ffn/t + 4 hidden) x 2 bytes. Sampler: sequences x vocabulary x 16 bytes (float32 and bfloat16
-    logits, probabilities, sort keys). Images: 0.5 GiB for the largest one in the encoder. 0.3 GiB of allocator slack.
+    logits, probabilities, sort keys). 0.3 GiB of allocator slack.
     Measured: 1.4 GiB (8B on A100-40), 1.97 (H100), 1.85 to 2.33 (RTX PRO 6000).
     """
     text = config.text
     layer = batch * (3 * text.ffn // tensor_parallel + 4 * text.hidden) * 2
     sampler = sequences * text.vocabulary * 16
-    image = from_gib(0.5) if config.images else 0
-    return from_gib(0.3) + max(layer, sampler) + image
+    return from_gib(0.3) + max(layer, sampler) + image_peak(config)
+
+
+def image_peak(config: Configuration) -> int:
+    """0.5 GiB for the largest image in the encoder; 0 when images are not allowed (--limit-mm-per-prompt).
+
+    Before 0.9 the encoder materialises its attention scores, heads x patches^2 x 4 bytes: an int4 model ran out of
+    memory on 24 GB that way with 0.8.3.
+    """
+    vision = config.model.architecture.vision
+    if not config.images or vision is None:
+        return 0
+    return from_gib(0.5) + (0 if config.at_least(0, 9) else int(vision.heads * vision.max_patches**2 * 4))
 
 
 def graphs(config: Configuration, sequences: int) -> int:

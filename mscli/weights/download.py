@@ -17,17 +17,18 @@ from queue import SimpleQueue
 
 from mscli.errors import Code, MscliError
 from mscli.weights.digest import digest, expected
-from mscli.weights.fault import PassingFault, Timeouts
+from mscli.weights.fault import PassingFault, Timeouts, WrongAnswerFault
 from mscli.weights.hub import Location
 from mscli.weights.listing import RemoteFile
 from mscli.weights.partial import Partial
 from mscli.weights.progress import Note
-from mscli.weights.ranges import BLOCK_BYTES, ExpiredFault, HttpRanges, LocalRanges, Ranges, XetRanges, xet_usable
+from mscli.weights.ranges import BLOCK_BYTES, HttpRanges, LocalRanges, Ranges, XetRanges, xet_usable
 
 CONNECTIONS = 8
 XET_FAULTS_ALLOWED = 2
-EXPIRED_ALLOWED = 3
+WRONG_ANSWERS_ALLOWED = 3
 LONGEST_PAUSE_S = 10.0
+SAY_AGAIN_S = 20.0
 POLL_S = 0.02
 
 
@@ -67,6 +68,7 @@ class Download:
         self.heard_s = time.monotonic()
         self.paused_until_s = 0.0
         self.xet_faults = 0 if xet_usable() else XET_FAULTS_ALLOWED
+        self._said_s: dict[str, float] = {}
         self._parts: deque[tuple[Job, int]] = deque()
         self._unchecked = deque(self.jobs)
         self._changed = threading.Condition()
@@ -133,26 +135,30 @@ class Download:
         """Takes note of a fault and returns how long to pause before the next try, in seconds."""
         self.last_fault = fault
         if by_xet:
-            self._note_xet_fault(fault)
+            self.note_xet_fault(fault.seen)
         if fault.wait_s is not None:
             return self._note_pause(fault, fault.wait_s)
-        if fault.cause == "stalled_download" or tries == 1:
-            self.notes.put(
-                Note("stalled" if fault.cause == "stalled_download" else "retrying", f"{fault.seen}; trying again")
-            )
+        self.say("stalled" if fault.cause == "stalled_download" else "retrying", f"{fault.seen}; trying again")
         return min(0.2 * 2.0**tries, LONGEST_PAUSE_S)
 
-    def _note_xet_fault(self, fault: PassingFault) -> None:
+    def say(self, code: str, message: str) -> None:
+        """Queues a note for the listener; what several connections meet at once is said once."""
+        now = time.monotonic()
+        if now - self._said_s.get(code, -SAY_AGAIN_S) >= SAY_AGAIN_S:
+            self._said_s[code] = now
+            self.notes.put(Note(code, message))
+
+    def note_xet_fault(self, seen: str) -> None:
+        """Counts a fault of Xet storage; from the last one allowed on, everything comes over plain HTTP."""
         self.xet_faults += 1
         if self.xet_faults == XET_FAULTS_ALLOWED:
-            self.notes.put(Note("plain_http", f"{fault.seen}; going on over plain HTTP, keeping what has arrived"))
+            self.say("plain_http", f"{seen}; going on over plain HTTP, keeping what has arrived")
 
     def _note_pause(self, fault: PassingFault, wait_s: float) -> float:
         if wait_s > self.timeouts.retry_s:
             raise fault.final(self.repository)
         now = time.monotonic()
-        if now + wait_s > self.paused_until_s + 1:
-            self.notes.put(Note("rate_limit", f"{fault.seen}; waiting {wait_s:.0f} s as it asks"))
+        self.say("rate_limit", f"{fault.seen}; waiting {wait_s:.0f} s as it asks")
         self.paused_until_s = max(self.paused_until_s, now + wait_s)
         return wait_s
 
@@ -213,6 +219,8 @@ class Fetcher(Worker):
     def abandon(self) -> tuple[Job, int] | None:
         """Gives the thread up: whatever it still reads is dropped. Returns the part it had."""
         self.abandoned = True
+        if self._reader is self._xet:
+            self.download.note_xet_fault("Xet storage does not answer")
         return self.task
 
     def _hear(self) -> None:
@@ -221,18 +229,21 @@ class Fetcher(Worker):
     def _fetch(self, job: Job, part: int) -> None:
         tries = 0
         while job.partial.gap(part) is not None and not self._released():
-            before = job.partial.arrived_bytes
+            before = job.partial.gap(part)
             try:
+                self._pause(max(0.0, self.download.paused_until_s - time.monotonic()))  # asked of another connection
                 self._read(job, part, self._locate(job))
             except PassingFault as fault:
-                tries = 1 if job.partial.arrived_bytes > before else tries + 1
+                tries = tries + 1 if job.partial.gap(part) == before else 1
                 job.location = None
-                if isinstance(fault, ExpiredFault) and tries >= EXPIRED_ALLOWED:
+                if isinstance(fault, WrongAnswerFault) and tries >= WRONG_ANSWERS_ALLOWED:
                     raise fault.final(self.download.repository) from fault
                 pause_s = self.download.note_fault(fault, tries, by_xet=self._reader is self._xet)
-                self.heard_s = time.monotonic() + pause_s  # a pause is no stall
-                self.download.stop.wait(pause_s)
-                self._hear()
+                self._pause(pause_s)
+
+    def _pause(self, pause_s: float) -> None:
+        self.heard_s = time.monotonic() + pause_s  # a pause is no stall
+        self.download.stop.wait(pause_s)
 
     def _locate(self, job: Job) -> Location:
         with job.lock:

@@ -6,6 +6,7 @@ as `carry.copy_to` makes it for machines without a network, or a plain folder wi
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
@@ -50,8 +51,10 @@ def ensure(
     try:
         listing = looked_up(variant, place, listener, timeouts)
     except MscliError as error:
-        if error.details.get("cause") == "network_proxy" and (files := _unlisted(variant, place, listener, None)):
-            return files
+        if error.details.get("cause") == "network_proxy":
+            with suppress(MscliError):  # files that are not whole are no reason to hide why they cannot be fetched
+                if (files := _unlisted(variant, place, listener, None)) is not None:
+                    return files
         raise
     if not listing.whole:
         pull_from_hub(listing, place, listener, timeouts)

@@ -61,6 +61,10 @@ class PassingFault(Exception):
         return MscliError(Code.DOWNLOAD_FAILED, f"Could not fetch {repository}: {self.seen}.", hint, details)
 
 
+class WrongAnswerFault(PassingFault):
+    """An answer that time alone does not mend: an expired address, another range than asked for. Worth a few tries."""
+
+
 def proxy_hint() -> str:
     """What to look at when the network does not let a request through, naming the proxy and endpoint in force."""
     proxies = [f"{name}={_without_password(os.environ[name])}" for name in PROXY_VARIABLES if os.environ.get(name)]

@@ -15,7 +15,16 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from mscli.errors import MscliError
-from mscli.weights.fault import PUBLIC_HUB, Headers, PassingFault, Timeouts, answer_fault, missing, refused
+from mscli.weights.fault import (
+    PUBLIC_HUB,
+    Headers,
+    PassingFault,
+    Timeouts,
+    WrongAnswerFault,
+    answer_fault,
+    missing,
+    refused,
+)
 from mscli.weights.listing import RemoteFile
 
 T = TypeVar("T")
@@ -76,9 +85,9 @@ class Hub:
             lambda: get_hf_file_metadata(url, timeout=self.timeouts.connect_s, endpoint=self.endpoint),
         )
         if metadata.etag is None or metadata.commit_hash is None:
-            raise PassingFault("network_proxy", f"{urlsplit(url).netloc} answers, but not as a hub does")
+            raise WrongAnswerFault("network_proxy", f"{urlsplit(url).netloc} answers, but not as a hub does")
         if metadata.size is not None and metadata.size != file.size_bytes:
-            raise PassingFault("corrupt_download", f"{seen} has {metadata.size:,} bytes, not {file.size_bytes:,}")
+            raise WrongAnswerFault("corrupt_download", f"{seen} has {metadata.size:,} bytes, not {file.size_bytes:,}")
         token = get_token()
         own = {"Authorization": f"Bearer {token}"} if token else {}
         xet = metadata.xet_file_data

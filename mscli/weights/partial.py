@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from mscli.errors import Code, MscliError
 from mscli.weights.fault import unwritable
 
 MIN_PART_BYTES, MAX_PART_BYTES = 1 << 20, 64 << 20
@@ -92,8 +93,14 @@ class Partial:
         return self.size if gap is None else gap.start
 
     def read(self, buffer: memoryview, offset: int) -> int:
-        """Reads into `buffer` from `offset`; returns the bytes read."""
-        return os.preadv(self._data.fileno(), [buffer], offset)
+        """Reads into `buffer` from `offset`; returns the bytes read. Raises MscliError(FILE) when they are gone."""
+        try:
+            count = os.preadv(self._data.fileno(), [buffer], offset)
+        except OSError as error:
+            raise unwritable(self.blob, error, 0) from error
+        if buffer and not count:
+            raise MscliError(Code.FILE, f"Another program has cut {self._data.name} short.", "Run the command again.")
+        return count
 
     def restart(self) -> None:
         """Forgets every byte: what arrived was not what the repository holds."""

@@ -22,7 +22,7 @@ from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, WAITING, Listen
 from mscli.weights.room import check_room
 
 LOOK_S = 0.2
-LAST_WORDS_S = 2.0
+LAST_WORDS_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,9 @@ def _crew(download: Download) -> Iterator[list[Fetcher]]:
         download.end()
         for fetcher in fetchers:
             fetcher.abort()
+        abandoned = {worker for worker in workers if isinstance(worker, Fetcher) and worker.abandoned}
         deadline_s = time.monotonic() + LAST_WORDS_S
-        for worker in (*workers, *fetchers):
+        for worker in {*workers, *fetchers} - abandoned:
             worker.join(max(0.0, deadline_s - time.monotonic()))
 
 
@@ -164,7 +165,7 @@ def _release_stalled(download: Download, fetchers: list[Fetcher]) -> None:
             continue
         fetchers.remove(fetcher)
         if (task := fetcher.abandon()) is not None:
-            download.notes.put(Note("stalled", f"{task[0].file.name}: a connection does not answer; opening another"))
+            download.say("stalled", f"{task[0].file.name}: a connection does not answer; opening another")
             download.requeue(*task)
         fetchers.append(Fetcher(download))
         fetchers[-1].start()

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from mscli.errors import Code, MscliError
 from mscli.weights.connection import connection, request_target
-from mscli.weights.fault import PassingFault, Timeouts, answer_fault
+from mscli.weights.fault import PassingFault, Timeouts, WrongAnswerFault, answer_fault
 from mscli.weights.hub import Location, Xet
 from mscli.weights.partial import Gap
 
@@ -28,10 +28,6 @@ BLOCK_BYTES = 1 << 20
 # TLS hands out 16 KiB at a time: these are gathered, so that arrival is written down per 64 KiB or 4 times a second.
 GATHER_BYTES, GATHER_S = 1 << 16, 0.25
 MAX_REDIRECTS = 5
-
-
-class ExpiredFault(PassingFault):
-    """The address is refused: signed addresses live about an hour, and the hub must be asked for a new one."""
 
 
 class Ranges(Protocol):
@@ -209,12 +205,14 @@ def _check_answer(response: http.client.HTTPResponse, gap: Gap, size: int, url: 
     status, host = response.status, urlsplit(url).netloc
     if fault := answer_fault(status, response.headers, url):
         raise fault
-    if status in (401, 403, 404, 410):
-        raise ExpiredFault("network_proxy", f"{host} refuses the file (HTTP {status})")
+    if status in (401, 403, 404, 410):  # signed addresses live about an hour
+        raise WrongAnswerFault("network_proxy", f"{host} refuses the file (HTTP {status})")
     expected = f"bytes {gap.start}-{gap.end - 1}/{size}"
     whole_file = status == 200 and gap.start == 0 and response.length == size
     if status == 200 and not whole_file:
-        raise PassingFault("network_proxy", f"{host} ignores byte ranges or sends another file (a proxy in between?)")
+        raise WrongAnswerFault(
+            "network_proxy", f"{host} ignores byte ranges or sends another file (a proxy in between?)"
+        )
     if not whole_file and (status != 206 or response.headers.get("Content-Range") != expected):
         seen = response.headers.get("Content-Range") or f"HTTP {status}"
-        raise PassingFault("corrupt_download", f"{host} sends {seen} where {expected} belongs")
+        raise WrongAnswerFault("corrupt_download", f"{host} sends {seen} where {expected} belongs")

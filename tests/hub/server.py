@@ -29,7 +29,8 @@ class Hub:
     two host names, so that a token that leaks to the CDN shows in `leaked_tokens`.
 
     `rate`: bytes per second and connection, None for as fast as it goes. `tokens`: known tokens and their right to read
-    gated repositories. `cas`: a folder for Xet storage. `certificate`: a PEM file with key, to speak HTTPS.
+    gated repositories. `cas_url`, `xet_token_url`: where Xet storage and its tokens are said to be. `cas`: a folder for
+    Xet storage. `certificate`: a PEM file with key, to speak HTTPS.
     """
 
     def __init__(self, cas: Path | None = None, certificate: Path | None = None) -> None:
@@ -40,6 +41,7 @@ class Hub:
         self.requests: list[tuple[str, str]] = []
         self.leaked_tokens: list[str] = []
         self.cas_url: str | None = None
+        self.xet_token_url: str | None = None
         self.signature = 1
         self._cas, self._certificate = cas, certificate
         self._sent: dict[str, list[tuple[int, int]]] = {}
@@ -251,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
             "Location": f"{hub.cdn_url}/cdn/{file.sha256}?signature={hub.signature}",
         }
         if xet_hash := found.xet_hashes.get(file.name):
-            refresh = f"{hub.url}/api/models/{found.name}/xet-read-token/{found.commit}"
+            refresh = hub.xet_token_url or f"{hub.url}/api/models/{found.name}/xet-read-token/{found.commit}"
             headers |= {"X-Xet-Hash": xet_hash, "Link": f'<{refresh}>; rel="xet-auth"'}
         self._head(302, {**headers, "Content-Length": "0"})
 

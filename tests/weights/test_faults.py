@@ -112,9 +112,12 @@ def test_rate_limit_that_asks_for_an_hour_ends_at_once(published: Hub, where: st
     assert error.details["retry_after_s"] == 3600
 
 
-def test_files_refused_for_ever_end_with_an_error(published: Hub) -> None:
-    published.fault(STATUS, GGUF, status=403, times=None)
-    assert failure().details["cause"] == "network_proxy"
+@pytest.mark.parametrize(
+    ("kind", "cause"), [(STATUS, "network_proxy"), (WHOLE, "network_proxy"), (WRONG_RANGE, "corrupt_download")]
+)
+def test_answer_that_stays_wrong_ends_soon(published: Hub, kind: str, cause: str) -> None:
+    published.fault(kind, GGUF, at=2_500_000, status=403, times=None)
+    assert failure(timeouts=Timeouts(retry_s=60)).details["cause"] == cause
 
 
 def test_page_in_place_of_the_api_is_no_hub(published: Hub) -> None:

@@ -32,6 +32,13 @@ def test_xet_that_stalls_is_left_for_plain_http(published: Hub) -> None:
     assert published.sent_bytes(GGUF) == len(WEIGHTS)
 
 
+def test_xet_whose_token_never_comes_is_left_for_plain_http(published: Hub) -> None:
+    heard = Heard()
+    with black_hole() as published.xet_token_url:
+        assert whole(pull(listener=heard).model, WEIGHTS)
+    assert "plain_http" in heard.codes
+
+
 def test_xet_that_fails_is_left_for_plain_http(published: Hub) -> None:
     published.cas_url = "http://127.0.0.1:9"
     heard = Heard()

@@ -1,23 +1,27 @@
-"""Which engines can be started: the one table from an engine's name to its implementation."""
+"""Which engines can be started: the one table from an engine's name to its implementation, loaded when it is used."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from importlib import import_module
+from typing import cast
 
 from mscli.catalog.profile import ENGINES
 from mscli.engines.engine import Engine
-from mscli.engines.llamacpp import LlamaCpp
-from mscli.engines.ollama import Ollama
 from mscli.errors import Code, MscliError
 
-STARTABLE: Mapping[str, Engine] = {engine.name: engine for engine in (LlamaCpp(), Ollama())}
+# name -> module and class; each engine's own imports cost milliseconds that the others' starts do not pay
+_CLASSES = {
+    "llama.cpp": ("mscli.engines.llamacpp", "LlamaCpp"),
+    "ollama": ("mscli.engines.ollama", "Ollama"),
+}
+STARTABLE = tuple(_CLASSES)
 
 
 def engine(name: str) -> Engine:
     """The engine of this name. Raises ENGINE_UNSUPPORTED for one that can be planned but not started, or is unknown."""
-    if name in STARTABLE:
-        return STARTABLE[name]
-    startable = ", ".join(STARTABLE)
+    if name in _CLASSES:
+        module, kind = _CLASSES[name]
+        return cast(Engine, getattr(import_module(module), kind)())
     if name in ENGINES:
         message = f"This release of mscli plans deployments on {name}, but does not start that engine yet"
     else:
@@ -25,6 +29,6 @@ def engine(name: str) -> Engine:
     raise MscliError(
         Code.ENGINE_UNSUPPORTED,
         message,
-        f"What it can start: {startable}. Profiles for it: mscli profiles",
+        f"What it can start: {', '.join(STARTABLE)}. Profiles for it: mscli profiles",
         {"engine": name, "startable": list(STARTABLE)},
     )

@@ -8,21 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from mscli.inventory.host import look_at_host
-from mscli.inventory.inventory import Device, Host, Inventory
-from mscli.inventory.nvml import look
+from mscli.inventory.inventory import Device, Host, Inventory, Problem
+from mscli.inventory.nvml import Seen, look
 from mscli.inventory.visible import Slot, select
 
+_NOT_ASKED = Problem("nvml", "not_asked", "the GPUs were not looked at")
 
-def detect(weights_dir: Path, env: Mapping[str, str] | None = None, root: Path = Path("/")) -> Inventory:
+
+def detect(
+    weights_dir: Path, env: Mapping[str, str] | None = None, root: Path = Path("/"), gpus: bool = True
+) -> Inventory:
     """What this machine has. `weights_dir`: where weights would go, for the disk's free bytes.
 
     One NVML session per call; takes milliseconds unless the driver has to wake a GPU. Raises nothing for what is
     missing or broken: Inventory.nvml and the Problems tell it. `env` (default: this process's environment) is only
-    read, for CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER. `root` stands for /.
+    read, for CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER. `root` stands for /. `gpus` False: NVML is left alone.
     """
     env = os.environ if env is None else env
     host = look_at_host(weights_dir, env, root)
-    seen = look(root / "proc", host.surroundings)
+    seen = look(root / "proc", host.surroundings) if gpus else Seen(failure=_NOT_ASKED)
     value = env.get("CUDA_VISIBLE_DEVICES")
     selection = select(value, env.get("CUDA_DEVICE_ORDER"), seen.gpus)
     shown = {slot.gpu.index for slot in selection.slots}

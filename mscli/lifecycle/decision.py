@@ -42,7 +42,7 @@ def decide(request: Request, places: Places, replaced: str | None = None) -> Dec
     if named is None:
         return _best(request.wish, places, replaced)
     profile, model = named
-    sight = see(places, (profile.engine,), replaced)
+    sight = see(places, (profile.engine,), replaced, gpus=profile.device == "gpu")
     outcome = plan_one(profile, model, sight, request.wish)
     if isinstance(outcome, NoFit):
         raise _no_fit(profile, outcome, sight.inventory)

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving, WeightFiles
@@ -115,6 +114,8 @@ def _start(launch: Launch, records: Records, where: Serving, claim: socket.socke
 
 def loopback(host: str) -> bool:
     """True for addresses that only this machine can reach."""
+    from ipaddress import ip_address
+
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mscli.catalog.gpus import GpuFacts, load_gpus
 from mscli.engines.engine import Hosted
-from mscli.engines.table import STARTABLE
+from mscli.engines.table import STARTABLE, engine
 from mscli.errors import MscliError
 from mscli.inventory.detect import detect
 from mscli.inventory.inventory import Inventory
@@ -32,12 +32,13 @@ class Sight:
     rivals: tuple[str, ...]
 
 
-def see(places: Places, engines: Sequence[str], replaced: str | None = None) -> Sight:
+def see(places: Places, engines: Sequence[str], replaced: str | None = None, gpus: bool = True) -> Sight:
     """Look at this machine. `engines`: those whose installed version matters. `replaced`: the instance whose memory
-    will come back first. Reads NVML, /proc and files; waits for programs to tell their version."""
+    will come back first. `gpus` False: NVML is left alone, for what runs on the CPU. Reads /proc and files; waits for
+    programs to tell their version."""
     known = Records(places).all()[0]
     return Sight(
-        inventory=detect(hub_cache()),
+        inventory=detect(hub_cache(), gpus=gpus),
         claims=claims(known, replaced),
         facts=load_gpus(shipped_profiles()),
         versions={name: found for name in sorted(set(engines)) if (found := installed(name))},
@@ -53,12 +54,12 @@ def imagine(inventory: Inventory) -> Sight:
 
 def installed(name: str) -> str | None:
     """The version of an engine as it would be used here; None where there is none, or it does not tell."""
-    engine = STARTABLE.get(name)
-    if engine is None:
+    if name not in STARTABLE:
         return None
+    known = engine(name)
     try:
-        if isinstance(engine, Hosted) and (adopted := engine.adopt()):
+        if isinstance(known, Hosted) and (adopted := known.adopt()):
             return adopted.version
-        return engine.locate().version
+        return known.locate().version
     except MscliError:
         return None

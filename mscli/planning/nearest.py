@@ -34,10 +34,7 @@ def _changes(profile: Profile, model: Model, wish: Wish, known: Known) -> Iterat
         yield from _fewer_users(profile, model, wish, known)
     if wish.images or (wish.images is None and profile.images):
         yield "--images 0", replace(wish, images=0)
-    if wish.gpus:
-        found = plan_once(profile, model, replace(wish, gpus=None), known)
-        if isinstance(found, Plan):
-            yield f"--gpus {','.join(map(str, found.gpus))}", replace(wish, gpus=None)
+    yield from _other_gpus(profile, model, wish, known)
     for name in _smaller_variants(profile, model, wish):
         yield f"--variant {name}", replace(wish, variant=name)
     if not (wish.offload or profile.offload) and profile.device == "gpu":
@@ -57,6 +54,17 @@ def _shorter(profile: Profile, model: Model, wish: Wish, known: Known) -> Iterat
     )
     context = max(least, steps * ROUNDING)
     yield f"--ctx {context}", replace(wish, context=context)
+
+
+def _other_gpus(profile: Profile, model: Model, wish: Wish, known: Known) -> Iterator[tuple[str, Wish]]:
+    """The GPUs the planner would take itself, or, where it has too few for the profile, the roomiest one alone."""
+    if wish.gpus:
+        found = plan_once(profile, model, replace(wish, gpus=None), known)
+        if isinstance(found, Plan):
+            yield f"--gpus {','.join(map(str, found.gpus))}", replace(wish, gpus=None)
+    elif known.rooms[0] and 1 not in profile.gpus:
+        roomiest = max(known.rooms[0], key=lambda room: room.free_bytes)
+        yield f"--gpus {roomiest.gpu}", replace(wish, gpus=(roomiest.uuid,))
 
 
 def _fewer_users(profile: Profile, model: Model, wish: Wish, known: Known) -> Iterator[tuple[str, Wish]]:

@@ -85,7 +85,7 @@ def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
     able, unable = _able(request, visible)
     groups = _groups(request, visible if request.gpus else able, known.inventory)
     if isinstance(groups, Refusal):
-        return _no_fit(request, groups.reasons, groups.nearest)
+        return _no_fit(request, (*groups.reasons, *unknown), groups.nearest)
     if request.gpus and (wrong := [reason for room in groups[0] for reason in refusals(request, room)]):
         return _no_fit(request, tuple(wrong))
     if not groups:
@@ -186,7 +186,7 @@ def _plan(request: Request, best: Attempt, known: Known, steps: tuple[str, ...])
     spare = request.memory.spare(config, rooms, settings)
     memory = tuple(gpu_memory(*each) for each in zip(rooms, footprints, spare, strict=True))
     notes = (
-        _because(best, memory), *request.notes,
+        _because(best, memory), *request.notes, *known.rooms[1],
         *dict.fromkeys(note for room in rooms for note in remarks(request, room)),
         *link_remarks(rooms, known.inventory.links), *machine_remarks(request, known.inventory),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, quant_shape_to_byte_shape
 
-from mscli.catalog.model import Text
+from mscli.catalog.model import Text, Vision
 
 Q4_K, Q6_K, F32 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K, GGMLQuantizationType.F32
 
@@ -22,6 +22,53 @@ def write_q4_k_m(path: Path, text: Text, context: int) -> Path:
     _metadata(writer, text, context)
     for name, shape, kind in _tensors(text):
         _add(writer, name, shape, kind)
+    return _finish(writer, path)
+
+
+def write_projector(path: Path, vision: Vision, hidden: int) -> Path:
+    """A Pixtral projector of `vision`'s sizes for a text model of `hidden`, as a hole behind a header."""
+    writer = GGUFWriter(str(path), "clip")
+    writer.add_bool("clip.has_vision_encoder", True)
+    writer.add_string("clip.projector_type", "pixtral")
+    for key, value in (
+        ("image_size", vision.image_size), ("patch_size", vision.patch), ("embedding_length", vision.hidden),
+        ("feed_forward_length", vision.ffn), ("block_count", vision.layers), ("projection_dim", hidden),
+        ("attention.head_count", vision.heads), ("spatial_merge_size", vision.spatial_merge),
+    ):  # fmt: skip
+        writer.add_uint32(f"clip.vision.{key}", value)
+    writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-5)
+    writer.add_float32("clip.vision.rope.freq_base", 10000.0)
+    writer.add_bool("clip.use_silu", True)
+    writer.add_array("clip.vision.image_mean", [0.48, 0.46, 0.41])
+    writer.add_array("clip.vision.image_std", [0.27, 0.26, 0.28])
+    for name, shape in _vision_tensors(vision, hidden):
+        kind = GGMLQuantizationType.F32 if len(shape) == 1 else GGMLQuantizationType.F16
+        dtype = np.dtype("float32" if len(shape) == 1 else "float16")
+        writer.add_tensor_info(name, shape, dtype, prod(shape) * dtype.itemsize, raw_dtype=kind)
+    return _finish(writer, path)
+
+
+def _vision_tensors(vision: Vision, hidden: int) -> list[tuple[str, tuple[int, ...]]]:
+    wide, ffn = vision.hidden, vision.ffn
+    found: list[tuple[str, tuple[int, ...]]] = [
+        ("v.patch_embd.weight", (wide, 3, vision.patch, vision.patch)),
+        ("v.pre_ln.weight", (wide,)),
+        ("mm.input_norm.weight", (wide,)),
+        ("mm.patch_merger.weight", (wide, wide * vision.spatial_merge**2)),
+        ("mm.1.weight", (hidden, wide)),
+        ("mm.2.weight", (hidden, hidden)),
+        ("v.token_embd.img_break", (hidden,)),
+    ]
+    for layer in range(vision.layers):
+        square = [(f"v.blk.{layer}.attn_{name}.weight", (wide, wide)) for name in ("q", "k", "v", "out")]
+        norms = [(f"v.blk.{layer}.{name}.weight", (wide,)) for name in ("ln1", "ln2")]
+        feed = [(f"v.blk.{layer}.ffn_{name}.weight", (ffn, wide)) for name in ("gate", "up")]
+        found += [*square, *norms, *feed, (f"v.blk.{layer}.ffn_down.weight", (wide, ffn))]
+    return found
+
+
+def _finish(writer: GGUFWriter, path: Path) -> Path:
+    """Write the header and make the file as long as its tensors would be."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()

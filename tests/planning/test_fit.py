@@ -212,6 +212,25 @@ def test_unknown_memory_is_said() -> None:
     assert "unknown" in refusal("small-q4", lost).reasons[0]
 
 
+def test_a_gpu_that_cannot_be_planned_on_is_named_beside_the_plan() -> None:
+    lost = changed(on("2x RTX 4090"), 0, lambda device: replace(device, total_bytes=None, free_bytes=None))
+    found = plan("small-q4", lost)
+    assert found.gpus == (1,)
+    assert any("GPU 0" in reason and "unknown" in reason for reason in found.reasons)
+
+
+def test_too_few_gpus_say_how_many_are_needed_and_whether_one_would_do() -> None:
+    found = refusal("small-fp8-2gpu", "A6000")
+    assert "needs 2 or 4 GPUs; 1 can be used" in found.reasons[0]
+    assert found.nearest == "--gpus 0"
+    assert plan("small-fp8-2gpu", "A6000", Wish(gpus=("0",))).tensor_parallel == 1
+
+
+def test_small_mig_slices_hold_no_24b() -> None:
+    sliced = changed(on("H100"), 0, lambda item: replace(item, mig=True, total_bytes=10 * GIB, free_bytes=10 * GIB))
+    assert refusal("small-q4", sliced).missing_bytes > 4 * GIB
+
+
 def test_unified_memory_is_the_host_s() -> None:
     found = plan("small-bf16", on("GB10"))
     assert found.memory[0].total_bytes == 128 * 10**9

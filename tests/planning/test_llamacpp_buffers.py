@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from planned import catalog
-from sparse_gguf import write_q4_k_m
+from sparse_gguf import write_projector, write_q4_k_m
 from tiny_models import TinyModels
 
 from mscli.catalog.model import Architecture, Model, Text
@@ -24,6 +24,7 @@ DEADLINE_S = 60.0
 # context + compute), one row per kind of buffer.
 PROJECTED = re.compile(r"\|\s+- \w+\s*\|\s*\d+ =\s*(\d+) \+\s*(\d+) \+\s*(\d+)")
 PROJECTION_ENDS = "projected to use"
+IMAGE_TOWER = re.compile(r"worst-case memory usage of mmproj is ([\d.]+) MiB")
 READY = "new slot, n_ctx"
 MODEL, KV = re.compile(r"model buffer size =\s*([\d.]+) MiB"), re.compile(r"KV buffer size =\s*([\d.]+) MiB")
 
@@ -130,3 +131,15 @@ def test_mistral_small_equals_the_plan(
     assert planned.weights_bytes / MIB == pytest.approx(weights, abs=2)  # two rows, plain and repacked tensors
     assert planned.kv_bytes // MIB == kv_mib
     assert llamacpp.compute(config, ubatch=ubatch) / MIB == pytest.approx(compute, abs=1)
+
+
+def test_the_image_tower_takes_what_is_planned(tiny_model: TinyModels, tmp_path: Path) -> None:
+    """Mistral Small's image tower: llama.cpp's estimate is its weights and the buffer for its warm-up of 448 x 448."""
+    files = tiny_model("small31")
+    vision = catalog().models["mistral-small-3.1"].architecture.vision
+    assert vision is not None
+    projector = write_projector(tmp_path / "mmproj.gguf", vision, hidden=256)
+    log = llama_log("mmproj is", "-m", str(files.gguf), "--mmproj", str(projector), "-c", "512")
+    weights = 2 * vision.tower_parameters + 2 * (4 * vision.hidden**2 + 256 * vision.hidden + 256**2)
+    buffer = (448 // vision.patch) ** 2 * (3 * vision.ffn + 4 * vision.hidden) * 4
+    assert float(IMAGE_TOWER.findall(log)[0]) * MIB == pytest.approx(weights + buffer, rel=0.002)

@@ -8,21 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mscli.engines.engine import Cause
+from mscli.engines.sign import Sign, first
 
 _UNKNOWN_LINES = 8
-
-
-@dataclass(frozen=True)
-class Sign:
-    """Lines that show one cause. `summary` and `remedy` may name groups of the pattern."""
-
-    code: str
-    pattern: str
-    summary: str
-    remedy: str
 
 
 _LESS_CONTEXT = "Ask for less: a smaller --ctx, --kv q8_0, or fewer --users; `mscli plan` shows what fits."
@@ -230,7 +220,6 @@ SIGNS = (
     ),
 )
 
-_COMPILED = tuple((sign, re.compile(sign.pattern)) for sign in SIGNS)
 _ERROR_LINE = re.compile(r"^[\d.]+ E |\berror\b|\bfailed\b", re.IGNORECASE)
 _WRAPPER = re.compile(r"exiting due to|please check the input params|cleaning up before exit")
 
@@ -253,12 +242,8 @@ _BY_STATUS: Mapping[int, tuple[str, str, str]] = {
 def cause(log: str, exit_status: int | None) -> Cause:
     """The cause of a failed start, as `Engine.diagnose` describes it."""
     lines = log.splitlines()
-    for sign, pattern in _COMPILED:
-        for number, line in enumerate(lines):
-            if match := pattern.search(line):
-                groups = {name: value or "" for name, value in match.groupdict().items()}
-                summary, remedy = sign.summary.format(**groups), sign.remedy.format(**groups)
-                return Cause(sign.code, summary, remedy, _around(lines, number))
+    if seen := first(SIGNS, lines):
+        return Cause(seen.sign.code, seen.summary, seen.remedy, _around(lines, seen.line))
     return _without_sign(lines, exit_status)
 
 

@@ -32,7 +32,7 @@ class Truncation:
 def truncation(sent_tokens: int, evaluated_tokens: int | None) -> Truncation | None:
     """Whether a prompt was cut. `sent_tokens`: a lower bound, or the count of an earlier turn of the same conversation.
 
-    `evaluated_tokens` is `prompt_eval_count` of Ollama's own API, `usage.prompt_tokens` of OpenAI's. None or 0: not told.
+    `evaluated_tokens`: `prompt_eval_count` of Ollama's own API, `usage.prompt_tokens` of OpenAI's. None or 0: not told.
     """
     if not evaluated_tokens or evaluated_tokens >= sent_tokens:
         return None

@@ -20,7 +20,10 @@ _USAGE_ERROR = typer.BadParameter.__mro__[1]
 _CLICK_ERROR = typer.BadParameter.__mro__[2]
 
 # One module of this folder each, in the order of the help.
-VERBS = ("up", "down", "status", "logs", "restart", "chat", "env", "gpus", "plan", "profiles", "pull", "weights")
+VERBS = (
+    *("up", "down", "status", "logs", "restart", "chat", "env"),
+    *("gpus", "plan", "profiles", "pull", "weights", "engines"),
+)
 
 
 def tree(verbs: Sequence[str] = VERBS) -> typer.Typer:

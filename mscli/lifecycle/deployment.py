@@ -184,6 +184,12 @@ def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch:
 def _find_engine(ask: Ask, decision: Decision, name: str, must_exist: bool = True) -> Launch:
     """The launch so far: with the server to adopt, or the engine's copy to spawn."""
     engine = engine_named(decision.plan.engine)
+    if ask.api_key is not None and not engine.capabilities.api_key:
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"{engine.name} cannot ask its clients for an API key",
+            "Leave the key away (MSCLI_API_KEY, --api-key-file), or take a profile on another engine: mscli engines",
+        )
     no_weights = WeightFiles(decision.variant.source.repository, None, 0)
     launch = Launch(name, ask.request, decision, engine, None, no_weights, ask.api_key)
     if isinstance(engine, Hosted) and (adopted := engine.adopt()):

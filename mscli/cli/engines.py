@@ -1,0 +1,84 @@
+"""`mscli engines`: which engines are here, what each can do, and getting one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mscli.cli.options import Events, Json
+from mscli.cli.screen import Screen, open_screen
+
+if TYPE_CHECKING:
+    from mscli.lifecycle.engine_state import EngineState
+
+app = typer.Typer(help="List the engines with version, place and abilities; install one.")
+_EPILOG = "Examples: mscli engines  |  mscli engines --json  |  mscli engines install ollama"
+
+
+def register(program: typer.Typer) -> None:
+    """Add the commands."""
+    program.add_typer(app, name="engines")
+
+
+@app.callback(invoke_without_command=True, epilog=_EPILOG)
+def engines(ctx: typer.Context, json: Json = False) -> None:
+    """List every engine: whether it is here, which version, where, and what it can do."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from mscli.lifecycle.engine_state import engine_states
+    from mscli.lifecycle.values import to_json
+
+    screen = open_screen(ctx, json)
+    states = engine_states()
+    if json:
+        screen.data({"engines": to_json(states)})
+        return
+    screen.table(
+        ("ENGINE", "VERSION", "VISION", "TOOLS", "THINKS", "KEY", "GPUS", "CPU", "KV", "WHERE"),
+        [_row(s) for s in states],
+    )
+    for state in states:
+        if state.note:
+            screen.note(f"{state.name}: {state.note}", "yellow")
+
+
+@app.command("install", epilog="Example: mscli engines install ollama")
+def install(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="ENGINE", help="The engine; ENGINE==VERSION for a certain one.")],
+    events: Events = False,
+    json: Json = False,
+) -> None:
+    """Install an engine into mscli's own folder: no root, checked, and nothing of it elsewhere."""
+    from mscli.cli.progress import listener_of
+    from mscli.lifecycle.engine_state import install_engine
+    from mscli.lifecycle.values import to_json
+
+    screen = open_screen(ctx, json or events)
+    with listener_of(screen, events) as progress:
+        progress.stage("install", name)
+        found = install_engine(name, progress)
+    if screen.json_mode:
+        screen.data({"installation": to_json(found)})
+    else:
+        _said(screen, found.engine, found.version, str(found.path))
+
+
+def _said(screen: Screen, engine: str, version: str | None, where: str) -> None:
+    screen.text(f"{engine} {version or ''} is in {where}")
+
+
+def _row(state: EngineState) -> tuple[str, ...]:
+    can = state.capabilities
+    version = state.version or ("here" if state.where else "missing" if can else "not yet started by mscli")
+    if can is None:
+        return (state.name, version, *("-" * 7), state.where or "-")
+    flags = (can.vision, can.tools, can.reasoning, can.api_key, can.multi_gpu, can.cpu)
+    return (
+        state.name,
+        version,
+        *("yes" if flag else "no" for flag in flags),
+        ",".join(can.kv_types),
+        state.where or "-",
+    )

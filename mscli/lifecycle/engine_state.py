@@ -1,0 +1,71 @@
+"""Which engines are here, what they can do, and how mscli gets one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from mscli.catalog.profile import ENGINES
+from mscli.engines.engine import Capabilities, Hosted, Installation
+from mscli.engines.table import STARTABLE, engine
+from mscli.errors import Code, MscliError
+from mscli.weights.progress import Listener
+
+# engine -> module whose function `install(listener, version=...)` puts it into mscli's own folder
+_INSTALLERS = {"ollama": "mscli.engines.ollama_install"}
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """One engine. `where` None: not here. `capabilities` None: this release plans for it, but does not start it.
+
+    `kind`: program, wheel, environment, own, or adopted (a server that runs already). `note`: what is wrong, in words.
+    """
+
+    name: str
+    version: str | None
+    where: str | None
+    kind: str | None
+    capabilities: Capabilities | None
+    note: str | None
+
+
+def engine_states() -> tuple[EngineState, ...]:
+    """All engines of the catalogue. Waits for programs to tell their version."""
+    return tuple(_state(name) for name in ENGINES)
+
+
+def install_engine(wanted: str, listener: Listener) -> Installation:
+    """Install `name` or `name==version` into mscli's own folder. Raises USAGE for one that mscli cannot install."""
+    name, _, version = wanted.partition("==")
+    if name not in _INSTALLERS:
+        hint = _missing_hint(name)
+        known = ", ".join(_INSTALLERS)
+        raise MscliError(Code.USAGE, f"mscli installs {known}, not {name!r}", hint or "What is here: mscli engines")
+    run: Callable[..., Installation] = import_module(_INSTALLERS[name]).install
+    return run(listener, version=version) if version else run(listener)
+
+
+def _missing_hint(name: str) -> str | None:
+    if name not in STARTABLE:
+        return None
+    try:
+        found = engine(name).locate()
+    except MscliError as fault:
+        return fault.hint
+    return f"It is here already: {found.path}"
+
+
+def _state(name: str) -> EngineState:
+    if name not in STARTABLE:
+        return EngineState(name, None, None, None, None, None)
+    known = engine(name)
+    if isinstance(known, Hosted) and (adopted := known.adopt()):
+        where = f"http://{adopted.host}:{adopted.port} ({adopted.owner})"
+        return EngineState(name, adopted.version, where, "adopted", known.capabilities, None)
+    try:
+        found = known.locate()
+    except MscliError as fault:
+        return EngineState(name, None, None, None, known.capabilities, f"{fault.message}. {fault.hint}")
+    return EngineState(name, found.version, str(found.path), found.kind, known.capabilities, None)

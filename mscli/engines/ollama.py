@@ -147,7 +147,7 @@ class Ollama:
         return alias_of(name)
 
     def adopt(self) -> Adopted | None:
-        """The server at OLLAMA_HOST, at the default address, or where the systemd service listens.
+        """The server at OLLAMA_HOST (else the default address), or where the systemd service listens.
 
         Waits at most 2 s for each. Raises ENGINE_UNSUPPORTED for an OLLAMA_HOST that cannot be served through.
         """

@@ -118,7 +118,7 @@ def address(value: str) -> Address:
 
 
 def find(env: Mapping[str, str]) -> Server | None:
-    """The server that answers: at OLLAMA_HOST, at the default address, or where the systemd service listens.
+    """The server that answers: at OLLAMA_HOST (else the default address), or where the systemd service listens.
 
     Waits at most PROBE_TIMEOUT_S for each, and SYSTEMCTL_TIMEOUT_S for systemd. Raises ENGINE_UNSUPPORTED for an
     OLLAMA_HOST that mscli cannot serve through (HTTPS, a path).
@@ -181,9 +181,8 @@ def _places(env: Mapping[str, str], service: Service | None) -> Iterator[Address
             "Give the server's own address for mscli, for example: OLLAMA_HOST=127.0.0.1:11434 mscli up",
         )
     yield asked
-    yield Address("http", DEFAULT_HOST, DEFAULT_PORT)
-    if service and (listens := service.environment.get("OLLAMA_HOST")):
-        yield address(listens)
+    if service and service.active:
+        yield address(service.environment.get("OLLAMA_HOST", ""))
 
 
 def _version(place: Address) -> str | None:

@@ -394,7 +394,7 @@ _ANSWERING = (
     ),
     Sign(
         "ollama_not_running",
-        r"could not connect to (?:a running )?ollama|[Ff]ailed to connect to Ollama|ollama server not responding"
+        r"could not connect to (?:a running )?[Oo]llama|[Ff]ailed to connect to Ollama|ollama server not responding"
         r"|dial tcp \S+:\d+: connect: connection refused|onnection refused.*:11434|:11434.*onnection refused",
         "no Ollama server answers where the client looks",
         "If it runs elsewhere (`systemctl show ollama -p Environment`), set the same OLLAMA_HOST for the client.",

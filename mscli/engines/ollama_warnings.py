@@ -130,7 +130,9 @@ def _address_warnings(server: Server, env: Mapping[str, str]) -> Iterator[str]:
 def _twin_warnings(server: Server, on_disk: Installation | None) -> Iterator[str]:
     """Two installations, or two users with a models folder each."""
     program = server.program
-    if program and on_disk and on_disk.kind == "program" and program != on_disk.path.resolve():
+    found = on_disk.path.resolve().parent if on_disk and on_disk.kind == "program" else None
+    # Another name is a wrapper's, as on some distributions.
+    if program and on_disk and found and program.name == "ollama" and program.parent != found:
         yield f"two installations of Ollama: the server runs {program}, this shell finds {on_disk.path}"
     own = Path.home() / ".ollama" / "models"
     if server.models and server.models != own and _has_models(own):

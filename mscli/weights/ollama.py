@@ -30,6 +30,10 @@ OLLAMA_TIMEOUTS = Timeouts(connect_s=10.0, stall_s=60.0, retry_s=300.0)
 SILENCE_TIMEOUT_S = 1800.0
 LOOK_S = 0.2
 PAUSE_S = 1.0
+# When its client has gone, the server notes how far each part is; who interrupts a pull may stop the server next.
+SETTLE_S = 0.5
+# The server's first word on a blob comes after 60 ms: more than this share of the whole was there before.
+RESUMED_SHARE = 0.05
 # A server that refuses connections may be restarting: systemd does so after 3 s.
 REFUSED_S = 10.0
 
@@ -116,10 +120,10 @@ class _Attempts:
         self._client, self._order, self._listener, self._timeouts = client, order, listener, timeouts
         self._layers: dict[str, tuple[int, int]] = {}
         self._meter = Meter(DOWNLOADING, order.size_bytes)
-        self._moved_s = time.monotonic()
+        self._heard_s = self._gained_s = time.monotonic()
         self._looked_s = 0.0
-        self._arrived = False
-        self._mismatches = 0
+        self._gained = False
+        self._failures = self._mismatches = 0
 
     def run(self) -> None:
         """Waits for the whole pull. Raises what ends it."""
@@ -129,6 +133,9 @@ class _Attempts:
                 break
             except PassingFault as passing:
                 self._again(passing)
+            except KeyboardInterrupt:
+                time.sleep(SETTLE_S)
+                raise
         self._listener.progress(Meter(DONE, self._meter.total_bytes).look(self._meter.total_bytes))
 
     def _once(self) -> None:
@@ -136,6 +143,7 @@ class _Attempts:
         import httpx
         from ollama import ResponseError
 
+        self._heard_s = time.monotonic()
         stream = cast("Generator[ProgressResponse, None, None]", self._client.pull(self._order.tag, stream=True))
         status = None
         try:
@@ -153,20 +161,21 @@ class _Attempts:
         if answer.digest and answer.total:
             self._layer(answer.digest, answer.completed or 0, answer.total, now)
         else:
-            self._moved_s = now  # the manifest, the check of a hash: they take as long as they take
+            self._heard_s = now  # the manifest, the check of a hash: they take as long as they take
             if (answer.status or "").startswith("verifying"):
                 self._listener.progress(Meter(VERIFYING, self._meter.total_bytes).look(self._done_bytes()))
-        if now - self._moved_s > self._timeouts.stall_s:
+        if now - self._heard_s > self._timeouts.stall_s:
             raise PassingFault("stalled_download", f"no byte has come for {self._timeouts.stall_s:g} s")
 
     def _layer(self, digest: str, completed: int, total: int, now: float) -> None:
         known = self._layers.get(digest)
-        if known is None and 0 < completed < total:
+        if known is None and RESUMED_SHARE * self._order.size_bytes < completed < total:
             self._note("resumed", f"going on after {completed:,} bytes of {digest[7:19]} that are there already")
         if known is None or completed > known[0]:
-            self._arrived |= known is not None and completed > known[0]
             self._layers[digest] = (completed, total)
-            self._moved_s = now
+            self._heard_s = now
+            if known is not None:
+                self._gained, self._gained_s, self._failures = True, now, 0
         self._meter.total_bytes = max(self._order.size_bytes, sum(size for _, size in self._layers.values()))
         if now - self._looked_s >= LOOK_S:
             self._looked_s = now
@@ -177,7 +186,8 @@ class _Attempts:
 
     def _again(self, passing: PassingFault) -> None:
         """Pause and let it be tried again, or raise what the user is told when that has no prospect."""
-        still_s = time.monotonic() - self._moved_s
+        self._failures += 1
+        still_s = time.monotonic() - self._gained_s
         if passing.cause == "corrupt_download":
             self._mismatches += 1
             self._layers.clear()
@@ -186,12 +196,13 @@ class _Attempts:
             hopeless = still_s > REFUSED_S
         else:
             # A network that has let nothing through yet is not waited for: the user is there to mend it.
-            hopeless = still_s > self._timeouts.retry_s or (passing.cause == "network_proxy" and not self._arrived)
+            hopeless = self._failures > 1 and still_s > self._timeouts.retry_s
+            hopeless |= passing.cause == "network_proxy" and not self._gained
         if hopeless:
             raise final(passing, self._order.tag)
         code = {"corrupt_download": "corrupt", "stalled_download": "stalled"}.get(passing.cause, "retrying")
         self._note(code, f"{passing.seen}; asking the server again")
-        time.sleep(min(PAUSE_S, self._timeouts.stall_s))
+        time.sleep(min(PAUSE_S, self._timeouts.stall_s / 10))
 
     def _note(self, code: str, message: str) -> None:
         self._listener.note(Note(code, message))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import socket
 import subprocess
 import sys
 import threading
@@ -78,37 +78,38 @@ def scene(tmp_path: Path) -> Scene:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """An executable named ollama, in a folder of its own."""
+    """An executable named ollama in a folder of its own, and beside it a systemctl that knows no Ollama service."""
     path = tmp_path / "bin" / "ollama"
     path.parent.mkdir()
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STANDIN}" "$@"\n')
-    path.chmod(0o755)
+    path.with_name("systemctl").write_text("#!/bin/sh\necho LoadState=not-found\n")
+    for made in path.parent.iterdir():
+        made.chmod(0o755)
     return path
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A home folder for servers and for mscli."""
-    path = tmp_path / "home"
-    path.mkdir()
-    return path
+def nobody() -> Iterator[str]:
+    """An address at which nothing listens as long as the test runs."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
 @pytest.fixture
-def environment(scene: Scene, program: Path, home: Path) -> dict[str, str]:
-    """The environment of a machine with `ollama` on PATH, and no server."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OLLAMA_", "CUDA_"))}
-    own = {"OLLAMA_STANDIN": str(scene.path), "HOME": str(home), "MSCLI_HOME": str(home / "mscli")}
-    return {**kept, **own, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+def user_env(user_env: dict[str, str], scene: Scene, program: Path, nobody: str) -> dict[str, str]:
+    """A user with `ollama` on PATH, and no server that answers."""
+    path = f"{program.parent}:{user_env['PATH']}"
+    return {**user_env, "OLLAMA_STANDIN": str(scene.path), "OLLAMA_HOST": nobody, "PATH": path}
 
 
 @pytest.fixture
-def start(program: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
+def start(program: Path, user_env: dict[str, str]) -> Iterator[Callable[..., Server]]:
     """A function that starts a server on a free port and waits until it listens; all end with the test."""
     running: list[subprocess.Popen[str]] = []
 
     def run(**env: str) -> Server:
-        told = {**environment, "OLLAMA_HOST": "127.0.0.1:0", **env}
+        told = {**user_env, "OLLAMA_HOST": "127.0.0.1:0", **env}
         process = subprocess.Popen([program, "serve"], stderr=subprocess.PIPE, text=True, env=told)
         running.append(process)
         models = Path(told.get("OLLAMA_MODELS") or Path(told["HOME"]) / ".ollama" / "models")

@@ -220,6 +220,7 @@ class Handler(BaseHTTPRequestHandler):
         kind, after = fault.get("kind"), fault.get("after", 0)
         if kind in ("stall", "cut", "error"):
             download.stalled_at = after
+        yield {**told, "completed": download.completed}
         with download.waited_for():
             while not download.done.wait(TICK_S):
                 completed = download.completed

@@ -146,12 +146,13 @@ class Download:
             self.partial.touch()
             os.truncate(self.partial, len(content))
         self._parts = [self._part(start) for start in range(0, len(content), PART_BYTES)]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     @property
     def over(self) -> bool:
         """True once it will fetch no more; a download that is being stopped is waited for."""
+        if self._thread is None:
+            return False
         if self._stop.is_set():
             self._thread.join()
         return not self._thread.is_alive()
@@ -162,9 +163,12 @@ class Download:
 
     @contextmanager
     def waited_for(self) -> Iterator[None]:
-        """Whoever leaves last (the connection broke) stops it."""
+        """Whoever comes first starts it, whoever leaves last (the connection broke) stops it."""
         with self._lock:
             self._waiting += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True)
+                self._thread.start()
         try:
             yield
         finally:

@@ -73,4 +73,5 @@ def ram_shortage(request: Request, config: Configuration, rooms: Sequence[Room],
     available = inventory.host.ram_available_bytes
     if needed + GIB <= available:
         return None
-    return f"offloading needs {gib(needed)} of host memory, {gib(available)} are available"
+    short = gib(needed + GIB - available)
+    return f"offloading needs {gib(needed)} of host memory and 1 GiB beside, of {gib(available)}: {short} missing"

@@ -105,6 +105,8 @@ def machine_remarks(request: Request, inventory: Inventory) -> tuple[str, ...]:
     needs = request.profile.needs
     if needs.cuda and inventory.cuda is None and request.profile.device == "gpu":
         notes.append(f"the driver's CUDA version is unknown; CUDA {needs.cuda} is needed")
+    if inventory.host.surroundings == "wsl" and request.profile.device == "gpu":
+        notes.append("Windows moves what does not fit to host memory silently: 1.2 GiB are kept free")
     disk = inventory.host.disk_free_bytes
     wanted = needs.disk_bytes or request.variant.download_bytes
     if disk is not None and disk < wanted:

@@ -21,8 +21,10 @@ def rooms(inventory: Inventory, claims: Sequence[Claim] = ()) -> tuple[tuple[Roo
             continue
         free = max(0, min(free + _balance(device, claims), cuda_total(total)))
         usable.append(
-            Room(device.gpu, device.uuid, device.name, total, free, device.compute_capability, device.mig,
-                 device.holders, unified)
+            Room(
+                device.gpu, device.uuid, device.name, total, free, device.compute_capability, device.mig,
+                device.holders, unified, spills=inventory.host.surroundings == "wsl",
+            )
         )  # fmt: skip
     return tuple(usable), tuple(unknown)
 

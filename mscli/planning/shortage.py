@@ -14,9 +14,10 @@ from mscli.planning.search import Shortage, fits, measure, usable_bytes
 
 def explain(request: Request, short: Shortage, unable: tuple[str, ...]) -> NoFit:
     """The NoFit of a shortage. `unable`: why further devices could not be used at all."""
-    footprints = measure(request, short.config, short.rooms)
-    worst = max(range(len(short.rooms)), key=lambda i: footprints[i].needed_bytes - short.rooms[i].free_bytes)
-    reasons = (_figures(short, worst, footprints[worst]), *_holders(request, short), *unable)
+    usable = usable_bytes(request, short.config, short.rooms)
+    footprints = measure(request, short.config, short.rooms, usable)
+    worst = max(range(len(short.rooms)), key=lambda i: footprints[i].needed_bytes - usable[i])
+    reasons = (_figures(short, worst, footprints[worst], usable[worst]), *_holders(request, short), *unable)
     profile = request.profile
     return NoFit(
         profile.name, profile.engine, request.model.name, request.variant.name, reasons, short.missing_bytes,
@@ -32,15 +33,14 @@ def _bar(room: Room, one: Footprint) -> GpuMemory:
     )  # fmt: skip
 
 
-def _figures(short: Shortage, index: int, one: Footprint) -> str:
+def _figures(short: Shortage, index: int, one: Footprint, usable: int) -> str:
     config, room = short.config, short.rooms[index]
-    usable = max(0, usable_bytes(short.request, config, short.rooms)[index])
     split = f" on each of {len(short.rooms)} GPUs" if len(short.rooms) > 1 else ""
     parts = f"weights {gib(one.weights_bytes + one.projector_bytes)}, {config.kv_type} KV {gib(one.kv_bytes)}"
     other = gib(one.compute_bytes + one.graphs_bytes + one.runtime_bytes)
     return (
         f"{gib(one.needed_bytes)} needed{split} at {_load(config)} ({parts}, compute and runtime {other}); "
-        f"GPU {room.gpu} ({room.name}) has {gib(room.free_bytes)} free, {gib(usable)} of them usable: "
+        f"GPU {room.gpu} ({room.name}) has {gib(room.free_bytes)} free, {gib(max(0, usable))} of them usable: "
         f"{gib(short.missing_bytes)} missing"
     )
 

@@ -22,7 +22,7 @@ from mscli.planning.plan import SAFE, Claim, GpuMemory, NoFit, Plan, Wish
 from mscli.planning.request import Refusal, Request, resolve
 from mscli.planning.requirements import kv_types, machine_refusals, machine_remarks, refusals, remarks
 from mscli.planning.room import rooms as rooms_of
-from mscli.planning.search import Attempt, Shortage, attempt, margin, measure
+from mscli.planning.search import Attempt, Shortage, attempt, measure, usable_bytes
 from mscli.planning.shortage import explain
 from mscli.planning.speed import predict
 
@@ -77,7 +77,7 @@ def _no_fit(request: Request, reasons: tuple[str, ...], nearest: str | None = No
 
 
 def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
-    """Try the groups of devices in order: the first safe plan wins, else the first tight one."""
+    """Try the groups of devices in order and take the best: safe, all on GPUs, the longest context, the fewest GPUs."""
     found, unknown = known.rooms
     visible = tuple(_corrected(request, room, known) for room in found)
     if not visible:
@@ -95,7 +95,7 @@ def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
     if not plans:
         shortages = [outcome for outcome in outcomes if isinstance(outcome, Shortage)]
         return explain(request, min(shortages, key=lambda item: item.missing_bytes * len(item.rooms)), unable)
-    best = next((plan for plan in plans if plan.verdict == SAFE), plans[0])
+    best = max(plans, key=lambda plan: (plan.verdict == SAFE, not plan.config.host_layers, plan.config.context))
     if problem := ram_shortage(request, best.config, best.rooms, known.inventory):
         return _no_fit(request, (problem,))
     return _plan(request, best, known, _steps(request, best, outcomes))
@@ -143,13 +143,18 @@ def _too_few(request: Request, able: Sequence[Room]) -> tuple[str, ...]:
 
 
 def _attempts(request: Request, groups: Sequence[Group]) -> Iterator[Attempt | Shortage]:
-    """One outcome per group, until a safe one that reaches all that is asked for."""
+    """One outcome per group, until fewer GPUs suffice or nothing more can be gained."""
+    enough = 0
     for group in groups:
+        if enough and len(group) != enough:
+            return
         kinds = [kind for kind in request.kv_types if all(kind in kv_types(request, room) for room in group)]
         outcome = attempt(request, group, kinds or ["f16"])
         yield outcome
         if isinstance(outcome, Attempt) and outcome.verdict == SAFE and _reaches(request, outcome):
-            return
+            if outcome.config.context >= request.ceiling:
+                return
+            enough = len(group)
 
 
 def _reaches(request: Request, found: Attempt) -> bool:
@@ -180,9 +185,10 @@ def _steps(request: Request, best: Attempt, outcomes: Sequence[Attempt | Shortag
 
 def _plan(request: Request, best: Attempt, known: Known, steps: tuple[str, ...]) -> Plan:
     config, rooms = best.config, best.rooms
-    footprints = measure(request, config, rooms)
+    usable = usable_bytes(request, config, rooms, best.verdict)
+    footprints = measure(request, config, rooms, usable)
     cards = [known.cards[room.uuid] for room in rooms]
-    settings = request.memory.settings(config, rooms, [margin(best.verdict, room) for room in rooms])
+    settings = request.memory.settings(config, rooms, usable)
     spare = request.memory.spare(config, rooms, settings)
     memory = tuple(gpu_memory(*each) for each in zip(rooms, footprints, spare, strict=True))
     notes = (

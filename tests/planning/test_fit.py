@@ -190,6 +190,20 @@ def test_memory_beats_nvlink_when_only_it_fits() -> None:
     assert plan("small-bf16-2gpu", busy).gpus == (1, 2)
 
 
+def test_nvlink_does_not_cost_context() -> None:
+    """The linked pair would do, but another pair holds twice as much."""
+    four = linked(on("4x RTX 5090"), (0, 1))
+    busy = changed(four, 0, lambda device: replace(device, free_bytes=29 * GIB))
+    assert plan("small-fp8-2gpu", busy).gpus == (0, 1)
+    busier = changed(four, 0, lambda device: replace(device, free_bytes=18 * GIB))
+    assert plan("small-fp8-2gpu", busier).gpus == (1, 2)
+
+
+def test_layers_stay_on_gpus_when_more_gpus_hold_them() -> None:
+    found = plan("small-q8", "2x RTX 4090", Wish(offload=True))
+    assert (found.gpus, found.layers_on_gpu) == ((0, 1), 41)
+
+
 def test_gpus_by_name_are_taken_as_they_are() -> None:
     assert plan("small-bf16-2gpu", "4x A6000", Wish(gpus=("3", "1"))).gpus == (3, 1)
 
@@ -276,6 +290,16 @@ def test_three_to_eight_percent_left_is_tight() -> None:
     free = plan("small-q4", "RTX 4090").memory[0].needed_bytes
     found = plan("small-q4", on("RTX 4090", free=free + GIB), Wish(context=plan("small-q4", "RTX 4090").context))
     assert found.verdict == TIGHT or found.kv_type != "f16"
+
+
+def test_windows_gets_no_tight_plans() -> None:
+    """Below 1.2 GiB of headroom Windows spills silently to host memory: slow instead of refused."""
+    tight = on("T4")
+    assert plan("small-gguf-q4-text", tight, Wish(context=4096)).verdict == TIGHT
+    wsl = replace(tight, host=replace(tight.host, surroundings="wsl"))
+    assert refusal("small-gguf-q4-text", wsl, Wish(context=4096)).missing_bytes > 0
+    roomy = replace(on("RTX 4090"), host=wsl.host)
+    assert any("Windows" in reason for reason in plan("small-q4", roomy).reasons)
 
 
 def test_disk_that_is_short_is_a_remark() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from mscli.catalog.model import Model, Text, Variant
 from mscli.inventory.inventory import Holder
@@ -28,6 +29,7 @@ class Room:
     holders: tuple[Holder, ...]
     unified: bool = False
     correction_bytes: int = 0
+    spills: bool = False
 
     @property
     def cuda_total_bytes(self) -> int:
@@ -115,20 +117,30 @@ def nothing_spare(_config: Configuration, rooms: Sequence[Room], _settings: Mapp
     return (0,) * len(rooms)
 
 
+class Footprints(Protocol):
+    """The type of EngineMemory.footprints."""
+
+    def __call__(
+        self, config: Configuration, rooms: Sequence[Room], usable: Sequence[int] | None = None, /
+    ) -> tuple[Footprint, ...]:
+        """Bytes per GPU."""
+
+
 @dataclass(frozen=True)
 class EngineMemory:
     """How one engine uses memory; one module per engine builds one. Everything is pure.
 
     `split`: how it spreads over GPUs: tensor (every GPU holds a slice of each layer) or layer (whole layers per GPU).
-    `footprints(config, rooms)`: bytes per GPU, in the order of `rooms`.
+    `footprints(config, rooms, usable)`: bytes per GPU, in the order of `rooms`. Whole layers are dealt by `usable`, the
+    most that may be taken on each; None: all that is free.
     `host(config, rooms)`: host memory; everything when `rooms` is empty (CPU), else what does not sit on GPUs.
-    `settings(config, rooms, margin_bytes)`: engine settings that make the plan true; margins are what must stay free.
+    `settings(config, rooms, usable)`: engine settings that make the plan true.
     `limits(config, rooms)`: the most each footprint may come to before the engine refuses or silently leaves the GPU.
     `spare(config, rooms, settings)`: what it takes beyond its footprint, as more KV cache, to fill its budget.
     """
 
     split: str
-    footprints: Callable[[Configuration, Sequence[Room]], tuple[Footprint, ...]]
+    footprints: Footprints
     host: Callable[[Configuration, Sequence[Room]], Footprint]
     settings: Callable[[Configuration, Sequence[Room], Sequence[int]], dict[str, Setting]]
     limits: Callable[[Configuration, Sequence[Room]], tuple[int, ...]] = all_free

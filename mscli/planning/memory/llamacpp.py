@@ -20,9 +20,11 @@ KV_PADDING = 256
 IMAGE_TOKENS = 1024
 
 
-def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
+def footprints(
+    config: Configuration, rooms: Sequence[Room], usable: Sequence[int] | None = None
+) -> tuple[Footprint, ...]:
     """Layers by free memory (--tensor-split); the projector and the image buffer on the first GPU."""
-    return pipeline.footprints(config, rooms, stage(config, len(rooms), projector(config)))
+    return pipeline.footprints(config, rooms, stage(config, len(rooms), projector(config)), usable)
 
 
 def projector(config: Configuration) -> int:
@@ -94,13 +96,13 @@ def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
     return Footprint(config.variant.weights_bytes, projector(config), kv, compute_bytes, 0, 64 * MIB)
 
 
-def settings(config: Configuration, rooms: Sequence[Room], _margins: Sequence[int]) -> dict[str, Setting]:
+def settings(config: Configuration, rooms: Sequence[Room], usable: Sequence[int]) -> dict[str, Setting]:
     """gpu_layers (99 means all), ubatch, and the tensor split where layers are spread over GPUs."""
     if not rooms:
         return {"gpu_layers": 0, "ubatch_size": UBATCH}
     found: dict[str, Setting] = {"gpu_layers": config.text.layers + 1 - config.host_layers, "ubatch_size": UBATCH}
     if len(rooms) > 1:
-        counts = list(pipeline.counts(config, rooms, stage(config, len(rooms), projector(config))))
+        counts = list(pipeline.counts(config, rooms, stage(config, len(rooms), projector(config)), usable))
         counts[-1] += 1  # the output matrix counts as a layer
         found["tensor_split"] = ",".join(map(str, counts))
     return found

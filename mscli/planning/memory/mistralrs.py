@@ -19,9 +19,11 @@ BLOCK_TOKENS = 32
 PREFILL = 4096
 
 
-def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
+def footprints(
+    config: Configuration, rooms: Sequence[Room], usable: Sequence[int] | None = None
+) -> tuple[Footprint, ...]:
     """Layers by free memory (the automatic device map); embedding, image tower and projector on the first GPU."""
-    return pipeline.footprints(config, rooms, stage(config))
+    return pipeline.footprints(config, rooms, stage(config), usable)
 
 
 def stage(config: Configuration) -> pipeline.Stage:
@@ -63,13 +65,13 @@ def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
     return Footprint(config.variant.weights_bytes, config.variant.projector_bytes, kv, compute(config), 0, GIB // 2)
 
 
-def settings(config: Configuration, rooms: Sequence[Room], _margins: Sequence[int]) -> dict[str, Setting]:
+def settings(config: Configuration, rooms: Sequence[Room], usable: Sequence[int]) -> dict[str, Setting]:
     """The KV cache is sized by its context (--pa-ctxt-len), never by a share of the card."""
     found: dict[str, Setting] = {"paged_attention_context": _tokens(config)}
     if config.variant.quantisation.startswith("isq-"):
         found["isq"] = config.variant.quantisation.removeprefix("isq-")
     if rooms and config.host_layers:
-        counts = pipeline.counts(config, rooms, stage(config))
+        counts = pipeline.counts(config, rooms, stage(config), usable)
         found["device_layers"] = ";".join(f"{index}:{count}" for index, count in enumerate(counts))
     return found
 

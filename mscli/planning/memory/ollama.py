@@ -22,10 +22,13 @@ OLD_BATCH = 512
 SCORE_COPIES = 4.56
 
 
-def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
+def footprints(
+    config: Configuration, rooms: Sequence[Room], usable: Sequence[int] | None = None
+) -> tuple[Footprint, ...]:
     """llama.cpp's buffers, always with the projector, which is part of the model's one file; before 0.30 the compute
     graph and the projector's graph of the old engine instead."""
-    found = pipeline.footprints(config, rooms, llamacpp.stage(config, len(rooms), config.variant.projector_bytes))
+    stage = llamacpp.stage(config, len(rooms), config.variant.projector_bytes)
+    found = pipeline.footprints(config, rooms, stage, usable)
     if config.at_least(0, 30):
         return found
     return tuple(
@@ -84,7 +87,7 @@ def limits(config: Configuration, rooms: Sequence[Room]) -> tuple[int, ...]:
     )
 
 
-def settings(config: Configuration, rooms: Sequence[Room], _margins: Sequence[int]) -> dict[str, Setting]:
+def settings(config: Configuration, rooms: Sequence[Room], _usable: Sequence[int]) -> dict[str, Setting]:
     """num_batch is fixed at 512: chosen by Ollama itself it grows to 2048 above 32,768 tokens, with four times the
     compute buffer. num_gpu only where layers stay in host memory: given, it switches the fit off."""
     found: dict[str, Setting] = {"num_batch": llamacpp.UBATCH}

@@ -24,8 +24,10 @@ class Stage:
     embedding_on_gpu: bool
 
 
-def footprints(config: Configuration, rooms: Sequence[Room], stage: Stage) -> tuple[Footprint, ...]:
-    """Layers dealt by free memory; projector (and embedding) on the first GPU, the output matrix on the last."""
+def footprints(
+    config: Configuration, rooms: Sequence[Room], stage: Stage, usable: Sequence[int] | None = None
+) -> tuple[Footprint, ...]:
+    """Layers dealt by usable memory; projector (and embedding) on the first GPU, the output matrix on the last."""
     ends = [_ends(config, stage, index, len(rooms)) for index in range(len(rooms))]
     cut, kv = layers(config.text, config.variant), stage.kv_tokens * bytes_per_layer(config.text, stage.kv_type)
     return tuple(
@@ -36,26 +38,34 @@ def footprints(config: Configuration, rooms: Sequence[Room], stage: Stage) -> tu
             compute_bytes=end.compute_bytes,
             runtime_bytes=end.runtime_bytes,
         )
-        for end, count in zip(ends, _counts(config, rooms, ends, cut.layer + kv), strict=True)
+        for end, count in zip(ends, _counts(config, rooms, ends, cut.layer + kv, usable), strict=True)
     )
 
 
-def counts(config: Configuration, rooms: Sequence[Room], stage: Stage) -> tuple[int, ...]:
+def counts(
+    config: Configuration, rooms: Sequence[Room], stage: Stage, usable: Sequence[int] | None = None
+) -> tuple[int, ...]:
     """Decoder layers per GPU."""
     ends = [_ends(config, stage, index, len(rooms)) for index in range(len(rooms))]
     kv = stage.kv_tokens * bytes_per_layer(config.text, stage.kv_type)
-    return _counts(config, rooms, ends, layers(config.text, config.variant).layer + kv)
+    return _counts(config, rooms, ends, layers(config.text, config.variant).layer + kv, usable)
 
 
 def _counts(
-    config: Configuration, rooms: Sequence[Room], ends: Sequence[Footprint], layer_bytes: int
+    config: Configuration,
+    rooms: Sequence[Room],
+    ends: Sequence[Footprint],
+    layer_bytes: int,
+    usable: Sequence[int] | None,
 ) -> tuple[int, ...]:
     on_gpus = config.text.layers - config.host_layers
     if len(rooms) == 1:
         return (on_gpus,)
-    return layer_split(
-        on_gpus, layer_bytes, [room.free_bytes - end.needed_bytes for room, end in zip(rooms, ends, strict=True)]
-    )
+    most = [room.free_bytes for room in rooms] if usable is None else usable
+    spaces = [
+        size - end.needed_bytes - room.correction_bytes for size, end, room in zip(most, ends, rooms, strict=True)
+    ]
+    return layer_split(on_gpus, layer_bytes, spaces)
 
 
 def _ends(config: Configuration, stage: Stage, index: int, gpus: int) -> Footprint:

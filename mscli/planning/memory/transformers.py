@@ -17,9 +17,11 @@ CUDA_CONTEXT = GIB // 2
 PREFILL = 2048
 
 
-def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
+def footprints(
+    config: Configuration, rooms: Sequence[Room], usable: Sequence[int] | None = None
+) -> tuple[Footprint, ...]:
     """Layers by free memory (device_map="auto"); embedding, image tower and projector on the first GPU."""
-    return pipeline.footprints(config, rooms, stage(config))
+    return pipeline.footprints(config, rooms, stage(config), usable)
 
 
 def stage(config: Configuration) -> pipeline.Stage:
@@ -56,7 +58,7 @@ def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
     return Footprint(config.variant.weights_bytes, config.variant.projector_bytes, kv, compute(config), 0, GIB)
 
 
-def settings(config: Configuration, _rooms: Sequence[Room], _margins: Sequence[int]) -> dict[str, Setting]:
+def settings(config: Configuration, _rooms: Sequence[Room], _usable: Sequence[int]) -> dict[str, Setting]:
     """The quantisation to ask for, and how many layers stay in host memory."""
     found: dict[str, Setting] = {}
     if config.variant.quantisation.startswith("bnb"):

@@ -20,8 +20,10 @@ START_CHECK = 150 * MIB
 BLOCK_TOKENS = 16
 
 
-def footprints(config: Configuration, rooms: Sequence[Room]) -> tuple[Footprint, ...]:
-    """Every GPU of a tensor-parallel group takes the same; see the Protocol."""
+def footprints(
+    config: Configuration, rooms: Sequence[Room], _usable: Sequence[int] | None = None
+) -> tuple[Footprint, ...]:
+    """Every GPU of a tensor-parallel group takes the same."""
     count = len(rooms)
     weights, projector = tensor_split(config.variant, count)
     offloaded = config.host_layers * layers(config.text, config.variant).layer // count
@@ -91,8 +93,10 @@ def limits(config: Configuration, rooms: Sequence[Room]) -> tuple[int, ...]:
     The start-up check wants utilisation x CUDA total to be free after the context is made, on every GPU, with one
     utilisation for all: the smallest ratio counts.
     """
-    utilisation = _utilisation(config, rooms, [START_CHECK] * len(rooms))
+    cap = float(config.options.get("gpu-memory-utilization", UTILISATION_CAP))
     outside = CUDA_CONTEXT + _graphs_outside(config, rooms)
+    free = [room.free_bytes - START_CHECK for room in rooms]
+    utilisation = min(cap, _utilisation(config, rooms, free))
     return tuple(int(utilisation * room.cuda_total_bytes) + outside for room in rooms)
 
 
@@ -101,15 +105,10 @@ def _graphs_outside(config: Configuration, rooms: Sequence[Room]) -> int:
     return 0 if config.at_least(0, 21) else graphs(config, batch_sizes(config, rooms)[1])
 
 
-def _utilisation(config: Configuration, rooms: Sequence[Room], margin_bytes: Sequence[int]) -> float:
-    """The largest utilisation that leaves `margin_bytes` free on every GPU; the profile's own flag wins as a cap."""
-    cap = float(config.options.get("gpu-memory-utilization", UTILISATION_CAP))
+def _utilisation(config: Configuration, rooms: Sequence[Room], usable: Sequence[int]) -> float:
+    """The largest utilisation that takes no more than `usable` on any GPU."""
     outside = CUDA_CONTEXT + _graphs_outside(config, rooms)
-    ratios = [
-        (room.free_bytes - outside - max(margin, START_CHECK)) / room.cuda_total_bytes
-        for room, margin in zip(rooms, margin_bytes, strict=True)
-    ]
-    return max(0.0, min(cap, *ratios))
+    return max(0.0, min((size - outside) / room.cuda_total_bytes for room, size in zip(rooms, usable, strict=True)))
 
 
 def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
@@ -120,12 +119,12 @@ def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
     return Footprint(config.variant.weights_bytes, config.variant.projector_bytes, kv, runtime_bytes=5 * GIB // 2)
 
 
-def settings(config: Configuration, rooms: Sequence[Room], margin_bytes: Sequence[int]) -> dict[str, Setting]:
+def settings(config: Configuration, rooms: Sequence[Room], usable: Sequence[int]) -> dict[str, Setting]:
     """gpu_memory_utilization (three digits, rounded down), batch sizes, cpu_offload_gib per GPU."""
     if not rooms:
         return {}
     batch, sequences = batch_sizes(config, rooms)
-    utilisation = math.floor(_utilisation(config, rooms, margin_bytes) * 1000) / 1000
+    utilisation = math.floor(_utilisation(config, rooms, usable) * 1000 + 1e-6) / 1000  # 0.92 stays 0.92
     found: dict[str, Setting] = {
         "gpu_memory_utilization": utilisation,
         "max_num_batched_tokens": batch,

@@ -10,6 +10,7 @@ import random
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mscli.catalog.load import load_one
 from mscli.catalog.model import Model, Source, Variant
@@ -20,6 +21,11 @@ from mscli.weights.ensure import ensure
 from mscli.weights.fault import Timeouts
 from mscli.weights.progress import Note, Progress
 
+if TYPE_CHECKING:
+    import pytest
+
+OF_THE_USER = ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_XET_CACHE", "SSL_CERT_FILE")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 REPOSITORY = "makers/small-24b"
 GGUF = "small-q4_k_m.gguf"
 QUICK = Timeouts(connect_s=5.0, stall_s=0.5, retry_s=4.0)
@@ -64,6 +70,20 @@ def pull(*files: str, listener: Heard | None = None, timeouts: Timeouts = QUICK,
     return ensure(model(), variant(*files, **more), listener or Heard(), timeouts=timeouts)
 
 
+def point_at(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `url` this process's hub, in an environment without this machine's settings."""
+    for name in (*OF_THE_USER, *PROXIES, *(name.upper() for name in PROXIES)):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def whole(path: str | Path, expected: bytes) -> bool:
+    """The file is there, byte for byte."""
+    return Path(path).read_bytes() == expected
+
+
 class Lines:
     """A listener that prints."""
 
@@ -80,8 +100,3 @@ if __name__ == "__main__":
         print("whole", ensure(model(), variant(*sys.argv[1:]), Lines(), timeouts=quick).model)
     except MscliError as error:
         sys.exit(f"{error.details.get('cause')}: {error.message} {error.hint}")
-
-
-def whole(path: str | Path, expected: bytes) -> bool:
-    """The file is there, byte for byte."""
-    return Path(path).read_bytes() == expected

@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from conftest import point_at
 from hub import Hub
-from pulls import GGUF, REPOSITORY, content, whole
+from pulls import GGUF, REPOSITORY, content, point_at, whole
 
 PULLS = Path(__file__).with_name("pulls.py")
 WEIGHTS = content(2_500_000)

@@ -85,19 +85,31 @@ def fits(request: Request, config: Configuration, rooms: Sequence[Room], verdict
 def attempt(request: Request, rooms: Sequence[Room], kv_types: Sequence[str]) -> Attempt | Shortage:
     """The best configuration for these devices, or the smallest one, which does not fit."""
     group = tuple(rooms)
-    possible = [kind for kind in kv_types if fits(request, request.configuration(request.floor, kind), group, TIGHT)]
-    if not possible and not request.offload:
-        return _shortage(request, group, kv_types)
-    config = safest(request, possible, lambda config: slack(request, config, group, SAFE))
+    floors = {kind: slack(request, request.configuration(request.floor, kind), group, TIGHT) for kind in kv_types}
+    possible = [kind for kind in kv_types if floors[kind] >= 0]
+    if possible or request.offload:
+        config = _safe(request, group, possible, kv_types)
+        if config:
+            return Attempt(config, group, SAFE)
+        if possible:
+            return Attempt(request.configuration(request.floor, possible[0]), group, TIGHT)
+        config = _offloaded(request, group, kv_types, request.floor, TIGHT)
+        if config:
+            return Attempt(config, group, TIGHT)
+    host_layers = request.model.architecture.text.layers if request.offload else 0
+    smallest = max(kv_types, key=lambda kind: floors[kind])
+    return Shortage(request, request.configuration(request.floor, smallest, host_layers), group)
+
+
+def _safe(
+    request: Request, rooms: tuple[Room, ...], possible: Sequence[str], kv_types: Sequence[str]
+) -> Configuration | None:
+    """The best safe configuration: all on the GPUs, else, where it is allowed, with as few layers as need be beside."""
+    config = safest(request, possible, lambda config: slack(request, config, rooms, SAFE))
     goal = request.target or request.floor
     if request.offload and (config is None or config.context < goal):
-        config = _offloaded(request, group, kv_types, goal, SAFE) or config
-    if config:
-        return Attempt(config, group, SAFE)
-    if possible:
-        return Attempt(request.configuration(request.floor, possible[0]), group, TIGHT)
-    config = _offloaded(request, group, kv_types, request.floor, TIGHT)
-    return Attempt(config, group, TIGHT) if config else _shortage(request, group, kv_types)
+        return _offloaded(request, rooms, kv_types, goal, SAFE) or config
+    return config
 
 
 def safest(
@@ -179,13 +191,6 @@ def _offloaded(
     return None
 
 
-def _shortage(request: Request, rooms: tuple[Room, ...], kv_types: Sequence[str]) -> Shortage:
-    """The floor with the KV type that needs least, and no layer on the GPUs where they may be offloaded."""
-    host_layers = request.model.architecture.text.layers if request.offload else 0
-    options = [request.configuration(request.floor, kind, host_layers) for kind in kv_types]
-    return Shortage(request, max(options, key=lambda config: slack(request, config, rooms, TIGHT)), rooms)
-
-
 def missing(request: Request, config: Configuration, rooms: tuple[Room, ...]) -> int:
     """The fewest bytes of further free memory on every device that make the configuration fit, to the MiB.
 
@@ -204,6 +209,7 @@ def missing(request: Request, config: Configuration, rooms: tuple[Room, ...]) ->
             below, step = more + step, step * lacking // (lacking - left) + 1
             left = short(more + step)
         more, lacking = more + step, left
-    near = more - 3 * MIB
-    below = near if near > below and short(near) > 0 else below
-    return (last_true(lambda mib: short(mib * MIB) > 0, below // MIB, -(-more // MIB)) + 1) * MIB
+    whole = -(-more // MIB)
+    if lacking > -MIB // 2:  # one MiB less would be too few
+        return whole * MIB
+    return (last_true(lambda mib: short(mib * MIB) > 0, below // MIB, whole) + 1) * MIB

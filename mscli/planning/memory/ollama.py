@@ -28,13 +28,9 @@ def footprints(
     """llama.cpp's buffers, always with the projector, which is part of the model's one file; before 0.30 the compute
     graph and the projector's graph of the old engine instead."""
     stage = llamacpp.stage(config, len(rooms), config.variant.projector_bytes)
-    found = pipeline.footprints(config, rooms, stage, usable)
-    if config.at_least(0, 30):
-        return found
-    return tuple(
-        replace(one, compute_bytes=old_graph(config) + (0 if index else projector_graph(config)))
-        for index, one in enumerate(found)
-    )
+    if not config.at_least(0, 30):
+        stage = replace(stage, compute=old_graph(config), image=projector_graph(config))
+    return pipeline.footprints(config, rooms, stage, usable)
 
 
 def projector_graph(config: Configuration) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mscli.planning.memory.footprint import Configuration, Footprint, Room
 from mscli.planning.memory.kv import bytes_per_layer
-from mscli.planning.memory.weights import layer_split, layers
+from mscli.planning.memory.weights import Layers, layer_split, layers
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ def footprints(
     config: Configuration, rooms: Sequence[Room], stage: Stage, usable: Sequence[int] | None = None
 ) -> tuple[Footprint, ...]:
     """Layers dealt by usable memory; projector (and embedding) on the first GPU, the output matrix on the last."""
-    ends = [_ends(config, stage, index, len(rooms)) for index in range(len(rooms))]
-    cut, kv = layers(config.text, config.variant), stage.kv_tokens * bytes_per_layer(config.text, stage.kv_type)
+    cut, kv = layers(config.text, config.variant), _kv_bytes(config, stage)
+    ends = _ends(stage, cut, len(rooms))
     return tuple(
         Footprint(
             weights_bytes=end.weights_bytes + count * cut.layer,
@@ -46,9 +46,14 @@ def counts(
     config: Configuration, rooms: Sequence[Room], stage: Stage, usable: Sequence[int] | None = None
 ) -> tuple[int, ...]:
     """Decoder layers per GPU."""
-    ends = [_ends(config, stage, index, len(rooms)) for index in range(len(rooms))]
-    kv = stage.kv_tokens * bytes_per_layer(config.text, stage.kv_type)
-    return _counts(config, rooms, ends, layers(config.text, config.variant).layer + kv, usable)
+    cut = layers(config.text, config.variant)
+    ends = _ends(stage, cut, len(rooms))
+    return _counts(config, rooms, ends, cut.layer + _kv_bytes(config, stage), usable)
+
+
+def _kv_bytes(config: Configuration, stage: Stage) -> int:
+    """KV cache of one layer."""
+    return stage.kv_tokens * bytes_per_layer(config.text, stage.kv_type)
 
 
 def _counts(
@@ -68,13 +73,16 @@ def _counts(
     return layer_split(on_gpus, layer_bytes, spaces)
 
 
-def _ends(config: Configuration, stage: Stage, index: int, gpus: int) -> Footprint:
-    """What a GPU holds beside decoder layers."""
-    cut = layers(config.text, config.variant)
-    first, last = index == 0, index == gpus - 1
-    return Footprint(
-        weights_bytes=first * stage.embedding_on_gpu * cut.embedding + last * (cut.output + cut.rest),
-        projector_bytes=first * stage.projector,
-        compute_bytes=stage.compute + first * stage.image,
+def _ends(stage: Stage, cut: Layers, gpus: int) -> list[Footprint]:
+    """What each GPU holds beside decoder layers."""
+    embedding = cut.embedding if stage.embedding_on_gpu else 0
+    first = Footprint(
+        weights_bytes=embedding,
+        projector_bytes=stage.projector,
+        compute_bytes=stage.compute + stage.image,
         runtime_bytes=stage.runtime,
     )
+    others = Footprint(compute_bytes=stage.compute, runtime_bytes=stage.runtime)
+    ends = [first, *[others] * (gpus - 1)]
+    ends[-1] = replace(ends[-1], weights_bytes=ends[-1].weights_bytes + cut.output + cut.rest)
+    return ends

@@ -146,9 +146,10 @@ def _require_gpu(launch: Launch, record: Record, observed: Observed, records: Re
     if fallen is None:
         return
     _give_up(launch, record, records)
+    why = f" ({observed.cpu_reason})" if observed.cpu_reason else ""
     raise MscliError(
         Code.START_FAILED,
-        f"{record.name} was stopped: {fallen}",
+        f"{record.name} was stopped: {fallen}{why}",
         f"See why: mscli logs {record.name}, and who holds the GPU: mscli gpus. To run it partly on the CPU all the "
         "same: --no-require-gpu",
         {"cause": "cpu_fallback", "log": str(record.log)},

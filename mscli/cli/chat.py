@@ -66,17 +66,18 @@ def say(screen: Screen, target: Target, messages: list[Message], thinking: bool)
     from mscli.chat.reply import ask
     from mscli.chat.truncation import least_prompt_tokens, truncation
 
-    spoken = False
+    spoken = thought = False
 
     def heard(piece: Piece) -> None:
-        nonlocal spoken
+        nonlocal spoken, thought
         if piece.thought:
             if thinking:
+                thought = True
                 sys.stderr.write(f"\x1b[2m{piece.text}\x1b[0m")
                 sys.stderr.flush()
             return
         text = piece.text if spoken else piece.text.lstrip("\n")
-        if text and not spoken and thinking:
+        if text and thought and not spoken:
             sys.stderr.write("\n")
         spoken = spoken or bool(text)
         screen.piece(text)

@@ -40,7 +40,9 @@ def _plan(
     request: Request, config: Configuration, inventory: Inventory, verdict: str, remarks: tuple[str, ...]
 ) -> Plan:
     needed = request.memory.host(config, ()).needed_bytes
-    because = f"{gib(needed)} of {gib(inventory.host.ram_available_bytes)} available host memory; runs on the CPU"
+    because = (
+        f"runs on the CPU, takes {gib(needed)} of the {gib(inventory.host.ram_available_bytes)} of free host memory"
+    )
     wanted = request.ceiling
     steps = (f"context {tokens(config.context)} instead of {wanted:,}: host memory ends it",)
     return Plan(

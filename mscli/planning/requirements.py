@@ -103,7 +103,7 @@ def machine_remarks(request: Request, inventory: Inventory) -> tuple[str, ...]:
     """Doubts about this machine that do not forbid a start."""
     notes: list[str] = []
     needs = request.profile.needs
-    if needs.cuda and inventory.cuda is None and request.profile.device == "gpu":
+    if needs.cuda and inventory.driver and inventory.cuda is None and request.profile.device == "gpu":
         notes.append(f"the driver's CUDA version is unknown; CUDA {needs.cuda} is needed")
     if inventory.host.surroundings == "wsl" and request.profile.device == "gpu":
         notes.append("Windows moves what does not fit to host memory silently: 1.2 GiB are kept free")

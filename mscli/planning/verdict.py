@@ -222,6 +222,8 @@ def gpu_memory(room: Room, footprint: Footprint, spare_bytes: int) -> GpuMemory:
 
 def _because(best: Attempt, memory: Sequence[GpuMemory]) -> str:
     worst = min(memory, key=lambda item: item.margin_bytes)
-    figures = f"{gib(worst.free_bytes - worst.margin_bytes)} of {gib(worst.free_bytes)} free on GPU {worst.gpu}"
+    figures = (
+        f"takes {gib(worst.free_bytes - worst.margin_bytes)} of the {gib(worst.free_bytes)} free on GPU {worst.gpu}"
+    )
     left = f"{gib(worst.margin_bytes)} left"
     return f"{figures}, {left}" if best.verdict == SAFE else f"{figures}, only {left}: other programs may end it"

@@ -282,7 +282,7 @@ def test_old_ollama_does_not_fit_24_gb_because_of_its_image_graph() -> None:
 def test_the_driver_s_cuda_is_checked() -> None:
     old = replace(on("H100"), cuda="11.4", driver="470.82.01")
     assert "CUDA 11.4" in refusal("small-bf16", old).reasons[0]
-    unknown = plan("small-bf16", "H100")
+    unknown = plan("small-bf16", replace(on("H100"), driver="580.95.05"))
     assert any("CUDA version is unknown" in reason for reason in unknown.reasons)
 
 

@@ -48,7 +48,7 @@ def answer(
     evaluated = _evaluated(messages, context)
     if tools and messages[-1]["role"] == "user":
         return Answer("", "", (("get_weather", {"city": "Paris"}),), evaluated)
-    said = f"I can see {images} image{'s' if images > 1 else ''} in this request." if images else None
+    said = "I can see one image in this request." if images == 1 else f"I can see {images} images." if images else None
     if messages[-1]["role"] == "tool":
         said = "The weather in Paris is sunny, 21 degrees."
     text = said or "Hello! This reply comes from a stand-in for Ollama, not from a language model."

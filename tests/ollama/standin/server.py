@@ -59,6 +59,9 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(routes)
 
     def do_POST(self) -> None:
+        if self.path.startswith("/api/blobs/"):
+            self._take_blob(self.path.rpartition("/")[2])
+            return
         self._answer(
             {
                 "/api/show": self._show,
@@ -92,6 +95,13 @@ class Handler(BaseHTTPRequestHandler):
             openai = self.path.startswith("/v1")
             error = {"message": str(refused), "type": "api_error", "code": None} if openai else str(refused)
             self._send(refused.status, json.dumps({"error": error}).encode(), "application/json")
+
+    def _take_blob(self, digest: str) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        fits = digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if fits:
+            self.server.store.blob(digest).write_bytes(content)
+        self._send(201 if fits else 400, b"", "text/plain")
 
     def _status_fault(self) -> dict[str, Any] | None:
         kinds = {"/api/create": "create", "/api/tags": "tags", "/api/delete": "delete"}
@@ -168,6 +178,9 @@ class Handler(BaseHTTPRequestHandler):
         return {}
 
     def _create(self) -> object:
+        if files := self._body.get("files"):
+            self.server.store.import_files(self._body["model"], list(files.values()))
+            return {"status": "success"}
         source = self._body.get("from", "")
         if self.server.store.manifest(source) is None:
             raise Refused(500, "pull model manifest: file does not exist")

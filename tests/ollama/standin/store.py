@@ -111,6 +111,11 @@ class Store:
             layers.append(self.put(SYSTEM, text.encode()))
         self.write_manifest(name, layers)
 
+    def import_files(self, name: str, digests: list[str]) -> None:
+        config = self.put(CONFIG, json.dumps({"capabilities": ["completion"]}).encode())
+        models = [{"mediaType": MODEL, "digest": d, "size": self.blob(d).stat().st_size} for d in digests]
+        self.write_manifest(name, [*models, config])
+
     def delete(self, name: str) -> bool:
         path = self.manifests / full_name(name)
         if not path.is_file():

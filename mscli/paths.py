@@ -66,10 +66,17 @@ def places(env: Mapping[str, str] | None = None) -> Places:
     return Places(*(Path(xdg[kind]) / "mscli" for kind in ("config", "state", "data")))
 
 
+def vllm_place(env: Mapping[str, str] | None = None) -> Path | None:
+    """The vLLM that the user names in MSCLI_VLLM: its program, or the folder of its Python environment. None: none."""
+    env = os.environ if env is None else env
+    named = env.get("MSCLI_VLLM")
+    return Path(named).expanduser().absolute() if named else None
+
+
 def hub_cache(env: Mapping[str, str] | None = None) -> Path:
     """The Hugging Face cache folder, by the hub's own rules (HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME)."""
     env = os.environ if env is None else env
-    if cache := env.get("HF_HUB_CACHE"):
+    if cache := env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"):  # the second is its older name
         return Path(cache).expanduser()
     if home := env.get("HF_HOME"):
         return Path(home).expanduser() / "hub"

@@ -6,22 +6,14 @@ as `carry.copy_to` makes it for machines without a network, or a plain folder wi
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
 from mscli.engines.engine import WeightFiles
-from mscli.errors import MscliError
-from mscli.weights.cache import Cache, cache
 from mscli.weights.fault import DEFAULT_TIMEOUTS, Timeouts
-from mscli.weights.fault import offline as offline_fault
-from mscli.weights.hub import hub, offline_by_environment
 from mscli.weights.listing import Listing, RemoteFile, WantedFile
-from mscli.weights.lookup import looked_up, patiently, remembered
-from mscli.weights.loose import unlisted
 from mscli.weights.package import package_files, packaged
-from mscli.weights.progress import Listener, Note, Silence
-from mscli.weights.pull import pull_from_hub
+from mscli.weights.progress import Listener
 
 __all__ = ["Timeouts", "ensure", "newest_revision", "wanted"]
 
@@ -45,20 +37,9 @@ def ensure(
     """
     if variant.source.kind == "package":
         return packaged(model, variant)
-    place = cache(folder)
-    if offline or folder is not None or offline_by_environment():
-        return _found(variant, place, listener, folder)
-    try:
-        listing = looked_up(variant, place, listener, timeouts)
-    except MscliError as error:
-        if error.details.get("cause") == "network_proxy":
-            with suppress(MscliError):  # files that are not whole are no reason to hide why they cannot be fetched
-                if (files := _unlisted(variant, place, listener, None)) is not None:
-                    return files
-        raise
-    if not listing.whole:
-        pull_from_hub(listing, place, listener, timeouts)
-    return _shown(variant, place, listing)
+    from mscli.weights.from_hub import fetch
+
+    return fetch(variant, listener, offline=offline, folder=folder, timeouts=timeouts)
 
 
 def wanted(
@@ -78,52 +59,13 @@ def wanted(
             WantedFile(RemoteFile(name, size, None, ""), size, True) for name, size in package_files(model, variant)
         )
         return Listing("mscli", "", tuple(files))
-    place = cache(folder)
-    if not (offline or folder is not None or offline_by_environment()):
-        return looked_up(variant, place, Silence(), timeouts)
-    listing = remembered(variant, place)
-    if listing is None and (found := unlisted(variant, place, folder)) is not None:
-        return found.listing(variant)
-    if listing is None:
-        raise offline_fault(variant.source.repository, None, place.root)
-    return listing
+    from mscli.weights.from_hub import listed
+
+    return listed(variant, offline=offline, folder=folder, timeouts=timeouts)
 
 
 def newest_revision(variant: Variant, *, branch: str = "main", timeouts: Timeouts = DEFAULT_TIMEOUTS) -> str:
     """The newest commit of the variant's repository, for `mscli profiles update`. Raises as `ensure` does."""
-    repository = variant.source.repository
-    return patiently(lambda: hub(timeouts).commit(repository, branch), repository, Silence(), timeouts)
+    from mscli.weights.from_hub import newest
 
-
-def _found(variant: Variant, place: Cache, listener: Listener, folder: Path | None) -> WeightFiles:
-    """The weights as they lie in `place` or `folder`, without asking anybody."""
-    listing = remembered(variant, place)
-    if listing is not None and listing.whole:
-        return _shown(variant, place, listing)
-    if listing is None and (files := _unlisted(variant, place, listener, folder)) is not None:
-        return files
-    raise offline_fault(variant.source.repository, listing.missing_bytes if listing else None, place.root)
-
-
-def _unlisted(variant: Variant, place: Cache, listener: Listener, folder: Path | None) -> WeightFiles | None:
-    found = unlisted(variant, place, folder)
-    if found is None:
-        return None
-    listener.note(Note("unchecked", f"no hashes are known for {found.folder}: its files are as long as they say"))
-    return _weight_files(variant, found.folder, found.names)
-
-
-def _shown(variant: Variant, place: Cache, listing: Listing) -> WeightFiles:
-    for file in listing.files:
-        place.show(listing.repository, listing.revision, file.remote)
-    names = tuple(file.remote.name for file in listing.files)
-    return _weight_files(variant, place.snapshot(listing.repository, listing.revision), names)
-
-
-def _weight_files(variant: Variant, folder: Path, names: tuple[str, ...]) -> WeightFiles:
-    """What the engine is given: the (first) GGUF file, else the folder."""
-    projector = variant.source.projector
-    ggufs = sorted(name for name in names if name.endswith(".gguf") and name != projector)
-    model = folder / ggufs[0] if variant.format == "gguf" and ggufs else folder
-    size = sum((folder / name).stat().st_size for name in names)
-    return WeightFiles(str(model), str(folder / projector) if projector else None, size)
+    return newest(variant, branch=branch, timeouts=timeouts)

@@ -31,7 +31,7 @@ def fetch(
     folder: Path | None = None,
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> WeightFiles:
-    """The variant's weight files, complete and verified; fetches what is missing and waits for it. See ensure.ensure."""
+    """The weight files, complete and verified; fetches what is missing and waits for it. See ensure.ensure."""
     place = cache(folder)
     if offline or folder is not None or offline_by_environment():
         return _found(variant, place, listener, folder)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mscli.inventory.inventory import Inventory
-from mscli.planning.figures import gib
+from mscli.planning.figures import gib, tokens
 from mscli.planning.memory.footprint import Room
+from mscli.planning.memory.llamacpp import IMAGE_TOKENS as GGML_IMAGE_TOKENS
 from mscli.planning.request import Request, parse_version
 
 Capability = tuple[int, ...]
@@ -64,6 +65,18 @@ def remarks(request: Request, room: Room) -> tuple[str, ...]:
     if request.variant.quantisation == "w4a16" and found < (8, 0):
         return (f"{room.name} has no bfloat16: activations run in float16",)
     return ()
+
+
+def image_remarks(request: Request, context: int) -> tuple[str, ...]:
+    """Whether the images allowed per request, at their largest, would fill the context."""
+    vision = request.model.architecture.vision
+    if vision is None or not request.images:
+        return ()
+    per_image = GGML_IMAGE_TOKENS if request.profile.engine in ("ollama", "llama.cpp") else vision.max_image_tokens
+    taken = request.images * min(per_image, vision.max_image_tokens)
+    if taken <= context:
+        return ()
+    return (f"{request.images} images of the largest size take {tokens(taken)}, more than the context",)
 
 
 def machine_refusals(request: Request, inventory: Inventory) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from mscli.planning.learned import Observation, correction_bytes
 from mscli.planning.memory.footprint import Footprint, Room
 from mscli.planning.plan import SAFE, Claim, GpuMemory, NoFit, Plan, Wish
 from mscli.planning.request import Refusal, Request, resolve
-from mscli.planning.requirements import kv_types, machine_refusals, machine_remarks, refusals, remarks
+from mscli.planning.requirements import image_remarks, kv_types, machine_refusals, machine_remarks, refusals, remarks
 from mscli.planning.room import rooms as rooms_of
 from mscli.planning.search import Attempt, Shortage, attempt, measure, usable_bytes
 from mscli.planning.shortage import explain
@@ -192,7 +192,7 @@ def _plan(request: Request, best: Attempt, known: Known, steps: tuple[str, ...])
     spare = request.memory.spare(config, rooms, settings)
     memory = tuple(gpu_memory(*each) for each in zip(rooms, footprints, spare, strict=True))
     notes = (
-        _because(best, memory), *request.notes, *known.rooms[1],
+        _because(best, memory), *request.notes, *image_remarks(request, config.context), *known.rooms[1],
         *dict.fromkeys(note for room in rooms for note in remarks(request, room)),
         *link_remarks(rooms, known.inventory.links), *machine_remarks(request, known.inventory),
     )  # fmt: skip

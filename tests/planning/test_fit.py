@@ -149,6 +149,15 @@ def test_text_only_models_refuse_images() -> None:
     assert found.nearest == "--images 0"
 
 
+def test_images_that_would_fill_the_context_are_remarked_on() -> None:
+    """The largest image is 3,080 tokens for vLLM, 1,024 for llama.cpp."""
+    assert any(
+        "30,800 tokens" in reason for reason in plan("small-bf16", "H100", Wish(context=16384, images=10)).reasons
+    )
+    assert not any("images of the" in reason for reason in plan("small-bf16", "H100", Wish(images=10)).reasons)
+    assert any("4,096 tokens" in reason for reason in plan("small-q4", "A6000", Wish(context=2048, images=4)).reasons)
+
+
 def test_magistral_stays_within_its_recommended_context() -> None:
     assert plan("magistral-bf16", "H100").context == 40960
 

@@ -101,8 +101,7 @@ def llama_cpp_cases() -> list[Case]:
     config = Configuration(found, found.variants["q4_k_m"], 131072, "q4_0")
     predicted = total(llamacpp.MEMORY, config, [room(16), room(16, 1)])
     cases.append(Case(4, TOTAL, "peak of both GPUs", predicted, from_gib(stated(4, "peak_vram_GiB_sum")), 0, config, 2))
-    kv = 131072 * bytes_per_token(found.architecture.text, "q4_0")
-    return [*cases, Case(4, KV, "as the row's note states it", kv, from_gib(9.0))]
+    return cases
 
 
 def ollama_cases() -> list[Case]:
@@ -167,8 +166,6 @@ def vllm_cases() -> list[Case]:
         Case(22, TOTAL, "budget 21.55 GiB", _in_budget(awq, room(22.49), graphs=False), from_gib(21.55), 0, awq),
         Case(23, KV, "230,528 tokens in 10.55 GiB", 230528 * unnamed, from_gib(10.55), from_gib(0.005)),
         Case(24, KV, "221,000 tokens need 10.12 GiB", 221000 * unnamed, from_gib(10.12), from_gib(0.005)),
-        Case(27, KV, "8,458 blocks hold 135,328 tokens",
-             vllm.kv_blocks(new, 1, 8458 * 16 * 131072) * 16 * 131072, 135328 * 131072),
         Case(27, TOTAL, "0.85 of CUDA's 39.4 GiB", _in_budget(new, a100, graphs=True),
              int(0.85 * a100.cuda_total_bytes), 0, new),
         Case(36, WEIGHTS, "model loading took", nvfp4_weights, from_gib(stated(36, "model_loading_GiB"))),

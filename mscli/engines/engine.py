@@ -36,13 +36,16 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Installation:
-    """One usable copy of an engine. `argv`: how to start it, before any flag. `version` None: unknown."""
+    """One usable copy of an engine. `argv`: how to start it, before any flag. `version` None: unknown.
+
+    `beside`: versions of packages in the same environment that the engine may not get on with, by name."""
 
     engine: str
     argv: tuple[str, ...]
     version: str | None
     kind: str
     path: Path
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,13 @@ class Serving:
 @dataclass(frozen=True)
 class Command:
     """What is run, and exactly what `--dry-run` prints. `env` is added to the environment; `files` (path -> text) are
-    written 0600 before the start. No secret ever stands in `argv`."""
+    written 0600 before the start. No secret ever stands in `argv` or `env`: `secrets` are variables whose value is
+    read from a file at the spawn, for engines that take a key in no other private way."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)
+    secrets: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,15 @@ class Observed:
     """What the engine itself says it took. None: it did not tell. `gpu_layers` (placed, of); `gpu_share` from 0 to 1:
     how much of the model sits in GPU memory, for engines that tell bytes and not layers.
 
+    `kv_tokens`: tokens that the whole KV cache holds; `max_concurrency`: how many requests of full length fit into it.
     `gpu_bytes`: by how much the load filled each GPU, by UUID, as NVML tells. `cpu_reason`: where part of the model is
     on the CPU unasked, why, and what to do, in words."""
 
     context: int | None = None
     weights_bytes: int | None = None
     kv_bytes: int | None = None
+    kv_tokens: int | None = None
+    max_concurrency: float | None = None
     compute_bytes: int | None = None
     gpu_layers: tuple[int, int] | None = None
     gpu_share: float | None = None

@@ -13,6 +13,7 @@ from mscli.errors import Code, MscliError
 _CLASSES = {
     "llama.cpp": ("mscli.engines.llamacpp", "LlamaCpp"),
     "ollama": ("mscli.engines.ollama", "Ollama"),
+    "vllm": ("mscli.engines.vllm", "Vllm"),
 }
 STARTABLE = tuple(_CLASSES)
 

@@ -140,7 +140,8 @@ def _claimed(launch: Launch, records: Records) -> tuple[Serving, socket.socket]:
 
 def _spawn(what: Command, where: Serving, mark: str, claim: socket.socket) -> subprocess.Popen[bytes]:
     # A folder of its own for temporary files: engines leave sockets behind, and this one goes with the instance.
-    env = {**os.environ, "TMPDIR": str(where.run_dir / "tmp"), **what.env, MARK: mark}
+    secrets = {name: path.read_text().strip() for name, path in what.secrets.items()}
+    env = {**os.environ, "TMPDIR": str(where.run_dir / "tmp"), **what.env, **secrets, MARK: mark}
     try:
         return spawn(what.argv, env, where.log, where.run_dir, (claim.fileno(),))
     except OSError as fault:

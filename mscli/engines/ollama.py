@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mscli.catalog.model import Model, Sampling
+from mscli.catalog.model import Model, Sampling, Variant
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import (
     LOADING,
@@ -32,7 +32,7 @@ from mscli.engines.engine import (
 from mscli.engines.llamacpp import LlamaCpp
 from mscli.engines.ollama_api import Api, Parameter, Refusal
 from mscli.engines.ollama_causes import cause
-from mscli.engines.ollama_server import Address, find, look
+from mscli.engines.ollama_server import Address, Server, find, look
 from mscli.engines.ollama_warnings import cpu_reason, refuse_old, settings_note, warnings
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Device
@@ -173,14 +173,28 @@ class Ollama:
             refuse_old(server, None, model.variants[plan.variant])
             if note := settings_note(server, plan):
                 listener.note(Note("settings", note))
-            size = model.variants[plan.variant].download_bytes
-            pull(Order(api.url, api.direct, source, size, server.models), listener)
+            pull(_order(api, server, model.variants[plan.variant]), listener)
             api.create(alias, source, parameters(plan, profile, model.sampling), model.system_prompt)
             before = _devices(plan)
             api.load(alias, profile.options.get("keep_alive", FOREVER))
             return _observed(api, alias, plan, model, server.version, before)
         except Refusal as refusal:
             raise _failed(refusal, alias) from refusal
+
+    def bare(self, found: Installation, address: tuple[str, int]) -> Command:
+        """A server that is only there to pull: no plan, and no GPU is touched."""
+        env = {"OLLAMA_HOST": f"{address[0]}:{address[1]}", "OLLAMA_NOPRUNE": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+        return Command((*found.argv, "serve"), env)
+
+    def fetch(self, address: tuple[str, int], variant: Variant, listener: Listener) -> WeightFiles:
+        """Have the server at `address` pull the variant, unless it has it. Blocks for the pull; raises as it does."""
+        api = Api(*address)
+        try:
+            server = look(Address("http", *address), api.version())
+        except Refusal as refusal:
+            raise _failed(refusal, variant.source.repository) from refusal
+        refuse_old(server, None, variant)
+        return pull(_order(api, server, variant), listener)
 
     def release(self, address: tuple[str, int], alias: str, purge: bool) -> None:
         """See the contract. Waits at most UNLOAD_TIMEOUT_S until the model is out of memory.
@@ -217,6 +231,10 @@ def parameters(plan: Plan, profile: Profile, sampling: Sampling) -> dict[str, Pa
         **{name: value for name, value in profile.options.items() if name != "keep_alive"},
     }
     return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _order(api: Api, server: Server, variant: Variant) -> Order:
+    return Order(api.url, api.direct, variant.source.repository, variant.download_bytes, server.models)
 
 
 def client_version(path: Path) -> str | None:

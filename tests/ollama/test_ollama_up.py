@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,66 @@ def test_without_ollama_it_says_how_to_get_it(mscli: Mscli, machine: Machine, pr
     failed = up(mscli, machine("rtx4090"))
     assert failed.error["code"] == "engine_missing"
     assert "mscli engines install ollama" in failed.error["hint"]
+
+
+def test_pull_alone_uses_the_server_that_runs(mscli: Mscli, start: Callable[..., Server]) -> None:
+    server = start()
+    done = mscli("pull", "small-q4", "--json", env={"OLLAMA_HOST": server.host})
+    assert done.data["bytes"] == 3_001_051
+    assert models(server.url) == [SMALL]
+    assert server.process.poll() is None
+
+
+def test_pull_alone_starts_a_server_for_as_long_as_it_takes(mscli: Mscli, user_env: dict[str, str]) -> None:
+    assert mscli("pull", "small-q4", "--json").data["model"] == SMALL
+    stored = Path(user_env["HOME"]) / ".ollama" / "models" / "manifests"
+    assert [path.name for path in stored.rglob("*") if path.is_file()] == [SMALL.split(":")[1]]
+    assert _stand_ins(user_env) == []
+
+
+def test_a_pull_alone_that_is_killed_leaves_no_server_and_loses_no_byte(
+    mscli: Mscli, scene: Scene, user_env: dict[str, str]
+) -> None:
+    scene.play(bytes_per_s=1_500_000)
+    served = Path(user_env["HOME"]) / ".ollama" / "models" / "served"
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "mscli", "pull", "small-q4", "--events"], env=user_env, stdout=subprocess.PIPE, text=True
+    )
+    assert killed.stdout is not None
+    for _ in killed.stdout:
+        if served.exists() and served.read_text().count("\n") > 20:
+            break
+    killed.kill()
+    killed.wait()
+    assert eventually(lambda: _stand_ins(user_env) == [])
+    scene.play(bytes_per_s=0)
+    assert mscli("pull", "small-q4", "--json").data["bytes"] == 3_001_051
+    rows = served.read_text().splitlines()
+    assert len(rows) == len(set(rows)), "bytes were fetched twice"
+
+
+def test_a_server_that_cannot_start_for_a_pull_is_named(mscli: Mscli, program: Path) -> None:
+    program.write_text("#!/bin/sh\necho 'Error: mkdir /srv/models: permission denied' >&2\nexit 1\n")
+    assert mscli("pull", "small-q4", "--json").error["details"]["cause"] == "permissions"
+
+
+def _stand_ins(env: dict[str, str]) -> list[int]:
+    """The stand-ins of this test that live: those that play its scene."""
+    mark = f"OLLAMA_STANDIN={env['OLLAMA_STANDIN']}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            playing = mark in (entry / "environ").read_bytes().split(b"\0")
+            alive = (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            continue
+        if playing and alive and b"serve" in (entry / "cmdline").read_bytes().split(b"\0"):
+            found.append(int(entry.name))
+    return found
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return holds()

@@ -137,8 +137,6 @@ def write_private(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
         handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
     fresh.replace(path)
 
 

@@ -52,8 +52,8 @@ DECISIONS: dict[str, Decided | str] = {
     "h200": Decided("small-bf16", context=131072),
     "h100-x8": Decided("small-bf16", context=131072),
     "h100-mig": NO_FIT,
-    "t4": NO_FIT,
-    "v100-16": Decided("small-gguf-q4-text", context=4096, verdict="tight"),
+    "t4": Decided("small-gguf-q4-text", context=4096, verdict="tight"),
+    "v100-16": Decided("small-gguf-q4-text", context=4096),
     "gb10": Decided("small-q4", context=8192),  # what fits depends on this host's RAM, which a GB10 shares
 }
 

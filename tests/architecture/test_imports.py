@@ -11,7 +11,19 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "mscli"
 
 # Each part may import itself, what is above it in this table, and what is named behind it.
-ORDER = ("errors", "paths", "catalog", "inventory", "planning", "weights", "engines", "lifecycle", "chat", "cli")
+ORDER = (
+    "errors",
+    "paths",
+    "catalog",
+    "inventory",
+    "planning",
+    "weights",
+    "engines",
+    "lifecycle",
+    "doctor",
+    "chat",
+    "cli",
+)
 ALSO = {"weights": {"engines"}}
 FREE = {"typing_extensions"}
 CONFINED = {

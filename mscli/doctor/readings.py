@@ -1,0 +1,89 @@
+"""Causes that take arithmetic on a line: what was free beside what there was, what was placed beside what there is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+_UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = r"\"?([\d.]+) ?([KMGT]?)i?B\"?"
+
+_PROFILED = re.compile(rf"total_gpu_memory={_SIZE}.*?initial_memory_usage={_SIZE}")
+_NO_BLOCKS = re.compile(r"No available memory for the cache blocks|KV cache is needed|stored in KV cache")
+_LOADED = re.compile(r"[Ll]oading (?:model )?weights took ([\d.]+) G")
+_TORCH = re.compile(rf"; {_SIZE} total capacity; .*?; {_SIZE} free; {_SIZE} reserved")
+_TORCH_2 = re.compile(rf"total capacity of {_SIZE} of which {_SIZE} is free\..*this process has {_SIZE} memory in use")
+_DISCOVERED = re.compile(rf"inference compute.*?total={_SIZE}.*?available={_SIZE}")
+_OFFLOAD = re.compile(r"layers\.model=(\d+).*?layers\.offload=(\d+)|offloaded (\d+)/(\d+) layers to GPU")
+_OLLAMA_PS = re.compile(r"\b(\d+)%/\d+% CPU/GPU\b|\b100% CPU\b")
+_CPU_GRAPH = re.compile(rf"compute graph\" .*\bCPU\b.*size={_SIZE}")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A line that shows a cause by its figures."""
+
+    code: str
+    strength: float
+    line: int
+
+
+def readings(lines: Sequence[str]) -> Iterator[Reading]:
+    """What the figures of a log show."""
+    for judge in _JUDGES:
+        yield from judge(lines)
+
+
+def _vllm_neighbour(lines: Sequence[str]) -> Iterator[Reading]:
+    """The memory that was in use before the profiling run, less the weights, belongs to somebody else."""
+    if not any(map(_NO_BLOCKS.search, lines)):
+        return
+    weights = max((float(seen[1]) * 2**30 for line in lines if (seen := _LOADED.search(line))), default=0.0)
+    for number, line in enumerate(lines):
+        if seen := _PROFILED.search(line):
+            total, before = _bytes(seen[1], seen[2]), _bytes(seen[3], seen[4])
+            if before - weights > total / 2:
+                yield Reading("gpu_busy", 0.9, number)
+
+
+def _torch_neighbour(lines: Sequence[str]) -> Iterator[Reading]:
+    """PyTorch holds less than half of the card, and yet hardly anything is free."""
+    for number, line in enumerate(lines):
+        if seen := _TORCH.search(line) or _TORCH_2.search(line):
+            total, free, own = (_bytes(seen[place], seen[place + 1]) for place in (1, 3, 5))
+            if own < total / 2 and free < total / 8:
+                yield Reading("gpu_busy", 0.9, number)
+
+
+def _ollama_neighbour(lines: Sequence[str]) -> Iterator[Reading]:
+    """More than half of the GPU was held before the model came, and then layers were left on the CPU."""
+    fallen = any(True for _ in _offloaded(lines))
+    for number, line in enumerate(lines):
+        seen = _DISCOVERED.search(line) if fallen and "library=cpu" not in line else None
+        if seen and _bytes(seen[3], seen[4]) < _bytes(seen[1], seen[2]) / 2:
+            yield Reading("gpu_busy", 0.9, number)
+
+
+def _offloaded(lines: Sequence[str]) -> Iterator[Reading]:
+    for number, line in enumerate(lines):
+        if seen := _OFFLOAD.search(line):
+            placed, of = (int(seen[2]), int(seen[1])) if seen[1] else (int(seen[3]), int(seen[4]))
+            if placed < of:
+                yield Reading("cpu_fallback", 0.85 if placed == 0 else 0.75, number)
+        elif _OLLAMA_PS.search(line):
+            yield Reading("cpu_fallback", 0.9, number)
+        elif (seen := _CPU_GRAPH.search(line)) and _bytes(seen[1], seen[2]) > 2**30:
+            yield Reading("cpu_fallback", 0.8, number)
+
+
+def _bytes(number: str, unit: str) -> float:
+    return float(number) * _UNITS[unit or "B"]
+
+
+_JUDGES: tuple[Callable[[Sequence[str]], Iterator[Reading]], ...] = (
+    _vllm_neighbour,
+    _torch_neighbour,
+    _ollama_neighbour,
+    _offloaded,
+)

@@ -1,0 +1,102 @@
+"""Signs of containers: the runtime that gives them GPUs, the socket, the users inside."""
+
+from __future__ import annotations
+
+from mscli.doctor.signs import HINT, LIKELY, STATED, STRONG, TRACE, sign
+
+_HOMES = r"(?:\.cache|\.triton|\.config|\.local|\.vllm|\.nv\b|\.huggingface|\.ollama|/root|/nonexistent|/\.\w+)"
+
+SIGNS = (
+    sign(
+        "docker_gpu",
+        STATED,
+        r"could not select device driver",
+        r"(?:unknown|invalid|unknown or invalid) runtime (?:specified|name):? ?\"?nvidia",
+        r"no runtime for \"?nvidia|RuntimeHandler \"?nvidia\"? not (?:supported|found)",
+        r"nvidia-container-(?:runtime|toolkit|cli)\S*\"?:? (?:executable file )?(?:not found|no such file)",
+        r"container error: cgroup subsystem devices not found",
+        r"(?:runtimeclass|RuntimeClass)\S* \"?nvidia\"? not found",
+        r"NVIDIA Driver was not detected.{0,80}GPU functionality will not be available",
+        r"Use the NVIDIA Container Toolkit to start this container with GPU support",
+        r"nvidia-container-(?:toolkit|runtime) (?:is )?(?:not installed|missing)",
+    ),
+    sign(
+        "docker_gpu",
+        0.65,
+        r"failed to discover GPU vendor from CDI|no known GPU vendor found",
+        r"nvidia-container-cli: ldcache error",
+        r"nvidia-container-cli: mount error: failed to add device rules",
+        r"Insufficient nvidia\.com/gpu",
+        unless=r"file exists",
+    ),
+    sign("docker_gpu", 0.35, r"nvidia-container-cli: ", r"error running (?:prestart )?hook #\d"),
+    sign(
+        "docker_permission",
+        STATED,
+        r"permission denied.{0,80}docker(?: daemon|\.sock| API|-)",
+        r"docker\.sock\S*.{0,80}(?:permission denied|Errno 13|EACCES)",
+        r"(?:DockerException|docker\.errors).*(?:Permission denied|PermissionError)",
+        r"user .*(?:not in|add\w* .*to) the '?docker'? group",
+        r"podman\.sock\S*.{0,40}permission denied",
+    ),
+    sign(
+        "cdi",
+        STATED,
+        r"unresolvable CDI devices?",
+        r"(?:failed to|cannot|could not|error) .{0,40}\bCDI\b.{0,20}(?:device|spec|registry)",
+        r"\bCDI (?:device|spec|registry)\S*.{0,60}(?:not found|invalid|conflict|fail|missing|unresolvable|not exist"
+        r"|stale)",
+        r"/(?:etc|run)/cdi\b.{0,80}(?:no such file|not found|invalid|fail)",
+        r"no CDI devices? found|no CDI specs?\b",
+        r"CDI is not (?:enabled|supported|configured)",
+        unless=r"failed to discover GPU vendor from CDI",
+    ),
+    sign("cdi", 0.55, r"nvidia-ctk cdi generate", r"nvidia\.com/gpu=\w+.*fail"),
+    sign(
+        "container_gpu_lost",
+        STRONG,
+        r"Failed to initialize NVML: Unknown Error|NVML: Unknown Error|NVMLError_?Unknown",
+        r"nvml\w* .{0,30}(?:failed|failure|error).{0,20}(?:Unknown Error|\b999\b)",
+        r"/dev/nvidia\S*:? (?:Operation not permitted|operation not permitted)",
+        unless=r"\bWSL|/usr/lib/wsl",
+    ),
+    sign("container_gpu_lost", STATED, r"Unknown Error|lost .{0,20}GPU|GPUs? .*disappear", beside=r"daemon-reload"),
+    sign(
+        "container_user",
+        STATED,
+        r"getpwuid\S*:? ?(?:uid not found|.*not found)|uid not found",
+        r"no matching entries in passwd file|unable to find user \S+: no",
+        r"cannot find name for user ID|I have no name!",
+        r"No username set in the environment",
+        r"\$HOME is not defined|(?<!_)\bHOME (?:environment variable )?is not (?:set|defined)|[Cc]ould not "
+        r"determine home",
+        rf"(?:Permission denied|Read-only file system|Errno 13|Errno 30)\W.{{0,60}}{_HOMES}",
+        rf"{_HOMES}\S*:? .{{0,20}}(?:Permission denied|Read-only file system)",
+        r"problem when trying to write in your cache folder",
+        r"(?:triton|inductor|cache)\S*.{0,60}(?:not writable|not a writable|is not writeable)",
+        unless=r"docker\.sock|systemd\[1\]|ollama",
+    ),
+    sign("container_user", TRACE, r"created a temporary cache directory at", r"failed to be inspected"),
+    sign(
+        "permissions",
+        STATED,
+        r"(?:mkdir|create directory|could not create|cannot create directory|open|lstat|stat|rename|unlink|chown"
+        r"|scandir|"
+        r"failed to open)\b.{0,120}(?:permission denied|read-only file system|operation not permitted)",
+        r"failed to open .*\(Permission denied\)",
+        r"SELinux .*(?:preventing|denied)|avc: +denied",
+        r"(?:not writable|no write (?:permission|access)|not readable|cannot (?:read|write)) .{0,60}(?:model|cache"
+        r"|blob|directory)",
+        unless=r"docker\.sock|/dev/nvidia|nvidia-container-cli|no docker",
+    ),
+    sign(
+        "permissions",
+        LIKELY,
+        r"PermissionError|Permission denied|\bEACCES\b",
+        unless=r"docker|/dev/nvidia|uid not found",
+    ),
+    sign("engine_missing", HINT, r"Cannot connect to the Docker daemon", r"pull access denied"),
+    sign("engine_missing", LIKELY, r"manifest for \S+ not found: manifest unknown"),
+    sign("container_user", LIKELY, r"failed to be inspected", beside=r"uid not found|getpwuid"),
+    sign("docker_gpu", HINT, r"Failed to initialize NVML: Insufficient Permissions"),
+)

@@ -68,8 +68,22 @@ def places(env: Mapping[str, str] | None = None) -> Places:
 
 def vllm_place(env: Mapping[str, str] | None = None) -> Path | None:
     """The vLLM that the user names in MSCLI_VLLM: its program, or the folder of its Python environment. None: none."""
-    env = os.environ if env is None else env
-    named = env.get("MSCLI_VLLM")
+    return _named("MSCLI_VLLM", env)
+
+
+def transformers_place(env: Mapping[str, str] | None = None) -> Path | None:
+    """The Python environment with Transformers that the user names in MSCLI_TRANSFORMERS. None: none."""
+    return _named("MSCLI_TRANSFORMERS", env)
+
+
+def mistralrs_place(env: Mapping[str, str] | None = None) -> Path | None:
+    """The mistral.rs that the user names in MSCLI_MISTRALRS: its program, or the folder of the Python environment that
+    has its wheel. None: none."""
+    return _named("MSCLI_MISTRALRS", env)
+
+
+def _named(variable: str, env: Mapping[str, str] | None) -> Path | None:
+    named = (os.environ if env is None else env).get(variable)
     return Path(named).expanduser().absolute() if named else None
 
 

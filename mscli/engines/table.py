@@ -13,6 +13,8 @@ from mscli.errors import Code, MscliError
 _CLASSES = {
     "llama.cpp": ("mscli.engines.llamacpp", "LlamaCpp"),
     "ollama": ("mscli.engines.ollama", "Ollama"),
+    "mistral.rs": ("mscli.engines.mistralrs", "MistralRs"),
+    "transformers": ("mscli.engines.transformers", "Transformers"),
     "vllm": ("mscli.engines.vllm", "Vllm"),
 }
 STARTABLE = tuple(_CLASSES)

@@ -147,8 +147,8 @@ def test_with_neither_the_way_to_get_one_is_told(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_engine_that_is_only_planned_says_so() -> None:
-    with pytest.raises(MscliError, match=r"plans deployments on mistral\.rs, but does not start") as refused:
-        engine("mistral.rs")
+    with pytest.raises(MscliError, match=r"plans deployments on vllm-docker, but does not start") as refused:
+        engine("vllm-docker")
 
     assert refused.value.code is Code.ENGINE_UNSUPPORTED
     assert "llama.cpp" in refused.value.hint

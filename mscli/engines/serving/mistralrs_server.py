@@ -1,0 +1,119 @@
+"""`python mistralrs_server.py FLAGS`: mistral.rs behind OpenAI's API, where only its Python wheel is installed.
+
+The wheel brings the engine (`Runner`) and neither a server nor a command. The program `mistralrs serve` is used instead
+of this wherever there is one.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mscli.engines.serving.openai_http import Body, Delta, RequestError, flags, run, say
+else:  # beside this file, where there is no mscli
+    from openai_http import Body, Delta, RequestError, flags, run, say
+
+# Settings of a request that mean the same in the wheel, under the same names.
+SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")
+
+
+class Served:
+    """A loaded model."""
+
+    def __init__(self, options: Namespace) -> None:
+        import mistralrs
+
+        self._options = options
+        self._library: Any = mistralrs
+        self._runner: Any = mistralrs.Runner(
+            which=_which(mistralrs, options),
+            max_seqs=options.users,
+            in_situ_quant=options.isq,
+            jinja_explicit=str(options.chat_template) if options.chat_template else None,
+            **({"memory_goal": f"{options.kv_tokens}tokens"} if options.kv_tokens else {}),
+        )
+        say("model loaded")
+
+    def reply(self, request: Body) -> Generator[Delta, None, None]:
+        """See `openai_http.Model`."""
+        try:
+            steps = self._runner.send_chat_completion_request(self._request(request))
+            yield from self._deltas(steps)
+        except (ValueError, TypeError, OverflowError) as fault:
+            raise RequestError(str(fault)) from fault
+
+    def _deltas(self, steps: Any) -> Iterator[Delta]:
+        for step in steps:
+            choice = step.choices[0]
+            usage = step.usage
+            yield Delta(
+                content=choice.delta.content or "",
+                reasoning=choice.delta.reasoning_content or "",
+                calls=tuple(_call(call) for call in choice.delta.tool_calls or ()),
+                finish=choice.finish_reason,
+                prompt_tokens=usage.prompt_tokens if usage else None,
+                completion_tokens=usage.completion_tokens if usage else None,
+            )
+
+    def _request(self, request: Body) -> Any:
+        """The request in the wheel's own type. Raises RequestError for what it cannot take."""
+        messages = request.get("messages")
+        if not isinstance(messages, list) or not messages or not all(isinstance(each, dict) for each in messages):
+            raise RequestError("`messages` must be a list of at least one message")
+        choice = request.get("tool_choice")
+        if choice not in (None, "auto", "none"):
+            raise RequestError("`tool_choice` can be auto or none on this engine")
+        tools = request.get("tools") if choice != "none" else None
+        stop = request.get("stop")
+        defaults = {"temperature": self._options.temperature, "top_p": self._options.top_p}
+        asked = {**defaults, "max_tokens": request.get("max_completion_tokens") or self._options.context}
+        asked |= {key: request[key] for key in SETTINGS if request.get(key) is not None}
+        return self._library.ChatCompletionRequest(
+            model=self._options.model,
+            messages=[_message(each) for each in messages],
+            stream=True,
+            stop_seqs=[stop] if isinstance(stop, str) else stop,
+            tool_schemas=[json.dumps(tool) for tool in tools] if tools else None,
+            tool_choice=self._library.ToolChoice.Auto if tools else None,
+            **asked,
+        )
+
+
+def _which(library: Any, options: Namespace) -> Any:
+    """The loader: for images where the model's config has an image tower. mistral.rs tells the rest by itself."""
+    config = json.loads((Path(options.model) / "config.json").read_text())
+    if "vision_config" in config:
+        return library.Which.MultimodalPlain(
+            model_id=options.model, arch=library.MultimodalArchitecture.Mistral3
+        )  # fmt: skip
+    return library.Which.Plain(model_id=options.model)
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message without nulls, which the wheel takes for text."""
+    return {
+        **{key: value for key, value in message.items() if value is not None},
+        "content": message.get("content") or "",
+    }
+
+
+def _call(call: Any) -> dict[str, Any]:
+    function = {"name": call.function.name, "arguments": call.function.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def main() -> None:
+    """The whole life of the process."""
+    parser = flags("mistralrs_server")
+    parser.add_argument("--isq", help="how weights are quantised while loading: q4k, q8_0 ...")
+    parser.add_argument("--kv-tokens", type=int, help="tokens of KV cache to reserve in GPU memory")
+    options = parser.parse_args()
+    run(options, lambda: Served(options))
+
+
+if __name__ == "__main__":
+    main()

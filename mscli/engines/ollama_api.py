@@ -83,8 +83,9 @@ class Api:
 
     def loaded(self, name: str) -> Loaded | None:
         """How the model sits in memory, None if it does not."""
+        wanted = (name.lower(), f"{name.lower()}:latest")
         for entry in self._ask("GET", "/api/ps").get("models") or ():
-            if entry.get("model") in (name, f"{name}:latest"):
+            if str(entry.get("model")).lower() in wanted:
                 return Loaded(entry.get("size") or 0, entry.get("size_vram") or 0, entry.get("context_length"))
         return None
 

@@ -105,15 +105,16 @@ def cpu_reason(plan: Plan, model: Model, version: str | None, share: float | Non
 
 
 def _version_warnings(server: Server, on_disk: Installation | None, model: Model) -> Iterator[str]:
-    found = _known(server.version)
-    if found and found < FRUGAL and model.architecture.vision:
+    running = _known(server.version)
+    if running and running < FRUGAL and model.architecture.vision:
         yield (
             f"Ollama {server.version} reserves 8.8 GiB of GPU memory for images, sent or not; on a 24 GB card part of "
             f"the model then falls to the CPU. From {_dotted(FRUGAL)} on it does not. {_renew(server, on_disk)}"
         )
-    if on_disk and on_disk.version and on_disk.version != server.version:
-        seen = f"the server that runs is {server.version}, {on_disk.path} is {on_disk.version}"
-        yield f"{seen}. {_renew(server, on_disk)}"
+    if not on_disk or not _same(server, on_disk) or on_disk.version in (None, server.version):
+        return
+    seen = f"the server that runs is {server.version}, {on_disk.path} is {on_disk.version}"
+    yield f"{seen}. {_renew(server, on_disk)}" if _newer(server, on_disk) else f"{seen}: update that program"
 
 
 def _address_warnings(server: Server, env: Mapping[str, str]) -> Iterator[str]:
@@ -129,11 +130,8 @@ def _address_warnings(server: Server, env: Mapping[str, str]) -> Iterator[str]:
 
 def _twin_warnings(server: Server, on_disk: Installation | None) -> Iterator[str]:
     """Two installations, or two users with a models folder each."""
-    program = server.program
-    found = on_disk.path.resolve().parent if on_disk and on_disk.kind == "program" else None
-    # Another name is a wrapper's, as on some distributions.
-    if program and on_disk and found and program.name == "ollama" and program.parent != found:
-        yield f"two installations of Ollama: the server runs {program}, this shell finds {on_disk.path}"
+    if on_disk and on_disk.kind == "program" and not _same(server, on_disk):
+        yield f"two installations of Ollama: the server runs {server.program}, this shell finds {on_disk.path}"
     own = Path.home() / ".ollama" / "models"
     if server.models and server.models != own and _has_models(own):
         yield (
@@ -156,13 +154,28 @@ def _setting_warnings(server: Server, env: Mapping[str, str]) -> Iterator[str]:
 
 def _renew(server: Server, on_disk: Installation | None) -> str:
     """How to get a newer server running: restarted, where a newer one is installed already, else upgraded first."""
-    newer = on_disk is not None and (_known(on_disk.version) or ()) > (_known(server.version) or ())
     if server.container:
         return "Pull a newer image and start the container anew: docker pull ollama/ollama"
     restart = "sudo systemctl restart ollama" if server.service else "stop it and start it again"
-    if newer:
-        return f"Restart it: {on_disk.version if on_disk else ''} is installed already ({restart})."
+    if on_disk and _newer(server, on_disk):
+        return f"Restart it: {on_disk.version} is installed already ({restart})."
     return f"Install a newer Ollama (https://ollama.com/download), then restart the server ({restart})."
+
+
+def _newer(server: Server, on_disk: Installation) -> bool:
+    """Whether a newer version than the one that runs lies on the disk: it was not restarted after an upgrade."""
+    return _same(server, on_disk) and (_known(on_disk.version) or ()) > (_known(server.version) or ())
+
+
+def _same(server: Server, on_disk: Installation) -> bool:
+    """Whether the server runs from the installation that was found, as far as can be told.
+
+    A process of another name (a wrapper's, as on some distributions) tells nothing; mscli's own copy is nobody else's.
+    """
+    program = server.program
+    if program is None or program.name != "ollama":
+        return on_disk.kind == "program"
+    return program.parent == on_disk.path.resolve().parent
 
 
 def _how_to_set(server: Server) -> str:

@@ -81,7 +81,7 @@ def program(tmp_path: Path) -> Path:
     """An executable named ollama in a folder of its own, and beside it a systemctl that knows no Ollama service."""
     path = tmp_path / "bin" / "ollama"
     path.parent.mkdir()
-    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STANDIN}" "$@"\n')
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{STANDIN}" "$@"\n')
     path.with_name("systemctl").write_text("#!/bin/sh\necho LoadState=not-found\n")
     for made in path.parent.iterdir():
         made.chmod(0o755)

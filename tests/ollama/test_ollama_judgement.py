@@ -100,6 +100,31 @@ def test_a_server_older_than_the_program_on_disk_is_warned_about(
     assert "Restart it: 0.32.15 is installed already" in said
 
 
+def test_a_program_on_disk_older_than_the_server_is_no_reason_to_touch_the_server(
+    start: Callable[..., Server], scene: Scene, small: tuple[Profile, Model], as_user: pytest.MonkeyPatch
+) -> None:
+    scene.play(version="0.32.15", client_version="0.31.0")
+    said = checked(start(), small, as_user)
+    assert said.endswith("is 0.31.0: update that program")
+    assert "estart" not in said
+
+
+def test_the_copy_that_mscli_installed_says_nothing_of_somebody_elses_server(
+    start: Callable[..., Server],
+    scene: Scene,
+    small: tuple[Profile, Model],
+    as_user: pytest.MonkeyPatch,
+    program: Path,
+    user_env: dict[str, str],
+) -> None:
+    scene.play(version="0.31.0", client_version="0.32.15")
+    server = start()
+    own = Path(user_env["MSCLI_HOME"]) / "data" / "engines" / "ollama" / "bin" / "ollama"
+    own.parent.mkdir(parents=True)
+    program.rename(own)
+    assert checked(server, small, as_user) == ""
+
+
 def test_settings_of_the_shell_that_the_server_does_not_see_are_named(
     start: Callable[..., Server], small: tuple[Profile, Model], as_user: pytest.MonkeyPatch
 ) -> None:

@@ -118,7 +118,8 @@ class _Attempts:
 
     def __init__(self, client: Client, order: Order, listener: Listener, timeouts: Timeouts) -> None:
         self._client, self._order, self._listener, self._timeouts = client, order, listener, timeouts
-        self._layers: dict[str, tuple[int, int]] = {}
+        self._layers: dict[str, tuple[int, int]] = {}  # of each blob: most bytes ever reported, and all
+        self._last: dict[str, int] = {}  # bytes in the last report of this request
         self._meter = Meter(DOWNLOADING, order.size_bytes)
         self._heard_s = self._gained_s = time.monotonic()
         self._looked_s = 0.0
@@ -143,7 +144,7 @@ class _Attempts:
         import httpx
         from ollama import ResponseError
 
-        self._heard_s = time.monotonic()
+        self._heard_s, self._last = time.monotonic(), {}
         stream = cast("Generator[ProgressResponse, None, None]", self._client.pull(self._order.tag, stream=True))
         status = None
         try:
@@ -168,14 +169,15 @@ class _Attempts:
             raise PassingFault("stalled_download", f"no byte has come for {self._timeouts.stall_s:g} s")
 
     def _layer(self, digest: str, completed: int, total: int, now: float) -> None:
-        known = self._layers.get(digest)
-        if known is None and RESUMED_SHARE * self._order.size_bytes < completed < total:
+        last, known = self._last.get(digest), self._layers.get(digest, (0, total))
+        if digest not in self._layers and RESUMED_SHARE * self._order.size_bytes < completed < total:
             self._note("resumed", f"going on after {completed:,} bytes of {digest[7:19]} that are there already")
-        if known is None or completed > known[0]:
-            self._layers[digest] = (completed, total)
+        if last is None or completed > last:
             self._heard_s = now
-            if known is not None:
-                self._gained, self._gained_s, self._failures = True, now, 0
+        if last is not None and completed > last:
+            self._gained, self._gained_s, self._failures = True, now, 0
+        self._last[digest] = completed
+        self._layers[digest] = (max(completed, known[0]), total)
         self._meter.total_bytes = max(self._order.size_bytes, sum(size for _, size in self._layers.values()))
         if now - self._looked_s >= LOOK_S:
             self._looked_s = now

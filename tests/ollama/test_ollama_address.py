@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Scene, Server
+from standins import Scene, Server
 
 from mscli.engines.ollama_server import Address, Service, address, find, look, systemd_service
 from mscli.errors import Code, MscliError

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import MAGISTRAL, SMALL, Scene, Server
+from standins import MAGISTRAL, SMALL, Scene, Server
 
 import mscli
 from mscli.catalog.model import Sampling

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import STANDIN, Scene, Server
+from standins import STANDIN, Scene, Server
 from test_ollama_serving import plan
 
 from mscli.catalog.load import load_one

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, Scene, Server
+from standins import SMALL, Scene, Server
 
 from mscli.errors import Code, MscliError
 from mscli.weights.fault import Timeouts
@@ -99,6 +99,26 @@ def test_a_download_that_stands_still_is_asked_for_anew(start: Callable[..., Ser
     assert pull(order(server), heard, QUICK).bytes_on_disk == SIZE
     assert heard.codes == ["stalled"]
     assert fetched_twice(server) == 0
+
+
+def test_bytes_that_the_server_lost_are_no_stall_while_they_come_again(
+    start: Callable[..., Server], scene: Scene
+) -> None:
+    scene.play(faults=[{"on": "pull", "kind": "cut", "after": 1_200_000}], bytes_per_s=20_000_000)
+    server = start()
+
+    class Losing(Heard):
+        def note(self, note: Note) -> None:
+            super().note(note)
+            scene.play(bytes_per_s=1_500_000)
+            for partial in (server.models / "blobs").glob("*-partial*"):
+                partial.unlink()
+
+    heard = Losing()
+    assert pull(order(server), heard, QUICK).bytes_on_disk == SIZE
+    assert heard.codes == ["retrying"]
+    done = [progress.done_bytes for progress in heard.progresses]
+    assert done == sorted(done)
 
 
 def test_a_download_that_never_moves_again_ends_with_its_name(start: Callable[..., Server], scene: Scene) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import MAGISTRAL, SMALL, Scene, Server
+from standins import MAGISTRAL, SMALL, Scene, Server
 
 from mscli.catalog.load import load_one
 from mscli.catalog.model import Model

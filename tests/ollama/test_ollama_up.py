@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import SMALL, Scene, Server
 from run_mscli import Mscli, Ran
+from standins import SMALL, Scene, Server
 
 ALIAS = "mscli/small-q4"
 Machine = Callable[..., dict[str, str]]

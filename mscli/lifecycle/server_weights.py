@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,6 @@ from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Command, Hosted, Installation, WeightFiles
 from mscli.errors import Code, MscliError
-from mscli.lifecycle import port as ports
 from mscli.lifecycle.guard import END
 from mscli.lifecycle.probe import probe
 from mscli.lifecycle.records import Records
@@ -24,7 +24,7 @@ from mscli.lifecycle.running import running
 from mscli.weights.progress import Listener, Note
 
 START_TIMEOUT_S = 60.0
-_HOST, _FIRST_PORT = "127.0.0.1", 8000
+_HOST = "127.0.0.1"
 
 
 @runtime_checkable
@@ -65,9 +65,7 @@ def _own(engine: Fetching, records: Records) -> tuple[str, int] | None:
 def _started(engine: Fetching) -> Iterator[tuple[str, int]]:
     """A server that runs until the end of the block. Waits at most START_TIMEOUT_S until it answers."""
     found = engine.locate()
-    port = ports.choose(_HOST, _FIRST_PORT, ())
-    if port is None:
-        raise MscliError(Code.PORT_TAKEN, f"no free port from {_FIRST_PORT} on", "See: ss -ltn")
+    port = _free_port()
     what = engine.bare(found, (_HOST, port))
     with TemporaryDirectory(prefix="mscli-pull-") as folder:
         log = Path(folder) / "log"
@@ -77,6 +75,12 @@ def _started(engine: Fetching) -> Iterator[tuple[str, int]]:
             yield _HOST, port
         finally:
             _end(server)
+
+
+def _free_port() -> int:
+    """One of the kernel's choice: nobody else starts servers among those, and clients need not know it."""
+    with socket.create_server((_HOST, 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def _spawn(what: Command, log: Path) -> subprocess.Popen[bytes]:
@@ -91,7 +95,7 @@ def _spawn(what: Command, log: Path) -> subprocess.Popen[bytes]:
 def _wait(engine: Fetching, address: tuple[str, int], server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while server.poll() is None and time.monotonic() < deadline:
-        if probe(*address, engine.health_path).status == 200:
+        if probe(*address, engine.health_path).status == 200 and server.poll() is None:
             return
         time.sleep(0.02)
     cause = engine.diagnose(log.read_text(errors="replace"), server.returncode)

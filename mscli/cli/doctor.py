@@ -90,8 +90,9 @@ def _instance_log(name: str) -> Path:
 def _facts() -> Facts:
     from mscli.doctor.facts import facts_of
     from mscli.inventory.detect import detect
+    from mscli.paths import hub_cache
 
-    return facts_of(detect())
+    return facts_of(detect(hub_cache()))
 
 
 def _json(finding: Finding) -> dict[str, object]:

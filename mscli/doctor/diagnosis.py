@@ -19,7 +19,7 @@ from itertools import accumulate
 from mscli.doctor.causes import CAUSES, LEADS_TO
 from mscli.doctor.facts import Facts, weighed
 from mscli.doctor.log import telling
-from mscli.doctor.readings import readings
+from mscli.doctor.readings import JUDGES, Judge
 from mscli.doctor.tables import ENGINES, MECHANISMS, written_by
 from mscli.engines.sign import Sign, first
 
@@ -67,12 +67,17 @@ def diagnose(log: str, backend: str | None = None, facts: Facts | None = None) -
 
 
 def weigh(
-    log: str, signs: Iterable[Sign], ordered: Sequence[Sign] = (), facts: Facts | None = None
+    log: str,
+    signs: Iterable[Sign],
+    ordered: Sequence[Sign] = (),
+    facts: Facts | None = None,
+    judges: Iterable[Judge] = JUDGES,
 ) -> tuple[Finding, ...]:
-    """The causes that a log supports by all of `signs`, and by the first that is seen of the `ordered` ones."""
+    """The causes that a log supports by all of `signs`, by the first that is seen of the `ordered` ones, and by what
+    the `judges` read from its figures."""
     lines = telling(log)
     clues: dict[str, list[Clue]] = {}
-    for clue in [*_clues(lines, signs), *_first(lines, ordered), *_read(lines)]:
+    for clue in [*_clues(lines, signs), *_first(lines, ordered), *_read(lines, judges)]:
         clues.setdefault(clue.sign.code, []).append(clue)
     found = [_finding(code, own, lines, facts) for code, own in clues.items()]
     position = {code: min(clue.line for clue in own) for code, own in clues.items()}
@@ -84,8 +89,12 @@ def _first(lines: Sequence[str], ordered: Sequence[Sign]) -> list[Clue]:
     return [Clue(seen.sign, seen.line, seen.line, seen.match.groupdict(""))] if seen else []
 
 
-def _read(lines: Sequence[str]) -> list[Clue]:
-    return [Clue(Sign(seen.code, "", strength=seen.strength), seen.line, seen.line, {}) for seen in readings(lines)]
+def _read(lines: Sequence[str], judges: Iterable[Judge]) -> list[Clue]:
+    return [
+        Clue(Sign(seen.code, "", strength=seen.strength), seen.line, seen.line, {})
+        for judge in judges
+        for seen in judge(lines)
+    ]
 
 
 def _clues(lines: Sequence[str], signs: Iterable[Sign]) -> list[Clue]:

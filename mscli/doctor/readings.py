@@ -29,10 +29,7 @@ class Reading:
     line: int
 
 
-def readings(lines: Sequence[str]) -> Iterator[Reading]:
-    """What the figures of a log show."""
-    for judge in _JUDGES:
-        yield from judge(lines)
+Judge = Callable[[Sequence[str]], Iterator[Reading]]
 
 
 def _vllm_neighbour(lines: Sequence[str]) -> Iterator[Reading]:
@@ -81,7 +78,7 @@ def _bytes(number: str, unit: str) -> float:
     return float(number) * _UNITS[unit or "B"]
 
 
-_JUDGES: tuple[Callable[[Sequence[str]], Iterator[Reading]], ...] = (
+JUDGES: tuple[Judge, ...] = (
     _vllm_neighbour,
     _torch_neighbour,
     _ollama_neighbour,

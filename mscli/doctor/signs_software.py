@@ -274,7 +274,8 @@ _MODELS = (
         "gguf_unsupported",
         STATED,
         r"Unknown gguf model_type|GGUF model with architecture \S+ is not supported",
-        r"unknown pre-tokenizer type|wrong number of tensors|missing tensor|invalid ggml type|done_getting_tensors",
+        r"unknown pre-tokenizer type|wrong number of tensors|missing tensor|invalid ggml type|done_getting_tensors: "
+        r"wrong",
         r"unsupported GGUF version|GGUF (?:file )?version \S+ (?:is )?(?:not supported|unsupported|but)",
         r"GGUFv\d.*not supported",
         r"key not found in model|tensor '\S+' has wrong shape",

@@ -1,0 +1,119 @@
+"""`mscli doctor --log` as a user and a script see it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mscli.cli.main import main
+from mscli.doctor import log as logs
+
+ECC = "RuntimeError: CUDA error: uncorrectable ECC error encountered"
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSCLI_HOME", str(tmp_path / "home"))
+
+
+def answer(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
+    code = main(["doctor", *argv, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_cause_is_given_whole_and_exits_with_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "engine.log"
+    path.write_text(f"loading\n{ECC}\n")
+    code, envelope = answer(capsys, "--log", str(path))
+
+    assert code == 5
+    assert envelope["ok"] is True
+    (cause,) = envelope["data"]["causes"]
+    assert set(cause) == {"code", "confidence", "evidence", "summary", "remedy"}
+    assert cause["code"] == "ecc"
+    assert cause["evidence"] == [ECC]
+    assert 0.9 < cause["confidence"] < 1
+
+
+def test_text_shows_evidence_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "engine.log"
+    path.write_text(ECC)
+
+    assert main(["doctor", "--log", str(path)]) == 5
+    printed = capsys.readouterr().out
+    assert "ecc (almost sure" in printed
+    assert f"| {ECC}" in printed
+    assert "nvidia-smi -q" in printed
+
+
+@pytest.mark.parametrize("text", ["all is well\n", ""])
+def test_unknown_is_said_plainly_and_exits_with_0(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "engine.log"
+    path.write_text(text)
+
+    assert main(["doctor", "--log", str(path)]) == 0
+    assert "unknown" in capsys.readouterr().out
+    code, envelope = answer(capsys, "--log", str(path))
+    assert (code, envelope["data"]["causes"]) == (0, [])
+
+
+def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{ECC}\n\xff".encode("latin-1"))))
+    code, envelope = answer(capsys, "--log", "-", "--backend", "vllm-docker")
+
+    assert code == 5
+    assert envelope["data"]["causes"][0]["code"] == "ecc"
+
+
+def test_an_instance_that_failed_has_a_log_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "home" / "state" / "instances" / "mine" / "log"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{ECC}\n")
+
+    assert answer(capsys, "--log", "mine")[1]["data"]["causes"][0]["code"] == "ecc"
+
+
+def test_what_is_no_log_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, envelope = answer(capsys, "--log", "nowhere")
+
+    assert code == 1
+    assert "nowhere" in envelope["error"]["message"]
+    assert envelope["error"]["hint"]
+
+
+def test_without_a_log_it_says_what_it_cannot_do_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    code, envelope = answer(capsys)
+
+    assert code == 2
+    assert envelope["error"]["code"] == "usage"
+    assert "--log" in envelope["error"]["hint"]
+
+
+def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "long.log"
+    with path.open("wb") as handle:
+        handle.truncate(logs.READ_BYTES + 10)
+        handle.seek(0, 2)
+        handle.write(b"\nlast\n")
+    text, cut = logs.read_log(path)
+
+    assert cut
+    assert len(text) == logs.READ_BYTES
+    assert text.endswith("last\n")
+
+
+def test_of_a_long_stream_the_end_is_kept() -> None:
+    stream = io.BytesIO(b"first\n" + b"x" * 300_000 + b"\nlast\n")
+    text, cut = logs.read_stream(stream, limit_bytes=100_000)
+
+    assert cut
+    assert text.endswith("last\n")
+    assert 100_000 <= len(text) <= 100_000 + 2**16
+    assert logs.read_stream(io.BytesIO(b"short"), limit_bytes=100)[1] is False

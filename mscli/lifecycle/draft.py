@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
@@ -48,11 +49,20 @@ def somewhere(profile: Profile, model: Model, places: Places) -> Serving:
 
 
 def _found(engine: Engine, notes: list[str]) -> Installation:
+    found = _located(engine.name)
+    if isinstance(found, Installation):
+        return found
+    notes.append(f"{found.message}. {found.hint}")
+    return Installation(engine.name, (engine.program,), None, "absent", Path(engine.program))
+
+
+@cache
+def _located(name: str) -> Installation | MscliError:
+    """The engine's copy here, or why there is none; looked for once, however many plans are shown."""
     try:
-        return engine.locate()
+        return engine_named(name).locate()
     except MscliError as fault:
-        notes.append(f"{fault.message}. {fault.hint}")
-        return Installation(engine.name, (engine.program,), None, "absent", Path(engine.program))
+        return fault
 
 
 def _weights(model: Model, variant: Variant, notes: list[str]) -> WeightFiles:

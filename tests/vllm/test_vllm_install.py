@@ -1,0 +1,59 @@
+"""Installing vLLM with a uv that notes what it is asked: a real program on PATH in place of gigabytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mscli.engines.vllm_install import install
+from mscli.errors import Code, MscliError
+from mscli.weights.progress import Silence
+
+UV = """\
+#!/bin/sh
+echo "$@" >> {asked}
+if [ "$1" = venv ]; then mkdir -p "$2/bin" "$2/lib/python3.12/site-packages"; touch "$2/bin/python"; exit 0; fi
+case "$*" in *vllm==0.99*) echo "No solution found: there is no version of vllm==0.99"; exit 1;; esac
+mkdir -p {place}/lib/python3.12/site-packages/vllm-0.32.0.dist-info {place}/bin
+printf '#!{place}/bin/python\\n' > {place}/bin/vllm
+"""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What uv was asked to do."""
+    log, place, programs = tmp_path / "asked", tmp_path / "engines" / "vllm", tmp_path / "bin"
+    programs.mkdir()
+    uv = programs / "uv"
+    uv.write_text(UV.format(asked=log, place=place))
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return log
+
+
+def test_the_version_comes_with_its_pin_and_torch_for_this_driver(asked: Path, tmp_path: Path) -> None:
+    found = install(Silence(), version="0.32.0", cuda="12.8", folder=tmp_path / "engines" / "vllm")
+    assert (found.version, found.kind) == ("0.32.0", "own")
+    wanted = asked.read_text().splitlines()[-1]
+    assert wanted.endswith("vllm==0.32.0 mistral_common==1.12.0 --torch-backend=auto")
+
+
+def test_a_version_that_gets_on_with_everything_has_no_pin(asked: Path, tmp_path: Path) -> None:
+    install(Silence(), version="0.19.1", cuda="12.8", folder=tmp_path / "engines" / "vllm")
+    assert "mistral_common" not in asked.read_text()
+
+
+def test_what_uv_says_is_passed_on_and_kept(asked: Path, tmp_path: Path) -> None:
+    with pytest.raises(MscliError, match="No solution found") as failed:
+        install(Silence(), version="0.99", cuda="12.8", folder=tmp_path / "engines" / "vllm")
+    assert failed.value.code is Code.DOWNLOAD_FAILED
+    assert "No solution found" in (tmp_path / "engines" / "vllm.log").read_text()
+
+
+def test_without_a_driver_nothing_is_fetched(asked: Path, tmp_path: Path) -> None:
+    with pytest.raises(MscliError, match="no NVIDIA driver") as refused:
+        install(Silence(), folder=tmp_path / "engines" / "vllm")
+    assert refused.value.details["cause"] == "no_driver"
+    assert not asked.exists()

@@ -1,0 +1,220 @@
+"""mscli with a real vLLM and tiny models in a home of its own: what `mscli up` needs, as a user would write it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from run_mscli import Ran
+from tiny_models import TinyFiles
+
+from mscli.lifecycle import process
+
+DEADLINE_S = 300.0
+PNG = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAADgAAAA4CAIAAAAn5KxJAAAAR0lEQVR42u3OQQ0AAAgEoNP+nTWFDzcoQE3ya"
+    "yAiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIuK2BV3uAW/c1mFkAAAAAElFTkSuQmCC"
+)
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+MODEL = """\
+title: Tiny {variant} (scripted stand-in)
+released: "{released}"
+license: Apache-2.0
+stand_in: true
+architecture:
+  text: {{parameters: 2163968, linear_parameters: 1179648, layers: 2, hidden: 256, heads: 4, kv_heads: 2, head_dim: 64,
+    ffn: 512, vocabulary: 1920}}
+{vision}context_limit: 131072
+capabilities: [{capabilities}]
+reasoning: {reasoning}
+sampling: {{temperature: 0.15}}
+variants:
+  mistral: &weights
+    format: safetensors-mistral
+    quantisation: bf16
+    weights_bytes: 4400000
+    projector_bytes: {projector}
+    download_bytes: 5000000
+    bytes_source: made for a test
+    source:
+      kind: hub
+      repository: tests/tiny-{variant}
+      files: [params.json, "consolidated*.safetensors", tekken.json]
+  hugging-face:
+    <<: *weights
+    format: safetensors-hf
+    source:
+      kind: hub
+      repository: tests/tiny-{variant}
+      files: ["*.json", "model*.safetensors", "*.jinja"]
+"""
+VISION = """\
+  vision: {tower_parameters: 120128, projector_parameters: 98368, layers: 2, hidden: 64, heads: 2, ffn: 128, patch: 14,
+    image_size: 224, spatial_merge: 2}
+"""
+PROFILE = """\
+title: A tiny model on the CPU
+engine: vllm
+model: {model}
+variant: {variant}
+device: cpu
+images: {images}
+context: {{floor: 1024, target: {context}}}
+automatic: false
+options:
+  enforce-eager: true
+{options}env:
+  VLLM_CPU_KVCACHE_SPACE: "1"
+"""
+
+
+@dataclass(frozen=True)
+class Home:
+    """One user's home. `env`: the whole environment of the calls."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+    def mscli(self, *args: str, **more: str) -> Ran:
+        """Runs mscli to its end; `more`: further environment variables."""
+        done = subprocess.run(
+            [sys.executable, "-m", "mscli", *args],
+            env={**self.env, **more},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        assert "Traceback (most recent call last)" not in done.stderr, done.stderr
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def write(self, variant: str, files: TinyFiles, *, name: str = "tiny", **more: Any) -> list[str]:
+        """Writes a model and a profile `name` for these files. Returns the arguments of `mscli up` that serve them."""
+        sees = variant == "small31"
+        model = MODEL.format(
+            variant=variant,
+            released=more.get("released", "2025-03-17" if sees else "2025-09-17"),
+            vision=VISION if sees else "",
+            capabilities="vision, tools" if sees else "tools, reasoning",
+            reasoning="none" if sees else "think-tokens",
+            projector=438272 if sees else 0,
+        )
+        options = "".join(f"  {key}: {value}\n" for key, value in more.get("options", {}).items())
+        profile = PROFILE.format(
+            model=f"{name}-model",
+            variant=more.get("format", "mistral"),
+            images=4 if sees else 0,
+            context=more.get("context", 2048),
+            options=options,
+        )
+        profiles = self.folder / "config" / "profiles"
+        (profiles / "models").mkdir(parents=True, exist_ok=True)
+        (profiles / "models" / f"{name}-model.yaml").write_text(model)
+        (profiles / f"{name}.yaml").write_text(profile)
+        return ["up", name, "--weights", str(files.folder)]
+
+    def instance(self, name: str = "tiny") -> dict[str, Any]:
+        """What `mscli status` says of an instance."""
+        return dict(self.mscli("status", name, "--json").envelope["data"]["instances"][0])
+
+    def log(self, name: str = "tiny") -> str:
+        """What the engine has written so far."""
+        path = self.folder / "state" / "instances" / name / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def wait_log(self, text: str, name: str = "tiny") -> None:
+        """Waits until the engine's log holds `text`."""
+        wait_for(lambda: text in self.log(name), lambda: f"{text!r} never came in the log:\n{self.log(name)}")
+
+    def belongings(self) -> set[int]:
+        """Living processes that carry this home in their environment or folder: all that an instance has started."""
+        here = str(self.folder).encode()
+        found = set()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid() and here in _said(entry):
+                seen = process.stat(int(entry.name))
+                if seen and seen.state not in "ZX":
+                    found.add(seen.pid)
+        return found
+
+    def leftovers(self, name: str = "tiny") -> list[str]:
+        """What is left of an instance's temporary files."""
+        folder = self.folder / "state" / "instances" / name / "tmp"
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def _said(entry: Path) -> bytes:
+    """Environment and working directory of a process, as far as this user may see them."""
+    try:
+        return (entry / "environ").read_bytes() + os.fsencode((entry / "cwd").readlink())
+    except OSError:
+        return b""
+
+
+def wait_for(done: Callable[[], bool], otherwise: Callable[[], str]) -> None:
+    """Waits until `done`, at most DEADLINE_S; fails with `otherwise`."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not done():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Client:
+    """An OpenAI client of an instance."""
+
+    url: str
+    model: str
+    key: str | None = None
+
+    def post(self, path: str, body: Mapping[str, Any]) -> urllib.request.Request:
+        """A request to be opened."""
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        return urllib.request.Request(f"{self.url}{path}", json.dumps({"model": self.model, **body}).encode(), headers)
+
+    def chat(self, content: object, **more: Any) -> dict[str, Any]:
+        """The assistant's message."""
+        messages = more.pop("messages", [{"role": "user", "content": content}])
+        request = self.post("/chat/completions", {"messages": messages, "max_tokens": 64, **more})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return dict(json.loads(answer.read())["choices"][0]["message"])
+
+    def stream(self, content: str, **more: Any) -> list[str]:
+        """The lines of a streamed answer."""
+        messages = [{"role": "user", "content": content}]
+        request = self.post("/chat/completions", {"messages": messages, "stream": True, "max_tokens": 64, **more})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return [line.decode().strip() for line in answer if line.strip()]
+
+    def get(self, path: str) -> Any:
+        """What a GET answers."""
+        request = urllib.request.Request(f"{self.url}{path}", headers={"Authorization": f"Bearer {self.key}"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read())
+
+
+@contextmanager
+def busy(client: Client) -> Iterator[None]:
+    """While an endless answer is being streamed; its first piece has come."""
+    body = {"prompt": "The weather in Paris", "max_tokens": 1900, "ignore_eos": True, "stream": True}
+    with urllib.request.urlopen(client.post("/completions", body), timeout=60) as answer:
+        assert answer.readline().startswith(b"data: {")
+        yield

@@ -51,7 +51,7 @@ SIGNS = (
         r"CDI is not (?:enabled|supported|configured)",
         unless=r"failed to discover GPU vendor from CDI",
     ),
-    sign("cdi", 0.55, r"nvidia-ctk cdi generate", r"nvidia\.com/gpu=\w+.*fail"),
+    sign("cdi", 0.3, r"nvidia-ctk cdi generate", r"nvidia\.com/gpu=\w+.*fail"),
     sign(
         "container_gpu_lost",
         STRONG,

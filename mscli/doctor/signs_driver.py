@@ -41,7 +41,7 @@ _MODULE = (
         r"Unable to load the (?:kernel module )?'?nvidia",
         unless=_WSL,
     ),
-    sign("no_driver", HINT, r"nvidia-container-cli: initialization error: driver (?:rpc )?error"),
+    sign("no_driver", 0.4, r"nvidia-container-cli: initialization error: driver (?:rpc )?error"),
     sign("no_driver", HINT, r"^No devices were found", cuda(100), r"no CUDA-capable device is detected"),
     sign("no_driver", TRACE, r"Failed to infer device type", r"nvidia-smi.*(?:failed|not found)"),
     sign("no_driver", 0.4, r"load library failed: libnvidia-ml\.so", r"Unable to detect the number of GPUs"),
@@ -94,7 +94,7 @@ _LIBRARY = (
         r"CUDA_?ERROR_?INSUFFICIENT_?DRIVER|cudaErrorInsufficientDriver",
         r"unsatisfied condition: (?:cuda|driver|brand)",
         r"PTX was compiled with an unsupported toolchain",
-        r"CUDA_ERROR_UNSUPPORTED_PTX_VERSION|cudaErrorUnsupportedPtxVersion|CUDA_ERROR_INVALID_PTX",
+        r"CUDA_ERROR_UNSUPPORTED_PTX_VERSION|cudaErrorUnsupportedPtxVersion",
         cuda(35),
         cuda(222),
         r"built for (?:NVIDIA Driver Release|CUDA) \S+ or later, but",
@@ -103,6 +103,7 @@ _LIBRARY = (
         r"CUDA driver (?:version )?\S* ?(?:is )?(?:older|lower|less) than",
     ),
     sign("driver_too_old", STRONG, r"undefined symbol: cu(?!da|blas|dnn|rand|fft|sparse|solver|pti|tensor)[A-Z]\w+"),
+    sign("driver_too_old", HINT, r"CUDA_ERROR_INVALID_PTX|PTX JIT compilation failed"),
     sign("driver_too_old", LIKELY, r"0xc0000139", r"Expected (?:function|symbol).*cu[A-Z]\w+.*(?:DlSym|not found)"),
     sign("driver_too_old", 0.4, r"device kernel image is invalid|CUDA_ERROR_INVALID_IMAGE", cuda(200)),
     sign(
@@ -153,6 +154,7 @@ _WINDOWS = (
         r"Failed to initialize NVML|Unable to determine the device handle",
         beside=_WSL,
     ),
+    sign("wsl", 0.65, r"nvidia-container-cli: initialization error: driver error: failed to process request"),
     sign("wsl", HINT, r"load library failed: libnvidia-ml\.so\.1", r"Failed to initialize NVML: N/A"),
     sign("wsl", TRACE, r"Failed to infer device type", r"dxgkio_\w+: Ioctl failed"),
 )
@@ -179,7 +181,7 @@ _RUNNING = (
         r"CUDA initialization: .*unknown error",
     ),
     sign("suspend", STATED, r"cu\w*.*\b999\b|unknown error|CUDA_ERROR_UNKNOWN", beside=_SLEPT),
-    sign("suspend", STRONG, r"nvidia[-_]uvm.*(?:suspend|resume|reload)", r"rmmod nvidia_uvm"),
+    sign("suspend", STRONG, r"nvidia[-_]uvm.*(?:suspend|resume|reload)"),
     sign(
         "xid",
         STATED,

@@ -55,6 +55,7 @@ _HARDWARE = (
     ),
     sign("cuda_arch", LIKELY, r"invalid device function|cudaErrorInvalidDeviceFunction", cuda(98)),
     sign("cuda_arch", HINT, r"device kernel image is invalid|named symbol not found", unless=r"bitsandbytes|ops\.cu"),
+    sign("compute_capability", 0.45, r"CUDA_ERROR_INVALID_PTX.*bf16|PTX JIT compilation failed.*bf16"),
     sign("cuda_arch", TRACE, r"Unsupported gpu architecture|too old\b.*minimum cuda capability"),
 )
 
@@ -168,7 +169,8 @@ _MEMORY = (
     sign(
         "shm",
         STATED,
-        r"insufficient shared memory|[Ii]ncreas\w+ .*shared memory|--shm-size|shm_size",
+        r"insufficient shared memory|[Ii]ncreas\w+ .*shared memory|(?:increas|try|rais|need|set)\w* "
+        r".{0,40}--?shm[-_]size",
         r"shared memory segment /dev/shm",
         r"/dev/shm\S*.*(?:No space|full|too small|cannot|failed|exceed)",
         r"(?:No space left|ENOSPC|Cannot allocate|failed).*/dev/shm",
@@ -213,7 +215,7 @@ _SEVERAL = (
         r"libnccl\S* (?:cannot open|not found)|Failed to load NCCL library",
         r"(?:gloo|c10d|DistNetworkError).*(?:connectFullMesh|client socket has timed out|failed to connect|timed out)",
         r"Unable to find address for: \S+",
-        r"NCCL_SOCKET_IFNAME|GLOO_SOCKET_IFNAME",
+        r"(?:set|check|invalid|no) .{0,30}(?:NCCL|GLOO)_SOCKET_IFNAME",
         r"init_process_group.*(?:timed? ?out|timeout)",
         unless=r"posix_fallocate|/dev/shm|peer access",
     ),
@@ -223,19 +225,21 @@ _SEVERAL = (
         STATED,
         r"peer access is not supported|peer mapping resources|PEER_ACCESS_\w+",
         r"custom_all_?reduce\S*\W+.{0,20}(?:invalid argument|resource already mapped|peer|illegal)",
-        r"NCCL_P2P_DISABLE|P2P\b.{0,60}(?:not supported|disabled|broken|hang|fail|doesn'?t support)",
+        r"(?:set|try|export|need)\w* .{0,20}NCCL_P2P_DISABLE|P2P\b.{0,60}(?:not supported|disabled|broken|hang|fail"
+        r"|doesn'?t support)",
         r"doesn'?t support faster communication broadband via P2P",
         r"(?:hang|stuck|deadlock)\w*.{0,60}(?:P2P|peer[- ]to[- ]peer|custom[ _]all[-_ ]?reduce)",
         cuda(217),
         cuda(711),
     ),
     sign("p2p", LIKELY, r"cudaIpcOpenMemHandle|open_mem_handle|register_(?:graph_)?buffers?\b.*(?:Error|fail)"),
+    sign("p2p", HINT, r"No available (?:shared memory broadcast )?block found in \d+ second", unless=_SERVED),
     # Start-ups that hang between the GPUs end with these lines; healthy ones go on.
     sign(
         "p2p",
         LIKELY,
         r"vLLM is using nccl==\S+(?:\n.*(?:NCCL INFO|nccl==|NCCL version).*)*\s*\Z",
-        r"generating GPU P2P access cache\b.*\s*\Z",
+        r"(?:generating GPU P2P access cache\b|Registering \d+ cuda graph addresses).*\s*\Z",
     ),
     sign("p2p", HINT, r"(?:NCCL INFO .*\bvia (?:P2P|SHM)\b.*|NCCL INFO Connected all (?:rings|trees).*)\s*\Z"),
 )

@@ -124,7 +124,7 @@ _CONFIG = (
     ),
     sign(
         "sampling",
-        HINT,
+        0.45,
         r"temperature\W{1,4}(?:0?\.[6-9]|1\.|[2-9])",
         beside=r"[Mm]istral-[Ss]mall-3|mistral-small3|Mistral-Small-24B",
         unless=r"default_generation_settings|sampler chain",
@@ -173,7 +173,7 @@ _SERVICE = (
         "ollama_two_users",
         STATED,
         r"model .{0,60}not found",
-        beside=r"ollama serve\b|Generating new private key|total blobs: 0\b|sudo -u ollama|/usr/share/ollama",
+        beside=r"(?<!bin/)ollama serve\b|Generating new private key|total blobs: 0\b|sudo -u ollama|/usr/share/ollama",
     ),
     sign("ollama_two_users", STRONG, r"/usr/share/ollama/\.ollama", beside=r"(?:/home/\w+|/root|~)/\.ollama"),
     sign(

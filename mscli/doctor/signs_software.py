@@ -126,7 +126,7 @@ _PYTHON = (
         r"GLIBCXX_\S+' not found|CXXABI_\S+' not found",
         r"libGL\.so\.1: cannot open|libgthread|libsndfile|libpython3\S* cannot open",
         r"Descriptors cannot (?:not )?be created directly",
-        r"pip install (?:-U )?[\"'`]?\w",
+        r"(?:[Pp]lease|[Tt]ry|[Rr]un|with|using).{0,20}pip install [\"'`]?\w",
         unless=r"platform is not available because: No module named|mistral_common'|bitsandbytes",
     ),
     sign(
@@ -154,7 +154,7 @@ _PYTHON = (
         r"No module named '?\"?mistral_common",
         r"cannot import name .*from 'mistral_common",
         r"mistral[-_]common\b.{0,60}(?:not installed|is required|too old|upgrade|outdated|>=|==|not found|required)",
-        r"(?:install|upgrade|requires?|update)\b.{0,40}mistral[-_]common",
+        r"(?<!pip.)\b(?:install|upgrade|requires?|update)\b.{0,40}mistral[-_]common",
         r"get_lark_from_jinja|GrammarFactory\.\w+\(\)",
         r"cv2\.dnn\W.*DictValue|mistral_common\S*.{0,80}cv2|cv2\b.{0,80}mistral_common",
         r"is not a valid TokenizerVersion",
@@ -181,7 +181,8 @@ _PYTHON = (
         r"version of bitsandbytes was compiled without GPU support",
         r"bitsandbytes\b.{0,80}(?:not (?:installed|found|supported|available)|required?|failed|[Cc]ould not|too old"
         r"|latest)",
-        r"(?:install|upgrade|requires?|[Cc]ould not load|[Ff]ailed to load|[Uu]sing)\b.{0,20}\bbitsandbytes\b"
+        r"(?<!pip.)\b(?:install|upgrade|requires?|[Cc]ould not load|[Ff]ailed to load"
+        r"|[Uu]sing)\b.{0,20}\bbitsandbytes\b"
         r"(?!.{0,40}CPU gemm)",
         r"undefined symbol: c(?:get_managed|quantize|dequantize|adam|igemm|_?bnb)\w+",
         r"[Ee]rror .{0,60} at line \d+ in file \S*(?:ops\.cu|bitsandbytes)",
@@ -193,7 +194,7 @@ _PYTHON = (
         STATED,
         r"[Tt]oo many open files|\bEMFILE\b|\bENFILE\b|RLIMIT_\w+",
         r"can'?t start new thread|pthread_create (?:failed|error)|Thread creation failed",
-        r"failed to mlock|ulimit -[a-z]",
+        r"failed to mlock|(?:increas|rais|check)\w* .{0,30}ulimit",
         r"fork: retry|max_map_count|os error 24\b|Errno 24\b|unable to create (?:new )?(?:native )?thread",
     ),
     sign("ulimit", LIKELY, r"Resource temporarily unavailable|BlockingIOError|os error 11\b"),
@@ -209,7 +210,8 @@ _MODELS = (
         r"|\w+moe)['\"]",
         r"cannot import name '\w+' from 'transformers",
         r"module '?transformers\S* has no attribute",
-        r"(?:requires?|install|upgrade|update)\b.{0,30}\btransformers\b ?(?:>|=|~|from|to|version|library|\d)",
+        r"(?<!pip.)\b(?:requires?|install|upgrade|update)\b.{0,30}\btransformers\b ?(?:>|=|~|from|to|version"
+        r"|library|\d)",
         r"transformers\b.{0,20}(?:version|>=).{0,40}(?:required|too old|needed|or (?:higher|later|newer))",
         r"`rope_scaling` must be a dictionary with",
         r"Tokenizer class (?:TokenizersBackend|MistralCommon\w*|\w+) does not exist or is not currently imported",

@@ -71,7 +71,8 @@ SIGNS = (
     sign(
         "offline",
         STATED,
-        r"HF_HUB_OFFLINE|TRANSFORMERS_OFFLINE|HF_DATASETS_OFFLINE|OfflineModeIsEnabled|offline mode is enabled",
+        r"(?:HF_HUB|TRANSFORMERS|HF_DATASETS)_OFFLINE\b(?!\W{0,2}(?:=|:|is not|False))|OfflineModeIsEnabled|offline "
+        r"mode is enabled",
         r"outgoing traffic has been disabled|local_files_only|in offline mode",
         r"Cannot find an appropriate cached snapshot folder",
         r"(?:Could not|Cannot|Failed to) (?:get|list) .{0,40}(?:directory|repo|file)\S* (?:listing|files)? ?from "

@@ -34,7 +34,9 @@ class Reader:
         self.stopped = False
 
     def feed(self, text: str) -> Iterator[tuple[str, str]]:
-        """What is certain of the text so far; a possible beginning of a mark is kept back."""
+        """What is certain of the text so far: a possible beginning of a mark is kept back. Nothing after an end."""
+        if self.stopped:
+            return
         self._held += text
         while not self.stopped and (found := self._next_mark()):
             before, _, self._held = self._held.partition(found)

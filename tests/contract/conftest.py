@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def capabilities(twin: Twin) -> Capabilities:
 
 
 @pytest.fixture(scope="session")
+def alone(twin: Twin) -> Iterator[None]:
+    """Held while a heavy engine is under test: two would not fit into a small machine's memory."""
+    place = twin.place()
+    if place is None:
+        yield
+        return
+    with place.with_name(f"{place.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
 def weights(twin: Twin, tiny_model: TinyModels) -> Path | None:
     """The twin's files; None where they come with mscli."""
     return tiny_model("small31", formats=twin.weights).folder if twin.variable else None
@@ -42,7 +55,7 @@ def weights(twin: Twin, tiny_model: TinyModels) -> Path | None:
 
 @pytest.fixture(scope="session")
 def running(
-    twin: Twin, capabilities: Capabilities, weights: Path | None, tmp_path_factory: pytest.TempPathFactory
+    alone: None, twin: Twin, capabilities: Capabilities, weights: Path | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     """One instance, with a key where the engine takes one."""
     home = make_home(twin, tmp_path_factory.mktemp("home"), weights)
@@ -57,7 +70,7 @@ def running(
 
 
 @pytest.fixture
-def home(twin: Twin, weights: Path | None, tmp_path: Path) -> Iterator[Home]:
+def home(alone: None, twin: Twin, weights: Path | None, tmp_path: Path) -> Iterator[Home]:
     """A home for a start of one's own."""
     made = make_home(twin, tmp_path / "home", weights)
     made.folder.mkdir(exist_ok=True)

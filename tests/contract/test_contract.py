@@ -29,6 +29,32 @@ TOOL = {
 }
 
 
+# Those with a start of their own come first, before the instance that the others share.
+
+
+def test_down_leaves_nothing(home: Home) -> None:
+    instance = home.up().data["instance"]
+    record = Records(places(home.env)).all()[0][0]
+    leader = process.identify(instance["pid"])
+    assert leader is not None
+    down = home.mscli("down", "--json").data["stopped"][0]
+
+    assert down["survivors"] == []
+    assert process.members(leader, record.mark) == ()
+    assert port.free("127.0.0.1", instance["port"])
+    assert not (record.log.parent / "tmp").exists() or not os.listdir(record.log.parent / "tmp")
+    assert home.mscli("status").code == 3
+
+
+def test_a_flag_that_it_does_not_know_is_named_as_the_cause(twin: Twin, weights: Path | None, tmp_path: Path) -> None:
+    if weights is None:
+        pytest.skip("the profile that comes with mscli has no options; tests/engines has this case")
+    refused = make_home(twin, tmp_path / "home", weights, "{no-such-flag: true}").up()
+
+    assert refused.error["code"] == "start_failed"
+    assert refused.error["details"]["cause"] == "cli_flags"
+
+
 def test_up_says_what_runs(twin: Twin, running: Running) -> None:
     instance, plan = running.data["instance"], running.data["plan"]
 
@@ -167,26 +193,3 @@ def test_an_image(running: Running, capabilities: Capabilities) -> None:
 
 def test_logs_are_kept(running: Running) -> None:
     assert len(running.home.mscli("logs", "--json", "-n", "3").data["lines"]) == 3
-
-
-def test_down_leaves_nothing(home: Home) -> None:
-    instance = home.up().data["instance"]
-    record = Records(places(home.env)).all()[0][0]
-    leader = process.identify(instance["pid"])
-    assert leader is not None
-    down = home.mscli("down", "--json").data["stopped"][0]
-
-    assert down["survivors"] == []
-    assert process.members(leader, record.mark) == ()
-    assert port.free("127.0.0.1", instance["port"])
-    assert not (record.log.parent / "tmp").exists() or not os.listdir(record.log.parent / "tmp")
-    assert home.mscli("status").code == 3
-
-
-def test_a_flag_that_it_does_not_know_is_named_as_the_cause(twin: Twin, weights: Path | None, tmp_path: Path) -> None:
-    if weights is None:
-        pytest.skip("the profile that comes with mscli has no options; tests/engines has this case")
-    refused = make_home(twin, tmp_path / "home", weights, "{no-such-flag: true}").up()
-
-    assert refused.error["code"] == "start_failed"
-    assert refused.error["details"]["cause"] == "cli_flags"

@@ -48,7 +48,7 @@ def options(*words: str) -> Any:
 def server() -> Iterator[Server]:
     """A listening server whose model is still loading."""
     made = Server(options())
-    threading.Thread(target=made.serve_forever, daemon=True).start()
+    threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
     yield made
     made.shutdown()
     made.server_close()
@@ -134,7 +134,7 @@ def test_all_but_health_needs_the_key(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{KEY}\n")
     server = Server(options("--api-key-file", str(tmp_path / "key")))
     server.model = Parrot()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         assert send(server, "GET", "/health")[0] == 200
         assert send(server, "GET", "/v1/models")[0] == 401

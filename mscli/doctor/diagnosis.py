@@ -4,7 +4,8 @@ How sure a finding is: each sign brings the strength written in its table (how o
 the sign is seen). The strongest sign of a cause gives its confidence; every other line that supports it takes away a
 fifth of the remaining doubt, by its own strength. What the machine shows changes the odds. A cause that another, surer
 one leads to keeps 40 % of its confidence, and beside a surer cause every other one gives way by half of the surer one's
-confidence: one log mostly has one cause.
+confidence: one log mostly has one cause. Where no sign is seen, what the error lines are about is named as a guess,
+with a confidence of 0.4 at most.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mscli.doctor.facts import Facts, weighed
 from mscli.doctor.log import telling
 from mscli.doctor.readings import JUDGES, Judge
 from mscli.doctor.tables import ENGINES, MECHANISMS, written_by
+from mscli.doctor.topics import TOPICS
 from mscli.engines.sign import Sign, first
 
 _CERTAIN = 0.98
@@ -29,6 +31,7 @@ _CONSEQUENCE = 0.4
 _GIVES_WAY = 0.5
 _WORTH_SAYING = 0.1
 _MATCHES = 3
+_GUESSES = 3
 _EVIDENCE = 5
 _LINE = 400
 
@@ -63,7 +66,8 @@ def diagnose(log: str, backend: str | None = None, facts: Facts | None = None) -
     `backend`: whose log it is, if known; else the log itself tells. Pure; takes about a second per 10 MB.
     """
     engine = written_by(log, backend)
-    return weigh(log, MECHANISMS, ENGINES.get(engine or "", ()), facts)
+    found = weigh(log, MECHANISMS, ENGINES.get(engine or "", ()), facts)
+    return found or weigh(log, TOPICS, facts=facts, judges=())[:_GUESSES]
 
 
 def weigh(

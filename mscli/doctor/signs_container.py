@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mscli.doctor.signs import HINT, LIKELY, STATED, STRONG, TRACE, sign
+from mscli.doctor.signs import HINT, LIKELY, STATED, STRONG, TRACE, cuda, sign
 
 _HOMES = r"(?:\.cache|\.triton|\.config|\.local|\.vllm|\.nv\b|\.huggingface|\.ollama|/root|/nonexistent|/\.\w+)"
 
@@ -57,6 +57,7 @@ SIGNS = (
         STRONG,
         r"Failed to initialize NVML: Unknown Error|NVML: Unknown Error|NVMLError_?Unknown",
         r"nvml\w* .{0,30}(?:failed|failure|error).{0,20}(?:Unknown Error|\b999\b)",
+        cuda(800),
         r"/dev/nvidia\S*:? (?:Operation not permitted|operation not permitted)",
         unless=r"\bWSL|/usr/lib/wsl",
     ),

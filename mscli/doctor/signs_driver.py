@@ -68,7 +68,7 @@ _LIBRARY = (
         r"(?:libcuda|libnvidia-ml|nvidia-ml)\b",
         r"(?:cuda driver|nvml|nvcuda) library (?:was )?not found",
         nvml(12),
-        unless=r"nvidia-container-cli|no such device",
+        unless=r"nvidia-container-cli|no such device|init failure: ?\d",
     ),
     sign(
         "nvml_not_found",

@@ -16,7 +16,7 @@ _HARDWARE = (
         r"FlashAttention only supports (?:Ampere|Hopper|Turing)",
         r"compute capability (?:of )?(?:at least|>=|must be|\S+ or (?:higher|above|newer))",
         r"(?:requires?|needs?) (?:a )?(?:GPU|device|CUDA)?.{0,40}?(?:compute )?capability",
-        r"Min(?:imum)? capability:?\D{0,4}\d+",
+        r"Min(?:imum)?[ _]capability\W{0,4}\d+|does not support weight_bits",
         r"fp8e4\w+ not supported in this architecture|type fp8\w+ not supported",
         r"requires \.target sm_\d+ or higher",
         r"too old\b.*minimum cuda capability|CUDA GPU is too old",

@@ -111,7 +111,7 @@ _PYTHON = (
         r"requires? (?:the )?(?:\w+ )?(?:[Tt]orchvision|[Aa]ccelerate|[Pp]illow|sentencepiece|protobuf|tiktoken"
         r"|gguf|kernels)"
         r"(?:`|'|\b).{0,40}(?:librar|packag|install|`pip)",
-        r"requires Accelerate|but it was not found in your environment",
+        r"need to have \w+ installed|requires Accelerate|but it was not found in your environment",
         r"ImportError: .*requires? the following packages|This modeling file requires",
         r"numpy\.dtype size changed|compiled using NumPy 1\.x cannot be run in",
         r"Please install .{0,40}(?:with|using|via|by) .?(?:pip|conda)",
@@ -206,7 +206,7 @@ _MODELS = (
         STATED,
         r"Transformers does not recognize this architecture",
         r"your version of Transformers is out of date",
-        r"KeyError: ['\"](?:mistral3|ministral3?|mistral4|pixtral|voxtral|llava\w*|qwen\w+|gemma\w+|phi\w*"
+        r"KeyError: ['\"](?:mistral\w*|ministral\w*|pixtral|voxtral|llava\w*|qwen\w+|gemma\w+|phi\w*"
         r"|\w+moe)['\"]",
         r"cannot import name '\w+' from 'transformers",
         r"module '?transformers\S* has no attribute",

@@ -14,6 +14,7 @@ from mscli.errors import Code, MscliError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mscli.lifecycle.held_models import OnServer
     from mscli.weights.stored import Stored
 
 app = typer.Typer(help="List the weights on this disk, and free what nothing uses.")
@@ -31,14 +32,17 @@ def weights(ctx: typer.Context, json: Json = False) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from mscli.cli.size import size
+    from mscli.lifecycle.values import to_json
     from mscli.paths import hub_cache
 
     screen = open_screen(ctx, json)
-    stored = _stored()
+    stored, held = _stored(), _held()
     if json:
-        screen.data({"weights": [_entry(item) for item in stored], "folder": str(hub_cache())})
+        shown = [_entry(item) for item in stored]
+        screen.data({"weights": shown, "folder": str(hub_cache()), "on_servers": to_json(held)})
         return
     screen.table(("SIZE", "UNFINISHED", "USED", "REPOSITORY", "REVISION", "PROFILES"), [_row(item) for item in stored])
+    _show_held(screen, held)
     screen.text(f"{size(sum(item.size_bytes for item in stored))} of weights of this catalogue in {hub_cache()}")
 
 
@@ -52,6 +56,8 @@ def prune(
 ) -> None:
     """Free the weights that no profile uses (or none of --keep) and no instance serves; asks first."""
     from mscli.cli.size import size
+    from mscli.lifecycle.held_models import remove, unneeded
+    from mscli.lifecycle.values import to_json
     from mscli.weights.prune import prune as free
     from mscli.weights.stored import prune_candidates
 
@@ -59,27 +65,30 @@ def prune(
     for name in keep or ():
         _known(name)
     found = prune_candidates(_stored(), _served(), set(keep) if keep else None)
+    models = unneeded(_held(), set(keep) if keep else None)
     if not json:
-        _show(screen, found)
+        _show(screen, found, models)
     freed = 0
-    if found and not dry_run:
-        _ask(screen, found, yes)
-        freed = sum(free(item) for item in found)
+    if (found or models) and not dry_run:
+        _ask(screen, sum(item.size_bytes for item in found) + _own_bytes(models), yes)
+        freed = sum(free(item) for item in found) + _own_bytes(models)
+        for model in models:
+            remove(model)
     if json:
-        screen.data({"candidates": [_entry(item) for item in found], "freed_bytes": freed})
+        rows = [_entry(item) for item in found]
+        screen.data({"candidates": rows, "on_servers": to_json(models), "freed_bytes": freed})
     elif freed:
         screen.text(f"{size(freed)} freed")
 
 
-def _ask(screen: Screen, found: tuple[Stored, ...], yes: bool) -> None:
+def _ask(screen: Screen, total_bytes: int, yes: bool) -> None:
     from mscli.cli.size import size
 
     if yes:
         return
     if not screen.live:
         raise MscliError(Code.USAGE, "nothing is deleted without being asked", "Add --yes in a script, or --dry-run.")
-    total = size(sum(item.size_bytes for item in found))
-    typer.confirm(f"Delete {total}?", default=False, err=True, abort=True)
+    typer.confirm(f"Delete {size(total_bytes)}?", default=False, err=True, abort=True)
 
 
 def _stored() -> tuple[Stored, ...]:
@@ -107,9 +116,33 @@ def _known(name: str) -> None:
     catalogue(places()).profile(name)
 
 
-def _show(screen: Screen, found: tuple[Stored, ...]) -> None:
+def _held() -> tuple[OnServer, ...]:
+    """Models on servers that hold many."""
+    from mscli.lifecycle.held_models import on_servers
+    from mscli.lifecycle.pinned import catalogue
+    from mscli.lifecycle.records import Records
+    from mscli.paths import places
+
+    return on_servers(catalogue(places()), Records(places()))
+
+
+def _own_bytes(models: tuple[OnServer, ...]) -> int:
+    """What removing these frees: a derived model shares its bytes with the one it is from."""
+    return sum(model.size_bytes for model in models if not model.derived)
+
+
+def _show_held(screen: Screen, held: tuple[OnServer, ...]) -> None:
+    from mscli.cli.size import size
+
+    for model in held:
+        need = f"of instance {model.instance}" if model.derived else f"for {', '.join(model.profiles)}"
+        screen.text(f"{size(model.size_bytes)}  {model.name} on {model.engine} at {model.host}:{model.port}  {need}")
+
+
+def _show(screen: Screen, found: tuple[Stored, ...], models: tuple[OnServer, ...]) -> None:
+    _show_held(screen, models)
     if not found:
-        screen.note("nothing to free")
+        screen.note("nothing to free in the hub cache")
         return
     screen.table(("SIZE", "UNFINISHED", "USED", "REPOSITORY", "REVISION", "PROFILES"), [_row(item) for item in found])
 

@@ -155,6 +155,14 @@ class Adopted:
     owner: str
 
 
+@dataclass(frozen=True)
+class HeldModel:
+    """A model that a server holds on its disk, by the name it goes by there."""
+
+    name: str
+    size_bytes: int
+
+
 @runtime_checkable
 class Hosted(Engine, Protocol):
     """An engine whose server holds many models and fetches them itself (Ollama).
@@ -182,3 +190,9 @@ class Hosted(Engine, Protocol):
 
     def release(self, address: tuple[str, int], alias: str, purge: bool) -> None:
         """Unload our model, and remove it when `purge`; everything else on the server stays as it is."""
+
+    def held(self, address: tuple[str, int]) -> tuple[HeldModel, ...]:
+        """The models on the server's disk; empty when it does not answer."""
+
+    def remove(self, address: tuple[str, int], name: str) -> None:
+        """Remove a model from the server's disk. Raises MscliError when it refuses."""

@@ -24,6 +24,7 @@ from mscli.engines.engine import (
     Capabilities,
     Cause,
     Command,
+    HeldModel,
     Installation,
     Observed,
     Serving,
@@ -210,6 +211,22 @@ class Ollama:
         except Refusal as refusal:
             if refusal.status not in (None, 404):
                 raise _not_released(refusal, alias) from refusal
+
+    def held(self, address: tuple[str, int]) -> tuple[HeldModel, ...]:
+        """See the contract."""
+        try:
+            return Api(*address).held()
+        except Refusal:
+            return ()
+
+    def remove(self, address: tuple[str, int], name: str) -> None:
+        """See the contract."""
+        try:
+            Api(*address).delete(name)
+        except Refusal as refusal:
+            raise MscliError(
+                Code.REQUEST_FAILED, f"Ollama did not remove {name}: {refusal.words}", f"By hand: ollama rm {name}"
+            ) from refusal
 
 
 def alias_of(name: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from mscli.engines.engine import HeldModel
+
 ANSWER_TIMEOUT_S = 30.0
 # Reads the model's header, and on some versions its whole file.
 CREATE_TIMEOUT_S = 600.0
@@ -80,6 +82,11 @@ class Api:
     def delete(self, name: str) -> None:
         """Remove the model; blobs that other models share stay."""
         self._ask("DELETE", "/api/delete", {"model": name})
+
+    def held(self) -> tuple[HeldModel, ...]:
+        """The models on the server's disk. Models of the same blobs count them each."""
+        entries = self._ask("GET", "/api/tags").get("models") or ()
+        return tuple(HeldModel(str(entry.get("name")), int(entry.get("size") or 0)) for entry in entries)
 
     def loaded(self, name: str) -> Loaded | None:
         """How the model sits in memory, None if it does not."""

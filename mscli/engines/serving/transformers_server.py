@@ -27,7 +27,8 @@ else:  # beside this file, where there is no mscli
     from openai_http import Body, Delta, RequestError, flags, run, say
 
 # Left in 16 bits when the rest is quantised: the planner counts them so, and the image tower suffers most from it.
-UNQUANTISED = ("lm_head", "vision_tower", "multi_modal_projector")
+# Names count from the start up to a dot; newer versions put all but the head below `model`.
+UNQUANTISED = tuple(f"{above}{name}" for above in ("", "model.") for name in ("vision_tower", "multi_modal_projector"))
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -192,14 +193,14 @@ def _quantisation(options: Namespace) -> Any:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=list(UNQUANTISED),
+            llm_int8_skip_modules=["lm_head", *UNQUANTISED],
         )
     if options.quantization == "bnb-8bit":
         # It says with every product that it computes in 16 bits of another kind.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(
             load_in_8bit=True,
-            llm_int8_skip_modules=list(UNQUANTISED),
+            llm_int8_skip_modules=["lm_head", *UNQUANTISED],
             llm_int8_enable_fp32_cpu_offload=options.device == "auto",
         )
     return None

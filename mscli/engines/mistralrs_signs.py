@@ -57,6 +57,15 @@ _ENGINE = (
     ),
 )
 
+_FILES = (
+    Sign(
+        "corrupt_weights",
+        r"reading checkpoint tensor inventory",
+        "the weight files cannot be read",
+        "Fetch them again: `mscli pull` checks every file and fetches what is wrong anew.",
+    ),
+)
+
 _REQUESTS = (
     Sign(
         "chat_request",
@@ -71,4 +80,4 @@ _MEMORY = (
     Sign("oom_weights", _OOM, "the weights do not fit into the GPU's free memory", LESS_WEIGHTS),
 )
 
-SIGNS = (*SERVER, *DRIVER, *_ENGINE, *_REQUESTS, *WEIGHTS, *_MEMORY, *HOST)
+SIGNS = (*SERVER, *DRIVER, *_ENGINE, *_REQUESTS, *WEIGHTS, *_FILES, *_MEMORY, *HOST)

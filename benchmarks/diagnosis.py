@@ -147,8 +147,8 @@ def held_out(folds: Sequence[Sequence[Case]], learnt: Mapping[object, set[str]])
     scores = []
     for fold in folds:
         ids = {case.id for case in fold}
-        rest = knowledge.without(lambda item, ids=ids: bool(learnt.get(item)) and learnt[item] <= ids)  # type: ignore[misc]
-        scores.append(score(fold, rest.diagnose))
+        gone = {item for item, helped in learnt.items() if helped <= ids}
+        scores.append(score(fold, knowledge.without(gone.__contains__).diagnose))
     return total(scores)
 
 
@@ -164,6 +164,13 @@ def excerpts() -> list[Case]:
     from excerpts import EXCERPTS
 
     return [Case(f"{code} {n}", code, text) for code, texts in EXCERPTS.items() for n, text in enumerate(texts)]
+
+
+def field() -> list[Case]:
+    sys.path.insert(0, str(TESTS))
+    from field import FIELD
+
+    return [Case(f"field {n}", code, text) for n, (code, text) in enumerate(FIELD)]
 
 
 def calibration(judged: Sequence[tuple[float, bool]]) -> list[str]:
@@ -202,13 +209,22 @@ def main(path: Path) -> None:
     print(each.row("the same, each one held out"))
     print(own.row(f"own excerpts for all {len(CAUSES)} codes"))
     print(
+        score(field(), lambda case: diagnose(case.log)).row(
+            "excerpts of other public threads, after learning from them"
+        )
+    )
+    print(
         f"""
 **Held out** is by ablation: a pattern is cut into its wordings, {wordings} in all. Each wording that helps to name a
 labelled failure counts as learnt from it ({len(learnt)} do), also where it was known from elsewhere; those that help
 with failures of the judged fifth only are taken away, and the fifth is judged with what is left. So the figure is a
-lower bound for failures of which no line was ever seen: {len(CAUSES)} codes share {len(cases)} failures, many a code has
-one only. The figure on all labelled failures is an upper bound: the patterns were written with them at hand. The
+lower bound for failures of which no line was ever seen: {len(CAUSES)} codes share {len(cases)} failures, many a code
+has one only. The figure on all labelled failures is an upper bound: the patterns were written with them at hand. The
 own excerpts were written by the same hand as the patterns and show that every code can be named, no more.
+
+**Fresh failures**: twice, 25 excerpts of other public threads were judged once before anything was learnt from them.
+The right cause came first in 18 and then in 20 of 25, among the first three in 19 and 21. That is the best estimate of
+what to expect from wordings that nobody looked at; the row above says only that their mechanisms are known by now.
 
 ## How sure it says it is
 
@@ -223,9 +239,7 @@ How confidence is computed stands in `mscli/doctor/diagnosis.py`. The first caus
     print("\nWith each one held out:\n")
     print("\n".join(f"- {line}" for line in each.wrong))
     loud = {name: found for name, found in surest.items() if found.confidence >= 0.5}
-    print(
-        f"\n## Healthy logs\n\n{len(healthy)} logs of engines that did their work, {len(loud)} name a cause at 0.5 or more."
-    )
+    print(f"\n## Healthy logs\n\n{len(healthy)} logs of engines that worked, {len(loud)} name a cause at 0.5 or more.")
     print()
     print(
         "\n".join(f"- {name}: {found.code} {found.confidence:.2f}" for name, found in surest.items())

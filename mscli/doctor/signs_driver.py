@@ -42,6 +42,10 @@ _MODULE = (
         unless=_WSL,
     ),
     sign("no_driver", 0.4, r"nvidia-container-cli: initialization error: driver (?:rpc )?error"),
+    sign("no_driver", STRONG, r"no nvidia devices detected by library", unless=r"VISIBLE_DEVICES=\S"),
+    sign(
+        "no_driver", STRONG, r"^ nvidia-(?:dkms|driver|kernel)\S*$", beside=r"Errors were encountered while processing"
+    ),
     sign("no_driver", HINT, r"^No devices were found", cuda(100), r"no CUDA-capable device is detected"),
     sign("no_driver", TRACE, r"Failed to infer device type", r"nvidia-smi.*(?:failed|not found)"),
     sign("no_driver", 0.4, r"load library failed: libnvidia-ml\.so", r"Unable to detect the number of GPUs"),
@@ -105,7 +109,7 @@ _LIBRARY = (
     sign("driver_too_old", STRONG, r"undefined symbol: cu(?!da|blas|dnn|rand|fft|sparse|solver|pti|tensor)[A-Z]\w+"),
     sign("driver_too_old", HINT, r"CUDA_ERROR_INVALID_PTX|PTX JIT compilation failed"),
     sign("driver_too_old", LIKELY, r"0xc0000139", r"Expected (?:function|symbol).*cu[A-Z]\w+.*(?:DlSym|not found)"),
-    sign("driver_too_old", 0.4, r"device kernel image is invalid|CUDA_ERROR_INVALID_IMAGE", cuda(200)),
+    sign("driver_too_old", 0.55, r"device kernel image is invalid|CUDA_ERROR_INVALID_IMAGE", cuda(200)),
     sign(
         "driver_too_old",
         0.4,

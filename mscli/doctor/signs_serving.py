@@ -141,6 +141,7 @@ _CONFIG = (
         r"truncated\W{1,3}(?:1|true)\b",
         r"input truncated|slot context shift|context shift\w*\b.{0,40}n_keep",
         r"Input prompt \(\d+ tokens\) (?:is )?too long",
+        r"max_tokens must be at least 1, got -|'max_(?:completion_)?tokens' .{0,40}is too large",
         r"exceeds the available context size|exceed_context_size",
         r"longer than (?:the )?(?:context|num_ctx|n_ctx)|prompt (?:is )?too (?:long|large)",
         r"max(?:imum)? context length is \d+ tokens",

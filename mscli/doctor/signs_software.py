@@ -221,7 +221,7 @@ _MODELS = (
     sign(
         "transformers_api",
         STATED,
-        r"Unrecognized configuration class",
+        r"Unrecognized configuration class|KeyError: <class 'transformers\.models\.",
         r"(?:TypeError|ValueError): \S+ isn'?t supported yet",
         r"'\w+Config' object has no attribute",
         r"(?:forward|generate|__init__)\(\) got an unexpected keyword argument '(?:pixel_values|input_ids|image\w*"

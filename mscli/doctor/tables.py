@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from mscli.doctor import signs_container, signs_driver, signs_gpu, signs_serving, signs_software, signs_weights
-from mscli.engines import llamacpp_causes, ollama_signs, vllm_signs
+from mscli.engines import llamacpp_causes, mistralrs_signs, ollama_signs, transformers_signs, vllm_signs
 from mscli.engines.sign import Sign
 
 MECHANISMS: tuple[Sign, ...] = (
@@ -22,14 +22,18 @@ MECHANISMS: tuple[Sign, ...] = (
 ENGINES: Mapping[str, tuple[Sign, ...]] = {
     "ollama": tuple(Sign(own.code, own.pattern, own.summary, own.remedy, own.beside) for own in ollama_signs.SIGNS),
     "vllm": vllm_signs.SIGNS,
+    "mistralrs": mistralrs_signs.SIGNS,
     "llamacpp": llamacpp_causes.SIGNS,
+    "transformers": transformers_signs.SIGNS,
 }
 
 # What an engine's log says in nearly every line; Ollama's holds lines of llama.cpp too.
 _WRITTEN_BY: Mapping[str, re.Pattern[str]] = {
     "ollama": re.compile(r"level=\w+ source=\S+\.go|\[GIN\]|\bollama\b", re.IGNORECASE),
     "vllm": re.compile(r"\bvllm\b|\bEngineCore\b|\[\w+\.py:\d+\]", re.IGNORECASE),
+    "mistralrs": re.compile(r"\bmistral\.?rs", re.IGNORECASE),
     "llamacpp": re.compile(r"\b(?:llama|ggml|gguf|clip|common)_\w+|\bsrv +\w+:"),
+    "transformers": re.compile(r"\btransformers\b|from_pretrained"),
 }
 
 

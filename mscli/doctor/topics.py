@@ -5,7 +5,12 @@ from __future__ import annotations
 from mscli.engines.sign import Sign
 
 _ERROR = r"\b\w*(?:Error|Exception)\b|\berror\b|\bfail(?:ed|ure|s)?\b|\bfatal\b|panicked|\bcannot\b|can't"
-_ERROR += r"|\bunable\b|\binvalid\b|not (?:supported|found|available|installed|allowed|set)|\bmissing\b|unsupported|\bunknown\b|incompatible"
+_ERROR += r"|\bunable\b|\binvalid\b"
+_ERROR += (
+    r"|not (?:supported|found|available|installed|allowed|set)|\bmissing\b|unsupported|\bunknown (?!\))|incompatible"
+)
+
+_TOLD = r"[\d.]+ [DI] "  # llama.cpp's lines that tell no error
 
 # From what is rarely meant in passing to what often is.
 _TOPICS = (
@@ -48,7 +53,7 @@ _TOPICS = (
     ("cuda_arch", 0.32, r"kernel image|arch_list|gpu architecture"),
     ("xid", 0.28, r"\bCUDA error\b|cudaError"),
     ("permissions", 0.34, r"permission|access denied|read-only"),
-    ("python_version", 0.33, r"python ?(?:version|3\.\d+)"),
+    ("python_version", 0.33, r"\bpython (?:version|3\.\d+)"),
     ("build", 0.33, r"\bcmake\b|\bcompil\w+|\bbuild(?:ing)?\b|\bcargo\b|\blinker\b"),
     ("cli_flags", 0.34, r"--[a-z][\w-]+|\bargument\b|\boption\b|\bflag\b|quantization method|pydantic"),
     ("python_env", 0.3, r"\bimport\b|\bmodule\b|\bpackage\b|\bpip\b"),
@@ -57,6 +62,6 @@ _TOPICS = (
 )
 
 TOPICS: tuple[Sign, ...] = tuple(
-    Sign(code, rf"(?:{_ERROR}).*?(?:{words})|(?:{words}).*?(?:{_ERROR})", strength=strength)
+    Sign(code, rf"^(?!{_TOLD}|.*(?:\bINFO\b|\bDEBUG\b|File \"))(?=.*(?:{_ERROR})).*?(?:{words})", strength=strength)
     for code, strength, words in _TOPICS
 )

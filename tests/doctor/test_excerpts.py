@@ -8,8 +8,9 @@ from mscli.doctor.causes import CAUSES, LEADS_TO
 from mscli.doctor.diagnosis import diagnose
 from mscli.doctor.tables import ENGINES, MECHANISMS
 from tests.doctor.excerpts import EXCERPTS
+from tests.doctor.field import FIELD
 
-ALL = [(code, text) for code, texts in EXCERPTS.items() for text in texts]
+ALL = [(code, text) for code, texts in EXCERPTS.items() for text in texts] + list(FIELD)
 
 
 @pytest.mark.parametrize(("code", "text"), ALL, ids=[f"{code}-{n}" for n, (code, _) in enumerate(ALL)])

@@ -23,7 +23,9 @@ PLAN, WEIGHTS, STARTING, LOADING, READY = "plan", "weights", "starting", "loadin
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine can do with this model family; False is said in `mscli engines`, never hidden."""
+    """What an engine can do with this model family; False is said in `mscli engines`, never hidden.
+
+    `unguarded`: paths that its server answers without the API key, beside health and metrics."""
 
     vision: bool
     tools: bool
@@ -32,6 +34,7 @@ class Capabilities:
     multi_gpu: bool
     api_key: bool
     cpu: bool
+    unguarded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,14 @@ class Engine(Protocol):
 
     def diagnose(self, log: str, exit_status: int | None) -> Cause:
         """The cause of a failed start. `exit_status` None: still running (stalled); negative: killed by that signal."""
+
+
+@runtime_checkable
+class Talkative(Engine, Protocol):
+    """An engine that takes minutes to start and tells meanwhile what it does."""
+
+    def step(self, line: str) -> str | None:
+        """What a log line says that it does now, for people; None for lines that say nothing of it."""
 
 
 @dataclass(frozen=True)

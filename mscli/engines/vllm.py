@@ -30,6 +30,18 @@ _STAGES = (
     (re.compile(r"Starting to load model|checkpoint shards:|Loading weights took"), LOADING),
     (re.compile(r"non-default args|Resolved architecture|Initializing a V\d LLM engine"), STARTING),
 )
+# What is being done, for people, by the line that begins it; lines of one worker of several are enough.
+_STEPS = (
+    (re.compile(r"version (\d[\w.+]*)\s*$"), r"vLLM \1 has been imported"),
+    (re.compile(r"Resolved architecture: (\w+)"), r"\1: starting the engine's processes"),
+    (re.compile(r"^(?!.*Worker_TP[1-9]).*Starting to load model"), "loading the weights"),
+    (re.compile(r"checkpoint shards:\s+(\d+)% Completed \| (\d+/\d+)"), r"weights: \2 files, \1 %"),
+    (re.compile(r"^(?!.*Worker_TP[1-9]).*(?:Model loading|Loading weights) took ([\d.]+ \w+)"), r"weights took \1"),
+    (re.compile(r"^(?!.*Worker_TP[1-9]).*Available KV cache memory: ([\d.]+ GiB)"), r"\1 are left for the KV cache"),
+    (re.compile(r"KV cache size: ([\d,]+ tokens)"), r"KV cache of \1; warming up"),
+    (re.compile(r"^(?!.*Worker_TP[1-9]).*Graph capturing finished"), "CUDA graphs are captured"),
+    (re.compile(r"Starting vLLM (?:API )?server"), "opening the port"),
+)
 
 
 class Vllm:
@@ -45,6 +57,8 @@ class Vllm:
         multi_gpu=True,
         api_key=True,
         cpu=True,
+        # asked of 0.32.0 without a key; all others below /v1 and /inference want it
+        unguarded=("/invocations", "/tokenize", "/detokenize", "/generative_scoring", "/scale_elastic_ep"),
     )
     health_path = "/health"
     # Measured on 0.32.0: SIGTERM is lost just before it is ready, and while the engine core starts it makes the parent
@@ -75,6 +89,10 @@ class Vllm:
     def stage(self, line: str) -> str | None:
         """See the contract."""
         return next((stage for pattern, stage in _STAGES if pattern.search(line)), None)
+
+    def step(self, line: str) -> str | None:
+        """What a log line says that it does now: weights by file, measuring, graphs."""
+        return next((match.expand(text) for pattern, text in _STEPS if (match := pattern.search(line))), None)
 
     def observe(self, log: str) -> Observed:
         """See the contract."""

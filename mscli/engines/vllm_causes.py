@@ -11,11 +11,12 @@ from mscli.engines.sign import Seen, first
 from mscli.engines.vllm_signs import SIGNS
 
 _UNKNOWN_LINES = 8
-_ERROR_LINE = re.compile(r"\b(?:ERROR|CRITICAL)\b|\w+Error\b|\berror:|\bfailed\b")
+_ERROR_LINE = re.compile(r"\b(?:ERROR|CRITICAL)\b|\w+Error\b|\berror[:,]|\bfailed\b")
 # What only says that there was an error, or where.
 _WRAPPER = re.compile(
     r"Engine core initialization failed|WorkerProc|EngineCore failed|EngineDeadError|Failed core proc|RecvError"
     r"|CalledProcessError|exit status|See root cause above|Traceback|File \"|^\s*\^+\s*$|resource_tracker"
+    r"|\bWARNING\b|ValidationError"
 )
 _ESTIMATE = re.compile(r"estimated maximum model length is (\d+)")
 _ROOM = re.compile(r"available KV cache memory \(([\d.]+) GiB")

@@ -155,7 +155,8 @@ _SETTINGS = (
         "tokenizer_format",
         r"Found 0 files matching the pattern: .*tekken|No tokenizer file found"
         r"|'MistralTokenizer' object has no attribute|Failed to load mistral 'params\.json'|Expected to decode 1 token"
-        r"|Couldn't instantiate the backend tokenizer|Tokenizer class \S+ does not exist",
+        r"|Couldn't instantiate the backend tokenizer|Tokenizer class \S+ does not exist"
+        r"|Unrecognized model in \S+\. Should have a `model_type`",
         "flags and files of Mistral's and of Hugging Face's format are mixed up",
         _FORMAT,
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mscli.engines import engine as contract
-from mscli.engines.engine import Hosted, Observed
+from mscli.engines.engine import Hosted, Observed, Talkative
 from mscli.errors import Code, MscliError
 from mscli.lifecycle.endpoint import Patience, Wait, wait_ready
 from mscli.lifecycle.launch import Launch, Started, loopback
@@ -54,7 +54,7 @@ def arrive(launch: Launch, started: Started, patience: Patience, listener: Liste
         _require_gpu(launch, started.record, observed, records)
     records.mark_ready(started.record.name)
     listener.stage(contract.READY, started.record.base_url)
-    return Arrived(ended.seconds if ended else None, observed, _warnings(started.record, observed))
+    return Arrived(ended.seconds if ended else None, observed, _warnings(launch, started.record, observed))
 
 
 def _wait(launch: Launch, started: Started, patience: Patience, listener: Listener) -> Wait:
@@ -62,17 +62,19 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
     assert started.child is not None
     assert record.identity is not None
 
+    engine = launch.engine
+    talkative = engine if isinstance(engine, Talkative) else None
+
     def heard(announced: str, line: str) -> None:
         nonlocal stage
         listener.log_line(line)
-        if announced and announced != stage:
-            stage = announced
-            listener.stage(announced, f"{launch.engine.name} is {announced}")
+        step = talkative.step(line) if talkative else None
+        if step or (announced and announced != stage):
+            stage = announced or stage
+            listener.stage(stage, step or f"{engine.name} is {announced}")
 
     address = (record.host, record.port)
-    return wait_ready(
-        started.child, record.identity, record.mark, launch.engine, address, started.tail, patience, heard
-    )
+    return wait_ready(started.child, record.identity, record.mark, engine, address, started.tail, patience, heard)
 
 
 def _load(launch: Launch, started: Started, listener: Listener, records: Records) -> Observed:
@@ -170,11 +172,13 @@ def _fallen(launch: Launch, observed: Observed) -> str | None:
     return None
 
 
-def _warnings(record: Record, observed: Observed) -> tuple[str, ...]:
+def _warnings(launch: Launch, record: Record, observed: Observed) -> tuple[str, ...]:
     found = []
     if record.identity and not loopback(record.host):
         key = f"the API key is in {record.api_key_file}" if record.api_key_file else "and it asks for no key"
         found.append(f"{record.host} can be reached from other machines; {key}")
+        if open_paths := launch.engine.capabilities.unguarded:
+            found.append(f"the key does not guard {', '.join(open_paths)}: let a proxy in front close them")
     if observed.context is not None and observed.context < record.plan.context:
         found.append(f"the engine serves a context of {observed.context} tokens, {record.plan.context} were planned")
     return tuple(found)

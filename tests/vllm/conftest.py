@@ -27,9 +27,9 @@ def vllm_place() -> Path:
     return Path(named) if named else installed[-1].parent.parent
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def one_at_a_time(vllm_place: Path) -> Iterator[None]:
-    """Held while a vLLM runs: two would not fit into a small machine's memory, and be too slow for their tests."""
+    """Held while vLLMs are tested: two would not fit into a small machine's memory, and be too slow for their tests."""
     with (vllm_place.parent / f"{vllm_place.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -42,6 +42,7 @@ SAID = (
     ("OSError: Repo id must be in the form 'repo_name': '/srv/models/nope'. Use", "model_not_found", "mscli profiles"),
     ("LocalEntryNotFoundError: Cannot find an appropriate cached snapshot folder", "offline", "mscli pull"),
     ("Failed to load mistral 'params.json' config for model x. Please check", "tokenizer_format", "three flags"),
+    ("Unrecognized model in /weights/it. Should have a `model_type` key in", "tokenizer_format", "three flags"),
     ("ValueError: No tokenizer file found.", "tokenizer_format", "three flags"),
     (
         "TypeError: GrammarFactory.get_lark_from_jinja() missing 1 required positional argument: 'force_tool_names'",

@@ -66,3 +66,26 @@ def test_lines_announce_stages(line: str, stage: str | None) -> None:
 def test_the_log_of_a_real_start_on_the_cpu() -> None:
     seen = Vllm().observe((Path(__file__).parent / "start-0.32.0-cpu.log").read_text())
     assert (seen.context, seen.kv_tokens, seen.max_concurrency, seen.kv_bytes) == (2048, 1048576, 512.0, GIB)
+
+
+def test_a_start_is_told_step_by_step() -> None:
+    log = (Path(__file__).parent / "start-0.32.0-cpu.log").read_text()
+    assert [step for line in log.splitlines() if (step := Vllm().step(line))] == [
+        "vLLM 0.32.0 has been imported",
+        "PixtralForConditionalGeneration: starting the engine's processes",
+        "loading the weights",
+        "weights: 0/1 files, 0 %",
+        "weights: 1/1 files, 100 %",
+        "weights took 0.02 seconds",
+        "KV cache of 1,048,576 tokens; warming up",
+        "opening the port",
+    ]
+
+
+def test_workers_of_one_group_are_told_once() -> None:
+    steps = [step for line in TWO_GPUS.splitlines() if (step := Vllm().step(line))]
+    assert steps == [
+        "weights took 22.39 GiB",
+        "5.50 GiB are left for the KV cache",
+        "KV cache of 72,080 tokens; warming up",
+    ]

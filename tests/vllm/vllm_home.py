@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +24,6 @@ from tiny_models import TinyFiles
 from mscli.lifecycle import process
 
 DEADLINE_S = 300.0
-PNG = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAADgAAAA4CAIAAAAn5KxJAAAAR0lEQVR42u3OQQ0AAAgEoNP+nTWFDzcoQE3ya"
-    "yAiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIuK2BV3uAW/c1mFkAAAAAElFTkSuQmCC"
-)
 TOOL = {
     "type": "function",
     "function": {
@@ -33,6 +32,19 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
+
+
+def png(side: int = 56) -> str:
+    """A small picture as a data URL."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    row = b"\0" + bytes(value for x in range(side) for value in (x * 4 % 256, 64, 128))
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(row * side)) + chunk(b"IEND", b"")
+    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + parts).decode()
+
 
 MODEL = """\
 title: Tiny {variant} (scripted stand-in)
@@ -218,3 +230,25 @@ def busy(client: Client) -> Iterator[None]:
     with urllib.request.urlopen(client.post("/completions", body), timeout=60) as answer:
         assert answer.readline().startswith(b"data: {")
         yield
+
+
+@dataclass(frozen=True)
+class Served:
+    """A ready instance, with the events of its start."""
+
+    home: Home
+    client: Client
+    events: list[dict[str, Any]]
+
+    @property
+    def up(self) -> dict[str, Any]:
+        """What `mscli up` told at the end."""
+        return dict(self.events[-1]["data"])
+
+
+def served(home: Home, arguments: list[str], **env: str) -> Served:
+    done = home.mscli(*arguments, "--events", **env)
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 0, f"{done.err}\n{events[-1]}"
+    instance = events[-1]["data"]["instance"]
+    return Served(home, Client(instance["base_url"], instance["model"], env.get("MSCLI_API_KEY")), events)

@@ -42,6 +42,18 @@ class StartProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    def agree(self, missing_bytes: int) -> bool:
+        """Ask before a large download. The moving line rests meanwhile, or it would write over the question."""
+        import typer
+
+        if self._bar is not None:
+            self._bar.stop()
+        try:
+            return typer.confirm(f"{size(missing_bytes)} will be downloaded. Go on?", default=True, err=True)
+        finally:
+            if self._bar is not None:
+                self._bar.start()
+
     def stage(self, stage: str, text: str) -> None:
         """Show that a stage began; the one before it is done."""
         self._stage = stage
@@ -99,6 +111,10 @@ class EventProgress:
         """A stage began."""
         self._screen.event({"event": "stage", "stage": stage, "text": text})
 
+    def agree(self, _: int) -> bool:
+        """Scripts are never asked."""
+        return True
+
     def log_line(self, line: str) -> None:
         """A line of the engine's log."""
         self._screen.event({"event": "log", "line": line})
@@ -112,7 +128,10 @@ class EventProgress:
         self._screen.event({"event": "note", **asdict(note)})
 
 
-def listener_of(screen: Screen, events: bool) -> StartProgress | EventProgress:
+Hears = StartProgress | EventProgress
+
+
+def listener_of(screen: Screen, events: bool) -> Hears:
     """The listener that suits the screen."""
     return EventProgress(screen) if events else StartProgress(screen)
 

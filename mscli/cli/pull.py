@@ -12,6 +12,7 @@ from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:
+    from mscli.cli.progress import Hears
     from mscli.lifecycle.decision import Chosen
     from mscli.weights.progress import Listener
 
@@ -60,14 +61,16 @@ def pull(
         screen.text(said)
 
 
-def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Listener) -> dict[str, object]:
+def _fetch(
+    screen: Screen, what: Chosen, offline: bool, yes: bool, progress: StartProgress | EventProgress
+) -> dict[str, object]:
     from mscli.cli.size import size
     from mscli.lifecycle.deployment import LARGE_BYTES
     from mscli.weights.ensure import ensure, wanted
 
     missing = wanted(what.model, what.variant, offline=offline).missing_bytes
-    if missing > LARGE_BYTES and screen.live and not yes:
-        typer.confirm(f"{size(missing)} will be downloaded. Go on?", default=True, err=True, abort=True)
+    if missing > LARGE_BYTES and screen.live and not yes and not progress.agree(missing):
+        raise typer.Abort
     files = ensure(what.model, what.variant, progress, offline=offline)
     said = f"{files.model}\n{size(files.bytes_on_disk)}, {size(missing)} of it fetched now"
     return {

@@ -63,12 +63,11 @@ def up(
     wish = wish_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
     request = Request(profile, _absolute(file), host, port, wish, require_gpu, _absolute(weights))
     key = _key(api_key_file)
-    agree = None if yes or not screen.live else _agree
-    ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline, agree)
+    ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline)
     if dry_run:
         _dry_run(screen, ask)
     else:
-        _up(screen, ask, events)
+        _up(screen, ask, events, confirm=screen.live and not yes)
 
 
 def _absolute(path: Path | None) -> str | None:
@@ -83,12 +82,6 @@ def _key(file: Path | None) -> str | None:
     if not key:
         raise MscliError(Code.USAGE, f"the key file {file} is empty", "Write the key into it, one line.")
     return key
-
-
-def _agree(missing_bytes: int) -> bool:
-    from mscli.cli.size import size
-
-    return typer.confirm(f"{size(missing_bytes)} will be downloaded. Go on?", default=True, err=True)
 
 
 def _dry_run(screen: Screen, ask: Ask) -> None:
@@ -109,14 +102,16 @@ def _dry_run(screen: Screen, ask: Ask) -> None:
         screen.note(f"note: {note}", "yellow")
 
 
-def _up(screen: Screen, ask: Ask, events: bool) -> None:
+def _up(screen: Screen, ask: Ask, events: bool, confirm: bool) -> None:
+    from dataclasses import replace
+
     from mscli.cli.progress import listener_of
     from mscli.lifecycle.deployment import up as start
     from mscli.paths import places
 
     with listener_of(screen, events) as progress:
         try:
-            done = start(ask, places(), progress)
+            done = start(replace(ask, agree=progress.agree) if confirm else ask, places(), progress)
         except KeyboardInterrupt:
             raise MscliError(
                 Code.INTERRUPTED,

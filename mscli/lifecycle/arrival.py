@@ -85,6 +85,7 @@ def _load(launch: Launch, started: Started, listener: Listener, records: Records
     listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
     loaded = False
     try:
+        _may_fetch(launch, record, launch.engine)
         observed = launch.engine.prepare(
             (record.host, record.port), decision.plan, decision.profile, decision.model, record.alias, listener
         )
@@ -93,6 +94,24 @@ def _load(launch: Launch, started: Started, listener: Listener, records: Records
         if not loaded:  # also after Ctrl-C: a server without its model serves nobody
             _give_up(launch, record, records)
     return observed
+
+
+def _may_fetch(launch: Launch, record: Record, engine: Hosted) -> None:
+    """Raise if the model is not on the server and must not be fetched, or the user does not want it fetched."""
+    if not launch.offline and launch.agree is None:
+        return
+    variant = launch.decision.variant
+    if variant.source.repository in [model.name for model in engine.held((record.host, record.port))]:
+        return
+    if launch.offline:
+        raise MscliError(
+            Code.WEIGHTS_MISSING,
+            f"{variant.source.repository} is not on the {engine.name} server, and fetching is off",
+            "Leave --offline away, or fetch it first: mscli pull",
+            {"cause": "offline"},
+        )
+    if launch.agree and not launch.agree(variant.download_bytes):
+        raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Another profile may need less: mscli profiles")
 
 
 def _observe(launch: Launch, started: Started) -> Observed:

@@ -191,7 +191,9 @@ def _find_engine(ask: Ask, decision: Decision, name: str, must_exist: bool = Tru
             "Leave the key away (MSCLI_API_KEY, --api-key-file), or take a profile on another engine: mscli engines",
         )
     no_weights = WeightFiles(decision.variant.source.repository, None, 0)
-    launch = Launch(name, ask.request, decision, engine, None, no_weights, ask.api_key)
+    launch = Launch(
+        name, ask.request, decision, engine, None, no_weights, ask.api_key, offline=ask.offline, agree=ask.agree
+    )
     if isinstance(engine, Hosted) and (adopted := engine.adopt()):
         warnings = engine.check(adopted, decision.profile, decision.model)
         return replace(launch, adopted=adopted, warnings=warnings)

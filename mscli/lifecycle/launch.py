@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,10 @@ FIRST_PORT = 8000
 
 @dataclass(frozen=True)
 class Launch:
-    """Everything that one start needs. `adopted`: the server is there already, and only gets our model."""
+    """Everything that one start needs. `adopted`: the server is there already, and only gets our model.
+
+    `offline`: nothing may be fetched; `agree`: asked before a large download (see deployment.Ask).
+    """
 
     name: str
     request: Request
@@ -34,6 +38,8 @@ class Launch:
     api_key: str | None
     adopted: Adopted | None = None
     warnings: tuple[str, ...] = ()
+    offline: bool = False
+    agree: Callable[[int], bool] | None = None
 
 
 @dataclass

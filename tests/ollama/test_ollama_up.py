@@ -229,3 +229,12 @@ def eventually(holds: Callable[[], bool], timeout_s: float = 10.0) -> bool:
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.02)
     return holds()
+
+
+def test_offline_fetches_nothing_and_leaves_no_server(mscli: Mscli, machine: Machine) -> None:
+    env = machine("rtx4090")
+    refused = up(mscli, env, "--offline")
+    assert (refused.error["code"], refused.error["details"]["cause"]) == ("weights_missing", "offline")
+    assert mscli("status", env=env).code == 3
+    assert mscli("pull", "small-q4", "--json", env=env).code == 0
+    assert up(mscli, env, "--offline").code == 0

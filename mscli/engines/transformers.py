@@ -48,7 +48,7 @@ NEEDED = ("transformers", "torch", "accelerate")
 BESIDE = ("torch", "bitsandbytes", "torchvision")
 REQUIREMENTS = (
     *("torch", "torchvision", "transformers>=5,<6", "accelerate>=1.10"),
-    *("bitsandbytes>=0.46", "pillow", "jinja2>=3.1"),
+    *("bitsandbytes>=0.46", "mistral-common>=1.8", "pillow", "jinja2>=3.1"),
 )
 SERVER = Path(servers.__file__).parent / "transformers_server.py"
 TEMPLATE = Path(templates.__file__).parent / "mistral-tools.jinja"

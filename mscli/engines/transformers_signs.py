@@ -41,6 +41,13 @@ _LIBRARIES = (
         LESS_WEIGHTS,
     ),
     Sign(
+        "mistral_common",
+        r"No module named 'mistral_common'|mistral-common.*(?:not installed|required)"
+        r"|Couldn't instantiate the backend tokenizer",
+        "the model comes with tekken.json alone, which needs mistral-common",
+        "Install it where torch is: pip install mistral-common",
+    ),
+    Sign(
         "torch_abi",
         r"operator torchvision::\w+ does not exist|undefined symbol: |libtorch\S*: cannot open|"
         r"libcud\w+\.so\.\d+: cannot open",

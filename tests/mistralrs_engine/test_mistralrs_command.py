@@ -156,7 +156,11 @@ def test_the_folder_holds_links_without_what_is_misread(tmp_path: Path) -> None:
     linked(source, tmp_path / "twin")
     linked(source, tmp_path / "twin")  # again, as after a restart
 
-    assert sorted(path.name for path in (tmp_path / "twin").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "twin").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tekken.json",
+    ]
     assert (tmp_path / "twin" / "model.safetensors").resolve() == source / "model.safetensors"
 
 

@@ -113,6 +113,17 @@ def test_files_of_mistrals_own_format_beside_those_it_reads_do_not_put_it_off(
         assert server.ask(HELLO)["content"].startswith("Hello!")
 
 
+def test_a_model_with_tekken_json_alone_is_read(python: Path, tiny_model: TinyModels, tmp_path: Path) -> None:
+    folder = tmp_path / "tekken"
+    shutil.copytree(tiny_model("small31", formats=("hugging-face", "mistral")).folder, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+        (folder / name).unlink()
+    with serving(python, folder, tmp_path) as server:
+        server.wait_ready()
+
+        assert server.ask(HELLO)["content"].startswith("Hello!")
+
+
 def test_a_conversation_goes_on_after_a_system_prompt_and_an_answer(
     python: Path, tiny_model: TinyModels, tmp_path: Path
 ) -> None:

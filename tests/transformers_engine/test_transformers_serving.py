@@ -168,6 +168,22 @@ def test_a_model_without_a_template_for_tools_gets_ours(python: Path, tiny_model
         assert server.ask([system, *HELLO, called, result], tools=[TOOL])["content"].startswith("The weather in Paris")
 
 
+def test_a_model_with_tekken_json_alone_speaks_through_mistral_common(
+    python: Path, tiny_model: TinyModels, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tekken"
+    shutil.copytree(tiny_model("magistral", formats=("hugging-face", "mistral")).folder, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+        (folder / name).unlink()
+    with serving(python, folder, tmp_path / "log") as server:
+        server.wait_for(200)
+        called = server.ask(HELLO, tools=[TOOL])
+        result = {"role": "tool", "tool_call_id": called["tool_calls"][0]["id"], "content": "21 degrees"}
+
+        assert server.ask(HELLO)["reasoning_content"].startswith("The user wants an answer")
+        assert server.ask([*HELLO, called, result], tools=[TOOL])["content"].startswith("The weather in Paris")
+
+
 def test_a_signal_ends_it_also_while_it_loads(python: Path, tiny_model: TinyModels, tmp_path: Path) -> None:
     folder = tiny_model("text", formats=("hugging-face",)).folder
     with serving(python, folder, tmp_path / "log") as server:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 # It takes a folder with params.json for one of Mistral's own format, and then misses half of it.
-MISREAD = ("params.json", "tekken.json", "consolidated*.safetensors")
+MISREAD = ("params.json", "consolidated*.safetensors")
 PREPROCESSOR = "preprocessor_config.json"
 
 

@@ -6,8 +6,6 @@ calls of tools, and answers an image with an error. Runs in the environment that
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import logging
 import queue
@@ -16,19 +14,21 @@ from argparse import Namespace
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mscli.engines.serving.mistral_output import ARGS, CALLS, CONTENT, REASONING, Reader
+    from mscli.engines.serving.mistral_output import CALLS, CONTENT, REASONING, Reader
     from mscli.engines.serving.openai_http import Body, Delta, RequestError, flags, run, say
+    from mscli.engines.serving.transformers_prompts import prompts
 else:  # beside this file, where there is no mscli
-    from mistral_output import ARGS, CALLS, CONTENT, REASONING, Reader
+    from mistral_output import CALLS, CONTENT, REASONING, Reader
     from openai_http import Body, Delta, RequestError, flags, run, say
+    from transformers_prompts import prompts
 
 # Left in 16 bits when the rest is quantised: the planner counts them so, and the image tower suffers most from it.
 # Names count from the start up to a dot; newer versions put all but the head below `model`.
 UNQUANTISED = tuple(f"{above}{name}" for above in ("", "model.") for name in ("vision_tower", "multi_modal_projector"))
+WARM_UP: Body = {"messages": [{"role": "user", "content": "warm-up"}]}
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -50,22 +50,21 @@ class Tokens:
 
 
 class Served:
-    """A loaded model with its tokenizer, or the processor that holds one where it sees images."""
+    """A loaded model with what makes its prompts."""
 
     def __init__(self, options: Namespace) -> None:
         self._options = options
         self._model = _model(options)
-        self._processor: Any = _processor(options, self._model)
-        self._tokenizer: Any = getattr(self._processor, "tokenizer", self._processor)
-        self._template = _template(self._processor, options.chat_template)
+        self._prompts = prompts(options, _sees(self._model.config))
+        self._tokenizer = self._prompts.tokenizer
         self._workers = ThreadPoolExecutor(options.users, "generate")
         say(_placement(self._model))
-        for _ in self._generate(self._tokenizer("warm-up", return_tensors="pt"), {"max_new_tokens": 1}):
+        for _ in self._generate(self._prompts.inputs(WARM_UP), {"max_new_tokens": 1}):
             pass  # kernels that this GPU cannot run fail here, before anybody asks
 
     def reply(self, request: Body) -> Generator[Delta, None, None]:
         """See `openai_http.Model`."""
-        inputs = self._inputs(request)
+        inputs = self._prompts.inputs(request)
         prompt = int(inputs["input_ids"].shape[-1])
         room = self._options.context - prompt
         if room <= 0:
@@ -92,36 +91,12 @@ class Served:
         pending: list[int] = []
         for ids in steps:
             pending += ids
-            text = self._tokenizer.decode(pending, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            text = self._tokenizer.decode(pending, skip_special_tokens=False)
             if text.endswith(UNFINISHED):
                 yield len(ids), ""
             else:
                 pending = []
                 yield len(ids), text
-
-    def _inputs(self, request: Body) -> Any:
-        """The prompt as tensors. Raises RequestError for messages that the template or this server cannot take."""
-        images: list[Any] = []
-        messages = [_message(each, images) for each in _messages(request)]
-        if len(images) > self._options.images:
-            raise RequestError(f"{len(images)} images were sent, and the plan is for {self._options.images}")
-        tools = None if request.get("tool_choice") == "none" else request.get("tools") or None
-        from jinja2 import TemplateError
-
-        try:
-            prompt = self._tokenizer.apply_chat_template(
-                messages,
-                tools=tools,
-                chat_template=self._template,
-                tokenize=False,
-                add_generation_prompt=True,
-                args_syntax=ARGS in self._tokenizer.get_vocab(),
-            )
-        except (TypeError, ValueError, KeyError, TemplateError) as fault:
-            raise RequestError(f"the chat template does not take these messages: {fault}") from fault
-        if images:
-            return self._processor(text=prompt, images=[images], return_tensors="pt", add_special_tokens=False)
-        return self._tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
 
     def _sampling(self, request: Body) -> dict[str, Any]:
         temperature = request.get("temperature", self._options.temperature)
@@ -139,7 +114,7 @@ class Served:
         def work() -> None:
             try:
                 self._model.generate(
-                    **{name: self._placed(tensor) for name, tensor in inputs.items()},
+                    **{name: self._placed(tensor) for name, tensor in inputs.items() if name != "token_type_ids"},
                     **settings,
                     streamer=tokens,
                     stopping_criteria=_criteria(stop),
@@ -169,8 +144,7 @@ def _model(options: Namespace) -> Any:
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(options.model)
-    sees = getattr(config, "vision_config", None) is not None
-    kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    kind = transformers.AutoModelForImageTextToText if _sees(config) else transformers.AutoModelForCausalLM
     quantised = _quantisation(options)
     say(f"loading {kind.__name__}, {options.quantization or 'bfloat16'}, on {options.device}")
     model = kind.from_pretrained(
@@ -180,6 +154,10 @@ def _model(options: Namespace) -> Any:
         **({"quantization_config": quantised} if quantised else {}),
     )
     return model.eval()
+
+
+def _sees(config: Any) -> bool:
+    return getattr(config, "vision_config", None) is not None
 
 
 def _quantisation(options: Namespace) -> Any:
@@ -206,24 +184,6 @@ def _quantisation(options: Namespace) -> Any:
     return None
 
 
-def _processor(options: Namespace, model: Any) -> Any:
-    """The processor for images where they are planned and the model sees, else the tokenizer alone."""
-    import transformers
-
-    sees = getattr(model.config, "vision_config", None) is not None
-    kind = transformers.AutoProcessor if sees and options.images else transformers.AutoTokenizer
-    return kind.from_pretrained(options.model)
-
-
-def _template(processor: Any, ours: Path | None) -> str | None:
-    """The model's own chat template (None) if it knows tools, else the one given: that of Small 3.1 does not."""
-    tokenizer = getattr(processor, "tokenizer", processor)
-    own = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)
-    if isinstance(own, str) and ("tools" in own or ours is None):
-        return own
-    return ours.read_text() if ours else None
-
-
 def _criteria(stop: threading.Event) -> Any:
     from transformers import StoppingCriteriaList
 
@@ -236,55 +196,6 @@ def _placement(model: Any) -> str:
     for tensor in (*model.parameters(), *model.buffers()):
         held[str(tensor.device)] = held.get(str(tensor.device), 0) + tensor.numel() * tensor.element_size()
     return f"placed weights: {json.dumps(held)}"
-
-
-def _messages(request: Body) -> list[Mapping[str, Any]]:
-    messages = request.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(each, dict) for each in messages):
-        raise RequestError("`messages` must be a list of at least one message")
-    if request.get("tool_choice") not in (None, "auto", "none"):
-        raise RequestError("`tool_choice` can be auto or none on this engine")
-    return messages
-
-
-def _message(message: Mapping[str, Any], images: list[Any]) -> dict[str, Any]:
-    """A message as chat templates expect it: no null content, arguments as objects. Its pictures go to `images`."""
-    changed = {**message, "content": message.get("content") or ""}
-    if isinstance(changed["content"], list):
-        changed["content"] = [_block(block, images) for block in changed["content"]]
-    if calls := message.get("tool_calls"):
-        changed["tool_calls"] = [_call(call) for call in calls]
-    return changed
-
-
-def _block(block: Mapping[str, Any], images: list[Any]) -> dict[str, Any]:
-    if block.get("type") == "image_url":
-        images.append(_picture(block))
-        return {"type": "image"}
-    return dict(block)
-
-
-def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function") or {}
-    try:
-        arguments = json.loads(function.get("arguments") or "{}")
-    except (ValueError, TypeError):
-        arguments = function.get("arguments")
-    return {**call, "function": {**function, "arguments": arguments}}
-
-
-def _picture(block: Mapping[str, Any]) -> Any:
-    """The picture in a data URL. Others are refused: whoever may ask must not make this machine fetch things."""
-    import PIL.Image
-
-    link = block.get("image_url")
-    url = str(link.get("url") if isinstance(link, dict) else link)
-    if not url.startswith("data:"):
-        raise RequestError("send pictures inside the request, as data URLs (data:image/png;base64,...)")
-    try:
-        return PIL.Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
-    except (ValueError, OSError) as fault:
-        raise RequestError(f"a picture cannot be read: {fault}") from None
 
 
 def _stops(request: Body) -> tuple[str, ...]:

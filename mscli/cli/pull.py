@@ -61,9 +61,7 @@ def pull(
         screen.text(said)
 
 
-def _fetch(
-    screen: Screen, what: Chosen, offline: bool, yes: bool, progress: StartProgress | EventProgress
-) -> dict[str, object]:
+def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Hears) -> dict[str, object]:
     from mscli.cli.size import size
     from mscli.lifecycle.deployment import LARGE_BYTES
     from mscli.weights.ensure import ensure, wanted

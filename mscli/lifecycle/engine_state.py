@@ -13,7 +13,7 @@ from mscli.errors import Code, MscliError
 from mscli.weights.progress import Listener
 
 # engine -> module whose function `install(listener, version=...)` puts it into mscli's own folder
-_INSTALLERS = {"ollama": "mscli.engines.ollama_install"}
+_INSTALLERS = {"ollama": "mscli.engines.ollama_install", "vllm": "mscli.engines.vllm_install"}
 
 
 @dataclass(frozen=True)

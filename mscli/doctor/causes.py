@@ -295,7 +295,7 @@ LEADS_TO: Mapping[str, frozenset[str]] = {
         "wsl": "no_driver nvml_not_found docker_gpu cpu_fallback container_gpu_lost suspend",
         "fabric_manager": "cpu_fallback visible_devices nccl nvml_not_found",
         "suspend": "cpu_fallback visible_devices no_driver container_gpu_lost backend_no_gpu_build",
-        "xid": "cpu_fallback nccl container_gpu_lost visible_devices no_driver suspend",
+        "xid": "gpu_busy cpu_fallback nccl container_gpu_lost visible_devices no_driver suspend",
         "ecc": "xid nccl cpu_fallback",
         "mig": "visible_devices unknown_arch nccl nvml_not_found no_driver",
         "visible_devices": "cpu_fallback no_driver unknown_arch nccl suspend backend_no_gpu_build",
@@ -335,10 +335,11 @@ LEADS_TO: Mapping[str, frozenset[str]] = {
         "model_not_found": "tokenizer_format hf_gated offline",
         "permissions": "model_not_found ollama_two_users container_user",
         "port": "ollama_not_running",
-        "ollama_two_users": "model_not_found",
+        "ollama_two_users": "model_not_found ollama_not_running",
         "ulimit": "host_ram cli_flags",
         "fork_spawn": "unknown_arch suspend",
         "tools": "chat_request cli_flags",
+        "vision": "gguf_unsupported corrupt_weights",
         "tokenizer_format": "mistral_common transformers_api",
     }.items()
 }

@@ -67,7 +67,12 @@ def diagnose(log: str, backend: str | None = None, facts: Facts | None = None) -
     """
     engine = written_by(log, backend)
     found = weigh(log, MECHANISMS, ENGINES.get(engine or "", ()), facts)
-    return found or weigh(log, TOPICS, facts=facts, judges=())[:_GUESSES]
+    return found or guess(log, facts)
+
+
+def guess(log: str, facts: Facts | None = None) -> tuple[Finding, ...]:
+    """What the error lines of a log are about, where no sign is seen in it: never with half a confidence."""
+    return weigh(log, TOPICS, facts=facts, judges=())[:_GUESSES]
 
 
 def weigh(

@@ -12,6 +12,7 @@ _BLOCK = 2**16
 _REPEATS = 3
 _ENDING = 60
 _LONGEST = 4000
+_MOST = 8_000
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _CHANGING = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}|\d+|[█▉▊▋▌▍▎▏#=]{3,}")
@@ -69,7 +70,8 @@ def read_stream(stream: BinaryIO, limit_bytes: int = READ_BYTES) -> tuple[str, b
 def telling(log: str) -> list[str]:
     """The lines in which a cause can show, in their order: each shape of a line at most three times, but the end whole.
 
-    Progress bars that overwrite themselves count as lines. A line is cut at 4000 characters.
+    Progress bars that overwrite themselves count as lines. A line is cut at 4000 characters. Of more than 8,000 lines
+    the first quarter and the last three quarters of that number are kept.
     """
     lines = [line.rstrip()[:_LONGEST] for line in _ESCAPES.sub("", log).replace('\\"', '"').splitlines()]
     end = len(lines) - _ENDING
@@ -80,4 +82,4 @@ def telling(log: str) -> list[str]:
         seen[shape] += 1
         if line.strip() and (seen[shape] <= _REPEATS or number >= end) and not _NOISE.search(line):
             kept.append(line)
-    return kept
+    return kept if len(kept) <= _MOST else kept[: _MOST // 4] + kept[-(_MOST - _MOST // 4) :]

@@ -181,6 +181,7 @@ _SERVICE = (
         r"model .{0,60}not found",
         beside=r"(?<!bin/)ollama serve\b|Generating new private key|total blobs: 0\b|sudo -u ollama|/usr/share/ollama",
     ),
+    sign("ollama_two_users", STATED, r"/usr/share/ollama|/var/lib/ollama", beside=r"(?<!bin/)ollama serve\b"),
     sign("ollama_two_users", STRONG, r"/usr/share/ollama/\.ollama", beside=r"(?:/home/\w+|/root|~)/\.ollama"),
     sign(
         "ollama_two_users", 0.6, r"Generating new private key", beside=r"total blobs: 0|\"models\":\[\]|NAME +ID +SIZE"

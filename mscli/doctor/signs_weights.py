@@ -90,7 +90,7 @@ SIGNS = (
         rf"(?:cdn-lfs\S*|xethub|cas-bridge\S*|{_HUB})\S*.{{0,120}}(?:Read timed out|ReadTimeout|read timeout)",
         r"error occurred while downloading using `?hf_(?:transfer|xet)",
         r"max retries exceeded: (?:unexpected )?EOF|timeout awaiting response headers",
-        r"(?:CAS|Xet|xet)\b.{0,40}(?:client|service|reconstruct\w*|download)?.{0,20}[Ee]rror",
+        r"\b(?:CAS|xet)\b.{0,40}(?:client|service|reconstruct\w*|download)?.{0,20}[Ee]rror",
     ),
     sign("stalled_download", 0.75, r"^Killed", beside=rf"(?:{_FETCHING}|Downloading \()"),
     sign(

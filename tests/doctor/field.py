@@ -292,4 +292,101 @@ FIELD: tuple[tuple[str, str], ...] = (
         " cuda-drivers-520\n"
         "E: Sub-process /usr/bin/dpkg returned an error code (1)",
     ),
+    (
+        "xid",
+        "kernel: NVRM: Xid (PCI:0000:dc:00): 45, pid=1818990, name=python3, Ch 00000001 caused by previous Xid 149",
+    ),
+    (
+        "xid",
+        "Test CUDA failure common.cu:1007\n"
+        "'CUDA-capable device(s) is/are busy or unavailable'\n"
+        "NVRM: nvAssertOkFailedNoLog: Assertion failed: Reset required [NV_ERR_RESET_REQUIRED] (0x00000062) "
+        "returned from status @ kernel_channel.c:2874",
+    ),
+    (
+        "xid",
+        "kernel: NVRM: GPU 0000:09:00.0: rm_init_adapter failed, device minor number 0\n"
+        "kernel: NVRM: osInitNvMapping: *** Cannot attach gpu",
+    ),
+    (
+        "ecc",
+        "NVRM: Xid (PCI:0000:00:08): 94, pid='<unknown>', name=<unknown>, Contained: SM (0x1). RST: No, D-RST: No",
+    ),
+    (
+        "xid",
+        "NVRM: Xid (PCI:0000:0b:00): 62, pid=2, name=llama-server\n"
+        "NVRM: Xid (PCI:0000:0b:00): 154, GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)\n"
+        'msg="llama-server GPU discovery watchdog timed out"\n'
+        'msg="failure during llama-server GPU discovery"',
+    ),
+    (
+        "ollama_two_users",
+        "ollama run alfred\n"
+        "Error: could not connect to ollama server, run 'ollama serve' to start it\n"
+        "$ ollama serve &\n"
+        "$ ollama list\n"
+        "NAME    ID    SIZE    MODIFIED\n"
+        "$ ls /usr/share/ollama/.ollama/models/blobs | wc -l\n"
+        "41",
+    ),
+    (
+        "fabric_manager",
+        "RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before "
+        "calling NumCudaDevices() that might have already set an error? Error 802: system not yet initialized\n"
+        "    Fabric\n"
+        "        State : In Progress\n"
+        "        Status : N/A",
+    ),
+    (
+        "driver_vs_compat",
+        "RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before "
+        "calling NumCudaDevices() that might have already set an error? Error 804: forward compatibility was "
+        "attempted on non supported HW",
+    ),
+    (
+        "gguf_unsupported",
+        "llama_model_load: error loading model: missing tensor 'blk.0.ffn_down_exps.weight'\n"
+        "llama_model_load_from_file_impl: failed to load model",
+    ),
+    (
+        "gguf_unsupported",
+        "Error: Cannot find tensor info for output.weight",
+    ),
+    (
+        "gguf_unsupported",
+        "error loading model: create_tensor: tensor 'blk.0.attn_qkv.weight' not found\n"
+        "llama_load_model_from_file: failed to load model",
+    ),
+    (
+        "gguf_unsupported",
+        "error loading model: llama.cpp: tensor 'layers.7.attention_norm.weight' is missing from model",
+    ),
+    (
+        "fork_spawn",
+        "ERROR 02-04 23:21:45 core.py:210] RuntimeError: Cannot re-initialize CUDA in forked subprocess. To "
+        "use CUDA with multiprocessing, you must use the 'spawn' start method",
+    ),
+    (
+        "build",
+        "error: linking with `cc` failed: exit status: 1\n"
+        "  |\n"
+        '  = note: LC_ALL="C" PATH="/root/.rustup"\n'
+        'error: could not compile `mistralrs-bench` (bin "mistralrs-bench") due to 1 previous error',
+    ),
+    (
+        "build",
+        "thread 'main' panicked at build.rs:71:\n"
+        "Unsupported cuda toolkit version: `12.6`. Please raise a github issue.",
+    ),
+    (
+        "host_ram",
+        "Killed\n"
+        "  # --error 0x89 --\n"
+        "  thread '<unnamed>' panicked at bindgen_cuda-0.1.5/src/lib.rs:262:21:\n"
+        '  nvcc error while executing compiling: "nvcc" "--gpu-architecture=sm_89" "-c"',
+    ),
+    (
+        "build",
+        "error: found a virtual manifest at `/mistralrs/Cargo.toml` instead of a package manifest",
+    ),
 )

@@ -26,7 +26,7 @@ PROGRAMS = ("mistralrs", "mistralrs-server")
 CURRENT, OLDER, WHEEL = "program", "older program", "wheel"
 # The distributions that bring the package `mistralrs`, those with GPU code first.
 WHEELS = ("mistralrs-cuda", "mistralrs-mkl", "mistralrs")
-REQUIREMENTS = ("mistralrs>=0.9.5",)
+VERSIONS = ">=0.9.5"
 VERSION_TIMEOUT_S = 10.0
 SERVER = Path(servers.__file__).parent / "mistralrs_server.py"
 GET_ONE = (
@@ -57,12 +57,14 @@ def locate() -> Installation:
     )
 
 
-def install(listener: Listener, *, requirements: tuple[str, ...] = REQUIREMENTS) -> Installation:
-    """Put the wheel into an environment of mscli's own. PyPI's has no GPU code. Blocks for the download (26 MB).
+def install(listener: Listener, *, version: str | None = None) -> Installation:
+    """Put the wheel (of that version) into an environment of mscli's own. PyPI's has no GPU code. Blocks for the
+    download (26 MB).
 
     Raises MscliError(DOWNLOAD_FAILED) with the installer's last words.
     """
-    found = _wheel(make_environment(own_environment(), requirements, listener))
+    wanted = f"mistralrs=={version}" if version else f"mistralrs{VERSIONS}"
+    found = _wheel(make_environment(own_environment(), (wanted,), listener))
     assert found is not None
     return found
 

@@ -46,9 +46,10 @@ OLDEST = (4, 56)
 # What the server imports, and what is there only for some plans.
 NEEDED = ("transformers", "torch", "accelerate")
 BESIDE = ("torch", "bitsandbytes", "torchvision")
+VERSIONS = ">=5,<6"
 REQUIREMENTS = (
-    *("torch", "torchvision", "transformers>=5,<6", "accelerate>=1.10"),
-    *("bitsandbytes>=0.46", "mistral-common>=1.8", "pillow", "jinja2>=3.1"),
+    *("torch", "torchvision", "accelerate>=1.10", "bitsandbytes>=0.46"),
+    *("mistral-common[image]>=1.8", "pillow", "jinja2>=3.1"),
 )
 SERVER = Path(servers.__file__).parent / "transformers_server.py"
 TEMPLATE = Path(templates.__file__).parent / "mistral-tools.jinja"
@@ -136,12 +137,14 @@ class Transformers:
         return cause(SIGNS, log, exit_status)
 
 
-def install(listener: Listener, *, requirements: tuple[str, ...] = REQUIREMENTS) -> Installation:
-    """Put Transformers with what it needs into mscli's own environment. Blocks for the download (some 3 GB with CUDA).
+def install(listener: Listener, *, version: str | None = None) -> Installation:
+    """Put Transformers (of that version) with what it needs into mscli's own environment. Blocks for the download, some
+    3 GB with CUDA.
 
     Raises MscliError(DOWNLOAD_FAILED) with the installer's last words.
     """
-    return _installation("own", make_environment(own_environment(), requirements, listener))
+    wanted = f"transformers=={version}" if version else f"transformers{VERSIONS}"
+    return _installation("own", make_environment(own_environment(), (wanted, *REQUIREMENTS), listener))
 
 
 def own_environment() -> Path:

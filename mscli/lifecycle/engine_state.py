@@ -13,7 +13,12 @@ from mscli.errors import Code, MscliError
 from mscli.weights.progress import Listener
 
 # engine -> module whose function `install(listener, version=...)` puts it into mscli's own folder
-_INSTALLERS = {"ollama": "mscli.engines.ollama_install", "vllm": "mscli.engines.vllm_install"}
+_INSTALLERS = {
+    "mistral.rs": "mscli.engines.mistralrs_installation",
+    "ollama": "mscli.engines.ollama_install",
+    "transformers": "mscli.engines.transformers",
+    "vllm": "mscli.engines.vllm_install",
+}
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from plans import environment, program
 
+from mscli.engines import mistralrs_installation, transformers
+from mscli.engines.engine import Installation
 from mscli.engines.python_environment import environment_in, environment_of, make_environment
 from mscli.errors import Code, MscliError
 from mscli.weights.progress import Note, Silence
@@ -52,6 +55,33 @@ def test_an_installer_that_fails_is_quoted(tmp_path: Path) -> None:
 
     assert failed.value.code is Code.DOWNLOAD_FAILED
     assert str(tmp_path / "tiny.log") in failed.value.hint
+
+
+@pytest.mark.parametrize(
+    ("install", "name", "version", "wanted"),
+    [
+        pytest.param(transformers.install, "transformers", None, "transformers>=5,<6", id="Transformers"),
+        pytest.param(transformers.install, "transformers", "5.23.0", "transformers==5.23.0", id="a version of it"),
+        pytest.param(mistralrs_installation.install, "mistralrs", None, "mistralrs>=0.9.5", id="mistral.rs"),
+        pytest.param(mistralrs_installation.install, "mistralrs", "0.9.6", "mistralrs==0.9.6", id="a version of it "),
+    ],
+)
+def test_engines_are_installed_into_mscli_s_own_environments(
+    install: Callable[..., Installation],
+    name: str,
+    version: str | None,
+    wanted: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("MSCLI_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # without uv
+    own = environment(tmp_path / "data" / "engines" / name, **{name: version or "9.9"})
+    program(own / "bin" / "python", '#!/bin/sh\necho "$@"\n')
+    found = install(Silence(), version=version)
+
+    assert found.version == (version or "9.9")
+    assert f"-m pip install {wanted}" in own.with_name(f"{name}.log").read_text()
 
 
 def test_names_are_compared_as_package_indexes_do(tmp_path: Path) -> None:

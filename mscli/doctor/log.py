@@ -34,7 +34,7 @@ _NOISE = re.compile(
     |Exception\ ignored\ in|Warning:\ .*unauthenticated\ requests\ to\ the\ HF\ Hub|unauthenticated\ requests
     |failed\ to\ automatically\ increase                      # vLLM names the limit of open files at every start
     |^(?!.*hugging).*HTTP/[12](?:\.[01])?"\ (?!429)\d{3}      # requests that a server answered
-    |Invalid\ API\ Key
+    |Invalid\ API\ Key|using\ base\ model\ tokenizer\ instead
     |\bclient\b.*\b(?:has\ gone|disconnected)
     |server\ config|"server\ config"\ env=|^\s*(?:\d+\s*\|\s*)?\#include\b
     """,

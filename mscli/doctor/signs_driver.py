@@ -240,7 +240,6 @@ _RUNNING = (
         cuda(101),
         r"(?:device )?ordinal \S* ?(?:is )?out of range|Invalid device id",
         r"nvidia-container-cli: device error: .*unknown device",
-        r"user overrode visible devices",
         unless=r"CUDA unknown error",
     ),
     sign(
@@ -252,6 +251,12 @@ _RUNNING = (
         r"(?:world|parallel)[ _]size \(?\d+\)? .*(?:larger|greater|more|exceeds?)\b.*(?:available"
         r"|visible)\b.*(?:GPUs?|devices)",
         r"(?:requires?|requested|needs?|expected) \d+ GPUs?.* only \d+",
+    ),
+    sign(
+        "visible_devices",
+        STATED,
+        r"user overrode visible devices",
+        beside=r"no compatible GPUs|library=\W?cpu\b|no nvidia devices|no CUDA-capable|No CUDA GPUs",
     ),
     sign("visible_devices", HINT, r"no CUDA-capable device is detected|CUDA_ERROR_NO_DEVICE|cudaErrorNoDevice"),
     sign("visible_devices", 0.4, cuda(100), r"CUDA unknown error", r"changing env variable CUDA_VISIBLE_DEVICES"),

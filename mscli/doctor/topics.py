@@ -62,6 +62,10 @@ _TOPICS = (
 )
 
 TOPICS: tuple[Sign, ...] = tuple(
-    Sign(code, rf"^(?!{_TOLD}|.*(?:\bINFO\b|\bDEBUG\b|File \"))(?=.*(?:{_ERROR})).*?(?:{words})", strength=strength)
+    Sign(
+        code,
+        rf"^(?!{_TOLD}|.*(?:\b(?:INFO|DEBUG|WARN(?:ING)?)\b|File \"))(?=.*(?:{_ERROR})).*?(?:{words})",
+        strength=strength,
+    )
     for code, strength, words in _TOPICS
 )

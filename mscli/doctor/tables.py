@@ -20,7 +20,7 @@ MECHANISMS: tuple[Sign, ...] = (
 
 # Ordered tables: of each, the first sign that is seen counts.
 ENGINES: Mapping[str, tuple[Sign, ...]] = {
-    "ollama": tuple(Sign(own.code, own.pattern, own.summary, own.remedy, own.beside) for own in ollama_signs.SIGNS),
+    "ollama": ollama_signs.SIGNS,
     "vllm": vllm_signs.SIGNS,
     "mistralrs": mistralrs_signs.SIGNS,
     "llamacpp": llamacpp_causes.SIGNS,

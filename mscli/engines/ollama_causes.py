@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from mscli.engines import llamacpp_causes
 from mscli.engines.engine import Cause
 from mscli.engines.ollama_signs import GPU_HELD, SIGNS
+from mscli.engines.sign import first
 
-_COMPILED = tuple((sign, re.compile(sign.pattern), re.compile(sign.beside)) for sign in SIGNS)
 _ERROR_LINE = re.compile(r"level=ERROR|\berror\b|\bfailed\b", re.IGNORECASE)
 _DISCOVERED = re.compile(r"inference compute.*?total=\"?([\d.]+) (\wi?B)\"?.*?available=\"?([\d.]+) (\wi?B)")
 _UNITS: Mapping[str, int] = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
@@ -22,14 +22,9 @@ _UNITS: Mapping[str, int] = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 def cause(log: str, exit_status: int | None) -> Cause:
     """The cause of a failed or slow start, as `Engine.diagnose` describes it; also of what the server answered."""
     lines = log.splitlines()
-    for sign, pattern, beside in _COMPILED:
-        seen = next(((match, n) for n, line in enumerate(lines) if (match := pattern.search(line))), None)
-        if seen is None or (sign.beside and not any(map(beside.search, lines))):
-            continue
-        match, number = seen
-        summary = sign.summary.format(**match.groupdict(""))
-        found = Cause(sign.code, summary, sign.remedy, _around(lines, number))
-        return _busy(lines, found) if sign.code == "cpu_fallback" else found
+    if seen := first(SIGNS, lines):
+        found = Cause(seen.sign.code, seen.summary, seen.remedy, _around(lines, seen.line))
+        return _busy(lines, found) if seen.sign.code == "cpu_fallback" else found
     return llamacpp_causes.cause(log, exit_status)
 
 

@@ -5,22 +5,7 @@ Starting, pulling, loading, finding the GPU, placing, answering: what stops the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Sign:
-    """Lines that show one cause. `summary` and `remedy` may name groups of the pattern.
-
-    `beside`: a pattern that some line of the log must match as well.
-    """
-
-    code: str
-    pattern: str
-    summary: str
-    remedy: str
-    beside: str = ""
-
+from mscli.engines.sign import Sign
 
 _RESTART = "Restart the server (`sudo systemctl restart ollama`)"
 _UPGRADE = (

@@ -51,12 +51,13 @@ NOISE = {
     "one chosen GPU": 'level=WARN source=gpu.go:235 msg="user overrode visible devices" CUDA_VISIBLE_DEVICES=0',
     "FP8 without its own arithmetic": "WARNING Your GPU does not have native support for FP8 computation but FP8 "
     "quantization is being used.",
-    "a busy cache": "WARNING Sequence group 0 is preempted by PreemptionMode.RECOMPUTE mode because there is not enough "
-    "KV cache space.",
+    "a busy cache": "WARNING Sequence group 0 is preempted by PreemptionMode.RECOMPUTE mode because there is not "
+    "enough KV cache space.",
     "commands and settings": "pip install vllm transformers mistral_common bitsandbytes\n"
     "docker run --gpus all --shm-size 16g -e NCCL_P2P_DISABLE=1 -e HF_HUB_OFFLINE=1 -e CUDA_VISIBLE_DEVICES=0,1 vllm",
     "a container's banner": "NOTE: The SHMEM allocation limit is set to the default of 64MB. This may be insufficient "
-    "for PyTorch. NVIDIA recommends the use of the following flags: docker run --gpus all --ipc=host --ulimit memlock=-1",
+    "for PyTorch. NVIDIA recommends the use of the following flags: docker run --gpus all --ipc=host "
+    "--ulimit memlock=-1",
     "all layers placed": "load_tensors: offloaded 41/41 layers to GPU",
     "a small graph on the CPU": 'level=INFO source=ggml.go:638 msg="compute graph" backend=CPU buffer_type=CPU '
     'size="5.0 MiB"',

@@ -139,7 +139,7 @@ def _current(
 ) -> Iterator[str]:
     """`mistralrs serve`: one command, all flags behind it."""
     version = _version(found)
-    yield from found.argv
+    yield from found.argv if found.kind == CURRENT else (mistralrs_installation.PROGRAMS[0], "serve")
     yield from ("-m", serving.alias, "--host", serving.host, "--port", str(serving.port), "--token-source", "none")
     yield from ("--max-seqs", str(plan.users))
     yield from _isq(plan)

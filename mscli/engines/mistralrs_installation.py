@@ -31,7 +31,7 @@ VERSION_TIMEOUT_S = 10.0
 SERVER = Path(servers.__file__).parent / "mistralrs_server.py"
 GET_ONE = (
     "Install its program with GPU code: https://ericlbuehler.github.io/mistral.rs (or `cargo install mistralrs-cli "
-    "--features cuda`). Or, for the CPU, its wheel: pip install mistralrs"
+    "--features cuda`). Or, for the CPU, its wheel: mscli engines install mistral.rs"
 )
 
 _ANSWER = re.compile(r"^(?P<name>mistralrs(?:-server|-cli)?)\s+v?(?P<version>\d\S*)", re.MULTILINE)

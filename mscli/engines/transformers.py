@@ -51,6 +51,7 @@ REQUIREMENTS = (
     *("torch", "torchvision", "accelerate>=1.10", "bitsandbytes>=0.46"),
     *("mistral-common[image]>=1.8", "pillow", "jinja2>=3.1"),
 )
+ABSENT = "absent"  # what is shown of an engine that is not here yet
 SERVER = Path(servers.__file__).parent / "transformers_server.py"
 TEMPLATE = Path(templates.__file__).parent / "mistral-tools.jinja"
 GET_ONE = (
@@ -112,7 +113,9 @@ class Transformers:
         ]
         # The weights are here and checked; what Transformers asked the Hub now could only be something else.
         env = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ",".join(plan.devices)}
-        return Command((*found.argv, *flags), {**env, **profile.env}, {template: TEMPLATE.read_text()})
+        absent = (str(own_environment() / "bin" / "python"), str(SERVER))
+        start = absent if found.kind == ABSENT else found.argv
+        return Command((*start, *flags), {**env, **profile.env}, {template: TEMPLATE.read_text()})
 
     def stage(self, line: str) -> str | None:
         """See the contract."""
@@ -181,7 +184,7 @@ def _refuse(found: Installation, plan: Plan) -> None:
     """Raises ENGINE_UNSUPPORTED for what this environment lacks; one that is not there yet lacks nothing."""
     from mscli.planning.request import parse_version
 
-    if found.kind == "absent":
+    if found.kind == ABSENT:
         return
     add = f"{found.path} -m pip install"
     version = parse_version(found.version)
@@ -218,6 +221,8 @@ def _optional(plan: Plan, model: Model, serving: Serving) -> Iterator[str]:
     for flag, value in values.items():
         if value is not None:
             yield from (flag, str(value))
+    if plan.settings.get("host_layers"):
+        yield "--offload"
 
 
 def _option_flags(options: Mapping[str, OptionValue]) -> Iterator[str]:

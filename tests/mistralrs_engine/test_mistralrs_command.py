@@ -69,6 +69,12 @@ def test_the_current_program(tmp_path: Path) -> None:
     ]
 
 
+def test_an_engine_that_is_not_here_yet_is_shown_as_the_current_program(tmp_path: Path) -> None:
+    absent = Installation("mistral.rs", ("mistralrs",), None, "absent", Path("mistralrs"))
+
+    assert own_words(command(absent, tmp_path))[:4] == ["mistralrs", "serve", "-m", "mistral-small-3.1"]
+
+
 def test_the_older_program_as_its_guide_has_it(tmp_path: Path) -> None:
     template = str(tmp_path / TEMPLATE.name)
 

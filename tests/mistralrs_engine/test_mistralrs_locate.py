@@ -115,4 +115,4 @@ def test_without_any_the_way_to_one_is_told() -> None:
     with pytest.raises(MscliError, match=r"mistral\.rs was not found") as missing:
         located()
 
-    assert "pip install mistralrs" in missing.value.hint
+    assert "mscli engines install mistral.rs" in missing.value.hint

@@ -11,7 +11,7 @@ from plans import ON_CPU, ON_ONE_GPU, ON_TWO_GPUS, WEIGHTS, after, serving, ship
 
 from mscli.catalog.profile import OptionValue
 from mscli.engines.engine import Command, Installation
-from mscli.engines.transformers import TEMPLATE, Transformers
+from mscli.engines.transformers import SERVER, TEMPLATE, Transformers
 from mscli.errors import MscliError
 from mscli.planning.plan import Plan
 
@@ -72,6 +72,13 @@ def test_the_device_follows_the_plan(plan: Plan, device: str, visible: str, tmp_
     assert made.env["CUDA_VISIBLE_DEVICES"] == visible
 
 
+@pytest.mark.parametrize(("layers", "allowed"), [(0, False), (8, True)])
+def test_host_memory_is_used_only_where_it_was_planned(layers: int, allowed: bool, tmp_path: Path) -> None:
+    plan = replace(ON_ONE_GPU, settings={**FOUR_BITS, **({"host_layers": layers} if layers else {})})
+
+    assert ("--offload" in command(plan, tmp_path).argv) is allowed
+
+
 def test_the_key_is_given_as_a_file(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("secret-of-the-test")
@@ -123,10 +130,14 @@ def test_what_the_environment_lacks_is_told_with_the_command_that_adds_it(
     assert hint in refused.value.hint
 
 
-def test_an_engine_that_is_not_here_yet_lacks_nothing(tmp_path: Path) -> None:
+def test_an_engine_that_is_not_here_yet_is_shown_as_it_would_be_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MSCLI_HOME", str(tmp_path))
     absent = Installation("transformers", ("transformers",), None, "absent", Path("transformers"))
+    own = tmp_path / "data" / "engines" / "transformers" / "bin" / "python"
 
-    assert command(replace(ON_CPU, settings=FOUR_BITS), tmp_path, absent).argv[0] == "transformers"
+    assert command(replace(ON_CPU, settings=FOUR_BITS), tmp_path, absent).argv[:2] == (str(own), str(SERVER))
 
 
 def test_weights_are_observed_by_device() -> None:

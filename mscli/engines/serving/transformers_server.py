@@ -172,6 +172,7 @@ def _quantisation(options: Namespace) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
             llm_int8_skip_modules=["lm_head", *UNQUANTISED],
+            llm_int8_enable_fp32_cpu_offload=options.offload,
         )
     if options.quantization == "bnb-8bit":
         # It says with every product that it computes in 16 bits of another kind.
@@ -179,7 +180,7 @@ def _quantisation(options: Namespace) -> Any:
         return BitsAndBytesConfig(
             load_in_8bit=True,
             llm_int8_skip_modules=["lm_head", *UNQUANTISED],
-            llm_int8_enable_fp32_cpu_offload=options.device == "auto",
+            llm_int8_enable_fp32_cpu_offload=options.offload,
         )
     return None
 
@@ -214,6 +215,7 @@ def main() -> None:
     parser = flags("transformers_server")
     parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--quantization", choices=("bnb-4bit", "bnb-8bit"))
+    parser.add_argument("--offload", action="store_true", help="quantised layers may lie in host memory, knowingly")
     parser.add_argument("--device", default="auto", help="auto spreads over all GPUs; else cpu or cuda:0")
     options = parser.parse_args()
     run(options, lambda: Served(options))

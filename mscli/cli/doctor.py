@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mscli.cli.doctor_view import FOUND, as_json, show_causes
 from mscli.cli.options import Json
-from mscli.cli.screen import Screen, open_screen
+from mscli.cli.screen import open_screen
 from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:
-    from mscli.doctor.diagnosis import Finding
     from mscli.doctor.facts import Facts
-
-_FOUND = 0.5
-_SURE = 0.85
 
 
 def register(app: typer.Typer) -> None:
@@ -50,10 +46,10 @@ def doctor(
         screen.note("The log is long: its last 50 MB were read.", "dim")
     found = diagnose(text, backend, _facts() if here or own else None)
     if json:
-        screen.data({"causes": [_json(finding) for finding in found], "cut": cut})
+        screen.data({"causes": [as_json(finding) for finding in found], "cut": cut})
     else:
-        _show(screen, found, text)
-    return Exit.FINDINGS if found and found[0].confidence >= _FOUND else Exit.DONE
+        show_causes(screen, found, empty=not text.strip())
+    return Exit.FINDINGS if found and found[0].confidence >= FOUND else Exit.DONE
 
 
 def _read(log: str) -> tuple[str, bool, bool]:
@@ -63,7 +59,7 @@ def _read(log: str) -> tuple[str, bool, bool]:
     if log == "-":
         return *read_stream(sys.stdin.buffer, READ_BYTES), False
     path, own = Path(log), False
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         path, own = _instance_log(log), True
     try:
         return *read_log(path), own
@@ -93,40 +89,3 @@ def _facts() -> Facts:
     from mscli.paths import hub_cache
 
     return facts_of(detect(hub_cache()))
-
-
-def _json(finding: Finding) -> dict[str, object]:
-    return {
-        "code": finding.code,
-        "confidence": finding.confidence,
-        "evidence": list(finding.evidence),
-        "summary": finding.summary,
-        "remedy": finding.remedy,
-    }
-
-
-def _show(screen: Screen, found: Sequence[Finding], text: str) -> None:
-    if not found:
-        screen.text("Cause unknown: no line of this log shows a cause that mscli knows.")
-        screen.text(_next(text))
-        return
-    for number, finding in enumerate(found, 1):
-        screen.text(f"{number}. {finding.code} ({_how_sure(finding.confidence)}): {finding.summary}")
-        for line in finding.evidence:
-            screen.text(f"   | {line}")
-        screen.text(f"   {finding.remedy}")
-
-
-def _how_sure(confidence: float) -> str:
-    words = "almost sure" if confidence >= _SURE else "likely" if confidence >= _FOUND else "possible"
-    return f"{words}, {confidence:.0%}"
-
-
-def _next(text: str) -> str:
-    if not text.strip():
-        return "It is empty. Start the engine again and keep what it prints, standard error too."
-    return (
-        "What to do next: give the whole log from the start of the engine on, not only its last lines; with Ollama run "
-        "the server with OLLAMA_DEBUG=1, with vLLM VLLM_LOGGING_LEVEL=DEBUG, with several GPUs NCCL_DEBUG=INFO; and "
-        "look at the kernel's log: sudo dmesg | tail -50"
-    )

@@ -43,9 +43,9 @@ _NOISE = re.compile(
 
 
 def read_log(path: Path) -> tuple[str, bool]:
-    """The last 50 MB of a log file, and whether it is longer. Raises OSError."""
+    """The last 50 MB of a log file or pipe, and whether it is longer. Waits for the end of a pipe. Raises OSError."""
     with path.open("rb") as handle:
-        return _tail(handle)
+        return _tail(handle) if handle.seekable() else read_stream(handle)
 
 
 def _tail(handle: BinaryIO) -> tuple[str, bool]:

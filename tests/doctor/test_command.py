@@ -72,6 +72,20 @@ def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert envelope["data"]["causes"][0]["code"] == "ecc"
 
 
+def test_a_pipe_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import os
+    import threading
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(ECC,))
+    writer.start()
+    code, envelope = answer(capsys, "--log", str(pipe))
+    writer.join(10)
+
+    assert (code, envelope["data"]["causes"][0]["code"]) == (5, "ecc")
+
+
 def test_an_instance_that_failed_has_a_log_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "home" / "state" / "instances" / "mine" / "log"
     path.parent.mkdir(parents=True)

@@ -1,4 +1,5 @@
-"""llama.cpp: a `llama-server` on PATH, else the server inside the xllamacpp wheel, with the same flags."""
+"""llama.cpp: a `llama-server` on PATH, else the one that mscli installed, else the server inside the xllamacpp wheel,
+with the same flags."""
 
 from __future__ import annotations
 
@@ -26,6 +27,7 @@ from mscli.engines.engine import (
     WeightFiles,
 )
 from mscli.errors import Code, MscliError
+from mscli.paths import places
 from mscli.planning.plan import Plan
 
 NAME = "llama.cpp"
@@ -37,6 +39,16 @@ OLDEST_BUILD = 6325
 # From this verbosity on the log states every buffer's size.
 LOG_VERBOSITY = 4
 MIB = 2**20
+# What a llama-server is, and what to do when it does not run.
+ON_PATH = (
+    "the first llama-server on PATH",
+    "Repair it, or take it off PATH to use the embedded server (pip install 'mscli[embedded]').",
+)
+IN_OWN_FOLDER = (
+    "the llama-server that mscli installs",
+    "It is built for Ubuntu and may need newer system libraries than are here. Use the embedded server (pip install "
+    "'mscli[embedded]'; remove mscli's copy if it is in place), or put a llama-server of your own on PATH.",
+)
 
 _BUILD = re.compile(r"build (\d+)|version: (\d+) \(")
 _STAGES = ((re.compile(r"\bloading model\b"), LOADING), (re.compile(r"\binitializing \.\.\.|^build: "), STARTING))
@@ -67,13 +79,15 @@ class LlamaCpp:
     stop_grace_s = 5.0
 
     def locate(self) -> Installation:
-        """A `llama-server` on PATH, else the wheel.
+        """A `llama-server` on PATH, else mscli's own, else the wheel.
 
-        Waits at most VERSION_TIMEOUT_S for the program to tell its version. Raises ENGINE_MISSING when there is
-        neither, and when the program on PATH does not run: whoever put it there wants it used.
+        Waits at most VERSION_TIMEOUT_S for the program to tell its version. Raises ENGINE_MISSING when there is none,
+        and when the first of them does not run: whoever put it there wants it used.
         """
         if path := shutil.which(PROGRAM):
-            return _program(Path(path).absolute())
+            return _program(Path(path).absolute(), "program", ON_PATH)
+        if (own := own_folder() / PROGRAM).is_file():
+            return own_program(own)
         return _wheel()
 
     def command(
@@ -116,8 +130,18 @@ class LlamaCpp:
         return cause(log, exit_status)
 
 
-def _program(path: Path) -> Installation:
-    """The llama-server at `path`, asked for its version."""
+def own_folder() -> Path:
+    """Where mscli installs llama.cpp."""
+    return places().engines / NAME
+
+
+def own_program(path: Path) -> Installation:
+    """The llama-server at `path`, installed by mscli, asked for its version. Raises ENGINE_MISSING if it cannot run."""
+    return _program(path, "own", IN_OWN_FOLDER)
+
+
+def _program(path: Path, kind: str, wording: tuple[str, str]) -> Installation:
+    """The llama-server at `path`, asked for its version. `wording`: what it is and what to do if it does not run."""
     try:
         answer = subprocess.run(
             [path, "--version"],
@@ -128,23 +152,20 @@ def _program(path: Path) -> Installation:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _broken(path, f"it did not tell its version within {VERSION_TIMEOUT_S:.0f} s") from None
+        raise _broken(path, wording, f"it did not tell its version within {VERSION_TIMEOUT_S:.0f} s") from None
     except OSError as error:
-        raise _broken(path, str(error)) from None
+        raise _broken(path, wording, str(error)) from None
     said = (answer.stderr + answer.stdout).strip()
     if answer.returncode != 0:
-        raise _broken(path, f"exit status {answer.returncode}: {said.splitlines()[-1] if said else 'it said nothing'}")
+        last = said.splitlines()[-1] if said else "it said nothing"
+        raise _broken(path, wording, f"exit status {answer.returncode}: {last}")
     version = next((line for line in said.splitlines() if line.startswith("version: ")), None)
-    return Installation(NAME, (str(path),), version and version.removeprefix("version: "), "program", path)
+    return Installation(NAME, (str(path),), version and version.removeprefix("version: "), kind, path)
 
 
-def _broken(path: Path, seen: str) -> MscliError:
-    return MscliError(
-        Code.ENGINE_MISSING,
-        f"{path} is the first llama-server on PATH, but it does not run: {seen}",
-        "Repair it, or take it off PATH to use the embedded server (pip install 'mscli[embedded]').",
-        {"path": str(path)},
-    )
+def _broken(path: Path, wording: tuple[str, str], seen: str) -> MscliError:
+    what, hint = wording
+    return MscliError(Code.ENGINE_MISSING, f"{path} is {what}, but it does not run: {seen}", hint, {"path": str(path)})
 
 
 def _wheel() -> Installation:
@@ -154,8 +175,9 @@ def _wheel() -> Installation:
     if found is None or found.origin is None:
         raise MscliError(
             Code.ENGINE_MISSING,
-            f"llama.cpp was not found: no llama-server on PATH, no {WHEEL} wheel in {sys.prefix}",
-            "pip install 'mscli[embedded]', or put llama.cpp's llama-server on PATH.",
+            f"llama.cpp was not found: no llama-server on PATH or in {own_folder()}, no {WHEEL} wheel in {sys.prefix}",
+            "pip install 'mscli[embedded]', mscli engines install llama.cpp (GPUs through Vulkan), or put a "
+            "llama-server of your own on PATH.",
         )
     package = Path(found.origin).parent
     metadata = next(package.parent.glob(f"{WHEEL}-*.dist-info"), None)
@@ -165,12 +187,12 @@ def _wheel() -> Installation:
 
 def _refuse_old(found: Installation) -> None:
     """A build whose number is not known is given the benefit of the doubt."""
-    build = _BUILD.search(f"version: {found.version}") if found.kind == "program" else None
+    build = _BUILD.search(f"version: {found.version}") if found.kind in ("program", "own") else None
     if build and (number := int(build[1] or build[2])) < OLDEST_BUILD:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
             f"{found.path} is build {number} of llama.cpp, which does not know the flags used here",
-            f"Install build {OLDEST_BUILD} or later, or take it off PATH to use the embedded server.",
+            f"Install build {OLDEST_BUILD} or later: mscli engines install llama.cpp. One on PATH goes before it.",
         )
 
 

@@ -14,6 +14,7 @@ from mscli.weights.progress import Listener
 
 # engine -> module whose function `install(listener, version=...)` puts it into mscli's own folder
 _INSTALLERS = {
+    "llama.cpp": "mscli.engines.llamacpp_install",
     "mistral.rs": "mscli.engines.mistralrs_installation",
     "ollama": "mscli.engines.ollama_install",
     "transformers": "mscli.engines.transformers",

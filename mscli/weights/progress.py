@@ -38,7 +38,8 @@ class Progress:
 class Note:
     """A line for the user.
 
-    `code`: resumed, waiting, retrying, stalled, plain_http, rate_limit, corrupt, repaired or unchecked.
+    `code`: resumed, waiting, retrying, stalled, plain_http, rate_limit, corrupt, repaired, unchecked, lm_studio or
+    vulkan_build.
     """
 
     code: str

@@ -18,6 +18,7 @@ def found(request: pytest.FixtureRequest) -> Installation:
         return LLAMA.locate()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", "")
+        patch.setenv("MSCLI_HOME", "/nonexistent")  # nor one that mscli has installed for this user
         return LLAMA.locate()
 
 

@@ -126,8 +126,11 @@ def test_a_llama_server_that_does_not_run_is_reported_and_not_passed_over(
     assert said in broken.value.message
 
 
-def test_without_a_llama_server_the_wheel_of_this_environment_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_llama_server_the_wheel_of_this_environment_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("MSCLI_HOME", str(tmp_path))
 
     found = LLAMA.locate()
 
@@ -135,8 +138,9 @@ def test_without_a_llama_server_the_wheel_of_this_environment_is_taken(monkeypat
     assert found.path.is_dir()
 
 
-def test_with_neither_the_way_to_get_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_neither_the_way_to_get_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("MSCLI_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "path", [])
 
     with pytest.raises(MscliError) as missing:

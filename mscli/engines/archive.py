@@ -1,0 +1,280 @@
+"""A release archive of an engine: fetched with resume, checked by its published hash, unpacked, swapped in whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mscli.errors import Code, MscliError
+from mscli.weights.fault import unwritable
+from mscli.weights.progress import COPYING, DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note
+from mscli.weights.room import check_room
+
+if TYPE_CHECKING:
+    import httpx
+
+ATTEMPTS = 5
+CONNECT_S, STALL_S, PAUSE_S = 10.0, 30.0, 1.0
+BLOCK_BYTES = 8 << 20
+LOOK_S = 0.2
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Who makes the releases, for words to the user. `page`: where they are listed; `offline`: what to do without a
+    network, one sentence."""
+
+    page: str
+    offline: str
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One archive (.tar.gz or .tar.zst). `sha256`: what the release states of it, in hex; `program`: what it must hold,
+    by its path there, below the one folder of all if the archive has such a one."""
+
+    publisher: Publisher
+    url: str
+    sha256: str
+    program: str
+
+    @property
+    def name(self) -> str:
+        """The archive's own name."""
+        return self.url.rpartition("/")[2]
+
+
+def client() -> httpx.Client:
+    """An HTTP client that goes through the proxy that the environment names (HTTPS_PROXY, NO_PROXY)."""
+    import httpx
+
+    return httpx.Client(timeout=httpx.Timeout(STALL_S, connect=CONNECT_S), follow_redirects=True)
+
+
+def read(http: httpx.Client, url: str, publisher: Publisher) -> str:
+    """A short text of a release, such as its checksums. Raises MscliError(DOWNLOAD_FAILED)."""
+    import httpx
+
+    try:
+        answer = http.get(url)
+    except httpx.RequestError as fault:
+        raise _unreached(url, fault, publisher) from fault
+    if answer.status_code != 200:
+        raise _refused(url, answer.status_code, publisher)
+    return answer.text
+
+
+def put(
+    http: httpx.Client,
+    archive: Archive,
+    partial: Path,
+    place: Path,
+    listener: Listener,
+    try_out: Callable[[Path], object] | None = None,
+) -> Path:
+    """Put the archive's content into `place`, instead of what is there, and return its program; waits for the download.
+
+    `partial` keeps what has been fetched for the next call; it is removed once all is in place. `try_out` is given the
+    new program before anything is replaced, and may raise. Raises MscliError with DOWNLOAD_FAILED (details["cause"]:
+    network_proxy, model_not_found, corrupt_download, stalled_download), DISK_FULL or FILE.
+    """
+    _download(http, archive, partial, listener)
+    _check(archive, partial, listener)
+    _unpack(archive, partial, place, listener, try_out)
+    partial.unlink()
+    return place / archive.program
+
+
+def _download(http: httpx.Client, archive: Archive, partial: Path, listener: Listener) -> None:
+    """Append to `partial` until it is whole, with a new request after every break."""
+    import httpx
+
+    failures = 0
+    while True:
+        before = _size(partial)
+        try:
+            _append(http, archive, partial, listener)
+            return
+        except httpx.RequestError as fault:
+            failures = 0 if _size(partial) > before else failures + 1
+            if failures == ATTEMPTS or not _size(partial):
+                raise _unreached(archive.url, fault, archive.publisher) from fault
+            listener.note(Note("retrying", f"the connection broke ({_words(fault)}); going on"))
+            time.sleep(PAUSE_S)
+
+
+def _append(http: httpx.Client, archive: Archive, partial: Path, listener: Listener) -> None:
+    """One request for what is missing. Returns when the file is whole; raises httpx.RequestError when it breaks."""
+    have = _size(partial)
+    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {"Accept-Encoding": "identity"}
+    with http.stream("GET", archive.url, headers=headers) as answer:
+        if answer.status_code == 416:
+            return  # nothing is missing
+        if answer.status_code not in (200, 206):
+            raise _refused(archive.url, answer.status_code, archive.publisher)
+        start = have if answer.status_code == 206 else 0
+        total = start + int(answer.headers.get("Content-Length") or 0)
+        if start:
+            listener.note(Note("resumed", f"going on after {start:,} bytes that are here already"))
+        _check_room(partial.parent, total - start, archive.name)
+        _write(answer, partial, start, Meter(DOWNLOADING, total), listener)
+
+
+def _write(answer: httpx.Response, partial: Path, start: int, meter: Meter, listener: Listener) -> None:
+    done, looked = start, 0.0
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("ab") as file:
+            file.truncate(start)
+            for block in answer.iter_bytes():  # as they come: gathered ones would be lost with the connection
+                file.write(block)
+                done += len(block)
+                if time.monotonic() - looked >= LOOK_S:
+                    looked = time.monotonic()
+                    listener.progress(meter.look(done, partial.name))
+    except OSError as fault:
+        raise _with_own_hint(unwritable(partial, fault, meter.total_bytes - done)) from fault
+
+
+def _check(archive: Archive, partial: Path, listener: Listener) -> None:
+    """Compare the hash; a file that has another one is removed."""
+    total, done, digest = _size(partial), 0, hashlib.sha256()
+    meter = Meter(VERIFYING, total)
+    with partial.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+            done += len(block)
+            listener.progress(meter.look(done, archive.name))
+    if digest.hexdigest() != archive.sha256:
+        partial.unlink()
+        raise MscliError(
+            Code.DOWNLOAD_FAILED,
+            f"{archive.name} has another sha256 than the release states ({digest.hexdigest()[:16]}..., not "
+            f"{archive.sha256[:16]}...): it was changed on the way and is removed",
+            "Try again, without a proxy in between if there is one.",
+            {"cause": "corrupt_download"},
+        )
+
+
+def _unpack(
+    archive: Archive, partial: Path, place: Path, listener: Listener, try_out: Callable[[Path], object] | None
+) -> None:
+    """Unpack beside `place` and swap: what was there works until the new one is whole."""
+    listener.progress(Meter(COPYING, _size(partial)).look(0, partial.name))
+    fresh = place.with_name(f"{place.name}.fresh-{os.getpid()}")
+    try:
+        with _opened(archive, partial) as tar:
+            # Not every Python 3.10 has filters yet; the archive's hash has been checked.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(fresh, members=_inside(tar))
+        root = _root(fresh, archive.program)
+        if not (root / archive.program).is_file():
+            message = f"{archive.name} holds no {archive.program}"
+            raise MscliError(Code.DOWNLOAD_FAILED, message, archive.publisher.page, {"cause": "unknown"})
+        if try_out:
+            try_out(root / archive.program)
+        _swap(root, place)
+    except OSError as fault:
+        raise _with_own_hint(unwritable(place, fault, _size(partial))) from fault
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    listener.progress(Meter(DONE, _size(partial)).look(_size(partial)))
+
+
+def _inside(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The archive's entries. Raises tarfile.TarError at one that would lie outside the folder it is unpacked into."""
+    for entry in tar:
+        if entry.name.startswith("/") or ".." in entry.name.split("/"):
+            raise tarfile.TarError(f"{entry.name} would lie outside the folder")
+        yield entry
+
+
+def _root(fresh: Path, program: str) -> Path:
+    """The folder that holds the content: `fresh`, or the folder in it that has the program."""
+    wrapped = (path for path in fresh.glob("*") if (path / program).is_file())
+    return fresh if (fresh / program).is_file() else next(wrapped, fresh)
+
+
+def _swap(fresh: Path, place: Path) -> None:
+    old = place.with_name(f"{place.name}.old-{os.getpid()}")
+    if place.exists():
+        place.rename(old)
+    fresh.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _opened(archive: Archive, path: Path) -> Iterator[tarfile.TarFile]:
+    """The archive as a stream of entries. Raises DOWNLOAD_FAILED when it cannot be read."""
+    try:
+        with _through_zstd(path) if archive.name.endswith(".zst") else tarfile.open(path, "r|gz") as tar:
+            yield tar
+    except (tarfile.TarError, EOFError) as fault:
+        message = f"{archive.name} cannot be unpacked: {fault}"
+        raise MscliError(Code.DOWNLOAD_FAILED, message, "Run this again.", {"cause": "corrupt_download"}) from fault
+
+
+@contextmanager
+def _through_zstd(path: Path) -> Iterator[tarfile.TarFile]:
+    """The tar stream that the zstd program makes of the file. Raises tarfile.TarError with zstd's own words."""
+    command = ["zstd", "--decompress", "--stdout", "--quiet", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+                yield tar
+        except tarfile.TarError as fault:
+            process.kill()
+            raise tarfile.TarError(process.stderr.read().decode(errors="replace").strip() or str(fault)) from fault
+
+
+def _check_room(folder: Path, needed_bytes: int, what: str) -> None:
+    try:
+        check_room(folder, needed_bytes, what)
+    except MscliError as full:
+        raise _with_own_hint(full) from full
+
+
+def _with_own_hint(fault: MscliError) -> MscliError:
+    """A fault of the disk, with the setting that moves mscli's own folder."""
+    hint = "Make room, or set MSCLI_HOME to a folder on a larger disk that you may write."
+    return MscliError(fault.code, fault.message, hint, fault.details)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _words(fault: Exception) -> str:
+    return str(fault) or type(fault).__name__
+
+
+def _unreached(url: str, fault: Exception, publisher: Publisher) -> MscliError:
+    import httpx
+
+    cause = "stalled_download" if isinstance(fault, httpx.ReadTimeout) else "network_proxy"
+    return MscliError(
+        Code.DOWNLOAD_FAILED,
+        f"{url} cannot be reached ({_words(fault)})",
+        f"Offline? Then {publisher.offline} Behind a proxy: set HTTPS_PROXY. What has been fetched is kept for the "
+        "next call.",
+        {"cause": cause, "url": url},
+    )
+
+
+def _refused(url: str, status: int, publisher: Publisher) -> MscliError:
+    cause = "model_not_found" if status == 404 else "network_proxy"
+    hint = f"Is there such a release? {publisher.page}" if status == 404 else "Try again later."
+    if status in (403, 429):
+        hint = "Too many requests have come from your address (GitHub allows 60 an hour): try again later."
+    return MscliError(Code.DOWNLOAD_FAILED, f"{url} answers HTTP {status}", hint, {"cause": cause, "url": url})

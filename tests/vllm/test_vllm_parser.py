@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import CACHE
 from test_vllm_command import command
 
 from mscli.engines.engine import Installation
@@ -25,6 +26,15 @@ def found(vllm_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return replace(seen, version=(seen.version or "").partition("+")[0])
 
 
+@pytest.fixture(params=["0.10.2", "0.22.1"])
+def older(request: pytest.FixtureRequest, found: Installation, monkeypatch: pytest.MonkeyPatch) -> Installation:
+    """An older vLLM's parser, which runs on the packages of the one under test."""
+    sources = CACHE / f"older-vllm-{request.param}"
+    assert sources.is_dir(), "tests/run_engines vllm installs it"
+    monkeypatch.setenv("PYTHONPATH", str(sources))
+    return replace(found, version=request.param, beside={})
+
+
 @pytest.mark.parametrize(
     ("profile", "more"),
     [
@@ -37,6 +47,17 @@ def found(vllm_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 )  # fmt: skip
 def test_the_flags_of_profiles_are_accepted(profile: str, more: dict[str, object], found: Installation) -> None:
     check_flags(found, command(profile, found, **more).argv)
+
+
+@pytest.mark.parametrize("profile", ["small-bf16-2gpu", "magistral-2509-bf16-2gpu"])
+def test_older_versions_accept_them_as_spelt_for_them(profile: str, older: Installation) -> None:
+    check_flags(older, command(profile, older).argv)
+
+
+def test_older_versions_refuse_images_as_still_older_ones_took_them(older: Installation) -> None:
+    with pytest.raises(MscliError, match="image=10") as refused:
+        check_flags(older, command(found=older, options={"limit-mm-per-prompt": "image=10"}).argv)
+    assert refused.value.details["cause"] == "cli_flags"
 
 
 def test_what_was_accepted_is_not_asked_again(found: Installation) -> None:

@@ -77,7 +77,8 @@ SIGNS = (
         r"(?:triton|inductor|cache)\S*.{0,60}(?:not writable|not a writable|is not writeable)",
         unless=r"docker\.sock|systemd\[1\]|ollama",
     ),
-    sign("container_user", TRACE, r"created a temporary cache directory at", r"failed to be inspected"),
+    sign("container_user", TRACE, r"created a temporary cache directory at"),
+    sign("container_user", 0.4, r"failed to be inspected"),
     sign(
         "permissions",
         STATED,
@@ -98,6 +99,7 @@ SIGNS = (
     ),
     sign("engine_missing", HINT, r"Cannot connect to the Docker daemon", r"pull access denied"),
     sign("engine_missing", LIKELY, r"manifest for \S+ not found: manifest unknown"),
+    sign("docker_gpu", HINT, r"executable file `?\"?nvidia-smi`?\"? not found|nvidia-smi\": executable file not found"),
     sign("container_user", LIKELY, r"failed to be inspected", beside=r"uid not found|getpwuid"),
     sign("docker_gpu", HINT, r"Failed to initialize NVML: Insufficient Permissions"),
 )

@@ -46,6 +46,7 @@ _MODULE = (
     sign(
         "no_driver", STRONG, r"^ nvidia-(?:dkms|driver|kernel)\S*$", beside=r"Errors were encountered while processing"
     ),
+    sign("no_driver", 0.55, r"nvidia-smi:? (?:command )?not found", unless=r"executable file"),
     sign("no_driver", HINT, r"^No devices were found", cuda(100), r"no CUDA-capable device is detected"),
     sign("no_driver", TRACE, r"Failed to infer device type", r"nvidia-smi.*(?:failed|not found)"),
     sign("no_driver", 0.4, r"load library failed: libnvidia-ml\.so", r"Unable to detect the number of GPUs"),
@@ -230,6 +231,7 @@ _RUNNING = (
         r"invalid device ordinal|No CUDA GPUs are available|invalid usage|Duplicate GPU detected",
         beside=r"\bMIG-[0-9a-f]|MIG mode is enabled|\bMIG [1-7]g\.",
     ),
+    sign("mig", 0.35, r"failed to be inspected"),
     sign(
         "visible_devices",
         STATED,

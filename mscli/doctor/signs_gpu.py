@@ -53,6 +53,7 @@ _HARDWARE = (
         r"Value 'sm_\w+' is not defined for option 'gpu-name'",
         r"not in compiled architectures",
     ),
+    sign("compute_capability", HINT, r"CUBLAS_STATUS_(?:ARCH_MISMATCH|NOT_SUPPORTED)"),
     sign("cuda_arch", LIKELY, r"invalid device function|cudaErrorInvalidDeviceFunction", cuda(98)),
     sign("cuda_arch", HINT, r"device kernel image is invalid|named symbol not found", unless=r"bitsandbytes|ops\.cu"),
     sign("compute_capability", 0.45, r"CUDA_ERROR_INVALID_PTX.*bf16|PTX JIT compilation failed.*bf16"),
@@ -89,6 +90,7 @@ _MEMORY = (
         cuda(2),
     ),
     sign("oom_weights", 0.45, r"CUBLAS_STATUS_ALLOC_FAILED", r"No available memory for the cache blocks"),
+    sign("oom_weights", 0.45, r"model failed to load, this may be due to resource limitations"),
     sign("oom_weights", TRACE, r"CUBLAS_STATUS_NOT_INITIALIZED", r"failed to allocate compute (?:pp |tg )?buffers"),
     sign(
         "oom_kv",
@@ -97,7 +99,7 @@ _MEMORY = (
         r"KV cache is needed, which is larger than the available",
         r"failed to allocate (?:the )?(?:buffer for )?kv[ _-]?cache",
         r"estimated maximum model length is",
-        r"# GPU blocks: 0\b",
+        r"# GPU blocks: 0\b|Available KV cache memory: -",
         r"\bk(?:ey/)?v[ _-]?cache\b.{0,80}(?:out of memory|does not fit|not enough|insufficient|cannot be allocated)",
         r"(?:not enough|insufficient|no) (?:memory|space|room|blocks)\b.{0,60}\bKV[ _-]?cache",
         r"failed to (?:initialize|create) the context: failed to",
@@ -165,6 +167,7 @@ _MEMORY = (
     ),
     sign("host_ram", LIKELY, r"Cannot allocate memory|os error 12\b|Errno 12\b", unless=r"failed to mlock|/dev/shm"),
     sign("host_ram", 0.6, r"^(?:.{0,60}: line \d+: +\d+ )?Killed", r"exit(?:code|ed)?\W{1,12}-9\b|SIGKILL|signal 9\b"),
+    sign("host_ram", 0.4, r"model failed to load, this may be due to resource limitations"),
     sign("host_ram", TRACE, r"failed to allocate compute (?:pp |tg )?buffers"),
     sign(
         "shm",

@@ -50,6 +50,7 @@ _BINARIES = (
         unless=r"CMake|cargo|Building wheel",
     ),
     sign("nvcc_jit", LIKELY, r"ninja: build stopped|CalledProcessError.*ninja|Command '\['ninja'"),
+    sign("nvcc_jit", HINT, r"flashinfer/(?:jit|sampling)\S*\.py|flashinfer/\S+\", line \d+.*(?:build|load|jit)"),
     sign("nvcc_jit", HINT, r"Error building extension '|Ninja build failed", r"deep_gemm.*(?:Assertion|CUDA)"),
     sign(
         "fork_spawn",
@@ -269,9 +270,10 @@ _MODELS = (
         "unknown_arch",
         HINT,
         r"unable to load model: \S*blobs",
-        r"failed to be inspected",
         r"error loading model architecture",
     ),
+    sign("unknown_arch", TRACE, r"failed to be inspected"),
+    sign("python_env", 0.32, r"failed to be inspected"),
     sign(
         "gguf_unsupported",
         STATED,

@@ -98,6 +98,13 @@ def hub_cache(env: Mapping[str, str] | None = None) -> Path:
     return Path(base) / "huggingface" / "hub"
 
 
+def lm_studio_folders(env: Mapping[str, str] | None = None) -> tuple[Path, ...]:
+    """Where LM Studio keeps models as <publisher>/<repository>/<file>: its folder of today, then the older one."""
+    env = os.environ if env is None else env
+    user = Path(env.get("HOME") or Path.home())
+    return user / ".lmstudio" / "models", user / ".cache" / "lm-studio" / "models"
+
+
 def shipped_profiles() -> Path:
     """The folder of the profiles that come with mscli: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from mscli.weights.fault import DEFAULT_TIMEOUTS, Timeouts, unwritable
 from mscli.weights.fault import offline as offline_fault
 from mscli.weights.hub import offline_by_environment
 from mscli.weights.listing import Listing, RemoteFile
+from mscli.weights.lm_studio import in_lm_studio
 from mscli.weights.lookup import looked_up, relisted, remembered
 from mscli.weights.progress import VERIFYING, Listener, Meter, Note
 from mscli.weights.pull import pull_from_hub
@@ -47,47 +49,56 @@ def verify(
 ) -> Verified:
     """Hashes the variant's files in the cache (or `folder`) and, with `repair`, fetches what is bad or absent.
 
-    Waits for the disk, about 1 GB/s and core. Raises MscliError(WEIGHTS_MISSING) when the hub's list of hashes is not
-    known and cannot be asked for; otherwise as `ensure`.
+    Where the cache is not whole and LM Studio's copy serves, that is hashed. It is never changed: if one of its files
+    is bad, all are fetched into the cache, which then serves. Waits for the disk, about 1 GB/s and core. Raises
+    MscliError(WEIGHTS_MISSING) when the hub's list of hashes is not known and cannot be asked for; otherwise as
+    `ensure`.
     """
     place = cache(folder)
     offline = offline or offline_by_environment()
     listing = remembered(variant, place) if offline else looked_up(variant, place, listener, timeouts)
     if listing is None:
         raise offline_fault(variant.source.repository, None, place.root)
+    repository, revision = listing.repository, listing.revision
     start_s = time.monotonic()
-    whole = [file.remote for file in listing.files if file.whole]
-    bad = _bad_files(listing, place, whole, listener)
+    copy = in_lm_studio(variant, listing) if folder is None and not listing.whole else None
+    paths = {
+        file.remote: copy.folder / file.remote.name if copy else place.whole(repository, revision, file.remote)
+        for file in listing.files
+        if copy or file.whole
+    }
+    bad = _bad_files(paths, listener)
     seconds = time.monotonic() - start_s
-    absent = tuple(file.remote.name for file in listing.files if not file.whole)
+    absent = tuple(file.remote.name for file in listing.files if file.remote not in paths)
     repaired = False
     if (bad or absent) and repair and not offline:
         for file in bad:
-            listener.note(Note("corrupt", f"{file.name} is damaged; fetching it again"))
-            _discard(place, listing, file)
+            listener.note(Note("corrupt", f"{paths[file]} is damaged; fetching it again"))
+            if copy is None:
+                _discard(place, listing, file)
         pull_from_hub(relisted(listing, place), place, listener, timeouts)
         repaired = True
-    checked_bytes = sum(file.size_bytes for file in whole)
-    return Verified(len(whole), checked_bytes, tuple(file.name for file in bad), absent, repaired, seconds)
+    checked_bytes = sum(file.size_bytes for file in paths)
+    return Verified(len(paths), checked_bytes, tuple(file.name for file in bad), absent, repaired, seconds)
 
 
-def _bad_files(listing: Listing, place: Cache, files: list[RemoteFile], listener: Listener) -> list[RemoteFile]:
-    """Those of `files` whose content has another digest; hashlib frees the interpreter, so threads use every core."""
-    hashed, stop = dict.fromkeys(files, 0), threading.Event()
-    meter = Meter(VERIFYING, sum(file.size_bytes for file in files))
+def _bad_files(paths: Mapping[RemoteFile, Path | None], listener: Listener) -> list[RemoteFile]:
+    """Those whose content has another digest; hashlib frees the interpreter, so threads use every core."""
+    hashed, stop = dict.fromkeys(paths, 0), threading.Event()
+    meter = Meter(VERIFYING, sum(file.size_bytes for file in paths))
 
     def check(file: RemoteFile) -> bool:
         def tell(done_bytes: int) -> bool:
             hashed[file] = done_bytes
             return not stop.is_set()
 
-        path = place.whole(listing.repository, listing.revision, file)
+        path = paths[file]
         return path is not None and file_is_right(path, file, tell)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         try:
             # The largest first: a core that begins the last large file late is a core idle before.
-            order = sorted(files, key=lambda file: -file.size_bytes)
+            order = sorted(paths, key=lambda file: -file.size_bytes)
             pending: dict[Future[bool], RemoteFile] = {pool.submit(check, file): file for file in order}
             left = set(pending)
             while left:

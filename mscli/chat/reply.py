@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,10 @@ _MEASURABLE_S = 0.05
 
 @dataclass(frozen=True)
 class Target:
-    """Where to ask. `splits_think`: the answer's text may hold <think> tags. `name`: the instance, for hints."""
+    """Where to ask. `splits_think`: the answer's text may hold <think> tags. `name`: the instance, for hints.
+
+    `system_prompt`: the one its model's makers recommend, None where they recommend none.
+    """
 
     name: str
     base_url: str
@@ -30,6 +33,7 @@ class Target:
     model: str
     sampling: Sampling
     splits_think: bool
+    system_prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def ask(
     messages: Sequence[Message],
     listener: Callable[[Piece], None],
     timeout_s: float = 600.0,
+    tools: Sequence[Mapping[str, object]] = (),
 ) -> Reply:
     """Send the conversation and return the reply; `listener` hears each piece as it comes.
 
@@ -78,7 +83,10 @@ def ask(
     headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
     client = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), headers=headers, trust_env=False)
     try:
-        with client, client.stream("POST", f"{target.base_url}/chat/completions", json=_body(target, messages)) as got:
+        with (
+            client,
+            client.stream("POST", f"{target.base_url}/chat/completions", json=_body(target, messages, tools)) as got,
+        ):
             if got.status_code != 200:
                 raise _refused(target, got)
             for event in _events(got):
@@ -96,11 +104,13 @@ def ask(
     return draft.reply()
 
 
-def _body(target: Target, messages: Sequence[Message]) -> dict[str, Any]:
+def _body(target: Target, messages: Sequence[Message], tools: Sequence[Mapping[str, object]]) -> dict[str, Any]:
     sampling = target.sampling
     wanted = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
     body: dict[str, Any] = {"model": target.model, "messages": list(messages), "stream": True}
     body["stream_options"] = {"include_usage": True}
+    if tools:
+        body |= {"tools": list(tools), "tool_choice": "auto"}
     return body | {key: value for key, value in wanted.items() if value is not None}
 
 

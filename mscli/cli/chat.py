@@ -40,8 +40,8 @@ def chat(
     from mscli.chat import message
 
     screen = open_screen(ctx, json)
-    target, own_system = _target(name, max_tokens, temperature)
-    opening = [message.system(text)] if (text := own_system if system is None else system) else []
+    target = _target(name, max_tokens, temperature)
+    opening = [message.system(text)] if (text := target.system_prompt if system is None else system) else []
     images = tuple(image or ())
     if prompt is None and sys.stdin.isatty():
         if json:
@@ -98,24 +98,22 @@ def say(screen: Screen, target: Target, messages: list[Message], thinking: bool)
     return reply
 
 
-def _target(name: str | None, max_tokens: int | None, temperature: float | None) -> tuple[Target, str | None]:
-    """The instance to ask, and the system prompt of its model."""
+def _target(name: str | None, max_tokens: int | None, temperature: float | None) -> Target:
+    """The instance to ask, with the sampling wished for."""
     from dataclasses import replace
 
-    from mscli.chat.reply import Target
-    from mscli.lifecycle.records import Records, api_key
+    from mscli.cli.target import target_of
+    from mscli.lifecycle.records import Records
     from mscli.lifecycle.running import the_one
     from mscli.paths import places
 
-    record = the_one(Records(places()), name)
-    sampling = record.sampling
+    target = target_of(the_one(Records(places()), name))
+    sampling = target.sampling
     if max_tokens is not None:
         sampling = replace(sampling, max_tokens=max_tokens)
     if temperature is not None:
         sampling = replace(sampling, temperature=temperature)
-    splits = record.reasoning == "think-text"
-    target = Target(record.name, record.base_url, api_key(record), record.alias, sampling, splits)
-    return target, record.system_prompt
+    return replace(target, sampling=sampling)
 
 
 def _answer_json(screen: Screen, target: Target, messages: list[Message]) -> None:

@@ -21,7 +21,7 @@ _CLICK_ERROR = typer.BadParameter.__mro__[2]
 
 # One module of this folder each, in the order of the help.
 VERBS = (
-    *("up", "down", "status", "logs", "restart", "chat", "env"),
+    *("up", "down", "status", "logs", "restart", "chat", "check", "env"),
     *("gpus", "plan", "profiles", "pull", "weights", "engines", "doctor"),
 )
 

@@ -171,6 +171,7 @@ def _record(launch: Launch, where: Serving, what: Command, identity: Identity | 
         sampling=model.sampling,
         system_prompt=model.system_prompt,
         reasoning=model.reasoning,
+        capabilities=tuple(name for name in model.capabilities if getattr(launch.engine.capabilities, name)),
         identity=identity,
         owner=adopted.owner if adopted else None,
         mark=mark,

@@ -40,8 +40,9 @@ class Request:
 class Record:
     """One instance. `since`: seconds since the epoch. `argv` holds no secret. `stopped_at` is set by `down`.
 
-    `alias` is the model name that clients send; `stand_in` marks scripted test models. `identity` None: the server is
-    not ours (`owner` says whose), and is never stopped. `weights`: the files or folders it serves from.
+    `capabilities`: what the model can do on this engine. `alias`: the model name that clients send; `stand_in` marks
+    scripted test models. `identity` None: the server is not ours (`owner` says whose), and is never stopped. `weights`:
+    the files or folders it serves from.
     """
 
     schema: str
@@ -54,6 +55,7 @@ class Record:
     sampling: Sampling
     system_prompt: str | None
     reasoning: str
+    capabilities: tuple[str, ...]
     identity: Identity | None
     owner: str | None
     mark: str

@@ -236,3 +236,22 @@ def test_too_long_a_prompt_is_told_in_the_servers_words(mscli: Mscli) -> None:
     refused = mscli("chat", "word " * 3000, "--json")
     assert (refused.code, refused.error["code"]) == (1, "request_failed")
     assert "context" in refused.error["message"]
+
+
+def test_the_self_test_asks_for_everything_that_is_promised(mscli: Mscli) -> None:
+    mscli("up", "rehearsal")
+    done = mscli("check", "--json")
+    assert done.code == 0, done.out
+    checks = {item["name"]: item["status"] for item in done.data["checks"]}
+    assert checks == {"chat": "ok", "tools": "ok", "image": "ok", "reasoning": "skipped"}
+    assert "get_weather" in mscli("check").out
+
+
+def test_the_self_test_fails_when_a_reply_does_not_come(mscli: Mscli) -> None:
+    pid = mscli("up", "rehearsal", "--json").data["instance"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    assert process.wait_death(pid, 10)
+    refused = mscli("check", "rehearsal", "--json")
+    assert refused.code == 5
+    failed = [item for item in refused.data["checks"] if item["status"] == "fail"]
+    assert "does not answer" in failed[0]["seen"]

@@ -1,0 +1,143 @@
+"""The self-test of a running instance: one chat, one tool call, one image, one thought, as far as they are promised.
+
+An engine can be healthy and still answer tool calls as text, or cut every prompt: only asking shows it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import time
+import zlib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+from mscli.chat.message import Message, user
+from mscli.chat.reply import Reply, Target, ask
+from mscli.chat.truncation import least_prompt_tokens, truncation
+from mscli.errors import MscliError
+
+OK, FAIL, SKIPPED = "ok", "fail", "skipped"
+_TOOL: dict[str, object] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in a city now",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+_LONGEST_REPLY = 256
+_LONGEST_THOUGHT = 4096
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was tried. `seen`: what came back, or why it was not tried."""
+
+    name: str
+    status: str
+    seen: str
+    seconds: float
+
+
+def self_test(
+    target: Target, capabilities: Collection[str], images: int, reasoning: str, listener: Callable[[str], None]
+) -> tuple[Check, ...]:
+    """Ask the instance once for each of its abilities; `listener` hears what is being tried.
+
+    `capabilities`: of the model on its engine; `images`: allowed per request; `reasoning`: how it writes its thoughts.
+    Waits for each reply; a refusal of the server is a failed check, never raised.
+    """
+    brief = replace(target, sampling=replace(target.sampling, max_tokens=_LONGEST_REPLY))
+    patient = replace(target, sampling=replace(target.sampling, max_tokens=_LONGEST_THOUGHT))
+    thinks = reasoning != "none" and "reasoning" in capabilities
+    tries: list[tuple[str, str | None, Callable[[], str]]] = [
+        ("chat", None, lambda: _chat(patient if thinks else brief)),
+        ("tools", None if "tools" in capabilities else "no tool calls on this engine and model", lambda: _tools(brief)),
+        ("image", None if images else "text only as planned", lambda: _image(brief)),
+        ("reasoning", None if thinks else "this model writes no thoughts here", lambda: _reasoning(patient)),
+    ]
+    checks = []
+    for name, why_not, attempt in tries:
+        if why_not:
+            checks.append(Check(name, SKIPPED, why_not, 0.0))
+            continue
+        listener(name)
+        checks.append(_tried(name, attempt))
+    return tuple(checks)
+
+
+class _Wrong(Exception):
+    """What came back is not what was asked for."""
+
+
+def _tried(name: str, attempt: Callable[[], str]) -> Check:
+    begun = time.monotonic()
+    try:
+        return Check(name, OK, attempt(), time.monotonic() - begun)
+    except (_Wrong, MscliError) as fault:
+        return Check(name, FAIL, str(fault), time.monotonic() - begun)
+
+
+def _chat(target: Target) -> str:
+    reply = _asked(target, [user("Say hello in one short sentence.")])
+    if not reply.text.strip():
+        raise _Wrong(f"the reply is empty (it ended with {reply.finish_reason!r})")
+    return _short(reply.text)
+
+
+def _tools(target: Target) -> str:
+    reply = _asked(target, [user("What is the weather in Paris? Use the tool.")], (_TOOL,))
+    if not reply.tool_calls:
+        raise _Wrong(f"no tool call came back, but text: {_short(reply.text)!r}")
+    call = reply.tool_calls[0]
+    try:
+        arguments = json.loads(call.arguments)
+    except ValueError:
+        raise _Wrong(f"the arguments of the call are no JSON: {_short(call.arguments)!r}") from None
+    if call.name != "get_weather" or not isinstance(arguments, dict):
+        raise _Wrong(f"another call came back: {call.name}({_short(call.arguments)})")
+    return f"{call.name}({call.arguments})"
+
+
+def _image(target: Target) -> str:
+    picture = "data:image/png;base64," + base64.b64encode(_png()).decode()
+    content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": "What do you see?"}]
+    reply = _asked(target, [{"role": "user", "content": content}])
+    if not reply.text.strip():
+        raise _Wrong("the answer about an image is empty")
+    return _short(reply.text)
+
+
+def _reasoning(target: Target) -> str:
+    reply = _asked(target, [user("How many days have two weeks?")])
+    if not reply.reasoning.strip():
+        raise _Wrong(f"no thoughts came apart from the answer: {_short(reply.text)!r}")
+    return f"{_short(reply.reasoning)} | {_short(reply.text)}"
+
+
+def _asked(target: Target, messages: list[Message], tools: tuple[dict[str, object], ...] = ()) -> Reply:
+    if target.system_prompt:
+        messages = [{"role": "system", "content": target.system_prompt}, *messages]
+    reply = ask(target, messages, lambda _: None, tools=tools)
+    if cut := truncation(least_prompt_tokens(messages), reply.prompt_tokens):
+        raise _Wrong(f"the server cut the prompt: {cut.sent_tokens} tokens sent at least, {cut.evaluated_tokens} read")
+    return reply
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return f"{line[:77]}..." if len(line) > 80 else line
+
+
+def _png(side: int = 56) -> bytes:
+    """A small picture: a grey square with a darker half."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    row = b"\0" + bytes([64] * (side // 2) + [192] * (side - side // 2))
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    body = zlib.compress(row * side)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")

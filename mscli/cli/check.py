@@ -1,0 +1,40 @@
+"""`mscli check`: whether a running instance does what it promises."""
+
+from __future__ import annotations
+
+import typer
+
+from mscli.cli.options import Instance, Json
+from mscli.cli.screen import open_screen
+from mscli.errors import Exit
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check", epilog="Examples: mscli check  |  mscli check small-q4 --json")(check)
+
+
+def check(ctx: typer.Context, name: Instance = None, json: Json = False) -> int:
+    """Ask an instance once for each of its abilities: chat, tool call, image, thoughts; exit code 5 when one fails."""
+    from mscli.chat.selftest import FAIL, self_test
+    from mscli.cli.target import target_of
+    from mscli.lifecycle.records import Records
+    from mscli.lifecycle.running import the_one
+    from mscli.lifecycle.values import to_json
+    from mscli.paths import places
+
+    screen = open_screen(ctx, json)
+    record = the_one(Records(places()), name)
+    checks = self_test(
+        target_of(record),
+        record.capabilities,
+        record.plan.images,
+        record.reasoning,
+        lambda what: screen.note(f"... {what}"),
+    )
+    if json:
+        screen.data({"instance": record.name, "checks": to_json(checks)})
+    else:
+        rows = [(item.name, item.status, f"{item.seconds:.1f} s", item.seen) for item in checks]
+        screen.table(("CHECK", "STATUS", "TIME", "SEEN"), rows)
+    return Exit.FINDINGS if any(item.status == FAIL for item in checks) else Exit.DONE

@@ -247,11 +247,20 @@ def test_the_self_test_asks_for_everything_that_is_promised(mscli: Mscli) -> Non
     assert "get_weather" in mscli("check").out
 
 
-def test_the_self_test_fails_when_a_reply_does_not_come(mscli: Mscli) -> None:
+def test_nobody_else_is_asked_when_the_instance_has_died(mscli: Mscli) -> None:
     pid = mscli("up", "rehearsal", "--json").data["instance"]["pid"]
     os.kill(pid, signal.SIGKILL)
     assert process.wait_death(pid, 10)
-    refused = mscli("check", "rehearsal", "--json")
-    assert refused.code == 5
-    failed = [item for item in refused.data["checks"] if item["status"] == "fail"]
-    assert "does not answer" in failed[0]["seen"]
+    for verb in (("check", "rehearsal"), ("chat", "hello", "--name", "rehearsal")):
+        refused = mscli(*verb, "--json")
+        assert (refused.code, refused.error["code"]) == (3, "not_running")
+        assert "mscli restart rehearsal" in refused.error["hint"]
+
+
+def test_the_self_test_names_what_the_server_refuses(mscli: Mscli) -> None:
+    instance = mscli("up", "rehearsal", "--json", env={"MSCLI_API_KEY": "one"}).data["instance"]
+    key = Path(instance["log"]).with_name("key")
+    key.write_text("another\n")
+    failed = mscli("check", "--json")
+    assert failed.code == 5
+    assert "HTTP 401" in failed.data["checks"][0]["seen"]

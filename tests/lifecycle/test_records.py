@@ -29,7 +29,8 @@ PLAN = Plan(
 def record(name: str, folder: Path) -> Record:
     return Record(
         SCHEMA, name, Request("p", None, None, None, Wish(gpus=("0",))), PLAN, "A model", False, "m",
-        Sampling(0.15, None, None), None, "none", ("tools",), Identity(1, 2, "boot"), None, "p:1", "1.0", ("x", "--y"), {"A": "b"},
+        Sampling(0.15, None, None), None, "none", ("tools",), Identity(1, 2, "boot"), None, "p:1", "1.0", ("x", "--y"),
+        {"A": "b"},
         "127.0.0.1", 8000, "/health", None, folder / "log", (folder / "w.gguf",), 1.5,
     )  # fmt: skip
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from mscli.planning.figures import GIB, gib
 from mscli.planning.plan import GpuMemory, Plan
@@ -56,6 +55,8 @@ def correction_bytes(
     observations: Sequence[Observation], gpu: str, engine: str, version: str | None, profile: str
 ) -> int:
     """Bytes to add to the formulas on this GPU: the median error of the last five starts, limited; 0 without any."""
+    from statistics import median  # brings fractions, decimal and random along: 5 ms of every start
+
     errors = [
         item.observed_bytes - item.predicted_bytes for item in relevant(observations, gpu, engine, version, profile)
     ]

@@ -55,12 +55,14 @@ def correction_bytes(
     observations: Sequence[Observation], gpu: str, engine: str, version: str | None, profile: str
 ) -> int:
     """Bytes to add to the formulas on this GPU: the median error of the last five starts, limited; 0 without any."""
-    from statistics import median  # brings fractions, decimal and random along: 5 ms of every start
-
     errors = [
         item.observed_bytes - item.predicted_bytes for item in relevant(observations, gpu, engine, version, profile)
     ]
-    return max(LOWEST, min(HIGHEST, int(median(errors)))) if errors else 0
+    if not errors:
+        return 0
+    from statistics import median  # brings fractions, decimal and random along: 5 ms that most starts do not need
+
+    return max(LOWEST, min(HIGHEST, int(median(errors))))
 
 
 def history(observations: Sequence[Observation], plan: Plan, version: str | None) -> tuple[str, ...]:

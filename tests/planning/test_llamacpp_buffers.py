@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gguf import GGUFReader
 from planned import catalog
 from sparse_gguf import write_projector, write_q4_k_m
 from tiny_models import TinyModels
@@ -98,6 +99,17 @@ def test_wide_model_kv_equals_the_plan(tiny_model: TinyModels, context: int, kv_
     planned = llamacpp.MEMORY.host(Configuration(model, model.variants["q8_0"], context, kv_type), ())
     _, kv_mib, _ = projection(files.gguf, context, kv_type)
     assert planned.kv_bytes // MIB == kv_mib
+
+
+def test_wide_model_weights_equal_the_plan(tiny_model: TinyModels) -> None:
+    """A variant states the bytes of its tensors, and that is what the engine's model buffer holds."""
+    files = tiny_model("text", "kv24b", ("q8_0",))
+    tensors = sum(int(tensor.n_bytes) for tensor in GGUFReader(files.gguf).tensors)
+    model = shaped(SIZES_24B_KV)
+    variant = replace(model.variants["q8_0"], weights_bytes=tensors, projector_bytes=0)
+    planned = llamacpp.MEMORY.host(Configuration(model, variant, 4096, "f16"), ())
+    weights, _, _ = projection(files.gguf, 4096, "f16")
+    assert planned.weights_bytes // MIB == weights
 
 
 def test_several_users_share_the_cache_as_planned(tiny_model: TinyModels) -> None:

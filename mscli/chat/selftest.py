@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from mscli.chat.message import Message, user
 from mscli.chat.reply import Reply, Target, ask
-from mscli.chat.truncation import least_prompt_tokens, truncation
+from mscli.chat.truncation import cut_prompt
 from mscli.errors import MscliError
 
 OK, FAIL, SKIPPED = "ok", "fail", "skipped"
@@ -121,7 +121,7 @@ def _asked(target: Target, messages: list[Message], tools: tuple[dict[str, objec
     if target.system_prompt:
         messages = [{"role": "system", "content": target.system_prompt}, *messages]
     reply = ask(target, messages, lambda _: None, tools=tools)
-    if cut := truncation(least_prompt_tokens(messages), reply.prompt_tokens):
+    if cut := cut_prompt(messages, reply.prompt_tokens):
         raise _Wrong(f"the server cut the prompt: {cut.sent_tokens} tokens sent at least, {cut.evaluated_tokens} read")
     return reply
 

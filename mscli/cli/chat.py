@@ -64,7 +64,7 @@ def chat(
 def say(screen: Screen, target: Target, messages: list[Message], thinking: bool) -> Reply:
     """Ask, and print the reply as it comes: the answer to standard output, the reasoning dimmed to standard error."""
     from mscli.chat.reply import ask
-    from mscli.chat.truncation import least_prompt_tokens, truncation
+    from mscli.chat.truncation import cut_prompt
 
     spoken = thought = False
 
@@ -87,7 +87,7 @@ def say(screen: Screen, target: Target, messages: list[Message], thinking: bool)
         screen.piece(f"{call.name}({call.arguments})\n")
     if not reply.text.endswith("\n"):
         screen.piece("\n")
-    if cut := truncation(least_prompt_tokens(messages), reply.prompt_tokens):
+    if cut := cut_prompt(messages, reply.prompt_tokens):
         screen.note(
             f"warning: the server cut the prompt: at least {cut.sent_tokens} tokens were sent, it read "
             f"{cut.evaluated_tokens}. Shorten it, or start with a larger --ctx.",
@@ -118,12 +118,12 @@ def _target(name: str | None, max_tokens: int | None, temperature: float | None)
 
 def _answer_json(screen: Screen, target: Target, messages: list[Message]) -> None:
     from mscli.chat.reply import ask
-    from mscli.chat.truncation import least_prompt_tokens, truncation
+    from mscli.chat.truncation import cut_prompt
     from mscli.lifecycle.values import to_json
 
     reply = ask(target, messages, lambda _: None)
     speed = reply.tokens_per_second
     data = {"instance": target.name, "model": target.model, **to_json(reply)}
-    cut = truncation(least_prompt_tokens(messages), reply.prompt_tokens)
+    cut = cut_prompt(messages, reply.prompt_tokens)
     data |= {"tokens_per_second": None if speed is None else round(speed, 2), "truncated": to_json(cut)}
     screen.data(data)

@@ -48,11 +48,10 @@ def plan(
     json: Json = False,
 ) -> int:  # fmt: skip
     """Plan without starting: every profile's verdict, and for the chosen one memory, speed and the exact command."""
-    from mscli.cli.wish import wish_of
+    from mscli.cli.wish import only_one, wish_of
 
     screen = open_screen(ctx, json)
-    if profile is not None and file is not None:
-        raise MscliError(Code.USAGE, "a profile's name and --file were both given", "Give one of them.")
+    only_one(profile, file)
     if on is None and (free or ram):
         raise MscliError(Code.USAGE, "--free and --ram describe another machine", "Give --on as well.")
     wish = wish_of(context, users, images, kv, gpus, engine, variant, prefer, offload)

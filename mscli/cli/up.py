@@ -52,14 +52,13 @@ def up(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Start a model: the profile given, or the best one for this machine."""
-    from mscli.cli.wish import wish_of
+    from mscli.cli.wish import only_one, wish_of
     from mscli.lifecycle.deployment import Ask
     from mscli.lifecycle.endpoint import Patience
     from mscli.lifecycle.records import Request
 
     screen = open_screen(ctx, json or events)
-    if profile is not None and file is not None:
-        raise MscliError(Code.USAGE, "a profile's name and --file were both given", "Give one of them.")
+    only_one(profile, file)
     wish = wish_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
     request = Request(profile, _absolute(file), host, port, wish, require_gpu, _absolute(weights))
     key = _key(api_key_file)

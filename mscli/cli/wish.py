@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mscli.catalog.profile import ENGINES, KV_TYPES
 from mscli.errors import Code, MscliError
 from mscli.planning.plan import Wish
@@ -28,6 +30,12 @@ def wish_of(
     if wanted == ():
         raise MscliError(Code.USAGE, "--gpus names no GPU", "Give indices or UUIDs by commas: --gpus 0,1")
     return Wish(context, users, images, kv, wanted, engine, variant, prefer, offload)
+
+
+def only_one(profile: str | None, file: Path | None) -> None:
+    """Raise USAGE when a profile's name and a profile file were both given."""
+    if profile is not None and file is not None:
+        raise MscliError(Code.USAGE, "a profile's name and --file were both given", "Give one of them.")
 
 
 def _one_of(option: str, word: str | None, known: tuple[str, ...]) -> None:

@@ -12,7 +12,6 @@ from mscli.planning.plan import SAFE, TIGHT
 from mscli.planning.request import Request
 
 ROUNDING = 256
-SMALLEST_CONTEXT = 256
 # A plan is safe with 8 % of the card or 1.2 GiB left, tight from 3 %: the formulas' own uncertainty, and what desktops
 # take on the side. Below, the first large request or the next browser tab ends it.
 SAFE_SHARE, TIGHT_SHARE = 0.08, 0.03

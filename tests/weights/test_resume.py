@@ -76,6 +76,7 @@ def test_interrupt_during_a_stall_ends_at_once(published: Hub) -> None:
         published.wait_for_bytes(1_000_000)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=5)
+        assert process.returncode != 0, "an interrupted pull must not end as if it were whole"
 
 
 def test_two_pulls_at_once_share_one_download(published: Hub) -> None:

@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mscli.doctor.causes import CAUSES
-from mscli.doctor.diagnosis import Finding, diagnose, guess, weigh
+from mscli.doctor.diagnosis import RankedCause, diagnose, guess, weigh
 from mscli.doctor.readings import JUDGES, Judge
 from mscli.doctor.tables import ENGINES, MECHANISMS, written_by
 from mscli.engines.sign import Sign
 
 TESTS = Path(__file__).parents[1] / "tests" / "doctor"
 FOLDS, SHUFFLES = 5, 5
-Diagnose = Callable[["Case"], tuple[Finding, ...]]
+Diagnose = Callable[["Case"], tuple[RankedCause, ...]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Knowledge:
     ordered: Mapping[str, tuple[Sign, ...]]
     judges: tuple[Judge, ...]
 
-    def diagnose(self, case: Case) -> tuple[Finding, ...]:
+    def diagnose(self, case: Case) -> tuple[RankedCause, ...]:
         engine = written_by(case.log, None)
         found = weigh(case.log, self.signs, self.ordered.get(engine or "", ()), judges=self.judges)
         return found or guess(case.log)

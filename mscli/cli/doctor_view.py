@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mscli.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from mscli.doctor.diagnosis import Finding
+    from mscli.doctor.diagnosis import RankedCause
 
 FOUND = 0.5  # from here on a cause counts as found, and the command's exit code says so
 _SURE = 0.85
@@ -21,7 +21,7 @@ _NEXT = (
 )
 
 
-def as_json(finding: Finding) -> dict[str, object]:
+def as_json(finding: RankedCause) -> dict[str, object]:
     """One cause for scripts."""
     return {
         "code": finding.code,
@@ -32,7 +32,7 @@ def as_json(finding: Finding) -> dict[str, object]:
     }
 
 
-def show_causes(screen: Screen, found: Sequence[Finding], empty: bool) -> None:
+def show_causes(screen: Screen, found: Sequence[RankedCause], empty: bool) -> None:
     """Causes, evidence and remedies as text; or that there is none, and what to do next. `empty`: no text."""
     if not found:
         screen.text("Cause unknown: no line of this log shows a cause that mscli knows.")

@@ -39,7 +39,7 @@ _BLANKS = re.compile(r" ([?*+]?)")
 
 
 @dataclass(frozen=True)
-class Finding:
+class RankedCause:
     """One cause of the closed list. `confidence`, 0 to 1: how sure it is the root cause. `evidence`: lines of the log,
     the most telling first."""
 
@@ -60,7 +60,7 @@ class Clue:
     words: Mapping[str, str]
 
 
-def diagnose(log: str, backend: str | None = None, facts: Facts | None = None) -> tuple[Finding, ...]:
+def diagnose(log: str, backend: str | None = None, facts: Facts | None = None) -> tuple[RankedCause, ...]:
     """The causes that a log supports, most likely first; empty where nothing supports one.
 
     `backend`: whose log it is, if known; else the log itself tells. Pure; takes about a second per 10 MB.
@@ -70,7 +70,7 @@ def diagnose(log: str, backend: str | None = None, facts: Facts | None = None) -
     return found or guess(log, facts)
 
 
-def guess(log: str, facts: Facts | None = None) -> tuple[Finding, ...]:
+def guess(log: str, facts: Facts | None = None) -> tuple[RankedCause, ...]:
     """What the error lines of a log are about, where no sign is seen in it: never with half a confidence."""
     return weigh(log, TOPICS, facts=facts, judges=())[:_GUESSES]
 
@@ -81,7 +81,7 @@ def weigh(
     ordered: Sequence[Sign] = (),
     facts: Facts | None = None,
     judges: Iterable[Judge] = JUDGES,
-) -> tuple[Finding, ...]:
+) -> tuple[RankedCause, ...]:
     """The causes that a log supports by all of `signs`, by the first that is seen of the `ordered` ones, and by what
     the `judges` read from its figures."""
     lines = telling(log)
@@ -134,7 +134,7 @@ def spread(pattern: str) -> re.Pattern[str]:
     return re.compile(wide, re.IGNORECASE | re.MULTILINE)
 
 
-def _finding(code: str, clues: Sequence[Clue], lines: Sequence[str], facts: Facts | None) -> Finding:
+def _finding(code: str, clues: Sequence[Clue], lines: Sequence[str], facts: Facts | None) -> RankedCause:
     ordered = sorted(clues, key=lambda clue: (-clue.sign.strength, clue.line))
     confidence, used = ordered[0].sign.strength, {lines[ordered[0].line]}
     for clue in ordered[1:]:
@@ -143,7 +143,7 @@ def _finding(code: str, clues: Sequence[Clue], lines: Sequence[str], facts: Fact
             confidence += (1 - confidence) * _SUPPORT * clue.sign.strength
     confidence = weighed(code, min(confidence, _CERTAIN), facts)
     summary, remedy = _words(code, ordered)
-    return Finding(code, confidence, _evidence(ordered, lines), summary, remedy)
+    return RankedCause(code, confidence, _evidence(ordered, lines), summary, remedy)
 
 
 def _words(code: str, ordered: Sequence[Clue]) -> tuple[str, str]:
@@ -162,19 +162,19 @@ def _evidence(ordered: Sequence[Clue], lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(shown)[:_EVIDENCE]
 
 
-def _ranked(found: Sequence[Finding], position: Mapping[str, int]) -> tuple[Finding, ...]:
+def _ranked(found: Sequence[RankedCause], position: Mapping[str, int]) -> tuple[RankedCause, ...]:
     """Causes before their consequences, surer before less sure, and of two equally sure the one seen first."""
     sure = {finding.code: finding.confidence for finding in found}
     roots = [replace(finding, confidence=_as_consequence(finding, sure)) for finding in found]
     roots.sort(key=lambda finding: (-round(finding.confidence, 1), position[finding.code], -finding.confidence))
-    ranked: list[Finding] = []
+    ranked: list[RankedCause] = []
     for finding in roots:
         room = 1 - _GIVES_WAY * max((before.confidence for before in ranked), default=0.0)
         ranked.append(replace(finding, confidence=round(finding.confidence * room, 2)))
     return tuple(finding for finding in ranked if finding.confidence >= _WORTH_SAYING)
 
 
-def _as_consequence(finding: Finding, sure: Mapping[str, float]) -> float:
+def _as_consequence(finding: RankedCause, sure: Mapping[str, float]) -> float:
     for cause, confidence in sure.items():
         if finding.code in LEADS_TO.get(cause, ()) and confidence >= 0.5:
             mutual = cause in LEADS_TO.get(finding.code, ())

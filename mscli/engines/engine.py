@@ -1,8 +1,8 @@
 """The contract of an inference engine: one file per engine implements it, the lifecycle knows nothing else.
 
-The lifecycle calls, in this order: `locate` -> `command` -> (spawn) -> `stage` per log line, `health_path` until it
-answers 200 -> `observe` on the whole log; after a failed start `diagnose` on the log; at the end it sends the signals
-in `stop_signals` to the process group, waiting `stop_grace_s` after each, and then SIGKILL.
+The lifecycle calls, in this order: `locate` -> (`prepare_start`) -> `command` -> (spawn) -> `stage` per log line,
+`health_path` until it answers 200 -> `observe` on the whole log; after a failed start `diagnose` on the log; at the end
+it sends the signals in `stop_signals` to the process group, waiting `stop_grace_s` after each, and then SIGKILL.
 """
 
 from __future__ import annotations
@@ -151,6 +151,21 @@ class Talkative(Engine, Protocol):
 
     def step(self, line: str) -> str | None:
         """What a log line says that it does now, for people; None for lines that say nothing of it."""
+
+
+@runtime_checkable
+class Preparing(Engine, Protocol):
+    """An engine with more to see to before a start than weights: flags that its own parser must accept, a container
+    engine that must answer, an image to fetch."""
+
+    def prepare_start(
+        self, command: Command, plan: Plan, profile: Profile, found: Installation, listener: Listener
+    ) -> None:
+        """Called after the plan and before any weight is fetched, with the command as a dry run shows it.
+
+        Blocks for what it fetches, and tells `listener` of it. Raises MscliError with details["cause"] for what would
+        keep the engine from starting.
+        """
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mscli.engines import engine as contract
-from mscli.engines.engine import Hosted, Observed, WeightFiles
+from mscli.engines.engine import Hosted, Observed, Preparing, WeightFiles
 from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.lifecycle import launch as launching
 from mscli.lifecycle.arrival import Listener, arrive
 from mscli.lifecycle.decision import Decision, decide
-from mscli.lifecycle.draft import Draft, draft, somewhere
+from mscli.lifecycle.draft import Draft, draft, expected_weights, somewhere
 from mscli.lifecycle.endpoint import Patience
 from mscli.lifecycle.instance import READY, STARTING, Instance
 from mscli.lifecycle.launch import Launch, Started
@@ -175,6 +175,7 @@ def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch:
     decision, name = _decide(ask, places)
     _refuse_other(name, ask, Records(places))
     launch = _find_engine(ask, decision, name)
+    _prepare_engine(launch, places, listener)
     if not _hosted(launch):
         listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
         _ask_first(ask, decision)
@@ -198,6 +199,17 @@ def _find_engine(ask: Ask, decision: Decision, name: str, must_exist: bool = Tru
         warnings = engine.check(adopted, decision.profile, decision.model)
         return replace(launch, adopted=adopted, warnings=warnings)
     return replace(launch, installation=engine.locate()) if must_exist else launch
+
+
+def _prepare_engine(launch: Launch, places: Places, listener: WeightsListener) -> None:
+    """Refuse what this engine cannot do, and have it see to its own needs, before any weight is fetched."""
+    engine, decision, found = launch.engine, launch.decision, launch.installation
+    if _hosted(launch) or found is None:
+        return
+    weights = expected_weights(decision.model, decision.variant, [])
+    command = launching.command(replace(launch, weights=weights), launching.serving(launch, Records(places)))
+    if isinstance(engine, Preparing):
+        engine.prepare_start(command, decision.plan, decision.profile, found, listener)
 
 
 def _hosted(launch: Launch) -> bool:

@@ -35,7 +35,7 @@ def draft(plan: Plan, profile: Profile, model: Model, where: Serving) -> Draft:
     try:
         engine = engine_named(plan.engine)
         found = _found(engine, notes)
-        weights = _weights(model, model.variants[plan.variant], notes)
+        weights = expected_weights(model, model.variants[plan.variant], notes)
         return Draft(engine.command(plan, profile, model, weights, where, found), tuple(notes))
     except MscliError as fault:
         return Draft(None, (*notes, fault.message))
@@ -65,7 +65,8 @@ def _located(name: str) -> Installation | MscliError:
         return fault
 
 
-def _weights(model: Model, variant: Variant, notes: list[str]) -> WeightFiles:
+def expected_weights(model: Model, variant: Variant, notes: list[str]) -> WeightFiles:
+    """The weights as the engine would be given them: those that are here, else named by repository and file."""
     source = variant.source
     if source.kind == "ollama":
         return WeightFiles(source.repository, None, 0)

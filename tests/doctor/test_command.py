@@ -102,14 +102,6 @@ def test_what_is_no_log_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert envelope["error"]["hint"]
 
 
-def test_without_a_log_it_says_what_it_cannot_do_yet(capsys: pytest.CaptureFixture[str]) -> None:
-    code, envelope = answer(capsys)
-
-    assert code == 2
-    assert envelope["error"]["code"] == "usage"
-    assert "--log" in envelope["error"]["hint"]
-
-
 def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
     path = tmp_path / "long.log"
     with path.open("wb") as handle:

@@ -1,0 +1,7 @@
+"""Checks of the area `engines`."""
+
+from __future__ import annotations
+
+from mscli.doctor.live.check import Check
+
+CHECKS: tuple[Check, ...] = ()

@@ -1,0 +1,54 @@
+"""Programs that a check runs to see for itself: found on PATH, without input, with a deadline."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mscli.doctor.live.scene import Scene
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a program ended. `status` None: it had not ended at the deadline and was killed."""
+
+    status: int | None
+    out: str
+    err: str
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it wrote, of its errors first."""
+        lines = (self.err.strip() or self.out.strip()).splitlines()
+        return lines[-1].strip() if lines else ""
+
+
+def which(scene: Scene, name: str) -> str | None:
+    """The path of a program as this user would run it; None where there is none."""
+    return shutil.which(name, path=scene.env.get("PATH"))
+
+
+def run(scene: Scene, *argv: str, timeout_s: float = 2.0, env: Mapping[str, str] | None = None) -> Ran | None:
+    """Run a program and wait at most `timeout_s` for its end; None where it is not there or cannot be executed.
+
+    `env` is added to the scene's. What it writes is read as text, whatever it is.
+    """
+    program = which(scene, argv[0])
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, *argv[1:]], env={**scene.env, **(env or {})}, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, errors="replace", timeout=timeout_s, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as late:
+        return Ran(None, _text(late.stdout), _text(late.stderr))
+    except OSError:
+        return None
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def _text(raw: str | bytes | None) -> str:
+    return raw.decode(errors="replace") if isinstance(raw, bytes) else raw or ""

@@ -1,0 +1,59 @@
+"""What the checks share: the machine as it was seen once, and where they may look."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mscli.inventory.detect import detect
+from mscli.inventory.inventory import Inventory
+from mscli.paths import Places, hub_cache
+
+if TYPE_CHECKING:
+    from mscli.lifecycle.decision import Chosen
+    from mscli.lifecycle.records import Record
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One visit of the doctor. `root` stands for / wherever a check reads files of the kernel or the system; programs
+    are found on `env`'s PATH. `chosen`: the profile asked about, None for the machine alone.
+
+    What several checks need is looked at once, by whichever comes first, and the others wait for it.
+    """
+
+    places: Places
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    root: Path = Path("/")
+    chosen: Chosen | None = None
+    _known: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    _locks: dict[str, threading.Lock] = field(default_factory=dict, compare=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def once(self, what: str, look: Callable[[], T]) -> T:
+        """What `look` returns, called the first time that anybody asks for `what`."""
+        with self._lock:
+            lock = self._locks.setdefault(what, threading.Lock())
+        with lock:
+            if what not in self._known:
+                self._known[what] = look()
+            known: T = self._known[what]
+            return known
+
+    @property
+    def inventory(self) -> Inventory:
+        """GPUs through NVML, and the host."""
+        return self.once("inventory", lambda: detect(hub_cache(self.env), self.env, self.root))
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Our own instances that can be read."""
+        from mscli.lifecycle.records import Records
+
+        return self.once("records", lambda: Records(self.places).all()[0])

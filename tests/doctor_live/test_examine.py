@@ -1,0 +1,93 @@
+"""Running checks: what one does must not hide what others find."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mscli.cli.main import main
+from mscli.doctor.live.check import AREAS, Check, Finding, Seen, ok
+from mscli.doctor.live.examine import checks, examine
+from mscli.doctor.live.scene import Scene
+from mscli.paths import places
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(places({"MSCLI_HOME": str(tmp_path)}), env={}, root=tmp_path)
+
+
+def good(_: Scene) -> Iterator[Seen]:
+    yield ok("all is well")
+
+
+def test_a_check_that_raises_counts_as_crashed_and_the_others_are_shown(scene: Scene) -> None:
+    def broken(_: Scene) -> Iterator[Seen]:
+        yield ok("this was seen before")
+        raise RuntimeError("never expected")
+
+    found = examine(scene, (Check("host.broken", broken), Check("gpu.good", good)))
+    assert [(each.id, each.status) for each in found] == [
+        ("host.broken", "ok"),
+        ("host.broken", "crashed"),
+        ("gpu.good", "ok"),
+    ]
+    assert "never expected" in found[1].seen
+
+
+def test_a_check_that_hangs_is_given_up_at_its_deadline(scene: Scene) -> None:
+    release = threading.Event()
+
+    def hanging(_: Scene) -> Iterator[Seen]:
+        release.wait(30)
+        yield ok("too late")
+
+    begun = time.monotonic()
+    found = examine(scene, (Check("host.hanging", hanging, deadline_s=0.2), Check("gpu.good", good)))
+    release.set()
+    assert [each.status for each in found] == ["crashed", "ok"]
+    assert "0.2 s" in found[0].seen
+    assert time.monotonic() - begun < 10
+
+
+def test_checks_run_side_by_side(scene: Scene) -> None:
+    both = threading.Barrier(2)
+
+    def meets(_: Scene) -> Iterator[Seen]:
+        both.wait(10)  # raises when the other one does not come
+        yield ok("met")
+
+    found = examine(scene, (Check("host.a", meets, 20), Check("host.b", meets, 20)))
+    assert [each.status for each in found] == ["ok", "ok"]
+
+
+def test_the_listener_hears_every_finding(scene: Scene) -> None:
+    heard: list[Finding] = []
+    found = examine(scene, (Check("host.good", good), Check("gpu.good", good)), heard.append)
+    assert sorted(each.id for each in heard) == sorted(each.id for each in found)
+
+
+def test_what_several_checks_need_is_looked_at_once(scene: Scene) -> None:
+    looked = []
+
+    def sees(seen: Scene) -> Iterator[Seen]:
+        yield ok(str(seen.once("thing", lambda: looked.append(1))))
+
+    examine(scene, (Check("host.a", sees), Check("host.b", sees), Check("host.c", sees)))
+    assert looked == [1]
+
+
+def test_every_check_is_named_by_its_area_and_once() -> None:
+    found = checks()
+    names = [check.id for check in found]
+    assert len(names) == len(set(names))
+    assert {check.area for check in found} <= set(AREAS)
+
+
+def test_an_unknown_area_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--only", "gpus"]) == 2
+    assert "containers" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def _of_machine(
 
     if unknown := [area for area in only if area not in AREAS]:
         raise MscliError(Code.USAGE, f"there is no area {unknown[0]!r}", f"There are: {', '.join(AREAS)}")
-    scene = _scene(profile, file)
+    scene = _scene(profile, file, only)
     areas = only or [area for area in AREAS if area != "profile" or scene.chosen]
     begun = time.monotonic()
     with progress(screen) as listener:
@@ -77,14 +77,15 @@ def _of_machine(
     return Exit.FINDINGS if any(found.status in bad for found in findings) else Exit.DONE
 
 
-def _scene(profile: str | None, file: Path | None) -> Scene:
+def _scene(profile: str | None, file: Path | None, only: list[str]) -> Scene:
     from mscli.cli.wish import only_one
     from mscli.doctor.live.scene import Scene
     from mscli.lifecycle.decision import chosen
     from mscli.paths import places
 
     only_one(profile, file)
-    return Scene(places(), chosen=chosen(profile, file, places()) if profile or file else None)
+    wanted = chosen(profile, file, places()) if profile or file else None
+    return Scene(places(), chosen=wanted, asked=frozenset(only))
 
 
 def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:

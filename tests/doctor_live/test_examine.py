@@ -54,6 +54,17 @@ def test_a_check_that_hangs_is_given_up_at_its_deadline(scene: Scene) -> None:
     assert time.monotonic() - begun < 10
 
 
+def test_an_area_asked_for_by_name_is_given_more_time(scene: Scene) -> None:
+    def slow(seen: Scene) -> Iterator[Seen]:
+        threading.Event().wait(0.2)
+        yield ok("there it is")
+
+    check = Check("host.slow", slow, deadline_s=0.05, thorough_s=30)
+    asked = Scene(scene.places, env={}, root=scene.root, asked=frozenset({"host"}))
+    assert [each.status for each in examine(asked, (check,))] == ["ok"]
+    assert [each.status for each in examine(scene, (check,))] == ["crashed"]
+
+
 def test_checks_run_side_by_side(scene: Scene) -> None:
     both = threading.Barrier(2)
 

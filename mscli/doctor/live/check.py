@@ -56,17 +56,23 @@ class Check:
 
     `look` yields at least one Seen and may do so for several things (each GPU, each instance). It runs beside others
     in a thread, must give a deadline to whatever it waits for, and is given up after `deadline_s` seconds: then, and
-    when it raises, the check counts as crashed. It raises nothing for a fault of the machine.
+    when it raises, the check counts as crashed. It raises nothing for a fault of the machine. `thorough_s`: its
+    deadline instead where its area may take its time (see Scene.thorough).
     """
 
     id: str
     look: Look
     deadline_s: float = 2.5
+    thorough_s: float | None = None
 
     @property
     def area(self) -> str:
         """The part of the id before its dot, one of AREAS."""
         return self.id.partition(".")[0]
+
+    def patience_s(self, scene: Scene) -> float:
+        """How long this visit waits for it."""
+        return self.thorough_s if self.thorough_s and scene.thorough(self.area) else self.deadline_s
 
 
 def ok(seen: str, *evidence: str) -> Seen:

@@ -50,9 +50,10 @@ class _Visit:
         threading.Thread(target=self._run, name=self._check.id, daemon=True).start()
 
     def end(self) -> list[Finding]:
-        left = self._begun + self._check.deadline_s - time.monotonic()
+        patience_s = self._check.patience_s(self._scene)
+        left = self._begun + patience_s - time.monotonic()
         if not self._over.wait(max(left, 0.0)):
-            late = Seen(CRASHED, f"gave no answer within {self._check.deadline_s:g} s")
+            late = Seen(CRASHED, f"gave no answer within {patience_s:g} s")
             return [*self._found, self._named(late)]
         return self._found
 

@@ -23,7 +23,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Scene:
     """One visit of the doctor. `root` stands for / wherever a check reads files of the kernel or the system; programs
-    are found on `env`'s PATH. `chosen`: the profile asked about, None for the machine alone.
+    are found on `env`'s PATH. `chosen`: the profile asked about, None for the machine alone. `asked`: the areas that
+    were named one by one.
 
     What several checks need is looked at once, by whichever comes first, and the others wait for it.
     """
@@ -32,9 +33,14 @@ class Scene:
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     root: Path = Path("/")
     chosen: Chosen | None = None
+    asked: frozenset[str] = frozenset()
     _known: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     _locks: dict[str, threading.Lock] = field(default_factory=dict, compare=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def thorough(self, area: str) -> bool:
+        """Whether checks of `area` may take their time: it was asked for by name, or a profile was."""
+        return self.chosen is not None or area in self.asked
 
     def once(self, what: str, look: Callable[[], T]) -> T:
         """What `look` returns, called the first time that anybody asks for `what`."""

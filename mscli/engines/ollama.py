@@ -270,7 +270,11 @@ def client_version(path: Path) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    said = told.stdout + told.stderr
+    return told_version(told.stdout + told.stderr)
+
+
+def told_version(said: str) -> str | None:
+    """The program's own version by the answer of `ollama --version`."""
     found = re.search(r"client version is (\S+)", said) or re.search(r"version is (\S+)", said)
     return found[1] if found else None
 

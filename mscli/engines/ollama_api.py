@@ -91,10 +91,17 @@ class Api:
     def loaded(self, name: str) -> Loaded | None:
         """How the model sits in memory, None if it does not."""
         wanted = (name.lower(), f"{name.lower()}:latest")
-        for entry in self._ask("GET", "/api/ps").get("models") or ():
-            if str(entry.get("model")).lower() in wanted:
-                return Loaded(entry.get("size") or 0, entry.get("size_vram") or 0, entry.get("context_length"))
-        return None
+        return next((held for model, held in self.in_memory().items() if model.lower() in wanted), None)
+
+    def in_memory(self) -> dict[str, Loaded]:
+        """Every model in memory, by name."""
+        entries = self._ask("GET", "/api/ps").get("models") or ()
+        return {
+            str(entry.get("model")): Loaded(
+                entry.get("size") or 0, entry.get("size_vram") or 0, entry.get("context_length")
+            )
+            for entry in entries
+        }
 
     def _ask(
         self, method: str, path: str, body: Mapping[str, object] | None = None, timeout_s: float = ANSWER_TIMEOUT_S

@@ -24,7 +24,10 @@ UNIT = "ollama"
 SYSTEMCTL_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_S = 2.0
 
-_PROPERTIES = ("LoadState", "ActiveState", "MainPID", "User", "Environment", "FragmentPath", "ExecStart")
+_PROPERTIES = (
+    *("LoadState", "ActiveState", "MainPID", "User", "Environment", "FragmentPath", "ExecStart"),
+    *("UnitFileState", "NRestarts", "ProtectHome"),
+)
 # These only pass a container's port on; the server itself is inside.
 _PORT_FORWARDERS = ("docker-proxy", "rootlessport", "slirp4netns", "pasta", "kubectl")
 
@@ -41,7 +44,11 @@ class Address:
 
 @dataclass(frozen=True)
 class Service:
-    """The systemd service. `main_pid` None: it does not run. `program`: what it starts, None if systemd did not say."""
+    """The systemd service. `main_pid` None: it does not run. `program`: what it starts, None if systemd did not say.
+
+    `state`: systemd's word for it (active, inactive, failed, activating: starting again and again). `enabled`: it is
+    to run after every boot. `protect_home`: "no", or how systemd hides the homes from it (yes, read-only, tmpfs).
+    """
 
     active: bool
     main_pid: int | None
@@ -49,6 +56,15 @@ class Service:
     environment: Mapping[str, str]
     unit_file: str
     program: Path | None
+    state: str = "active"
+    enabled: bool = False
+    restarts: int = 0
+    protect_home: str = "no"
+
+    @property
+    def models(self) -> Path | None:
+        """The folder in which it keeps its models, by its environment and its user's home."""
+        return models_folder(self.environment, self.user)
 
 
 @dataclass(frozen=True)
@@ -87,10 +103,7 @@ class Server:
         """The folder in which it keeps its models, where that can be told."""
         if not self.local or self.container or self.env is None:
             return None
-        if folder := self.env.get("OLLAMA_MODELS"):
-            return Path(folder)
-        home = self.env.get("HOME") or _home(self.user)
-        return Path(home) / ".ollama" / "models" if home else None
+        return models_folder(self.env, self.user)
 
     @property
     def program(self) -> Path | None:
@@ -169,7 +182,19 @@ def systemd_service() -> Service | None:
         environment=_assignments(values.get("Environment", "")),
         unit_file=values.get("FragmentPath", ""),
         program=Path(program[1]) if program else None,
+        state=values.get("ActiveState", ""),
+        enabled=values.get("UnitFileState") == "enabled",
+        restarts=int(values.get("NRestarts") or 0),
+        protect_home=values.get("ProtectHome") or "no",
     )
+
+
+def models_folder(env: Mapping[str, str], user: str | None) -> Path | None:
+    """Where a server with this environment, run by `user`, keeps its models; None where that user has no home."""
+    if folder := env.get("OLLAMA_MODELS"):
+        return Path(folder)
+    home = env.get("HOME") or _home(user)
+    return Path(home) / ".ollama" / "models" if home else None
 
 
 def _places(env: Mapping[str, str], service: Service | None) -> Iterator[Address]:

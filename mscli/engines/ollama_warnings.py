@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
@@ -31,7 +32,26 @@ _SERVER_SETTINGS = (
     "OLLAMA_GPU_OVERHEAD",
     "CUDA_VISIBLE_DEVICES",
 )
+_SETTING_CAUSES = {
+    "OLLAMA_MODELS": "ollama_two_users",
+    "OLLAMA_CONTEXT_LENGTH": "context_truncated",
+    "CUDA_VISIBLE_DEVICES": "visible_devices",
+}
 _GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One thing about a server that may surprise its user. `cause`: a code of the cause list, None if none fits."""
+
+    cause: str | None
+    seen: str
+    remedy: str = ""
+
+    @property
+    def text(self) -> str:
+        """Both in one."""
+        return f"{self.seen}. {self.remedy}" if self.remedy else self.seen
 
 
 def refuse_old(server: Server, on_disk: Installation | None, variant: Variant) -> None:
@@ -54,11 +74,18 @@ def refuse_old(server: Server, on_disk: Installation | None, variant: Variant) -
 
 def warnings(server: Server, on_disk: Installation | None, model: Model, env: Mapping[str, str]) -> tuple[str, ...]:
     """Everything about an adopted server that may surprise this user. `env`: the shell's environment."""
+    return tuple(each.text for each in remarks(server, on_disk, model, env))
+
+
+def remarks(
+    server: Server, on_disk: Installation | None, model: Model | None, env: Mapping[str, str]
+) -> tuple[Remark, ...]:
+    """The same with the cause of each apart from its remedy. `model` None: no model in particular is to be run."""
     found = [
-        *_version_warnings(server, on_disk, model),
-        *_address_warnings(server, env),
-        *_twin_warnings(server, on_disk),
-        *_setting_warnings(server, env),
+        *_version_remarks(server, on_disk, model),
+        *_address_remarks(server, env),
+        *_twin_remarks(server, on_disk),
+        *_setting_remarks(server, env),
     ]
     return tuple(found)
 
@@ -104,51 +131,61 @@ def cpu_reason(plan: Plan, model: Model, version: str | None, share: float | Non
     )
 
 
-def _version_warnings(server: Server, on_disk: Installation | None, model: Model) -> Iterator[str]:
+def _version_remarks(server: Server, on_disk: Installation | None, model: Model | None) -> Iterator[Remark]:
     running = _known(server.version)
-    if running and running < FRUGAL and model.architecture.vision:
-        yield (
+    if running and running < FRUGAL and model and model.architecture.vision:
+        yield Remark(
+            "cpu_fallback",
             f"Ollama {server.version} reserves 8.8 GiB of GPU memory for images, sent or not; on a 24 GB card part of "
-            f"the model then falls to the CPU. From {_dotted(FRUGAL)} on it does not. {_renew(server, on_disk)}"
+            f"the model then falls to the CPU. From {_dotted(FRUGAL)} on it does not",
+            _renew(server, on_disk),
         )
     if not on_disk or not _same(server, on_disk) or on_disk.version in (None, server.version):
         return
     seen = f"the server that runs is {server.version}, {on_disk.path} is {on_disk.version}"
-    yield f"{seen}. {_renew(server, on_disk)}" if _newer(server, on_disk) else f"{seen}: update that program"
+    if _newer(server, on_disk):
+        yield Remark("version_backend_old", seen, _renew(server, on_disk))
+    else:
+        yield Remark(None, f"{seen}: update that program")
 
 
-def _address_warnings(server: Server, env: Mapping[str, str]) -> Iterator[str]:
+def _address_remarks(server: Server, env: Mapping[str, str]) -> Iterator[Remark]:
     asked, place = address(env.get("OLLAMA_HOST", "")), server.address
     if not server.local:
-        yield f"{server.owner}: the plan is made for the GPUs of this machine"
+        yield Remark(None, f"{server.owner}: the plan is made for the GPUs of this machine")
     elif (asked.host, asked.port) != (place.host, place.port):
-        yield (
+        yield Remark(
+            "ollama_not_running",
             f"clients in this shell look for Ollama at {asked.host}:{asked.port}, where none answers; it listens at "
-            f"{place.host}:{place.port} ({server.owner}). For them: export OLLAMA_HOST={place.host}:{place.port}"
+            f"{place.host}:{place.port} ({server.owner})",
+            f"For them: export OLLAMA_HOST={place.host}:{place.port}",
         )
 
 
-def _twin_warnings(server: Server, on_disk: Installation | None) -> Iterator[str]:
+def _twin_remarks(server: Server, on_disk: Installation | None) -> Iterator[Remark]:
     """Two installations, or two users with a models folder each."""
     if on_disk and on_disk.kind == "program" and not _same(server, on_disk):
-        yield f"two installations of Ollama: the server runs {server.program}, this shell finds {on_disk.path}"
+        seen = f"two installations of Ollama: the server runs {server.program}, this shell finds {on_disk.path}"
+        yield Remark("ollama_two_users", seen)
     own = Path.home() / ".ollama" / "models"
     if server.models and server.models != own and _has_models(own):
-        yield (
-            f"two models folders: the server's is {server.models} (user {server.user}); what lies in {own} is not used"
+        yield Remark(
+            "ollama_two_users",
+            f"two models folders: the server's is {server.models} (user {server.user}); what lies in {own} is not used",
         )
 
 
-def _setting_warnings(server: Server, env: Mapping[str, str]) -> Iterator[str]:
+def _setting_remarks(server: Server, env: Mapping[str, str]) -> Iterator[Remark]:
     """What is set in the shell, where only clients see it, and is something else in the server."""
     if server.env is None:
         return
     for name in _SERVER_SETTINGS:
         asked, has = env.get(name), server.env.get(name)
         if asked and asked != has:
-            yield (
-                f"{name}={asked} is set in this shell; the server does not see it, it has "
-                f"{has or 'the default'}. {_how_to_set(server)}"
+            yield Remark(
+                _SETTING_CAUSES.get(name),
+                f"{name}={asked} is set in this shell; the server does not see it, it has {has or 'the default'}",
+                _how_to_set(server),
             )
 
 

@@ -1,0 +1,133 @@
+"""The folder of Ollama's models: whether the server's own user may use it, and how much room there is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscli.doctor.live.check import Seen, fail, ok, skipped, warn
+from mscli.doctor.live.folder import barrier, hidden_home, user
+from mscli.doctor.live.ollama_view import view, wanted
+from mscli.doctor.live.scene import Scene
+from mscli.engines.ollama_api import Api, Refusal
+
+GB = 10**9
+# One of the models in four bits, with what a pull needs beside it; and what every server needs to work at all.
+_ONE_MODEL, _LEAST = 16 * GB, 1 * GB
+
+
+@dataclass(frozen=True)
+class _Place:
+    folder: Path
+    user: str
+    protect_home: str
+
+
+def folder_access(scene: Scene) -> Iterator[Seen]:
+    """Every folder on the way to the models, with the eyes of the user that runs the server."""
+    place = _place(scene)
+    if place is None:
+        yield skipped("no server and no service whose folder could be told")
+        return
+    if hidden_home(place.folder, place.protect_home):
+        yield fail(
+            "permissions",
+            f"{place.folder} lies in a home, which systemd hides from the service (ProtectHome={place.protect_home})",
+            "Move the models out of the homes (OLLAMA_MODELS=/srv/ollama), or set ProtectHome=no.",
+            command="sudo systemctl edit ollama",
+        )
+        return
+    who = user(place.user)
+    if who is None:
+        yield fail(
+            "permissions",
+            f"user {place.user}, under which the Ollama service runs, does not exist",
+            "Make it, or install Ollama anew.",
+            command=f"sudo useradd -r -s /bin/false -U -m -d /usr/share/ollama {place.user}",
+        )
+        return
+    try:
+        found = barrier(place.folder, who, scene.root)
+    except OSError as fault:
+        yield skipped(f"{place.folder} cannot be looked at by this user ({fault.strerror})")
+        return
+    if found is None:
+        yield ok(f"user {who.name} may read and write {place.folder}")
+        return
+    yield fail(
+        "permissions",
+        f"user {who.name}, who runs Ollama, may not {found.lacks} {found.place}, on the way to {place.folder}",
+        "Give that user the folder, or move the models where it may (OLLAMA_MODELS in the service's environment).",
+        found.seen,
+        command=_mend(found.place, place, found.lacks),
+    )
+
+
+def folder_room(scene: Scene) -> Iterator[Seen]:
+    """Room where the server, not this shell, puts what it pulls."""
+    place = _place(scene)
+    free = _free(scene.root, place.folder) if place else None
+    if place is None or free is None:
+        yield skipped("where the server keeps its models cannot be told from here")
+        return
+    needed = _needed(scene)
+    seen = f"{free / GB:.1f} GB free at {place.folder}, where the Ollama server keeps its models"
+    remedy = "Remove models (`ollama list`, `ollama rm NAME`), or move OLLAMA_MODELS to a larger disk."
+    if free < (needed if needed is not None else _LEAST):
+        more = f"; the profile's weights take {needed / GB:.1f} GB" if needed else ""
+        yield fail("disk_full", seen + more, remedy, command=f"df -h {place.folder}")
+    elif needed is None and free < _ONE_MODEL:
+        yield warn("disk_full", f"{seen}: less than one model of 24B in four bits", remedy)
+    else:
+        yield ok(seen)
+
+
+def _place(scene: Scene) -> _Place | None:
+    """The folder of the server that answers; else of the service that would."""
+    seen = view(scene)
+    server, service = seen.server, seen.service
+    if server:
+        if server.models is None or server.user is None:
+            return None
+        return _Place(server.models, server.user, server.service.protect_home if server.service else "no")
+    if service is None:
+        return None
+    # A user without a home is told by its own finding; where it would keep its models does not matter then.
+    return _Place(service.models or Path("/usr/share/ollama/.ollama/models"), service.user, service.protect_home)
+
+
+def _mend(barred: Path, place: _Place, lacks: str) -> str:
+    if barred == place.folder:
+        return f"sudo chown -R {place.user}: {place.folder}"
+    if lacks == "pass" and not barred.is_relative_to("/root"):
+        return f"sudo chmod o+x {barred}"
+    return f"sudo install -d -o {place.user} -g {place.user} {place.folder}"
+
+
+def _needed(scene: Scene) -> int | None:
+    """Bytes that the profile's weights still take; 0 where the server has them, None without such a profile."""
+    if not wanted(scene) or scene.chosen is None:
+        return None
+    server = view(scene).server
+    variant = scene.chosen.variant
+    if server:
+        try:
+            held = Api(server.address.host, server.address.port).held()
+        except Refusal:
+            held = ()
+        if any(model.name == variant.source.repository for model in held):
+            return 0
+    return variant.download_bytes
+
+
+def _free(root: Path, folder: Path) -> int | None:
+    for place in (folder, *folder.parents):
+        try:
+            return shutil.disk_usage(root / place.relative_to("/")).free
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+    return None

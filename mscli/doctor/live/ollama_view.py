@@ -1,0 +1,88 @@
+"""Ollama on this machine as several checks see it: looked at once, by whichever comes first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscli.doctor.live.program import Ran, run, which
+from mscli.doctor.live.scene import Scene
+from mscli.engines.engine import Installation
+from mscli.engines.ollama import told_version
+from mscli.engines.ollama_api import Api, Refusal
+from mscli.engines.ollama_server import Address, Server, Service, address, look, systemd_service
+
+NAME = "ollama"
+AREA = "ollama"
+# A server on this machine answers within milliseconds, unless it hangs.
+PROBE_TIMEOUT_S = 1.0
+VERSION_TIMEOUT_S = 1.5
+
+
+@dataclass(frozen=True)
+class View:
+    """`asked`: where clients of this shell look. `server`: the one that answers there, or where the service listens.
+
+    `stranger`: how something else answers where clients look, or that it does not answer. `elsewhere`: OLLAMA_HOST is
+    not what mscli can reach (HTTPS, a path); nobody was asked then.
+    """
+
+    asked: Address
+    server: Server | None
+    service: Service | None
+    stranger: str | None
+    elsewhere: bool
+
+
+def view(scene: Scene) -> View:
+    """The server, the service and the port, as they are now."""
+    return scene.once("ollama", lambda: _look(scene))
+
+
+def program(scene: Scene) -> Installation | None:
+    """The copy of Ollama that this shell, or else mscli, would start; None where there is none."""
+    return scene.once("ollama program", lambda: _program(scene))
+
+
+def wanted(scene: Scene) -> bool:
+    """Whether the profile asked about runs on Ollama."""
+    return scene.chosen is not None and scene.chosen.profile.engine == NAME
+
+
+def _look(scene: Scene) -> View:
+    service, asked = systemd_service(), address(scene.env.get("OLLAMA_HOST", ""))
+    if asked.scheme != "http" or asked.path:
+        return View(asked, None, service, None, elsewhere=True)
+    places = [asked]
+    if service and service.active:
+        places.append(address(service.environment.get("OLLAMA_HOST", "")))
+    # A server started by hand, where OLLAMA_HOST has sent this shell's clients elsewhere.
+    places.append(address(""))
+    stranger = None
+    for place in dict.fromkeys(places):
+        version, words = _version(place)
+        if version:
+            return View(asked, look(place, version, service), service, stranger, elsewhere=False)
+        if place == asked:
+            stranger = words
+    return View(asked, None, service, stranger, elsewhere=False)
+
+
+def _version(place: Address) -> tuple[str | None, str | None]:
+    """The server's version, else what something else at that place said; neither where nothing listens."""
+    try:
+        return Api(place.host, place.port).version(PROBE_TIMEOUT_S), None
+    except Refusal as refusal:
+        # A connection refused is nobody; an answer that is not Ollama's, or none at all, is somebody.
+        silent = "refused" in refusal.words or "unreachable" in refusal.words or "not known" in refusal.words
+        return None, None if silent else refusal.words
+
+
+def _program(scene: Scene) -> Installation | None:
+    own = scene.places.engines / NAME / "bin" / NAME
+    found = which(scene, NAME)
+    path = Path(found).absolute() if found else own
+    told: Ran | None = run(scene, str(path), "--version", timeout_s=VERSION_TIMEOUT_S)
+    if told is None:
+        return None
+    return Installation(NAME, (str(path),), told_version(told.out + told.err), "program" if found else "own", path)

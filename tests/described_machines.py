@@ -1,0 +1,26 @@
+"""The Inventory of a described machine, for checks that are called in the test's own process.
+
+NVML's stand-in has to be found by the loader when a process starts, so a child looks and tells what it has seen.
+"""
+
+from __future__ import annotations
+
+import json
+
+from nvml_machines import child
+
+from mscli.inventory.inventory import Inventory
+from mscli.lifecycle.values import from_json
+
+_LOOK = """
+import json
+from pathlib import Path
+from mscli.inventory.detect import detect
+from mscli.lifecycle.values import to_json
+print(json.dumps(to_json(detect(Path("/")))))
+"""
+
+
+def inventory(env: dict[str, str]) -> Inventory:
+    """What mscli sees on the machine that `env` (of the fixture `machine`) puts a process on."""
+    return from_json(Inventory, json.loads(child(_LOOK, env)))

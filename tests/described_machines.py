@@ -6,6 +6,7 @@ NVML's stand-in has to be found by the loader when a process starts, so a child 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from nvml_machines import child
 
@@ -14,6 +15,7 @@ from mscli.lifecycle.values import from_json
 
 _LOOK = """
 import json
+from collections.abc import Callable
 from pathlib import Path
 from mscli.inventory.detect import detect
 from mscli.lifecycle.values import to_json
@@ -24,3 +26,13 @@ print(json.dumps(to_json(detect(Path("/")))))
 def inventory(env: dict[str, str]) -> Inventory:
     """What mscli sees on the machine that `env` (of the fixture `machine`) puts a process on."""
     return from_json(Inventory, json.loads(child(_LOOK, env)))
+
+
+_KNOWN: dict[str, Inventory] = {}
+
+
+def inventory_of(name: str, machine: Callable[..., dict[str, str]]) -> Inventory:
+    """The same of a shipped description by its name: looked at once in a test run."""
+    if name not in _KNOWN:
+        _KNOWN[name] = inventory(machine(name))
+    return _KNOWN[name]

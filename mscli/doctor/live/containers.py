@@ -1,7 +1,230 @@
-"""Checks of the area `containers`."""
+"""Checks of containers: an engine that answers this user, and that can give a container the GPUs."""
 
 from __future__ import annotations
 
-from mscli.doctor.live.check import Check
+import grp
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
-CHECKS: tuple[Check, ...] = ()
+from mscli.doctor.live.cdi import Spec, specs
+from mscli.doctor.live.check import Check, Seen, fail, ok, skipped, warn
+from mscli.doctor.live.containers_gpu import own_containers, throw_away
+from mscli.doctor.live.containers_runtime import runtime
+from mscli.doctor.live.containers_view import (
+    DOCKER,
+    PODMAN,
+    Containers,
+    cause_of,
+    client,
+    elsewhere,
+    grave,
+    last_line,
+    wanted,
+)
+from mscli.doctor.live.scene import Scene
+from mscli.inventory.nvml import module_version
+
+GB = 10**9
+GET_ONE = "Install Docker (https://docs.docker.com/engine/install) or Podman."
+GENERATE = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+NO_CLIENT = "there is no docker or podman on PATH: nothing here runs in containers"
+NO_ANSWER = "the container engine does not answer"
+# vLLM's image unpacked, and what is needed to unpack it.
+_IMAGE, _LEAST = 30 * GB, 1 * GB
+
+
+def _engine(scene: Scene) -> Iterator[Seen]:
+    """Whether the daemon answers this user, and is on this machine."""
+    found = client(scene)
+    if found is None:
+        if wanted(scene):
+            yield fail("engine_missing", "the profile runs in a container, and there is no docker or podman", GET_ONE)
+        else:
+            yield skipped(NO_CLIENT)
+        return
+    if found.said:
+        yield _no_answer(scene, found)
+        return
+    if host := elsewhere(scene, found):
+        yield warn(
+            None,
+            f"{found.kind} speaks to another machine ({host}): its GPUs, folders and ports are not those seen here",
+            "For this machine: unset DOCKER_HOST and DOCKER_CONTEXT, or `docker context use default`.",
+        )
+    elif found.desktop and scene.inventory.host.surroundings != "wsl":
+        yield grave(
+            scene,
+            "docker_gpu",
+            "Docker Desktop runs containers in a virtual machine, which has no NVIDIA GPU on Linux",
+            "Install Docker Engine beside it (https://docs.docker.com/engine/install) and use its context.",
+            command="docker context use default",
+        )
+    else:
+        rootless = ", without root's rights" if found.rootless else ""
+        yield ok(f"{found.kind} {found.version} answers{rootless}")
+
+
+def _no_answer(scene: Scene, found: Containers) -> Seen:
+    code, remedy = cause_of(scene, found.said, "engine_missing")
+    words = last_line(found.said)
+    if code == "docker_permission":
+        return grave(
+            scene, code, "this user may not talk to the Docker daemon", _membership(scene), words,
+            command="sudo usermod -aG docker $USER",
+        )  # fmt: skip
+    host = scene.env.get("DOCKER_HOST", "")
+    at = f" at DOCKER_HOST={host}" if host and found.kind == DOCKER else ""
+    told = f"{found.kind} is installed, and its engine does not answer{at}"
+    if code == "engine_missing":
+        remedy = "Start it; or correct DOCKER_HOST where it listens elsewhere." if host else "Start it."
+    start = "sudo systemctl start docker" if found.kind == DOCKER else None
+    status = fail if wanted(scene) else warn
+    return status(code, told, remedy, words, command=start)
+
+
+def _membership(scene: Scene) -> str:
+    """What is missing: the membership in the group, or a login since it was given."""
+    try:
+        group = grp.getgrnam(DOCKER)
+    except KeyError:
+        return "There is no group docker: make one (`sudo groupadd docker`), restart Docker, and join it."
+    joined = scene.env.get("USER") in group.gr_mem
+    if joined and group.gr_gid not in os.getgroups():
+        return "You are in the group docker since after this login: log in anew, or `newgrp docker`."
+    return (
+        "Join the group docker and log in anew (whoever is in it can become root); rootless Docker and Podman need "
+        "no such group. Until then: sudo docker ..."
+    )
+
+
+def _cdi(scene: Scene) -> Iterator[Seen]:
+    """CDI specifications: there where needed, and of the driver that is loaded."""
+    found = client(scene)
+    if found is None or not scene.inventory.gpus:
+        yield skipped(NO_CLIENT if found is None else "no NVIDIA GPU answers on this machine")
+        return
+    seen = specs(scene.root)
+    if not seen:
+        yield _no_spec(scene, found)
+        return
+    loaded = module_version(scene.root / "proc") or scene.inventory.driver
+    faults = {spec.path: fault for spec in seen if (fault := _stale(spec, loaded, len(scene.inventory.gpus)))}
+    for path, (what, evidence) in faults.items():
+        remedy = "Write it anew, as after every update of the driver."
+        if path == seen[-1].path:
+            yield grave(scene, "cdi", f"{path} {what}", remedy, *evidence, command=GENERATE)
+        else:  # the last one counts for every device that it names too
+            yield warn("cdi", f"{path} {what}; {seen[-1].path} goes before it", remedy, *evidence, command=GENERATE)
+    if not faults:
+        yield ok(f"{', '.join(str(spec.path) for spec in seen)}: everything that is named is here")
+
+
+def _no_spec(scene: Scene, found: Containers) -> Seen:
+    if found.kind == PODMAN:
+        return grave(
+            scene, "cdi", "Podman gives GPUs to containers by CDI, and there is no CDI specification here",
+            "Install nvidia-container-toolkit, then write one.", command=GENERATE,
+        )  # fmt: skip
+    return ok("no CDI specification; Docker can do without one")
+
+
+def _stale(spec: Spec, loaded: str | None, gpus: int) -> tuple[str, tuple[str, ...]] | None:
+    """What is wrong with a specification, and what shows it."""
+    if spec.fault:
+        return f"is no CDI specification: {spec.fault}", ()
+    if loaded and (others := spec.drivers - {loaded}):
+        return f"is of driver {', '.join(sorted(others))}; loaded is {loaded}", spec.missing[:3]
+    if spec.missing:
+        return f"names {len(spec.missing)} files or devices that are not here", spec.missing[:3]
+    if spec.gpus and len(spec.gpus) < gpus:
+        return f"names {len(spec.gpus)} of {gpus} GPUs", ()
+    return None
+
+
+def _lasting(scene: Scene) -> Iterator[Seen]:
+    """Whether `systemctl daemon-reload` will take the GPUs from containers that run."""
+    found = client(scene)
+    if found is None or found.said or found.kind != DOCKER or not scene.inventory.gpus:
+        yield skipped("no Docker with GPUs here")
+        return
+    config = _text(scene.root / "etc/nvidia-container-runtime/config.toml")
+    without = re.search(r"^\s*no-cgroups\s*=\s*(true|false)", config, re.MULTILINE)
+    told = bool(without and without[1] == "true")
+    if found.rootless != told and (found.rootless or told):
+        yield _wrong_cgroups(scene, found.rootless)
+    elif found.cgroups != "systemd" or found.rootless or _linked(scene.root):
+        yield ok(f"a daemon-reload leaves containers their GPUs (cgroup driver {found.cgroups or 'unknown'})")
+    else:
+        yield warn(
+            "container_gpu_lost",
+            "systemd sets up the containers' control groups and does not know the GPUs' devices: after "
+            "`systemctl daemon-reload` a running container loses them",
+            "Give it their links in /dev/char (at every start of the machine), or take the driver cgroupfs: "
+            '"exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json.',
+            command="sudo nvidia-ctk system create-dev-char-symlinks --create-all",
+        )
+
+
+def _wrong_cgroups(scene: Scene, rootless: bool) -> Seen:
+    if rootless:
+        return grave(
+            scene, "docker_gpu", "Docker runs without root's rights, and NVIDIA's toolkit wants to set control groups",
+            "Tell it not to (no-cgroups = true).",
+            command="sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place",
+        )  # fmt: skip
+    return warn(
+        "container_gpu_lost",
+        "no-cgroups = true in /etc/nvidia-container-runtime/config.toml: containers see the GPUs and may not use them",
+        "That is for rootless Docker alone.",
+        command="sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups=false --in-place",
+    )
+
+
+def _linked(root: Path) -> bool:
+    """Whether /dev/char has links to NVIDIA's devices (their major number is 195)."""
+    try:
+        return any(each.name.startswith("195:") for each in (root / "dev/char").iterdir())
+    except OSError:
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _room(scene: Scene) -> Iterator[Seen]:
+    """Room where the engine, not this user, unpacks its images."""
+    found = client(scene)
+    if found is None or found.said or found.root is None or elsewhere(scene, found):
+        yield skipped(NO_CLIENT if found is None else NO_ANSWER)
+        return
+    try:
+        free = shutil.disk_usage(scene.root / found.root.relative_to("/")).free
+    except OSError as fault:
+        yield skipped(f"{found.root} cannot be looked at ({fault.strerror})")
+        return
+    seen = f"{free / GB:.1f} GB free at {found.root}, where {found.kind} keeps images"
+    remedy = f"Remove what is not used (`{found.kind} system prune`), or move data-root to a larger disk."
+    if free < _LEAST:
+        yield grave(scene, "disk_full", seen, remedy, command=f"{found.kind} system df")
+    elif free < _IMAGE and (wanted(scene) or scene.inventory.gpus):
+        yield warn("disk_full", f"{seen}; vLLM's image takes {_IMAGE / GB:.0f} GB while it is fetched", remedy)
+    else:
+        yield ok(seen)
+
+
+CHECKS = (
+    Check("containers.engine", _engine),
+    Check("containers.runtime", runtime),
+    Check("containers.cdi", _cdi),
+    Check("containers.lasting", _lasting),
+    Check("containers.gpus", throw_away, thorough_s=100.0),
+    Check("containers.own", own_containers, thorough_s=30.0),
+    Check("containers.disk", _room),
+)

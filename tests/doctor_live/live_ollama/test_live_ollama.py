@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from described_machines import inventory
+from described_machines import inventory_of
 from ollama_user import SMALL, User, Visit, play
 
 from mscli.doctor.live.scene import Scene
@@ -23,10 +23,10 @@ Start = Callable[..., tuple[str, int]]
 Machine = Callable[..., dict[str, str]]
 
 
-def on(env: dict[str, str], profile: str | None = None) -> Scene:
+def on(name: str, machine: Machine, profile: str | None = None) -> Scene:
     """The scene of this process's user, on a described machine."""
     scene = Scene(places(), env=dict(os.environ), chosen=chosen(profile, None, places()) if profile else None)
-    scene.once("inventory", lambda: inventory(env))
+    scene.once("inventory", lambda: inventory_of(name, machine))
     return scene
 
 
@@ -142,7 +142,7 @@ def test_a_server_too_old_for_the_profile_fails(
     play(user.home / "scene.json", version="0.6.2", client_version="0.6.2")
     host, _ = start()
     monkeypatch.setenv("OLLAMA_HOST", host)
-    found = visit(scene=on(machine("rtx4090"), "small-q4"))["version"][0]
+    found = visit(scene=on("rtx4090", machine, "small-q4"))["version"][0]
     assert (found.status, found.code) == ("fail", "version_backend_old")
     assert "needs 0.6.5" in found.seen
 
@@ -228,7 +228,7 @@ def test_weights_that_do_not_fit_the_servers_disk_are_named(
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", nobody)
     user.service(ActiveState="failed", Environment=f"OLLAMA_MODELS={full_disk}/models")
-    found = visit(scene=on(machine("rtx4090"), "small-q4"))["disk"][0]
+    found = visit(scene=on("rtx4090", machine, "small-q4"))["disk"][0]
     assert (found.status, found.code) == ("fail", "disk_full")
 
 
@@ -261,7 +261,7 @@ def test_a_model_that_sits_on_the_cpu_of_a_machine_with_gpus_is_named(
     host, _ = start()
     loaded(host)
     monkeypatch.setenv("OLLAMA_HOST", host)
-    found = visit(scene=on(machine("rtx4090")))["gpu"][0]
+    found = visit(scene=on("rtx4090", machine))["gpu"][0]
     assert found.status == status
     assert found.code == (None if status == "ok" else "cpu_fallback")
 
@@ -300,7 +300,7 @@ def test_what_the_services_log_says_since_its_last_start_counts(
     user.service(MainPID=str(pid), User=pwd.getpwuid(os.getuid()).pw_name, Environment=f"OLLAMA_HOST={host}")
     user.journal(*lines)
     monkeypatch.setenv("OLLAMA_HOST", host)
-    found = visit(scene=on(machine("rtx4090")))["log"][0]
+    found = visit(scene=on("rtx4090", machine))["log"][0]
     assert (found.status, found.code) == expected
 
 
@@ -311,7 +311,7 @@ def test_a_server_without_gpu_on_a_machine_without_one_is_as_it_should_be(
     user.service(MainPID=str(pid), User=pwd.getpwuid(os.getuid()).pw_name, Environment=f"OLLAMA_HOST={host}")
     user.journal(BEGIN, DISCOVERY)
     monkeypatch.setenv("OLLAMA_HOST", host)
-    assert visit(scene=on(machine("no-driver")))["log"][0].status == "ok"
+    assert visit(scene=on("no-driver", machine))["log"][0].status == "ok"
 
 
 def test_a_log_that_this_user_may_not_read_is_said_to_be_unread(user: User, visit: Visit, start: Start) -> None:

@@ -1,0 +1,158 @@
+"""Containers tried out: a throw-away one with all GPUs, and those of our own that run."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+
+from mscli.doctor.live.check import Seen, fail, ok, skipped, warn
+from mscli.doctor.live.containers_view import (
+    AREA,
+    DOCKER,
+    PODMAN,
+    Containers,
+    cause_of,
+    client,
+    elsewhere,
+    grave,
+    last_line,
+    wanted,
+)
+from mscli.doctor.live.program import Ran, run
+from mscli.doctor.live.scene import Scene
+
+LABEL = "mscli.instance"
+# A container starts within a second; the first one after a start of the machine takes much longer.
+QUICK_S, THOROUGH_S = 2.0, 90.0
+_WORTH_TRYING_S, _CLEAN_UP_S = 0.8, 0.3
+SHORT_S = 1.0
+# nvidia-smi comes from the host; to run it an image needs no more than glibc, which these have. Best first.
+_GOOD = re.compile(r"vllm|cuda|nvidia|ollama|pytorch|tensorflow|text-generation|ubuntu|debian|rocky|fedora|python")
+_BAD = re.compile(r"alpine|busybox|scratch|hello-world|distroless|<none>")
+_SEEN = re.compile(r"^GPU \d+: .*\(UUID: (GPU-[^)]+)\)", re.MULTILINE)
+
+
+def throw_away(scene: Scene) -> Iterator[Seen]:
+    """nvidia-smi in a container that is gone afterwards, from an image that is here: nothing is ever pulled for it."""
+    begun = time.monotonic()
+    found = client(scene)
+    if found is None or found.said or elsewhere(scene, found):
+        yield skipped("no container engine of this machine answers")
+        return
+    if not scene.inventory.gpus:
+        yield skipped("no NVIDIA GPU answers on this machine, so that a container would see none")
+        return
+    image = _image(scene, found)
+    if image is None:
+        yield skipped("no image is here to try a container with, and none is fetched for it")
+        return
+    left_s = (THOROUGH_S if scene.thorough(AREA) else QUICK_S) - (time.monotonic() - begun)
+    if left_s < _WORTH_TRYING_S:
+        yield skipped("the container engine is too slow for a container to be tried; `--only containers` waits longer")
+    else:
+        yield _tried(scene, found, image, left_s)
+
+
+def _tried(scene: Scene, found: Containers, image: str, patience_s: float) -> Seen:
+    name = f"mscli-doctor-{os.urandom(4).hex()}"
+    words = ("run", "--rm", "--pull", "never", "--network", "none", "--name", name, *_gpus(found))
+    asked = (*words, "--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility", "--entrypoint", "nvidia-smi", image, "-L")
+    told = run(scene, found.program, *asked, timeout_s=patience_s)
+    if told is None:
+        return skipped(f"{found.program} could not be executed")
+    if told.status is None:
+        # Only the client was ended. The daemon goes on with what it was asked, whether or not the answer is waited for.
+        run(scene, found.program, "rm", "-f", name, timeout_s=_CLEAN_UP_S)
+        return _late(scene, image, patience_s)
+    return _judged(scene, found, image, told)
+
+
+def _judged(scene: Scene, found: Containers, image: str, told: Ran) -> Seen:
+    said = f"{told.out}\n{told.err}"
+    if told.status != 0:
+        code, remedy = cause_of(scene, said, "docker_gpu")
+        seen = f"a container of {image} with all GPUs does not start: {last_line(said)}"
+        return fail(code, seen, remedy, *_telling(said), command=_by_hand(found, image))
+    inside = set(_SEEN.findall(told.out))
+    missing = [f"GPU {gpu.index} ({gpu.uuid})" for gpu in scene.inventory.gpus if gpu.uuid and gpu.uuid not in inside]
+    if missing:
+        return fail(
+            "docker_gpu",
+            f"a container of {image} sees {len(inside)} of {len(scene.inventory.gpus)} GPUs",
+            "Look for NVIDIA_VISIBLE_DEVICES in the image and for a CDI specification of fewer GPUs.",
+            f"missing: {', '.join(missing)}",
+            command=_by_hand(found, image),
+        )
+    return ok(f"a container of {image} sees all {len(inside)} GPUs", *told.out.strip().splitlines()[:4])
+
+
+def _late(scene: Scene, image: str, patience_s: float) -> Seen:
+    seen = f"a container of {image} was not over within {patience_s:.1f} s"
+    if scene.thorough(AREA):
+        return warn(None, seen, "Try it by hand, and look into the daemon's log: journalctl -u docker")
+    return skipped(f"{seen}; `mscli doctor --only containers` waits longer")
+
+
+def _gpus(found: Containers) -> tuple[str, ...]:
+    by_cdi = any(each.startswith("nvidia.com/gpu") for each in found.cdi) and "nvidia" not in found.runtimes
+    return ("--device", "nvidia.com/gpu=all") if found.kind == PODMAN or by_cdi else ("--gpus", "all")
+
+
+def _by_hand(found: Containers, image: str) -> str:
+    return f"{found.kind} run --rm {' '.join(_gpus(found))} --entrypoint nvidia-smi {image}"
+
+
+def _telling(said: str) -> Sequence[str]:
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not re.search(r"See '|--help'", line)]
+    return lines[-4:]
+
+
+def _image(scene: Scene, found: Containers) -> str | None:
+    """An image that is here: the profile's, else one that has very likely what nvidia-smi needs."""
+    listed = run(scene, found.program, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", timeout_s=SHORT_S)
+    here = listed.out.split() if listed and listed.status == 0 else []
+    own = scene.chosen.profile.image if scene.chosen and wanted(scene) else None
+    if own and own in here:
+        return own
+    good = [name for name in here if _GOOD.search(name) and not _BAD.search(name)]
+    return min(good, key=_rank, default=None)
+
+
+def _rank(name: str) -> int:
+    found = _GOOD.search(name)
+    return _GOOD.pattern.split("|").index(found[0]) if found else 99
+
+
+def own_containers(scene: Scene) -> Iterator[Seen]:
+    """Whether the containers of our instances still have their GPUs: after a daemon-reload the engine goes on, deaf."""
+    found = client(scene)
+    if found is None or found.said:
+        yield skipped("no container engine answers")
+        return
+    shown = (
+        '{{.ID}} {{.Label "mscli.instance"}}' if found.kind == DOCKER else '{{.ID}} {{index .Labels "mscli.instance"}}'
+    )
+    listed = run(scene, found.program, "ps", "--filter", f"label={LABEL}", "--format", shown, timeout_s=SHORT_S)
+    if listed is None or listed.status != 0:
+        yield skipped(f"{found.kind} does not tell which containers run")
+        return
+    running = [line.split(maxsplit=1) for line in listed.out.splitlines() if line.strip()]
+    if not running or not scene.inventory.gpus:
+        yield ok(f"{len(running)} containers of ours run" if running else "no container of ours runs")
+        return
+    for container, *label in running:
+        yield _asked(scene, found, container, label[0] if label else container)
+
+
+def _asked(scene: Scene, found: Containers, container: str, name: str) -> Seen:
+    told = run(scene, found.program, "exec", container, "nvidia-smi", "-L", timeout_s=SHORT_S)
+    if told is None or told.status is None:
+        return warn(None, f"the container of {name} does not answer", f"See: {found.kind} logs {container}")
+    said = f"{told.out}\n{told.err}"
+    if told.status == 0 and _SEEN.search(told.out):
+        return ok(f"the container of {name} sees {len(_SEEN.findall(told.out))} GPUs")
+    code, remedy = cause_of(scene, said, "container_gpu_lost")
+    seen = f"the container of {name} has lost its GPUs: {last_line(said)}"
+    return grave(scene, code, seen, remedy, *_telling(said), command=f"mscli restart {name}")

@@ -1,0 +1,144 @@
+"""llama.cpp: its server run for its version and for the devices that it sees; the wheel's likewise, in a child."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscli.doctor.causes import CAUSES
+from mscli.doctor.diagnosis import diagnose
+from mscli.doctor.facts import facts_of
+from mscli.doctor.live.check import Seen, fail, ok, skipped, warn
+from mscli.doctor.live.engines_found import located, wanted
+from mscli.doctor.live.program import Ran, run, which
+from mscli.doctor.live.scene import Scene
+from mscli.engines.llamacpp import NAME, OLDEST_BUILD, PROGRAM
+
+INSTALL = f"mscli engines install {NAME}"
+_TIMEOUT_S = 1.1
+_BUILD = re.compile(r"build (\d+)|version: (\d+) \(")
+# "  CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23650 MiB free)"
+_DEVICE = re.compile(r"^ +(\w+): (.+) \(\d+ MiB", re.MULTILINE)
+# Vulkan's renderer on the CPU, and arithmetic libraries that are no GPU.
+_NO_GPU = re.compile(r"llvmpipe|\bBLAS\b|\bCPU\b", re.IGNORECASE)
+_SURE = 0.5
+_WHEEL_DEVICES = (
+    "import xllamacpp\n"
+    "for each in xllamacpp.get_device_info():\n"
+    "    if 'GPU' in str(each['type']):\n"
+    "        print(f\"  {each['name']}: {each['description']} ({each['memory_total'] >> 20} MiB)\")\n"
+    "print('Available devices:')\n"
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """One llama-server. `devices`: the GPUs that it sees, None where it cannot tell. `broken`: why it does not run."""
+
+    path: Path
+    kind: str
+    version: str | None
+    devices: tuple[str, ...] | None
+    said: str
+    broken: bool = False
+
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        what = "the wheel xllamacpp" if self.kind == "wheel" else PROGRAM
+        return f"{what} {self.version or '(version unknown)'} in {self.path}"
+
+
+def server(scene: Scene) -> Server | None:
+    """The one that mscli would start; None where there is none."""
+    return scene.once("llama-server", lambda: _server(scene))
+
+
+def llamacpp(scene: Scene) -> Iterator[Seen]:
+    """Whether it runs, is new enough, and sees the GPUs."""
+    found = server(scene)
+    if found is None:
+        if wanted(scene, NAME):
+            yield fail("engine_missing", "llama.cpp is not here", "mscli can fetch it, without root.", command=INSTALL)
+        else:
+            yield skipped("llama.cpp is not here")
+        return
+    if found.broken:
+        code, remedy = _cause(scene, found.said, "engine_missing")
+        seen = f"{found.words} is the one to be used, and does not run"
+        yield fail(code, seen, f"{remedy} Or take it off PATH.", *_last(found.said))
+        return
+    build = _BUILD.search(f"version: {found.version}")
+    if found.kind != "wheel" and build and (number := int(build[1] or build[2])) < OLDEST_BUILD:
+        seen = f"{found.words} is build {number}, which does not know the flags that mscli uses"
+        yield fail("version_backend_old", seen, f"Install build {OLDEST_BUILD} or later.", command=INSTALL)
+        return
+    yield _devices(scene, found)
+
+
+def _devices(scene: Scene, found: Server) -> Seen:
+    on_cpu = scene.chosen is not None and scene.chosen.profile.device == "cpu"
+    if not scene.inventory.devices or on_cpu:
+        return ok(f"{found.words} runs")
+    if found.devices is None:
+        return warn(None, f"{found.words} does not tell which devices it sees (--list-devices)", "Install a newer one.")
+    if found.devices:
+        return ok(f"{found.words} sees {len(found.devices)} GPUs", *found.devices[:4])
+    code, remedy = _cause(scene, found.said, "backend_no_gpu_build")
+    if code == "backend_no_gpu_build":
+        remedy = (
+            "Install one with Vulkan (below), or a build with CUDA on PATH: https://github.com/ggml-org/llama.cpp. "
+            "Vulkan needs libvulkan.so.1 and the driver's Vulkan part."
+        )
+    # The wheel is made for CPUs and comes along with mscli: no fault, unless it is all that a profile has.
+    status = warn if found.kind == "wheel" and not wanted(scene, NAME) else fail
+    seen = f"{found.words} sees no GPU, and this machine has {len(scene.inventory.gpus)}: it would compute on the CPU"
+    return status(code, seen, remedy, *_last(found.said), command=INSTALL)
+
+
+def _server(scene: Scene) -> Server | None:
+    own = scene.places.engines / NAME / PROGRAM
+    first = which(scene, PROGRAM)
+    if first or own.is_file():
+        return _program(scene, Path(first) if first else own, "program" if first else "own")
+    found = located(scene, NAME)
+    if found.place is None or found.place.kind != "wheel":
+        return None
+    told = run(scene, found.place.argv[0], "-c", _WHEEL_DEVICES, timeout_s=_TIMEOUT_S)
+    listed = _listed(told) if told else None
+    broken = told is None or told.status not in (0, None)
+    return Server(found.place.path, "wheel", found.version, listed, told.err if told else "", broken)
+
+
+def _program(scene: Scene, path: Path, kind: str) -> Server:
+    told = run(scene, str(path), "--version", timeout_s=_TIMEOUT_S)
+    said = f"{told.err}\n{told.out}" if told else "it cannot be executed"
+    version = next((line for line in said.splitlines() if line.startswith("version: ")), None)
+    if told is None or told.status != 0:
+        late = told is not None and told.status is None
+        return Server(path, kind, None, None, f"no answer within {_TIMEOUT_S:g} s" if late else said, True)
+    listed = run(scene, str(path), "--list-devices", timeout_s=_TIMEOUT_S)
+    words = f"{said}\n{listed.err}\n{listed.out}" if listed else said
+    return Server(path, kind, version and version.removeprefix("version: "), _listed(listed) if listed else None, words)
+
+
+def _listed(told: Ran) -> tuple[str, ...] | None:
+    """The GPUs among the devices; None where the program does not know the question."""
+    if told.status != 0 or "devices" not in told.out + told.err:
+        return None
+    found = [f"{name}: {what}" for name, what in _DEVICE.findall(told.out + told.err)]
+    return tuple(each for each in found if not _NO_GPU.search(each))
+
+
+def _cause(scene: Scene, said: str, otherwise: str) -> tuple[str, str]:
+    ranked = diagnose(said, NAME, facts_of(scene.inventory))
+    if ranked and ranked[0].confidence >= _SURE:
+        return ranked[0].code, ranked[0].remedy
+    return otherwise, CAUSES[otherwise][1]
+
+
+def _last(said: str) -> tuple[str, ...]:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return tuple(lines[-3:])

@@ -25,7 +25,7 @@ class Override:
     switch: bool = False
 
 
-# The first that fits counts.
+# The first of a name counts.
 OVERRIDES = (
     Override(
         "VLLM_WORKER_MULTIPROCESSING_METHOD",
@@ -33,9 +33,7 @@ OVERRIDES = (
         "fork_spawn",
         when=r"^fork$",
     ),
-    Override("VLLM_WORKER_MULTIPROCESSING_METHOD", "", when=r"^$|^spawn$"),
     Override("VLLM_USE_V1", "chooses vLLM's older core, which newer versions do not have", "cli_flags", when=r"^0$"),
-    Override("VLLM_USE_V1", ""),
     Override("VLLM_ATTENTION_BACKEND", "fixes vLLM's attention, also where the GPU does not have it", "cli_flags"),
     Override(
         "VLLM_USE_MODELSCOPE", "vLLM fetches from ModelScope and not from Hugging Face", "model_not_found", switch=True
@@ -56,7 +54,10 @@ OVERRIDES = (
     ),
     Override("VLLM_FLASH_ATTN_VERSION", "fixes the version of FlashAttention, also where the GPU does not have it"),
     # Places, counters and keys: they change nothing that mscli counts on.
-    Override(r"VLLM_(?:CACHE_ROOT|CONFIG_ROOT|ASSETS_CACHE|NO_USAGE_STATS|DO_NOT_TRACK|API_KEY|LOGGING_LEVEL)", ""),
+    Override(r"VLLM_(?:CACHE_ROOT|CONFIG_ROOT|ASSETS_CACHE|NO_USAGE_STATS|DO_NOT_TRACK|API_KEY)", ""),
+    Override(
+        "VLLM_USE_FLASHINFER_SAMPLER", "vLLM uses FlashInfer's sampler, compiled at the start", "nvcc_jit", switch=True
+    ),
     Override(r"VLLM_\w+", "is one of vLLM's own switches, in force for what mscli starts too"),
     Override("HF_HUB_OFFLINE", "nothing is fetched from the hub", "offline", switch=True),
     Override("TRANSFORMERS_OFFLINE", "nothing is fetched from the hub", "offline", switch=True),
@@ -92,8 +93,8 @@ def variables(scene: Scene) -> Iterator[Seen]:
     """What is set in this shell, or by the profile, and what it does."""
     found = False
     for name, value in sorted(_set(scene).items()):
-        override = next((each for each in OVERRIDES if _fits(each, name, value)), None)
-        if override and override.does:
+        override = next((each for each in OVERRIDES if re.fullmatch(each.name, name)), None)
+        if override and override.does and _matters(override, value):
             found = True
             yield warn(
                 override.code, f"{name}={_shown(name, value)}: {override.does}", f"If that is not meant: unset {name}"
@@ -108,9 +109,7 @@ def _set(scene: Scene) -> dict[str, str]:
     return {name: value for name, value in scene.env.items() if name not in meant}
 
 
-def _fits(override: Override, name: str, value: str) -> bool:
-    if not re.fullmatch(override.name, name):
-        return False
+def _matters(override: Override, value: str) -> bool:
     if override.switch:
         return value.lower() not in _OFF
     return not override.when or re.search(override.when, value) is not None

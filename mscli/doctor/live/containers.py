@@ -21,6 +21,7 @@ from mscli.doctor.live.containers_view import (
     client,
     elsewhere,
     grave,
+    images,
     last_line,
     wanted,
 )
@@ -32,8 +33,8 @@ GET_ONE = "Install Docker (https://docs.docker.com/engine/install) or Podman."
 GENERATE = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 NO_CLIENT = "there is no docker or podman on PATH: nothing here runs in containers"
 NO_ANSWER = "the container engine does not answer"
-# vLLM's image unpacked, and what is needed to unpack it.
-_IMAGE, _LEAST = 30 * GB, 1 * GB
+# vLLM's image unpacked, with what is needed to unpack it; what containers that run write; what nothing runs below.
+_IMAGE, _WORK, _LEAST = 30 * GB, 5 * GB, 1 * GB
 
 
 def _engine(scene: Scene) -> Iterator[Seen]:
@@ -213,8 +214,10 @@ def _room(scene: Scene) -> Iterator[Seen]:
     remedy = f"Remove what is not used (`{found.kind} system prune`), or move data-root to a larger disk."
     if free < _LEAST:
         yield grave(scene, "disk_full", seen, remedy, command=f"{found.kind} system df")
-    elif free < _IMAGE and (wanted(scene) or scene.inventory.gpus):
-        yield warn("disk_full", f"{seen}; vLLM's image takes {_IMAGE / GB:.0f} GB while it is fetched", remedy)
+    elif scene.chosen and wanted(scene) and scene.chosen.profile.image not in images(scene, found) and free < _IMAGE:
+        yield fail("disk_full", f"{seen}; the profile's image takes {_IMAGE / GB:.0f} GB while it is fetched", remedy)
+    elif free < _WORK:
+        yield warn("disk_full", seen, remedy)
     else:
         yield ok(seen)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 from mscli.doctor.live.check import Seen, fail, ok, skipped, warn
 from mscli.doctor.live.containers_view import (
-    AREA,
     DOCKER,
     PODMAN,
     Containers,
@@ -17,7 +16,9 @@ from mscli.doctor.live.containers_view import (
     client,
     elsewhere,
     grave,
+    images,
     last_line,
+    patient,
     wanted,
 )
 from mscli.doctor.live.program import Ran, run
@@ -48,7 +49,7 @@ def throw_away(scene: Scene) -> Iterator[Seen]:
     if image is None:
         yield skipped("no image is here to try a container with, and none is fetched for it")
         return
-    left_s = (THOROUGH_S if scene.thorough(AREA) else QUICK_S) - (time.monotonic() - begun)
+    left_s = (THOROUGH_S if patient(scene) else QUICK_S) - (time.monotonic() - begun)
     if left_s < _WORTH_TRYING_S:
         yield skipped("the container engine is too slow for a container to be tried; `--only containers` waits longer")
     else:
@@ -90,7 +91,7 @@ def _judged(scene: Scene, found: Containers, image: str, told: Ran) -> Seen:
 
 def _late(scene: Scene, image: str, patience_s: float) -> Seen:
     seen = f"a container of {image} was not over within {patience_s:.1f} s"
-    if scene.thorough(AREA):
+    if patient(scene):
         return warn(None, seen, "Try it by hand, and look into the daemon's log: journalctl -u docker")
     return skipped(f"{seen}; `mscli doctor --only containers` waits longer")
 
@@ -111,8 +112,7 @@ def _telling(said: str) -> Sequence[str]:
 
 def _image(scene: Scene, found: Containers) -> str | None:
     """An image that is here: the profile's, else one that has very likely what nvidia-smi needs."""
-    listed = run(scene, found.program, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", timeout_s=SHORT_S)
-    here = listed.out.split() if listed and listed.status == 0 else []
+    here = images(scene, found)
     own = scene.chosen.profile.image if scene.chosen and wanted(scene) else None
     if own and own in here:
         return own

@@ -21,6 +21,7 @@ NAMES_ONE = "MSCLI_CONTAINER_ENGINE"
 PROFILE_ENGINE = "vllm-docker"
 # Podman starts anew for every call and takes up to a second on a slow disk.
 INFO_TIMEOUT_S = 2.0
+IMAGES_TIMEOUT_S = 1.0
 _LOCAL = re.compile(r"(?:unix|npipe|fd)://|$|tcp://(?:localhost|127\.|\[::1\])")
 _CAUSE_CONFIDENCE = 0.5
 
@@ -56,6 +57,16 @@ def wanted(scene: Scene) -> bool:
     return scene.chosen is not None and scene.chosen.profile.engine == PROFILE_ENGINE
 
 
+def patient(scene: Scene) -> bool:
+    """Whether containers may take their time: they were asked about, or the profile runs in one."""
+    return AREA in scene.asked or wanted(scene)
+
+
+def images(scene: Scene, found: Containers) -> tuple[str, ...]:
+    """The images that the engine has, as name:tag."""
+    return scene.once("images", lambda: _images(scene, found))
+
+
 def grave(scene: Scene, code: str, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Seen:
     """A failure where a container with a GPU could be wanted here, else a warning."""
     status = fail if wanted(scene) or scene.inventory.gpus else warn
@@ -87,6 +98,12 @@ def elsewhere(scene: Scene, found: Containers) -> str | None:
         shown = run(scene, found.program, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
         host = shown.out.strip() if shown and shown.status == 0 else ""
     return None if _LOCAL.match(host) else host
+
+
+def _images(scene: Scene, found: Containers) -> tuple[str, ...]:
+    asked = ("image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+    listed = run(scene, found.program, *asked, timeout_s=IMAGES_TIMEOUT_S)
+    return tuple(listed.out.split()) if listed and listed.status == 0 else ()
 
 
 def _client(scene: Scene) -> Containers | None:

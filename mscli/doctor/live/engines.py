@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.doctor.live import ollama_view
+from mscli.doctor.live import containers_view, ollama_view
 from mscli.doctor.live.check import Check, Seen, fail, ok, warn
 from mscli.doctor.live.engines_found import located, wanted
 from mscli.doctor.live.engines_llamacpp import llamacpp, server
@@ -102,6 +102,8 @@ def _abilities(scene: Scene, gpus: bool) -> Iterator[tuple[str, bool]]:
     yield "llama.cpp", ours is not None and not ours.broken and (not gpus or bool(ours.devices))
     yield "vllm", _in_python(scene, VLLM, gpus)
     yield "transformers", _in_python(scene, TRANSFORMERS, gpus)
+    docker = containers_view.client(scene)
+    yield "vllm-docker", gpus and docker is not None and bool("nvidia" in docker.runtimes or docker.cdi)
     rust = located(scene, MISTRALRS).place
     yield MISTRALRS, rust is not None and (not gpus or rust.kind != WHEEL or _WITH_CUDA in rust.beside)
 

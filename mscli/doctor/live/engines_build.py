@@ -29,10 +29,10 @@ def build_faults(scene: Scene, found: Found, seen: Environment) -> Iterator[Seen
         return
     if seen.torch is None or seen.torch.get("hip"):
         return
-    if seen.cuda is None:
+    if seen.cuda is None or "+cpu" in (found.version or ""):
         yield fail(
             "backend_no_gpu_build",
-            f"{found.words}: its PyTorch {seen.torch['version']} is built for CPUs only, and there are GPUs here",
+            f"{found.words}, with PyTorch {seen.torch['version']}, is built for CPUs only, and there are GPUs here",
             "Install its build with CUDA.",
             command=found.install,
         )

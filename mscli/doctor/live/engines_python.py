@@ -13,6 +13,7 @@ from mscli.doctor.live.engines_build import build_faults
 from mscli.doctor.live.engines_found import AREA, Found, located, wanted
 from mscli.doctor.live.environment import QUICK_S, Environment, Imported, Unmet, ask
 from mscli.doctor.live.scene import Scene
+from mscli.planning.request import parse_version
 
 THOROUGH_S = 90.0
 # Where the line itself names no cause, the part that failed does.
@@ -144,16 +145,23 @@ def _packages(found: Found, kind: Kind, seen: Environment) -> Iterator[Seen]:
 
 
 def _needed(found: Found, each: Unmet) -> Seen:
+    seen = f"{found.words}: {each.words}"
     remedy = f"Install what goes with it: {found.python} -m pip install '{each.name}{each.wants}'"
-    if each.name == "torch":
-        return fail(
-            "torch_abi", f"{found.words}: {each.words}: its compiled parts fit that one alone",
+    if each.name == "torch" and each.by.startswith("vllm"):
+        status = warn if _release(each.found) == _release(each.wants.lstrip("=~><")) else fail
+        return status(
+            "torch_abi", f"{seen}: its compiled parts were made for that one",
             "Install the engine anew, so that it brings its own PyTorch.", command=found.install,
         )  # fmt: skip
     if each.name == "transformers" and each.found and not each.older:
-        return warn("python_env", f"{found.words}: {each.words}", remedy)
+        return warn("python_env", seen, remedy)
     codes = {"transformers": "transformers_old" if each.found else "python_env", "mistral_common": "mistral_common"}
-    return fail(codes.get(each.name, "python_env"), f"{found.words}: {each.words}", remedy)
+    return fail(codes.get(each.name, "python_env"), seen, remedy)
+
+
+def _release(version: str | None) -> tuple[int, ...]:
+    """The part of a version of PyTorch within which compiled parts mostly get on: (2, 9) of 2.9.1+cu128."""
+    return (parse_version(version) or ())[:2]
 
 
 def _import_fault(scene: Scene, found: Found, imported: Imported, seen: Environment) -> Seen | None:

@@ -72,13 +72,14 @@ def folder_room(scene: Scene) -> Iterator[Seen]:
     if place is None or free is None:
         yield skipped("where the server keeps its models cannot be told from here")
         return
-    needed = _needed(scene)
+    held = _held(scene)
+    needed = _needed(scene, held)
     seen = f"{free / GB:.1f} GB free at {place.folder}, where the Ollama server keeps its models"
     remedy = "Remove models (`ollama list`, `ollama rm NAME`), or move OLLAMA_MODELS to a larger disk."
     if free < (needed if needed is not None else _LEAST):
         more = f"; the profile's weights take {needed / GB:.1f} GB" if needed else ""
         yield fail("disk_full", seen + more, remedy, command=f"df -h {place.folder}")
-    elif needed is None and free < _ONE_MODEL:
+    elif not held and needed is None and free < _ONE_MODEL:
         yield warn("disk_full", f"{seen}: less than one model of 24B in four bits", remedy)
     else:
         yield ok(seen)
@@ -106,20 +107,22 @@ def _mend(barred: Path, place: _Place, lacks: str) -> str:
     return f"sudo install -d -o {place.user} -g {place.user} {place.folder}"
 
 
-def _needed(scene: Scene) -> int | None:
+def _needed(scene: Scene, held: tuple[str, ...]) -> int | None:
     """Bytes that the profile's weights still take; 0 where the server has them, None without such a profile."""
     if not wanted(scene) or scene.chosen is None:
         return None
-    server = view(scene).server
     variant = scene.chosen.variant
-    if server:
-        try:
-            held = Api(server.address.host, server.address.port).held()
-        except Refusal:
-            held = ()
-        if any(model.name == variant.source.repository for model in held):
-            return 0
-    return variant.download_bytes
+    return 0 if variant.source.repository in held else variant.download_bytes
+
+
+def _held(scene: Scene) -> tuple[str, ...]:
+    """The models that the server has."""
+    server = view(scene).server
+    try:
+        models = Api(server.address.host, server.address.port).held() if server else ()
+    except Refusal:
+        models = ()
+    return tuple(model.name for model in models)
 
 
 def _free(root: Path, folder: Path) -> int | None:

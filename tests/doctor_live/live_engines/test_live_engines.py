@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from made_environment import MadeEnvironment
 
 from mscli.doctor.live.check import Finding
 
@@ -73,6 +74,18 @@ def test_the_wheel_that_comes_with_mscli_has_no_gpu_code_and_is_no_failure(visit
     assert (found.status, found.code) == ("warn", "backend_no_gpu_build")
     assert visit("llama.cpp", "rtx4090", "small-gguf-q4")[0].status == "fail"
     assert visit("llama.cpp", "no-driver")[0].status == "ok"
+
+
+def test_the_wheel_of_mistral_rs_for_cpus_is_named_on_a_machine_with_gpus(
+    visit: Visit, environment: MadeEnvironment
+) -> None:
+    environment.package("mistralrs", "0.9.5")
+    told = {"MSCLI_MISTRALRS": str(environment.folder)}
+    assert visit("mistral.rs", "no-driver", **told)[0].status == "ok"
+    (found,) = visit("mistral.rs")
+    assert (found.status, found.code) == ("warn", "backend_no_gpu_build")
+    environment.package("mistralrs_cuda", "0.9.5")
+    assert visit("mistral.rs")[0].status == "ok"
 
 
 def test_a_program_on_path_that_hides_the_installed_one_is_named(

@@ -93,6 +93,11 @@ def test_a_torch_that_vllm_was_not_built_for_is_named_without_an_import(
     assert "torch is 2.8.0, vllm wants torch==2.9.0" in found[0].seen
 
 
+def test_a_torch_of_another_patch_release_is_only_warned_about(environment: MadeEnvironment, visit: Visit) -> None:
+    environment.torch("2.9.1")
+    assert worst(visit("vllm")) == ("warn", "torch_abi")
+
+
 def test_a_local_build_of_the_right_torch_is_well(environment: MadeEnvironment, visit: Visit) -> None:
     environment.torch("2.9.0+cu128")
     assert worst(visit("vllm")) == ("ok", None)

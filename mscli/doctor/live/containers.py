@@ -223,11 +223,11 @@ def _room(scene: Scene) -> Iterator[Seen]:
 
 
 CHECKS = (
-    Check("containers.engine", _engine),
-    Check("containers.runtime", runtime),
-    Check("containers.cdi", _cdi),
-    Check("containers.lasting", _lasting),
-    Check("containers.gpus", throw_away, thorough_s=100.0),
-    Check("containers.own", own_containers, thorough_s=30.0),
-    Check("containers.disk", _room),
+    Check("containers.engine", _engine, thorough_s=30.0),
+    Check("containers.runtime", runtime, thorough_s=30.0),
+    Check("containers.cdi", _cdi, thorough_s=30.0),
+    Check("containers.lasting", _lasting, thorough_s=30.0),
+    Check("containers.gpus", throw_away, thorough_s=120.0),
+    Check("containers.own", own_containers, thorough_s=60.0),
+    Check("containers.disk", _room, thorough_s=30.0),
 )

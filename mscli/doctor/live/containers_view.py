@@ -20,7 +20,7 @@ DOCKER, PODMAN = "docker", "podman"
 NAMES_ONE = "MSCLI_CONTAINER_ENGINE"
 PROFILE_ENGINE = "vllm-docker"
 # Podman starts anew for every call and takes up to a second on a slow disk.
-INFO_TIMEOUT_S = 2.0
+QUICK_S, THOROUGH_S = 2.0, 20.0
 IMAGES_TIMEOUT_S = 1.0
 _LOCAL = re.compile(r"(?:unix|npipe|fd)://|$|tcp://(?:localhost|127\.|\[::1\])")
 _CAUSE_CONFIDENCE = 0.5
@@ -111,14 +111,15 @@ def _client(scene: Scene) -> Containers | None:
     program = next((path for name in ([named] if named else [DOCKER, PODMAN]) if (path := which(scene, name))), None)
     if program is None:
         return None
-    told = run(scene, program, "info", "--format", "{{json .}}", timeout_s=INFO_TIMEOUT_S)
+    patience_s = THOROUGH_S if patient(scene) else QUICK_S
+    told = run(scene, program, "info", "--format", "{{json .}}", timeout_s=patience_s)
     kind = PODMAN if PODMAN in Path(program).name else DOCKER
     if told is None:
         return Containers(program, kind, "it could not be executed")
-    return _read(program, kind, told)
+    return _read(program, kind, told, patience_s)
 
 
-def _read(program: str, kind: str, told: Ran) -> Containers:
+def _read(program: str, kind: str, told: Ran, patience_s: float) -> Containers:
     data = _json(told.out)
     try:
         found = _podman(program, data) if "host" in data else _docker(program, data)
@@ -128,7 +129,7 @@ def _read(program: str, kind: str, told: Ran) -> Containers:
         return found
     # Docker's client says why in one of two places, by its version.
     words = "\n".join(filter(None, [told.err.strip(), *(data.get("ServerErrors") or ())]))
-    silent = f"it gave no answer within {INFO_TIMEOUT_S:g} s" if told.status is None else "it said nothing"
+    silent = f"it gave no answer within {patience_s:g} s" if told.status is None else "it said nothing"
     return Containers(program, found.kind, words or silent, context=found.context)
 
 

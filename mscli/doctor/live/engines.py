@@ -118,10 +118,10 @@ def _in_python(scene: Scene, kind: Kind, gpus: bool) -> bool:
 
 CHECKS = (
     Check("engines.usable", _usable, thorough_s=100.0),
-    Check("engines.llama.cpp", llamacpp),
+    Check("engines.llama.cpp", llamacpp, thorough_s=45.0),
     Check("engines.vllm", _vllm, thorough_s=100.0),
     Check("engines.transformers", _transformers, thorough_s=100.0),
-    Check("engines.mistral.rs", _mistralrs),
+    Check("engines.mistral.rs", _mistralrs, thorough_s=15.0),
     Check("engines.programs", _shadows),
     Check("engines.variables", variables),
 )

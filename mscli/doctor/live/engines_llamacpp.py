@@ -11,13 +11,14 @@ from mscli.doctor.causes import CAUSES
 from mscli.doctor.diagnosis import diagnose
 from mscli.doctor.facts import facts_of
 from mscli.doctor.live.check import Seen, fail, ok, skipped, warn
-from mscli.doctor.live.engines_found import located, wanted
+from mscli.doctor.live.engines_found import AREA, located, wanted
 from mscli.doctor.live.program import Ran, run, which
 from mscli.doctor.live.scene import Scene
 from mscli.engines.llamacpp import NAME, OLDEST_BUILD, PROGRAM
 
 INSTALL = f"mscli engines install {NAME}"
-_TIMEOUT_S = 1.1
+# With CUDA it starts every GPU before it answers, which takes seconds where the driver was asleep.
+_QUICK_S, _THOROUGH_S = 1.1, 20.0
 _BUILD = re.compile(r"build (\d+)|version: (\d+) \(")
 # "  CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23650 MiB free)"
 _DEVICE = re.compile(r"^ +(\w+): (.+) \(\d+ MiB", re.MULTILINE)
@@ -35,7 +36,10 @@ _WHEEL_DEVICES = (
 
 @dataclass(frozen=True)
 class Server:
-    """One llama-server. `devices`: the GPUs that it sees, None where it cannot tell. `broken`: why it does not run."""
+    """One llama-server. `devices`: the GPUs that it sees, None where it did not tell. `said`: all that it said.
+
+    `broken`: it does not run. `late`: it gave no answer in the time that it was given.
+    """
 
     path: Path
     kind: str
@@ -43,6 +47,7 @@ class Server:
     devices: tuple[str, ...] | None
     said: str
     broken: bool = False
+    late: bool = False
 
     @property
     def words(self) -> str:
@@ -65,6 +70,9 @@ def llamacpp(scene: Scene) -> Iterator[Seen]:
         else:
             yield skipped("llama.cpp is not here")
         return
+    if found.late:
+        yield _late(scene, found)
+        return
     if found.broken:
         code, remedy = _cause(scene, found.said, "engine_missing")
         seen = f"{found.words} is the one to be used, and does not run"
@@ -76,6 +84,17 @@ def llamacpp(scene: Scene) -> Iterator[Seen]:
         yield fail("version_backend_old", seen, f"Install build {OLDEST_BUILD} or later.", command=INSTALL)
         return
     yield _devices(scene, found)
+
+
+def _late(scene: Scene, found: Server) -> Seen:
+    if not _patient(scene):
+        return skipped(f"{found.words} gave no answer in time; `mscli doctor --only engines` waits longer")
+    seen = f"{found.words} is the one to be used, and gives no answer within {_THOROUGH_S:g} s"
+    return fail("engine_missing", seen, "Try it by hand; take it off PATH to use another.", *_last(found.said))
+
+
+def _patient(scene: Scene) -> bool:
+    return AREA in scene.asked or wanted(scene, NAME)
 
 
 def _devices(scene: Scene, found: Server) -> Seen:
@@ -106,22 +125,27 @@ def _server(scene: Scene) -> Server | None:
     found = located(scene, NAME)
     if found.place is None or found.place.kind != "wheel":
         return None
-    told = run(scene, found.place.argv[0], "-c", _WHEEL_DEVICES, timeout_s=_TIMEOUT_S)
-    listed = _listed(told) if told else None
-    broken = told is None or told.status not in (0, None)
-    return Server(found.place.path, "wheel", found.version, listed, told.err if told else "", broken)
+    told = run(scene, found.place.argv[0], "-c", _WHEEL_DEVICES, timeout_s=_patience_s(scene))
+    words = told.err if told else ""
+    late, broken = told is not None and told.status is None, told is None or bool(told.status)
+    return Server(found.place.path, "wheel", found.version, _listed(told) if told else None, words, broken, late)
 
 
 def _program(scene: Scene, path: Path, kind: str) -> Server:
-    told = run(scene, str(path), "--version", timeout_s=_TIMEOUT_S)
-    said = f"{told.err}\n{told.out}" if told else "it cannot be executed"
-    version = next((line for line in said.splitlines() if line.startswith("version: ")), None)
-    if told is None or told.status != 0:
-        late = told is not None and told.status is None
-        return Server(path, kind, None, None, f"no answer within {_TIMEOUT_S:g} s" if late else said, True)
-    listed = run(scene, str(path), "--list-devices", timeout_s=_TIMEOUT_S)
+    patience_s = _patience_s(scene)
+    told = run(scene, str(path), "--version", timeout_s=patience_s)
+    if told is None or told.status:
+        return Server(path, kind, None, None, f"{told.err}\n{told.out}" if told else "it cannot be executed", True)
+    said = f"{told.err}\n{told.out}"
+    version = next((line.removeprefix("version: ") for line in said.splitlines() if line.startswith("version: ")), None)
+    listed = run(scene, str(path), "--list-devices", timeout_s=patience_s) if told.status == 0 else None
+    late = told.status is None or (listed is not None and listed.status is None)
     words = f"{said}\n{listed.err}\n{listed.out}" if listed else said
-    return Server(path, kind, version and version.removeprefix("version: "), _listed(listed) if listed else None, words)
+    return Server(path, kind, version, _listed(listed) if listed else None, words, late=late)
+
+
+def _patience_s(scene: Scene) -> float:
+    return _THOROUGH_S if _patient(scene) else _QUICK_S
 
 
 def _listed(told: Ran) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ from mscli.doctor.facts import facts_of
 from mscli.doctor.live.check import Seen, fail, ok, skipped, warn
 from mscli.doctor.live.engines_build import build_faults
 from mscli.doctor.live.engines_found import AREA, Found, located, wanted
-from mscli.doctor.live.environment import QUICK_S, Environment, Imported, Unmet, ask
+from mscli.doctor.live.environment import QUICK_S, Environment, Imported, Silence, Unmet, ask
 from mscli.doctor.live.scene import Scene
 from mscli.planning.request import parse_version
 
@@ -53,7 +53,7 @@ TRANSFORMERS = Kind(
 )
 
 
-def environment(scene: Scene, kind: Kind, found: Found) -> Environment | str:
+def environment(scene: Scene, kind: Kind, found: Found) -> Environment | Silence:
     """What the engine's own Python tells; with its imports where there is time for them."""
     return scene.once(f"environment of {kind.name}", lambda: _asked(scene, kind, found))
 
@@ -68,11 +68,8 @@ def judged(scene: Scene, kind: Kind) -> Iterator[Seen]:
         yield skipped(f"{found.words}: its command does not say which Python runs it")
         return
     seen = environment(scene, kind, found)
-    if isinstance(seen, str):
-        yield fail(
-            "python_env", f"{found.words}: its Python {found.python} does not run", "Install the engine anew.", seen,
-            command=found.install,
-        )  # fmt: skip
+    if isinstance(seen, Silence):
+        yield _silent(found, seen)
         return
     faults = [*_python(found, seen), *_packages(found, kind, seen), *build_faults(scene, found, seen)]
     faults += [each for imported in seen.imports if (each := _import_fault(scene, found, imported, seen))]
@@ -81,7 +78,14 @@ def judged(scene: Scene, kind: Kind) -> Iterator[Seen]:
         yield ok(_summary(found, kind, seen))
 
 
-def _asked(scene: Scene, kind: Kind, found: Found) -> Environment | str:
+def _silent(found: Found, seen: Silence) -> Seen:
+    if seen.late:
+        return skipped(f"{found.words}: {seen.words}; `mscli doctor --only engines` waits longer")
+    what = f"{found.words}: its Python {found.python} does not run"
+    return fail("python_env", what, "Install the engine anew.", seen.words, command=found.install)
+
+
+def _asked(scene: Scene, kind: Kind, found: Found) -> Environment | Silence:
     assert found.python is not None
     imports = _imports(scene, kind, found) if _thorough(scene, kind) else ()
     patience_s = THOROUGH_S if imports else QUICK_S

@@ -42,6 +42,14 @@ class Imported:
 
 
 @dataclass(frozen=True)
+class Silence:
+    """Why a Python told nothing. `late`: it may have been about to."""
+
+    words: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
 class Environment:
     """What the child told. `torch`: {version, cuda, hip} as PyTorch was built. `python_refused`: the engine's condition
     on Python's version, where it is not met. `unmet` None: no package there can read requirements."""
@@ -69,7 +77,7 @@ def ask(
     owners: Sequence[str],
     imports: Sequence[str] = (),
     timeout_s: float = QUICK_S,
-) -> Environment | str:
+) -> Environment | Silence:
     """What is in the environment of `python`, or why that Python does not tell. Waits at most `timeout_s`.
 
     `owners`: the distributions whose requirements are held against what is installed.
@@ -77,10 +85,10 @@ def ask(
     asked = json.dumps({"packages": list(packages), "owners": list(owners), "imports": list(imports)})
     told = run(scene, str(python), "-c", _PROGRAM.read_text(), asked, timeout_s=timeout_s)
     if told is None:
-        return f"{python} cannot be executed"
+        return Silence(f"{python} cannot be executed")
     lines = list(_objects(told.out))
     if not lines or "facts" not in lines[0]:
-        return told.last_words or _ending(told, timeout_s)
+        return Silence(told.last_words or _ending(told, timeout_s), told.status is None)
     facts = lines[0]["facts"]
     unmet = facts["unmet"]
     return Environment(

@@ -53,7 +53,13 @@ def _stranger(scene: Scene, seen: View) -> Seen:
     """Something that is not Ollama holds the port where its clients look."""
     place = seen.asked
     pid, uid = owner(place.port), owner_uid(place.port)
-    who = f"pid {pid} ({holder(pid, None, scene.root / 'proc').command})" if pid else f"a process of user {uid}"
+    command = holder(pid, None, scene.root / "proc").command or "" if pid else ""
+    who = f"pid {pid} ({command})" if pid else f"a process of user {uid}"
+    if "ollama" in command or (pid is None and seen.service and seen.service.active):
+        return warn(
+            "ollama_not_running", f"the Ollama server at {_place(place)} ({who}) does not answer as one",
+            "Wait if it loads a model from a slow disk; else restart it.", seen.stranger or "",
+        )  # fmt: skip
     told = f"{_place(place)}, where clients look for Ollama, is held by something else: {who}"
     remedy = f"Stop it, or run Ollama on another port: OLLAMA_HOST=127.0.0.1:{place.port + 1} for server and clients."
     installed = seen.service or program(scene)

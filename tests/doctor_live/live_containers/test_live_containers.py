@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from described_machines import inventory_of
 from docker_program import ADVICE, NVIDIA, Answer, Programs
+from run_mscli import Mscli
 
 from mscli.doctor.live.check import Finding
 
@@ -142,27 +143,26 @@ def test_a_configuration_that_is_no_json_is_named(programs: Programs, visit: Vis
         ('docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].',
          "docker_gpu"),
         ("docker: Error response from daemon: unknown or invalid runtime name: nvidia.", "docker_gpu"),
-        (f"{HOOK}nvidia-container-cli: initialization error: driver rpc error: timed out: unknown.", None),
+        (f"{HOOK}nvidia-container-cli: initialization error: driver rpc error: timed out: unknown.", "docker_gpu"),
         (f"{HOOK}nvidia-container-cli: initialization error: nvml error: driver not loaded: unknown.", "no_driver"),
         (f"{HOOK}nvidia-container-cli: initialization error: nvml error: driver/library version mismatch: unknown.",
          "nvml_mismatch"),
         (f"{HOOK}nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.8, please update your driver "
          "to a newer version, or use an earlier cuda container: unknown.", "driver_too_old"),
-        ("docker: Error response from daemon: could not select device driver \"cdi\": CDI device injection failed: "
-         "unresolvable CDI devices nvidia.com/gpu=all", None),
+        ("Error: setting up CDI devices: unresolvable CDI devices nvidia.com/gpu=all", "cdi"),
         ("docker: Error response from daemon: CDI device injection failed: unresolvable CDI devices "
          "nvidia.com/gpu=all.", "cdi"),
         ("Failed to initialize NVML: Unknown Error", "container_gpu_lost"),
     ],
 )  # fmt: skip
 def test_a_container_that_does_not_start_is_put_down_to_its_cause(
-    programs: Programs, visit: Visit, listed: str, said: str, code: str | None
+    programs: Programs, visit: Visit, listed: str, said: str, code: str
 ) -> None:
     healthy(programs, listed)
     programs.docker({"Runtimes": NVIDIA}, run=Answer(err=f"{said}\n\n{ADVICE}", status=125))
     found = visit()["gpus"][0]
     assert found.status == "fail"
-    assert found.code == code if code else found.code in ("docker_gpu", "cdi")
+    assert found.code == code
     assert ADVICE not in found.seen
 
 
@@ -341,3 +341,13 @@ def test_a_container_profile_on_a_machine_without_gpu_is_named(programs: Program
     programs.docker()
     found = visit(on="no-driver", profile="small-bf16-docker")["runtime"][0]
     assert (found.status, found.code) == ("fail", "docker_gpu")
+
+
+def test_the_command_tells_it_and_exits_with_5(mscli: Mscli, programs: Programs, machine: Machine) -> None:
+    programs.silent(SOCKET)
+    told = mscli("doctor", "--only", "containers", "--json", env={**machine("rtx4090"), "PATH": str(programs.bin)})
+    assert told.code == 5
+    found = {each["id"]: each for each in told.data["findings"]}
+    assert found["containers.engine"]["code"] == "docker_permission"
+    assert found["containers.engine"]["command"] == "sudo usermod -aG docker $USER"
+    assert "crashed" not in {each["status"] for each in told.data["findings"]}

@@ -26,7 +26,7 @@ PROBE_TIMEOUT_S = 2.0
 
 _PROPERTIES = (
     *("LoadState", "ActiveState", "MainPID", "User", "Environment", "FragmentPath", "ExecStart"),
-    *("UnitFileState", "NRestarts", "ProtectHome"),
+    *("UnitFileState", "NRestarts", "ProtectHome", "DynamicUser"),
 )
 # These only pass a container's port on; the server itself is inside.
 _PORT_FORWARDERS = ("docker-proxy", "rootlessport", "slirp4netns", "pasta", "kubectl")
@@ -60,6 +60,7 @@ class Service:
     enabled: bool = False
     restarts: int = 0
     protect_home: str = "no"
+    dynamic_user: bool = False
 
     @property
     def models(self) -> Path | None:
@@ -145,7 +146,7 @@ def find(env: Mapping[str, str]) -> Server | None:
 
 def look(place: Address, version: str, service: Service | None = None) -> Server:
     """Who runs the server at `place`. Reads /proc; asks systemd unless `service` is given."""
-    if not _is_here(place.host):
+    if not is_here(place.host):
         return Server(place, version, False, None, None, None, None, None, None)
     service = service or systemd_service()
     pid, uid = owner(place.port), owner_uid(place.port)
@@ -186,6 +187,7 @@ def systemd_service() -> Service | None:
         enabled=values.get("UnitFileState") == "enabled",
         restarts=int(values.get("NRestarts") or 0),
         protect_home=values.get("ProtectHome") or "no",
+        dynamic_user=values.get("DynamicUser") == "yes",
     )
 
 
@@ -233,7 +235,7 @@ def _connectable(host: str) -> str:
     return {"0.0.0.0": DEFAULT_HOST, "::": "::1"}.get(str(ip), str(ip))
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
     """True if `host` is an address of this machine: a socket can be bound to it."""
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)

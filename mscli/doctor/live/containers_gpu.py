@@ -74,7 +74,7 @@ def _judged(scene: Scene, found: Containers, image: str, told: Ran) -> Seen:
     said = f"{told.out}\n{told.err}"
     if told.status != 0:
         code, remedy = cause_of(scene, said, "docker_gpu")
-        seen = f"a container of {image} with all GPUs does not start: {last_line(said)}"
+        seen = f"a container of {image} with all GPUs fails: {last_line(said)}"
         return fail(code, seen, remedy, *_telling(said), command=_by_hand(found, image))
     inside = set(_SEEN.findall(told.out))
     missing = [f"GPU {gpu.index} ({gpu.uuid})" for gpu in scene.inventory.gpus if gpu.uuid and gpu.uuid not in inside]
@@ -86,7 +86,7 @@ def _judged(scene: Scene, found: Containers, image: str, told: Ran) -> Seen:
             f"missing: {', '.join(missing)}",
             command=_by_hand(found, image),
         )
-    return ok(f"a container of {image} sees all {len(inside)} GPUs", *told.out.strip().splitlines()[:4])
+    return ok(f"a container of {image} sees every GPU ({len(inside)})", *told.out.strip().splitlines()[:4])
 
 
 def _late(scene: Scene, image: str, patience_s: float) -> Seen:
@@ -140,7 +140,7 @@ def own_containers(scene: Scene) -> Iterator[Seen]:
         return
     running = [line.split(maxsplit=1) for line in listed.out.splitlines() if line.strip()]
     if not running or not scene.inventory.gpus:
-        yield ok(f"{len(running)} containers of ours run" if running else "no container of ours runs")
+        yield ok(f"containers of ours that run: {len(running)}" if running else "no container of ours runs")
         return
     for container, *label in running:
         yield _asked(scene, found, container, label[0] if label else container)
@@ -152,7 +152,7 @@ def _asked(scene: Scene, found: Containers, container: str, name: str) -> Seen:
         return warn(None, f"the container of {name} does not answer", f"See: {found.kind} logs {container}")
     said = f"{told.out}\n{told.err}"
     if told.status == 0 and _SEEN.search(told.out):
-        return ok(f"the container of {name} sees {len(_SEEN.findall(told.out))} GPUs")
+        return ok(f"the container of {name} has its GPUs ({len(_SEEN.findall(told.out))})")
     code, remedy = cause_of(scene, said, "container_gpu_lost")
     seen = f"the container of {name} has lost its GPUs: {last_line(said)}"
     return grave(scene, code, seen, remedy, *_telling(said), command=f"mscli restart {name}")

@@ -104,7 +104,7 @@ def _devices(scene: Scene, found: Server) -> Seen:
     if found.devices is None:
         return warn(None, f"{found.words} does not tell which devices it sees (--list-devices)", "Install a newer one.")
     if found.devices:
-        return ok(f"{found.words} sees {len(found.devices)} GPUs", *found.devices[:4])
+        return ok(f"{found.words} sees GPUs: {len(found.devices)}", *found.devices[:4])
     code, remedy = _cause(scene, found.said, "backend_no_gpu_build")
     if code == "backend_no_gpu_build":
         remedy = (
@@ -113,7 +113,9 @@ def _devices(scene: Scene, found: Server) -> Seen:
         )
     # The wheel is made for CPUs and comes along with mscli: no fault, unless it is all that a profile has.
     status = warn if found.kind == "wheel" and not wanted(scene, NAME) else fail
-    seen = f"{found.words} sees no GPU, and this machine has {len(scene.inventory.gpus)}: it would compute on the CPU"
+    seen = (
+        f"{found.words} sees no GPU, and there are GPUs here ({len(scene.inventory.gpus)}): it would compute on the CPU"
+    )
     return status(code, seen, remedy, *_last(found.said), command=INSTALL)
 
 

@@ -9,7 +9,7 @@ from mscli.doctor.live.ollama_folder import folder_access, folder_room
 from mscli.doctor.live.ollama_gpu import gpu_log, gpu_use
 from mscli.doctor.live.ollama_view import View, program, view, wanted
 from mscli.doctor.live.scene import Scene
-from mscli.engines.ollama_server import Address, Server, Service
+from mscli.engines.ollama_server import Address, Server, Service, is_here
 from mscli.engines.ollama_warnings import OLDEST_FOR, Remark, refuse_old, remarks
 from mscli.errors import MscliError
 from mscli.inventory.holders import holder
@@ -35,6 +35,13 @@ def _server(scene: Scene) -> Iterator[Seen]:
         return
     if seen.stranger:
         yield _stranger(scene, seen)
+    if not is_here(seen.asked.host) and (not seen.server or seen.server.address != seen.asked):
+        yield warn(
+            "ollama_not_running",
+            f"clients in this shell look for Ollama at {_place(seen.asked)}, on another machine, and nothing answers",
+            "Start it there, or unset OLLAMA_HOST for a server of this machine.",
+            f"OLLAMA_HOST={scene.env.get('OLLAMA_HOST', '')}",
+        )
     if seen.server:
         yield ok(f"Ollama {seen.server.version} answers at {_place(seen.server.address)} ({seen.server.owner})")
     elif seen.service:

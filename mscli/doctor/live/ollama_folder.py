@@ -23,6 +23,7 @@ class _Place:
     folder: Path
     user: str
     protect_home: str
+    dynamic_user: bool
 
 
 def folder_access(scene: Scene) -> Iterator[Seen]:
@@ -40,6 +41,9 @@ def folder_access(scene: Scene) -> Iterator[Seen]:
         )
         return
     who = user(place.user)
+    if who is None and place.dynamic_user:
+        yield skipped(f"user {place.user} exists only while the service runs")
+        return
     if who is None:
         yield fail(
             "permissions",
@@ -92,11 +96,13 @@ def _place(scene: Scene) -> _Place | None:
     if server:
         if server.models is None or server.user is None:
             return None
-        return _Place(server.models, server.user, server.service.protect_home if server.service else "no")
+        by = server.service
+        return _Place(server.models, server.user, by.protect_home if by else "no", bool(by and by.dynamic_user))
     if service is None:
         return None
     # A user without a home is told by its own finding; where it would keep its models does not matter then.
-    return _Place(service.models or Path("/usr/share/ollama/.ollama/models"), service.user, service.protect_home)
+    folder = service.models or Path("/usr/share/ollama/.ollama/models")
+    return _Place(folder, service.user, service.protect_home, service.dynamic_user)
 
 
 def _mend(barred: Path, place: _Place, lacks: str) -> str:

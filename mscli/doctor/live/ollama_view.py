@@ -10,13 +10,14 @@ from mscli.doctor.live.scene import Scene
 from mscli.engines.engine import Installation
 from mscli.engines.ollama import told_version
 from mscli.engines.ollama_api import Api, Refusal
-from mscli.engines.ollama_server import Address, Server, Service, address, look, systemd_service
+from mscli.engines.ollama_server import Address, Server, Service, address, is_here, look, systemd_service
+from mscli.inventory.ports import listening
 
 NAME = "ollama"
 AREA = "ollama"
-# A server on this machine answers within milliseconds, unless it hangs.
+# A server on this machine answers within milliseconds, unless it hangs; the program asks it too for its version.
 PROBE_TIMEOUT_S = 1.0
-VERSION_TIMEOUT_S = 1.5
+VERSION_TIMEOUT_S = 0.8
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,17 @@ def _look(scene: Scene) -> View:
         version, words = _version(place)
         if version:
             return View(asked, look(place, version, service), service, stranger, elsewhere=False)
-        if place == asked:
+        if place == asked and is_here(place.host) and listening(place.port):
             stranger = words
     return View(asked, None, service, stranger, elsewhere=False)
 
 
 def _version(place: Address) -> tuple[str | None, str | None]:
-    """The server's version, else what something else at that place said; neither where nothing listens."""
+    """The version of the server at that place, or why there is none."""
     try:
         return Api(place.host, place.port).version(PROBE_TIMEOUT_S), None
     except Refusal as refusal:
-        # A connection refused is nobody; an answer that is not Ollama's, or none at all, is somebody.
-        silent = "refused" in refusal.words or "unreachable" in refusal.words or "not known" in refusal.words
-        return None, None if silent else refusal.words
+        return None, refusal.words
 
 
 def _program(scene: Scene) -> Installation | None:

@@ -44,7 +44,7 @@ def test_a_healthy_docker_gives_no_failure(programs: Programs, visit: Visit, lis
     healthy(programs, listed)
     found = visit()
     assert {each.status for findings in found.values() for each in findings} <= {"ok", "warn", "skipped"}, found
-    assert found["gpus"][0].seen.endswith("sees all 2 GPUs")
+    assert found["gpus"][0].seen.endswith("sees every GPU (2)")
     assert [each.code for findings in found.values() for each in findings if each.status == "warn"] in (
         [],
         ["disk_full"],  # this machine's own disk

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -82,6 +83,29 @@ def test_a_port_that_something_else_holds_is_named_with_its_owner(visit: Visit, 
     found = visit(stranger)["server"][0]
     assert (found.status, found.code) == ("fail", "port")
     assert f"pid {os.getpid()}" in found.seen
+
+
+def test_an_address_on_another_machine_that_does_not_answer_is_named(visit: Visit) -> None:
+    found = visit("192.0.2.7:11434")["server"][0]
+    assert (found.status, found.code) == ("warn", "ollama_not_running")
+    assert "192.0.2.7:11434, on another machine" in found.seen
+
+
+def test_a_server_that_holds_its_port_and_does_not_answer_is_no_stranger(
+    user: User, visit: Visit, start: Start
+) -> None:
+    host, pid = start()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        found = visit(host)["server"][0]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (found.status, found.code) == ("warn", "ollama_not_running")
+
+
+def test_a_service_whose_user_is_made_at_its_start_is_no_failure(user: User, visit: Visit, nobody: str) -> None:
+    user.service(ActiveState="failed", User="ollama-of-a-moment", DynamicUser="yes")
+    assert visit(nobody)["folder"][0].status == "skipped"
 
 
 @pytest.fixture

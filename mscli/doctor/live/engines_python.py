@@ -72,7 +72,7 @@ def judged(scene: Scene, kind: Kind) -> Iterator[Seen]:
         yield _silent(found, seen)
         return
     faults = [*_python(found, seen), *_packages(found, kind, seen), *build_faults(scene, found, seen)]
-    faults += [each for imported in seen.imports if (each := _import_fault(scene, found, imported, seen))]
+    faults += _import_faults(scene, found, seen)
     yield from faults
     if not any(each.status == "fail" for each in faults):
         yield ok(_summary(found, kind, seen))
@@ -168,8 +168,17 @@ def _release(version: str | None) -> tuple[int, ...]:
     return (parse_version(version) or ())[:2]
 
 
+def _import_faults(scene: Scene, found: Found, seen: Environment) -> list[Seen]:
+    """One finding for each cause: what fails in one package fails in those that import it too."""
+    faults = [each for imported in seen.imports if (each := _import_fault(scene, found, imported, seen))]
+    return list({each.code: each for each in reversed(faults)}.values())[::-1]
+
+
 def _import_fault(scene: Scene, found: Found, imported: Imported, seen: Environment) -> Seen | None:
     """What an import that failed, or what a module told of itself, means."""
+    if imported.late:
+        what = f"{found.words}: importing {imported.name} was not over within {THOROUGH_S:g} s"
+        return warn(None, what, "Try it again: the first import after an installation takes longest.")
     if imported.error:
         return _failed(scene, found, imported.name, imported.error)
     if imported.name == "transformers" and imported.told is False:

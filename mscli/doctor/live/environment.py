@@ -33,12 +33,13 @@ class Unmet:
 
 @dataclass(frozen=True)
 class Imported:
-    """One import in the child. `error`: its traceback, None where it went well. `told`: what the module said of itself
-    (see inside.py)."""
+    """One import in the child. `error`: its traceback, None where it went well. `late`: it was not over in time, and
+    nothing more is known. `told`: what the module said of itself (see inside.py)."""
 
     name: str
     error: str | None
     told: Any = None
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _imports(lines: Sequence[Mapping[str, Any]], told: Ran, timeout_s: float) ->
         if name in ended:
             yield Imported(name, ended[name].get("error"), ended[name].get("told"))
         else:
-            yield Imported(name, f"{told.err}\n{_ending(told, timeout_s)}".strip())
+            yield Imported(name, f"{told.err}\n{_ending(told, timeout_s)}".strip(), late=told.status is None)
 
 
 def _ending(told: Ran, timeout_s: float) -> str:

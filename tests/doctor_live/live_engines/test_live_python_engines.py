@@ -84,6 +84,15 @@ def test_an_import_that_fails_is_put_down_to_its_cause(
     assert fails[0].code == code or (code is None and fails[0].code in ("python_env", "mistral_common"))
 
 
+def test_one_cause_is_told_once_whatever_it_takes_along(environment: MadeEnvironment, visit: Visit) -> None:
+    environment.module("torch", CUDART)
+    environment.module("transformers", "import torch")
+    environment.vllm(server="import torch")
+    fails = [each for each in visit("vllm", asked=True) if each.status == "fail"]
+    assert [each.code for each in fails] == ["torch_abi"]
+    assert "importing torch fails" in fails[0].seen
+
+
 def test_a_torch_that_vllm_was_not_built_for_is_named_without_an_import(
     environment: MadeEnvironment, visit: Visit
 ) -> None:

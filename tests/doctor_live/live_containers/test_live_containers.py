@@ -351,3 +351,46 @@ def test_the_command_tells_it_and_exits_with_5(mscli: Mscli, programs: Programs,
     assert found["containers.engine"]["code"] == "docker_permission"
     assert found["containers.engine"]["command"] == "sudo usermod -aG docker $USER"
     assert "crashed" not in {each["status"] for each in told.data["findings"]}
+
+
+def test_docker_desktop_has_no_gpu_for_its_containers(programs: Programs, visit: Visit) -> None:
+    programs.docker({"OperatingSystem": "Docker Desktop"})
+    found = visit()["engine"][0]
+    assert (found.status, found.code) == ("fail", "docker_gpu")
+
+
+def test_a_rootless_docker_wants_a_toolkit_without_control_groups(
+    programs: Programs, visit: Visit, listed: str
+) -> None:
+    healthy(programs, listed)
+    programs.docker({"Runtimes": NVIDIA, "SecurityOptions": ["name=rootless"]}, run=Answer(listed))
+    found = visit()["lasting"][0]
+    assert (found.status, found.code) == ("fail", "docker_gpu")
+    programs.file("/etc/nvidia-container-runtime/config.toml", "[nvidia-container-cli]\nno-cgroups = true\n")
+    assert visit()["lasting"][0].status == "ok"
+
+
+def test_the_toolkits_hook_alone_may_do_and_is_only_warned_about(programs: Programs, visit: Visit) -> None:
+    programs.docker()
+    programs.file("/usr/bin/nvidia-container-runtime-hook")
+    found = visit()["runtime"][0]
+    assert (found.status, found.code) == ("warn", "docker_gpu")
+
+
+def test_devices_that_docker_found_by_cdi_are_enough(programs: Programs, visit: Visit, listed: str) -> None:
+    discovered = [{"Source": "cdi", "ID": "nvidia.com/gpu=all"}]
+    programs.docker({"DiscoveredDevices": discovered}, run=Answer(listed))
+    found = visit()
+    assert found["runtime"][0].status == "ok"
+    assert found["gpus"][0].status == "ok"
+    assert [call for call in programs.calls if "--device nvidia.com/gpu=all" in call]
+
+
+@pytest.mark.parametrize(("free", "expected"), [("/proc", ("fail", "disk_full")), ("/", None)])
+def test_a_full_disk_where_images_lie_is_named(
+    programs: Programs, visit: Visit, free: str, expected: tuple[str, str] | None
+) -> None:
+    programs.docker({"DockerRootDir": "/images"})
+    (programs.root / "images").symlink_to(free)
+    found = visit()["disk"][0]
+    assert (found.status, found.code) == expected if expected else found.status != "skipped"

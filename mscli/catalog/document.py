@@ -27,6 +27,7 @@ Scalar = bool | int | float | str | None
 # Catalogue files have a few kB and four levels; more is a wrong file, or a hostile one.
 _LARGEST_BYTES = 1 << 20
 _DEEPEST = 16
+_TOO_DEEP = f"nested more than {_DEEPEST} levels deep"
 
 _TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")))
 _WHOLE = re.compile(r"[-+]?(0|[1-9][0-9_]{0,24})")
@@ -168,6 +169,8 @@ def _syntax_fault(error: yaml.YAMLError, text: str) -> Fault:
     line = _syntax_line(error, text)
     source = text.split("\n")[line - 1]
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", error))
+    if "maximum nesting depth" in problem:  # PyYAML from 6.0.4 on has a limit of its own, and reads ahead
+        return Fault(line, (), _TOO_DEEP)
     if "\t" in source[: len(source) - len(source.lstrip())]:
         problem = "a tab in the indentation; YAML takes spaces only"
     elif "mapping values are not allowed" in problem:
@@ -235,7 +238,7 @@ class _Builder:
     def _node(self, event: Event, key: KeyPath) -> Node:
         line = event.start_mark.line + 1
         if len(key) > _DEEPEST:
-            self._fault(event, (), f"nested more than {_DEEPEST} levels deep")
+            self._fault(event, (), _TOO_DEEP)
             raise _TooDeep
         if _is(event, "Alias"):
             return self._alias(event, key, line)

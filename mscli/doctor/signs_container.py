@@ -102,4 +102,32 @@ SIGNS = (
     sign("docker_gpu", HINT, r"executable file `?\"?nvidia-smi`?\"? not found|nvidia-smi\": executable file not found"),
     sign("container_user", LIKELY, r"failed to be inspected", beside=r"uid not found|getpwuid"),
     sign("docker_gpu", HINT, r"Failed to initialize NVML: Insufficient Permissions"),
+    sign(
+        "docker_gpu",
+        STATED,
+        r"unknown flag: --gpus",
+        r"unable to load config for runtime docker|nvidia-container-runtime did not terminate",
+    ),
+    sign(
+        "docker_gpu",
+        0.65,
+        r"nvidia-container-runtime-hook|no devices found\. Waiting indefinitely",
+        r"Incompatible (?:platform|strategy) detected",
+        r"daemon\.json\W.{0,100}(?:invalid|unable|cannot|fail|conflict)",
+    ),
+    sign(
+        "cdi",
+        STATED,
+        r"stat nvidia\.com/gpu=\S+|nvidia\.com/gpu\S* (?:not found|unknown|unresolvable|is invalid)",
+        r"does not have a CDI configuration|No CDI configuration",
+    ),
+    sign(
+        "container_user",
+        STATED,
+        r"no (?:passwd|password) entry|mkdir (?:-p )?'?/\.\w+",
+        r"(?:Permission denied|Errno 13|Read-only file system)\W.{0,20}'/\.\w+",
+    ),
+    sign("permissions", STATED, r"path elements are traversable", unless=r"docker\.sock"),
+    sign("permissions", 0.6, r"Access is denied|\bEPERM\b|[Oo]peration not permitted", unless=r"nvidia|docker\.sock"),
+    sign("engine_missing", LIKELY, r"repository does not exist or may require 'docker login'"),
 )

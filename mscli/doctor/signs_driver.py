@@ -1,4 +1,4 @@
-"""Signs of the NVIDIA driver, its libraries and CUDA's start: kernel module, NVML, libcuda, WSL, NVSwitch, Xid, ECC.
+"""Signs of the NVIDIA driver, its libraries and CUDA's start: kernel module, NVML, libcuda, WSL.
 
 Numbers are those of CUDA's driver API and of NVML, which engines print in their own words.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from mscli.doctor.signs import HINT, LIKELY, STATED, STRONG, TRACE, cuda, nvml, sign
 
 _WSL = r"/usr/lib/wsl|microsoft-standard-WSL|\bWSL2?\b"
-_SLEPT = r"suspend|resum(?:e|ed|ing) from|PM: (?:suspend|resume|hibernat)|hibernat|systemd-sleep|after sleep"
 
 _MODULE = (
     sign(
@@ -60,6 +59,25 @@ _MODULE = (
         r"kernel module and all NVIDIA driver\s+(?:NVRM: )?components have the same version",
         r"kernel module version \S+ .*does not match",
     ),
+    sign(
+        "no_driver",
+        STATED,
+        r"[Ll]ockdown: .*unsigned module|unsigned module loading is restricted",
+        r"nvidia\S*: (?:version magic|disagrees about version of symbol|Unknown symbol)",
+        r"NVRM: .*(?:is not supported by (?:this|the) NVIDIA|requires? use of the NVIDIA open kernel modules)",
+        r"NVIDIA kernel modules? (?:is |are |was |were )?(?:not (?:loaded|found|installed)|missing)",
+        r"(?:failed|unable) to (?:load|insert|build|install) (?:the )?(?:module )?\W{0,2}nvidia(?:\.ko)?\b",
+        r"adding custom device \W{0,2}/dev/nvidia\S* no such file",
+    ),
+    sign(
+        "no_driver",
+        LIKELY,
+        r"/dev/nvidia(?:ctl|-uvm|\d)\S*(?::| does| is) (?:no such file|not (?:exist|found)|missing)",
+        r"No such file or directory: '?/dev/nvidia(?:ctl|-uvm|\d)",
+        r"[Ff]ailed to start (?:the )?NVIDIA (?:Persistence|driver)",
+    ),
+    sign("no_driver", 0.45, r"Can't initialize NVML", r"(?:cuInit|nvcuda|cudart)\D{0,30}\b3\b(?!\.|:)"),
+    sign("nvml_mismatch", 0.35, r"Can't initialize NVML"),
 )
 
 _LIBRARY = (
@@ -135,6 +153,28 @@ _LIBRARY = (
         cuda(804),
         cuda(34),
     ),
+    sign(
+        "nvml_not_found",
+        STRONG,
+        r"couldn'?t (?:find|load|open) (?:the )?\S*(?:libnvidia-ml|libcuda|nvml)\b",
+        r"(?:libcuda|libnvidia-ml)\.so\S*\W{1,4}(?:is |was )?(?:not found|missing|not available)",
+        r"[Uu]nable to dynamically load the \W{0,2}(?:cuda|nvcuda|nvml)\W{0,2} shared library",
+        r"CUDA_ERROR_SHARED_OBJECT_\w+|cuInit\W.{0,40}\b303\b",
+        r"dlopen\w*\W.{0,40}(?:libcuda|libnvidia-ml)\.so.{0,60}(?:fail|error|cannot|not found)",
+        unless=r"nvidia-container-cli|file exists",
+    ),
+    sign("nvml_not_found", 0.4, r"Can't initialize NVML"),
+    sign(
+        "driver_too_old",
+        STATED,
+        r"driver on your system.{0,20}found version \d+",
+        r"(?:entry point|procedure) .{0,80}nvcuda",
+        r"(?:NVIDIA|CUDA|GPU|display) driver (?:version )?\S* ?(?:is )?(?:too old|outdated|older than)",
+        r"(?:requires?|needs?|minimum|at least) .{0,20}(?:NVIDIA |CUDA |GPU )?driver (?:version )?(?:>=? ?)?\d{3}",
+        r"driver (?:version )?(?:>=? ?)?\d{3}[\d.]* (?:or (?:newer|later|higher|above)|is required|\+)",
+    ),
+    sign("driver_too_old", 0.6, r"[Uu]nsupported \.version \d"),
+    sign("driver_vs_compat", 0.6, r"/cuda\S*/compat\S*/libcuda|/stubs/libcuda"),
 )
 
 _WINDOWS = (
@@ -162,134 +202,9 @@ _WINDOWS = (
     sign("wsl", 0.65, r"nvidia-container-cli: initialization error: driver error: failed to process request"),
     sign("wsl", HINT, r"load library failed: libnvidia-ml\.so\.1", r"Failed to initialize NVML: N/A"),
     sign("wsl", TRACE, r"Failed to infer device type", r"dxgkio_\w+: Ioctl failed"),
+    # CUDA error 500 at its very start: libcuda and what lies below it are of different origin, as under WSL.
+    sign("wsl", LIKELY, r"(?:cuInit|nvcuda|cuda driver library)\D{0,40}\b500\b"),
+    sign("wsl", LIKELY, r"wsl(?:\.exe)? --(?:update|install)|WSL (?:kernel|version) .{0,40}(?:old|update|required)"),
 )
 
-_RUNNING = (
-    sign(
-        "fabric_manager",
-        STATED,
-        r"system not yet initialized",
-        r"CUDA_?ERROR_?SYSTEM_?NOT_?READY|cudaErrorSystemNotReady",
-        cuda(802),
-        r"fabric ?manager\S*.*(?:not running|failed|mismatch|not (?:started|installed|active)|don'?t match)",
-        r"(?:mismatch|don'?t match).*fabric ?manager",
-        r"NVSwitch.*(?:failed|fatal|not initialized)",
-        r"Failed with result '[\w-]+'.*fabricmanager",
-    ),
-    sign(
-        "suspend",
-        LIKELY,
-        cuda(999),
-        r"CUDA_ERROR_UNKNOWN|cudaErrorUnknown",
-        r"failed to initialize CUDA: unknown error",
-        r"CUDA unknown error",
-        r"CUDA initialization: .*unknown error",
-    ),
-    sign("suspend", STATED, r"cu\w*.*\b999\b|unknown error|CUDA_ERROR_UNKNOWN", beside=_SLEPT),
-    sign("suspend", STRONG, r"nvidia[-_]uvm.*(?:suspend|resume|reload)"),
-    sign(
-        "xid",
-        STATED,
-        r"\bXid\b ?(?:\(|\d|:)",
-        r"fallen off\s+the\s+bus",
-        r"GPU (?:is|was) lost|GPU_IS_LOST|NVMLError_?GpuIsLost",
-        nvml(15),
-        r"GSP (?:RM )?(?:heartbeat|timeout)|Timeout .*waiting for RPC from GSP",
-        r"RESET_REQUIRED|GPU Reset Required|Cannot attach gpu",
-        r"rm_init_adapter failed|RmInitAdapter failed",
-        unless=r"uncorrectable ECC|Double Bit ECC",
-    ),
-    sign("xid", STRONG, r"Unable to determine the device handle for GPU"),
-    sign("xid", HINT, r"unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED|cudaErrorLaunchFailure", cuda(719)),
-    sign("xid", HINT, r"^No devices were found", cuda(702), r"launch timed out and was terminated"),
-    sign("xid", 0.35, r"illegal memory access was encountered|CUDA_ERROR_ILLEGAL_ADDRESS|illegal instruction was enc"),
-    sign(
-        "ecc",
-        STATED,
-        r"uncorrectable (?:ECC|memory) error",
-        r"uncorrectable NVLink error",
-        r"CUDA_?ERROR_?ECC_?UNCORRECTABLE|cudaErrorECCUncorrectable",
-        cuda(214),
-        r"Double Bit ECC|\bDBE\b.*(?:error|count)",
-        r"Xid \([^)]*\): (?:48|63|64|92|94|95|140),",
-        r"row[- ]remapp?(?:ing|er).*(?:fail|pending)|page retirement.*(?:pending|fail)",
-        r"(?:contained|uncontained) ECC error|uncorrected ECC",
-    ),
-    sign(
-        "mig",
-        STATED,
-        r"invalid literal for int\(\) with base 10: '?\"?MIG-",
-        r"\bMIG\b.*(?:not supported|unsupported|invalid|not found|not enabled|no \w+ instances?)",
-        r"(?:Invalid|unknown|not found|unsupported).*\bMIG-(?:GPU-)?[0-9a-f]+",
-        r"nvmlDeviceGetHandleByUUID.*MIG|ByUUID\(.*MIG-",
-        r"(?:only|more than) one MIG (?:instance|device)",
-    ),
-    sign(
-        "mig",
-        STRONG,
-        r"failed to be inspected|NVMLError_?(?:NotFound|InvalidArgument|NotSupported|NoPermission)|Invalid Argument",
-        r"invalid device ordinal|No CUDA GPUs are available|invalid usage|Duplicate GPU detected",
-        beside=r"\bMIG-[0-9a-f]|MIG mode is enabled|\bMIG [1-7]g\.",
-    ),
-    sign("mig", 0.35, r"failed to be inspected"),
-    sign(
-        "visible_devices",
-        STATED,
-        r"CUDA_VISIBLE_DEVICES\W.*(?:invalid|out of range|does not exist|not (?:exist|found|available)|exceed)",
-        r"(?:invalid|unknown|bad).*CUDA_VISIBLE_DEVICES",
-        r"invalid literal for int\(\) with base 10: '?\"?GPU-",
-        r"invalid device ordinal|CUDA_ERROR_INVALID_DEVICE\b|cudaErrorInvalidDevice\b",
-        cuda(101),
-        r"(?:device )?ordinal \S* ?(?:is )?out of range|Invalid device id",
-        r"nvidia-container-cli: device error: .*unknown device",
-        unless=r"CUDA unknown error",
-    ),
-    sign(
-        "visible_devices",
-        LIKELY,
-        r"No CUDA GPUs are available",
-        r"num_gpus.{0,40} INTERNAL ASSERT FAILED|device ?>= ?0 && device ?< ?num_gpus",
-        r"number of required (?:GPUs|\w+) exceeds the total number of available",
-        r"(?:world|parallel)[ _]size \(?\d+\)? .*(?:larger|greater|more|exceeds?)\b.*(?:available"
-        r"|visible)\b.*(?:GPUs?|devices)",
-        r"(?:requires?|requested|needs?|expected) \d+ GPUs?.* only \d+",
-    ),
-    sign(
-        "visible_devices",
-        STATED,
-        r"user overrode visible devices",
-        beside=r"no compatible GPUs|library=\W?cpu\b|no nvidia devices|no CUDA-capable|No CUDA GPUs",
-    ),
-    sign("visible_devices", HINT, r"no CUDA-capable device is detected|CUDA_ERROR_NO_DEVICE|cudaErrorNoDevice"),
-    sign("visible_devices", 0.4, cuda(100), r"CUDA unknown error", r"changing env variable CUDA_VISIBLE_DEVICES"),
-    sign("visible_devices", 0.4, r"NVMLError_?InvalidArgument|Failed to infer device type", beside=r"VISIBLE_DEVICES"),
-    sign("visible_devices", STRONG, r"no CUDA-capable device|No CUDA GPUs", beside=r"VISIBLE_DEVICES ?=? ?\S"),
-)
-
-_PLACED = (
-    sign(
-        "cpu_fallback",
-        LIKELY,
-        r"model (?:request|is) too large for system",
-        r"(?:insufficient|not enough|too little) (?:VRAM|memory|GPU memory) to (?:load|allocate|offload) any "
-        r"(?:model )?layers",
-        r"disabling multimodal projector offload",
-        r"no compatible GPUs were discovered",
-        r"inference compute\W.*library=\W?cpu\b",
-        r"failure during (?:llama-server )?GPU discovery|GPU discovery watchdog timed out",
-        r"(?:falling|fall|fell) back to (?:the )?CPU",
-        r"(?:running|runs?|using|executing) on (?:the )?CPU (?:only|instead)",
-        r"(?:will|to) (?:run|use|be run) (?:on|the) CPU\b.{0,40}(?:slow|instead|no GPU)",
-    ),
-    sign(
-        "cpu_fallback",
-        HINT,
-        r"on the meta device because they were offloaded to the (?:cpu|disk)",
-        r"no (?:NVIDIA )?GPU (?:was )?detected|GPU not found|No CUDA (?:devices|runtime) (?:is |are |were )?found",
-        r"dispatched on the CPU or the disk",
-        r"torch\.cuda\.is_available\(\)\W+False|CUDA (?:is )?not available",
-        r"skipping GPU|gpu libraries? not found",
-    ),
-)
-
-SIGNS = (*_MODULE, *_LIBRARY, *_WINDOWS, *_RUNNING, *_PLACED)
+SIGNS = (*_MODULE, *_LIBRARY, *_WINDOWS)

@@ -58,6 +58,35 @@ _HARDWARE = (
     sign("cuda_arch", HINT, r"device kernel image is invalid|named symbol not found", unless=r"bitsandbytes|ops\.cu"),
     sign("compute_capability", 0.45, r"CUDA_ERROR_INVALID_PTX.*bf16|PTX JIT compilation failed.*bf16"),
     sign("cuda_arch", TRACE, r"Unsupported gpu architecture|too old\b.*minimum cuda capability"),
+    sign(
+        "compute_capability",
+        STATED,
+        r"CUDA Capability ?(?:>|<|of at least)|too old to be supported by the triton",
+        r"not supported on \.target",
+        r"Failed to find a kernel that can implement the",
+        r"(?:requires?|needs?|only (?:supports?|works? on|available on)) (?:an? )?(?:NVIDIA )?"
+        r"(?:Ampere|Hopper|Ada|Turing|Blackwell|SM ?_?\d\d)",
+        r"not (?:yet )?supported (?:on|for|by) (?:the )?(?:Tesla )?(?:V100|T4|P40|P100|M40|K80|Volta|Pascal|Turing"
+        r"|SM ?_?\d\d|this GPU|your GPU|the current GPU)",
+        r"(?:this|your|the current) (?:GPU|card|device) (?:is|does|doesn'?t).{0,20}(?:too old|not support)",
+        r"(?:bf16|bfloat16|fp8|float8|int8|nvfp4|mxfp4)\b.{0,20} (?:needs?|requires?) (?:an? )?(?:GPU|SM|sm|compute)",
+        unless=r"is not compatible with the current PyTorch",
+    ),
+    sign(
+        "compute_capability",
+        0.65,
+        r"out of resources?: shared memory, Required",
+        r"No valid attention backend|no (?:suitable|supported) attention backend",
+        r"marlin\b.{0,60}(?:not support|unsupported|requires)",
+    ),
+    sign(
+        "cuda_arch",
+        STATED,
+        r"If you want to use the .{3,80} GPU with PyTorch",
+        r"'sm_\w+' is not a recognized processor",
+        r"GPU architecture\W.{0,40}(?:is )?not supported|(?:GPU|CUDA) arch\w* \S+ (?:is )?not (?:in|supported)",
+        r"(?:not|no) (?:compiled|built|kernels?) for (?:this|your) GPU(?:'s)?",
+    ),
 )
 
 _MEMORY = (
@@ -187,6 +216,38 @@ _MEMORY = (
         "shm", 0.55, r"NCCL error:? unhandled system error", r"ncclSystemError", unless=r"[Ss]ocket|ibv_|bind|connect"
     ),
     sign("shm", HINT, r"No such file or directory: '/(?:psm|nccl|sem\.mp|torch)[_-]\w+"),
+    sign(
+        "oom_weights",
+        STRONG,
+        r"Insufficient (?:space in device allocation|VRAM)|(?:out of|not enough|exhausted) VRAM|VRAM (?:is )?exhausted",
+        r"does not fit on the devices?\b|exceeds total capacity by",
+        r"[Dd]evice memory allocation of size \d+ failed",
+        r"(?:failed|unable) to allocate .{0,40}(?:on|from|in) (?:the )?(?:GPU|device|VRAM|CUDA)",
+    ),
+    sign("oom_weights", 0.6, r"can'?t move a model that has some modules offloaded"),
+    sign(
+        "oom_kv",
+        STATED,
+        r"KV ?_?Cache allocation failed|memory for (?:the )?KV ?_?Cache",
+        r"(?:reduc|lower|decreas)\w* .{0,20}max[-_ ]model[-_ ]len",
+        r"Not enough memory to handle \d+ \w+ tokens|(?:decrease|lower)\W{1,5}max[-_]batch[-_]\w+",
+        r"(?:requested|asked) context .{0,60}(?:does not fit|too (?:large|long|big))",
+        unless=r"greater than the derived|Sequence group .* preempted by",
+    ),
+    sign("oom_kv", 0.6, r"increase --mem-fraction-static|mem_fraction_static"),
+    sign(
+        "host_ram",
+        STATED,
+        r"alloc_cpu\.cpp|os error 1455|WinError 1455",
+        r"_ArrayMemoryError|Unable to allocate \S+ [KMGT]iB for an array",
+        r"[Mm]emory cgroup out of memory|cgroup .{0,30}memory limit",
+    ),
+    sign(
+        "host_ram", 0.6, r"^[$>#%~ ]+Killed\b", r"\bKilled$", r"process pool was terminated abruptly|BrokenProcessPool"
+    ),
+    sign("host_ram", 0.4, r"pinned memory: out of memory", r"(?:Worker|Engine)\w*(?: proc\w*)? died unexpectedly"),
+    sign("shm", STATED, r"unable to write to file </torch_|ncclShm\w+\W.{0,40}(?:fail|error)"),
+    sign("shm", 0.45, r"object store is using /tmp instead of /dev/shm"),
 )
 
 _SEVERAL = (
@@ -245,6 +306,24 @@ _SEVERAL = (
         r"(?:generating GPU P2P access cache\b|Registering \d+ cuda graph addresses).*\s*\Z",
     ),
     sign("p2p", HINT, r"(?:NCCL INFO .*\bvia (?:P2P|SHM)\b.*|NCCL INFO Connected all (?:rings|trees).*)\s*\Z"),
+    sign(
+        "tp_divisibility",
+        STATED,
+        r"divisible by .{0,60}(?:tensor|tp_?size|world_?size|parallel\w*|ep_?size|num_?shards|ranks?\b|GPUs?\b)",
+    ),
+    sign("tp_divisibility", 0.6, r"(?:not|must be|should be) (?:evenly )?divisible by"),
+    sign(
+        "nccl",
+        STRONG,
+        r"connectFullMesh|DistStoreError|TCPStore\b.{0,80}(?:fail|error|timed? ?out|broken)",
+        r"client socket has (?:failed|timed out)|waiting for clients",
+        r"Call to (?:ibv_|connect|bind|recv|accept)\w* .{0,40}(?:fail|timed? ?out|returned)",
+        r"ProcessGroup(?:NCCL|Gloo)\b.{0,120}(?:timeout|timed out|abort|terminat|[Hh]eartbeat)",
+        r"Distributed package doesn'?t have NCCL|Backend nccl is not available",
+        unless=r"posix_fallocate|/dev/shm|peer access",
+    ),
+    sign("nccl", HINT, r"NCCLCommunicator|ncclComm(?:Init|Split)\w*|init_process_group|pynccl_wrapper\.py"),
+    sign("p2p", STATED, r"CUDA_ERROR_PEER_ACCESS|cudaErrorPeerAccess|\b(?:IOMMU|ACS)\b.{0,60}(?:P2P|peer|hang)"),
 )
 
 SIGNS = (*_HARDWARE, *_MEMORY, *_SEVERAL)

@@ -147,6 +147,70 @@ _CONFIG = (
         r"max(?:imum)? context length is \d+ tokens",
         r"longer than the (?:specified )?maximum (?:model|sequence) length",
     ),
+    sign(
+        "tokenizer_format",
+        STATED,
+        r"[Cc]ould not find (?:consolidated|tekken|params\.json)",
+        r"\bload_params_config\b",
+        r"(?:cannot be overridden|is not supported) for (?:the )?[Mm]istral tokenizers?",
+    ),
+    sign(
+        "cli_flags",
+        STATED,
+        r"mutually exclusive|not allowed with argument|Extra inputs are not permitted",
+        r"trust_remote_code=True` to remove this error|option `?trust_remote_code=True",
+        r"(?:docker: )?invalid reference format|invalid (?:mount config|volume specification)",
+        r"max_num_(?:seqs|batched_tokens)\b.{0,60}(?:must|smaller|greater|less)",
+        r"is not a valid (?:choice|option)",
+    ),
+    sign(
+        "cli_flags",
+        0.55,
+        r"(?:ValueError|AssertionError|ValidationError|NotImplementedError)\b.{0,120}"
+        r"(?:mode|option|flag|setting|argument|parameter)\b.{0,20} (?:is|are) not (?:supported|valid|allowed)",
+        r"ValueError: [`'\"]?[a-z]+(?:_[a-z]+)+[`'\"]? (?:must|should|has to|cannot)",
+    ),
+    sign(
+        "tools",
+        STATED,
+        r"Unsupported param: tools|[Ff]ailed to parse tool[ _-]?calls?",
+        r"Error trying to handle streaming tool call|JSON schema conversion failed",
+    ),
+    sign("tools", 0.65, r"[Ff]ailed to (?:initialize samplers|parse grammar)"),
+    sign(
+        "vision",
+        STATED,
+        r"[Uu]nsupported (?:content|message|part)[\w ]*type:? ?\W{0,2}image",
+        r"Failed to apply prompt replacement|prompt placeholders?\b.{0,60}(?:image|mm_|multi)",
+        r"multi-?modal\b.{0,30}(?:is |are )?(?:not supported|unsupported|disabled|not enabled)",
+        r"(?:clip|mtmd)_\w+: (?:error|failed)|(?:failed|unable) to (?:process|encode|tokenize) (?:the )?image",
+    ),
+    sign(
+        "chat_request",
+        STATED,
+        r"Cannot (?:have|use) 2 or more assistant messages|prefill is incompatible with enable_thinking",
+        r"No user query found in messages|[Ii]nvalid 'messages'",
+        r"last message .{0,40}(?:role|must be|should be|from)|continue_final_message",
+        r"roles are supported, got",
+    ),
+    sign("chat_request", 0.65, r"[Ff]ailed to parse messages"),
+    sign(
+        "sampling",
+        STATED,
+        r"binarySearchForMultinomial|Assertion `cumdist",
+        r"temperature\W.{0,60}Input should be",
+        r"(?:repetition|presence|frequency)_penalty\W? (?:must|should|has to)",
+    ),
+    sign(
+        "context_truncated",
+        STATED,
+        r"exceeds? (?:the )?(?:model'?s )?(?:maximum )?context (?:length|window|size)",
+        r"context (?:length|window) exceeded",
+        r"reduce the length of the (?:messages|prompt|input)|must be <= \d+\. Given",
+        r"(?:exceeds?|longer than) the (?:model'?s )?(?:max(?:imum)? )?(?:sequence length|number of tokens)",
+        unless=r"greater than the derived|stored in KV cache",
+    ),
+    sign("context_truncated", LIKELY, r"failed to find (?:free space in the KV cache|a memory slot)|context is full"),
 )
 
 _SERVICE = (
@@ -196,6 +260,25 @@ _SERVICE = (
         r"bind: permission denied",
         unless=r"NCCL WARN",
     ),
+    sign(
+        "engine_missing",
+        STATED,
+        r"no suitable llama servers found",
+        r"not recognized as (?:a|an|the)\b.{0,40}(?:command|cmdlet)",
+        r"exec: \W{0,2}\S*(?:ollama|llama|vllm|mistralrs)\S*: executable file not found",
+        r"Unit (?:docker|podman)\S* (?:could )?not (?:be )?found",
+        r"(?:llama|ggml|mtmd)[\w.-]*\.(?:so|dll|dylib)\S*\W.{0,30}(?:was )?not found",
+        unless=r"load_backend|no space left",
+    ),
+    sign(
+        "ollama_not_running",
+        STATED,
+        r"could(?:n'?t| not) (?:connect to|reach) (?:the )?ollama",
+        r"ollama\b.{0,40}(?:not running|unreachable|unavailable|not responding|connection (?:refused|error|failed))",
+        unless=r"docker daemon running|bind: address already",
+    ),
+    sign("ollama_not_running", STRONG, r"onnection (?:refused|attempts failed)", beside=r"ollama/_client\.py"),
+    sign("ollama_two_users", LIKELY, r"~ollama/\.ollama|/usr/share/ollama", beside=r"ollama (?:list|ls)\b"),
 )
 
 SIGNS = (*_CONFIG, *_SERVICE)

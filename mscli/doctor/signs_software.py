@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mscli.doctor.signs import HINT, LIKELY, STATED, STRONG, TRACE, sign
+from mscli.doctor.signs import HINT, LIKELY, STATED, STRONG, sign
 
 _PLATFORM_PROBES = (
     r"(?!amdsmi|torch_xla|habana|intel_extension|tpu|libtpu|vllm\b|mistral_common|bitsandbytes|flash_attn_3)"
@@ -88,7 +88,8 @@ _BINARIES = (
     sign(
         "backend_no_gpu_build",
         STATED,
-        r"not compiled with (?:GPU offload|CUDA|GPU)|compiled without (?:GPU|CUDA)|built without (?:GPU|CUDA|cuBLAS)",
+        r"not compiled with (?:GPU offload|CUDA|GPU)|(?<!llama\.cpp.was.)compiled without (?:GPU|CUDA)"
+        r"|built without (?:GPU|CUDA|cuBLAS)",
         r"Torch not compiled with CUDA enabled",
         r"candle crate has not been built with cuda|without the `?cuda`? feature|CUDA features? (?:is|are) not enabled",
         r"no GPU (?:offload )?support|not built with GPU",
@@ -98,6 +99,52 @@ _BINARIES = (
     ),
     sign("backend_no_gpu_build", STRONG, r"no usable GPU found, --gpu-layers", r"no GPU backend|n_gpu_layers.*ignored"),
     sign("backend_no_gpu_build", HINT, r"torch[^\n]{0,12}\d\+cpu\b", beside=r"[Ee]rror|is_available\(\)\W+False"),
+    sign(
+        "torch_abi",
+        STATED,
+        r"Could not load library libcudnn|Unable to load any of \{libcudnn|cuDNN version incompatibility",
+        r"lib(?:cublas|cudnn|cusparse|nccl|cupti|nvrtc)\S*\.so\S* not found in the system path",
+        r"xFormers (?:was built for|can'?t load)|Failed to import from vllm\._C",
+        r"CUDNN_STATUS_(?:VERSION_MISMATCH|SUBLIBRARY\w*)",
+        unless=r"platform cpu|device=cpu|CpuPlatform",
+    ),
+    sign("torch_abi", 0.6, r"DLL load failed", r"Could not run '\S+' with arguments from the '\w+' backend"),
+    sign("torch_abi", 0.6, r"CUDNN_STATUS_NOT_INITIALIZED|No module named '?\"?flash_attn_2_cuda"),
+    sign(
+        "nvcc_jit",
+        STATED,
+        r"NVCC compilation (?:failed|error)|NVRTC_ERROR|nvrtc: error|cicc: (?:not found|No such)",
+        r"[Uu]nable to dynamically load the \W{0,2}nvrtc",
+        unless=r"CMake|cargo|Building wheel",
+    ),
+    sign("nvcc_jit", LIKELY, r"ninja: (?:command not found|error)"),
+    # The sampler that is compiled at the first start stands in the last frames when its message was not pasted.
+    sign("nvcc_jit", 0.45, r"\bflashinfer_sample\b|gen_\w+_module|build_and_load"),
+    sign("fork_spawn", STATED, r"Safe importing of main module|if __name__ == ['\"]__main__['\"]"),
+    sign("fork_spawn", HINT, r"_fixup_main_from_path|in spawn_main"),
+    sign(
+        "build",
+        STATED,
+        r"\d+ errors? detected in the compilation of",
+        r"collect2: error|ld returned \d+ exit status|undefined reference to|recompile with -fPI[CE]",
+        r"error\[E\d{4}\]|[Cc]ould not find .?protoc|Package \S+ was not found in the pkg-config",
+        unless=r"nvidia\S*dkms|dkms.*nvidia|flashinfer|torch_extensions|torchinductor",
+    ),
+    sign(
+        "build",
+        0.6,
+        r"\.(?:cu|cuh|cpp|cc|c|hpp)\(\d+\): error|\.(?:cu|cuh|cpp|cc|c|hpp):\d+:\d+: (?:fatal )?error",
+        r"nvcc error while (?:compiling|executing)|build-script-build|cargo:rerun-if",
+        r"Preparing metadata \(pyproject\.toml\).{0,20}error",
+        unless=r"nvidia\S*dkms|flashinfer|torch_extensions|torchinductor|Python\.h",
+    ),
+    sign("build", 0.65, r"version `GLIBC_\d\S*' not found"),
+    sign(
+        "backend_no_gpu_build",
+        STATED,
+        r"CPU-only (?:build|version|binary)|no CUDA-enabled|GPU support (?:is )?disabled",
+    ),
+    sign("backend_no_gpu_build", 0.4, r"\bBLAS = 0\b"),
 )
 
 _PYTHON = (
@@ -199,99 +246,34 @@ _PYTHON = (
         r"fork: retry|max_map_count|os error 24\b|Errno 24\b|unable to create (?:new )?(?:native )?thread",
     ),
     sign("ulimit", LIKELY, r"Resource temporarily unavailable|BlockingIOError|os error 11\b"),
+    sign(
+        "python_env",
+        STATED,
+        r"fatal error: (?:std\w+|assert|limits|string|stdio|errno|math|features|unistd|omp|sys/\w+|bits/\S+"
+        r"|algorithm|iostream|cstd\w+|vector)(?:\.h(?:pp)?)?: No such file",
+        r"No working C\+\+ compiler|InvalidCxxCompiler|could not find (?:g\+\+|gcc|a C\+?\+? compiler)",
+        r"module 'numpy\S*' has no attribute|ContextualVersionConflict|VersionConflict",
+        r"is required for a normal functioning of this module",
+        r"\bpip3?: (?:command )?not found",
+    ),
+    sign("python_env", 0.6, r"CppCompileError|C\+\+ compile error"),
+    sign(
+        "python_version",
+        STATED,
+        r"requested Python version\W.{0,40}does not satisfy|current Python version\W.{0,40}does not satisfy",
+        r"[Pp]ython (?:version )?3\.\d+\S* (?:is )?(?:too (?:old|new)|not (?:yet )?supported|unsupported)",
+        r"none of the wheel'?s tags .{0,80}are compatible",
+        r"dataclass\(\) got an unexpected keyword argument '(?:slots|kw_only)'",
+        r"cannot import name '(?:Self|NotRequired|Unpack|override|TypeAlias|ParamSpec)' from 'typing'",
+        r"No module named '?(?:tomllib|distutils|imp)\b(?!\.)",
+    ),
+    sign("mistral_common", 0.6, r"MistralCommon(?:Tokenizer|Backend)", beside=r"Error|Exception"),
+    sign(
+        "bitsandbytes",
+        STATED,
+        r"CUDA_?\s?SETUP: WARNING|libbitsandbytes_cpu|'NoneType' object has no attribute 'c\w*(?:quant|get)\w*'",
+        r"Required library version not found",
+    ),
 )
 
-_MODELS = (
-    sign(
-        "transformers_old",
-        STATED,
-        r"Transformers does not recognize this architecture",
-        r"your version of Transformers is out of date",
-        r"KeyError: ['\"](?:mistral\w*|ministral\w*|pixtral|voxtral|llava\w*|qwen\w+|gemma\w+|phi\w*"
-        r"|\w+moe)['\"]",
-        r"cannot import name '\w+' from 'transformers",
-        r"module '?transformers\S* has no attribute",
-        r"(?<!pip.)\b(?:requires?|install|upgrade|update)\b.{0,30}\btransformers\b ?(?:>|=|~|from|to|version"
-        r"|library|\d)",
-        r"transformers\b.{0,20}(?:version|>=).{0,40}(?:required|too old|needed|or (?:higher|later|newer))",
-        r"`rope_scaling` must be a dictionary with",
-        r"Tokenizer class (?:TokenizersBackend|MistralCommon\w*|\w+) does not exist or is not currently imported",
-        r"untagged enum (?:ModelWrapper|PreTokenizerWrapper|\w+Wrapper)",
-        r"No module named 'transformers\.",
-    ),
-    sign(
-        "transformers_api",
-        STATED,
-        r"Unrecognized configuration class|KeyError: <class 'transformers\.models\.",
-        r"(?:TypeError|ValueError): \S+ isn'?t supported yet",
-        r"'\w+Config' object has no attribute",
-        r"(?:forward|generate|__init__)\(\) got an unexpected keyword argument '(?:pixel_values|input_ids|image\w*"
-        r"|attention_mask)'",
-        r"does not support `?device_map",
-        r"no attribute '(?:generate|lm_head|language_model|vision_tower|get_input_embeddings)'",
-        r"for this kind of AutoModel",
-        r"The model class you are passing has a `?config_class",
-        r"does not support (?:Flash ?Attention|an attention implementation)",
-        unless=r"tekken|tokenizer_mode",
-    ),
-    sign(
-        "transformers_api", HINT, r"Some weights of .* (?:were not used|newly initialized)", r"Unrecognized processing"
-    ),
-    sign("transformers_api", 0.45, r"Unrecognized model in "),
-    sign(
-        "version_backend_old",
-        STATED,
-        r"requires a newer version of (?:Ollama|vLLM|llama)",
-        r"not supported by your version of",
-        r"manifest: 412|\b412\b.{0,40}(?:Precondition|Ollama|newer)",
-        r"requires (?:Ollama|vLLM|llama\.cpp|at least version) (?:version )?v?\d",
-        r"(?:please )?(?:upgrade|update) (?:your )?(?:to (?:the|a) (?:latest|newer) (?:version of )?)?(?:Ollama"
-        r"|vLLM|llama\.cpp|mistral\.?rs)",
-        r"(?:vllm|ollama)\b ?>= ?\d\S*.{0,40}(?:required|needed)",
-        r"client version is \S+",
-    ),
-    sign("version_backend_old", STRONG, r"`?limit_mm_per_prompt`? is only supported for multimodal"),
-    sign(
-        "version_backend_old", 0.55, r"are not supported for now", r"(?:newer|latest) version of (?:vLLM|Ollama|llama)"
-    ),
-    sign("version_backend_old", TRACE, r"unknown model architecture|has no vLLM implementation"),
-    sign(
-        "unknown_arch",
-        STATED,
-        r"unknown (?:model |GGUF )?arch(?:itecture)?\b",
-        r"(?:[Uu]nsupported|[Uu]nrecognized|not support\w*|Unknown) (?:model )?architecture",
-        r"(?:Model )?[Aa]rchitectures? \S.{0,80}(?:not supported|unsupported|is not (?:known|implemented|recognized))",
-        r"has no vLLM implementation",
-        r"Unsupported .{0,40}model (?:class|type|architecture)",
-        r"Model \w+(?:ForCausalLM|ForConditionalGeneration) is not supported",
-        unless=r"Transformers does not recognize|GGUF model with architecture",
-    ),
-    sign(
-        "unknown_arch",
-        HINT,
-        r"unable to load model: \S*blobs",
-        r"error loading model architecture",
-    ),
-    sign("unknown_arch", TRACE, r"failed to be inspected"),
-    sign("python_env", 0.32, r"failed to be inspected"),
-    sign(
-        "gguf_unsupported",
-        STATED,
-        r"Unknown gguf model_type|GGUF model with architecture \S+ is not supported",
-        r"unknown pre-tokenizer type|wrong number of tensors|missing tensor|invalid ggml type|done_getting_tensors: "
-        r"wrong",
-        r"unsupported GGUF version|GGUF (?:file )?version \S+ (?:is )?(?:not supported|unsupported|but)",
-        r"GGUFv\d.*not supported",
-        r"[Cc]annot find tensor|unable to find tensor|tensor '?\S+ (?:is missing|not found)",
-        r"key not found in model|tensor '\S+' has wrong shape",
-        r"Failed to map GGUF|is not a valid GGML\w+Type",
-        r"\bGGUF\b.{0,60}(?:not (?:yet )?supported|unsupported|cannot be (?:loaded|served))",
-        r"(?:does not|doesn'?t|cannot|can'?t) (?:support|load|serve|read)\b.{0,40}\bGGUF",
-        r"(?:sharded|split) GGUF|not GGUF or is not compatible",
-        r"weight format that is no longer supported",
-        unless=r"unknown model architecture|invalid magic",
-    ),
-    sign("gguf_unsupported", LIKELY, r"error loading model hyperparameters", unless=r"unknown model arch"),
-)
-
-SIGNS = (*_BINARIES, *_PYTHON, *_MODELS)
+SIGNS = (*_BINARIES, *_PYTHON)

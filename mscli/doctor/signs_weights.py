@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mscli.doctor.signs import HINT, STATED, sign
+from mscli.doctor.signs import HINT, STATED, STRONG, sign
 
 _HUB = r"huggingface|hf\.co|Hugging ?Face"
 _FETCHING = (
@@ -46,7 +46,7 @@ SIGNS = (
         r"Temporary failure in name resolution|Name or service not known|NameResolutionError",
         r"getaddrinfo (?:failed|ENOTFOUND)|no such host",
         r"failed to lookup address|Could not resolve host|dns error|server misbehaving|nodename nor servname",
-        r"TLS handshake|tls: (?!.*bad record)\w+ |(?:wget|curl): \(\d+\)",
+        r"TLS handshake|tls: (?!.*bad record)\w+ |(?:wget|curl): \(\d+\)(?!.*11434)",
     ),
     sign(
         "network_proxy",
@@ -150,4 +150,40 @@ SIGNS = (
         r"Cannot find any model weights with|does not appear to have a file named",
         r"status(?: code)?:? 404\b",
     ),
+    sign("hf_gated", STATED, r"LocalTokenNotFoundError|[Tt]oken is required\b"),
+    sign(
+        "network_proxy",
+        STATED,
+        r"first record does not look like a TLS|net/http: (?:request canceled|TLS)|Client\.Timeout exceeded",
+    ),
+    sign(
+        "network_proxy",
+        0.7,
+        r"RemoteDisconnected|Connection aborted|Failed to connect to \S+ port 443|Could not fetch URL",
+        r"error sending request for url|Retrying \(Retry\(total=|error trying to connect",
+        r"i/o timeout|context deadline exceeded",
+        unless=r":11434|localhost|127\.0\.0\.1",
+    ),
+    sign("network_proxy", 0.6, r"^Error: 403\b"),
+    sign("stalled_download", 0.6, r"[Rr]ead timed out|ReadTimeout|unexpected EOF|max retries exceeded$"),
+    sign("stalled_download", STRONG, r"\b(?:hf_)?xet\b\W.{0,60}(?:error|fail|hang|hung|timed? ?out|stuck|stall)"),
+    sign(
+        "corrupt_weights",
+        STATED,
+        r"UnpicklingError|pickle data was truncated|File is not a zip file|unknown magic",
+        r"file not fully covered|(?:safetensors|GGUF|weights?|model) file is (?:corrupt|incomplete|truncated|empty)",
+    ),
+    sign("corrupt_weights", 0.55, r"Input/output error|(?:Errno|os error) 5\b|EOF while (?:reading|parsing)"),
+    sign(
+        "disk_full",
+        STATED,
+        r"no space left\b|only has .{0,20}free disk space|out of disk|No usable temporary directory",
+        unless=r"/dev/shm|posix_fallocate|shared memory",
+    ),
+    sign(
+        "model_not_found",
+        STATED,
+        r"not found at model id|is the correct path to a directory containing|model_not_found\b",
+    ),
+    sign("model_not_found", 0.7, r"Can'?t load the (?:configuration|model|config)\b"),
 )

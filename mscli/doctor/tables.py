@@ -5,15 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from mscli.doctor import signs_container, signs_driver, signs_gpu, signs_serving, signs_software, signs_weights
+from mscli.doctor import (
+    signs_container,
+    signs_devices,
+    signs_driver,
+    signs_gpu,
+    signs_models,
+    signs_serving,
+    signs_software,
+    signs_weights,
+)
 from mscli.engines import llamacpp_causes, mistralrs_signs, ollama_signs, transformers_signs, vllm_signs
 from mscli.engines.sign import Sign
 
 MECHANISMS: tuple[Sign, ...] = (
     *signs_driver.SIGNS,
+    *signs_devices.SIGNS,
     *signs_gpu.SIGNS,
     *signs_container.SIGNS,
     *signs_software.SIGNS,
+    *signs_models.SIGNS,
     *signs_serving.SIGNS,
     *signs_weights.SIGNS,
 )

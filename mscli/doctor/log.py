@@ -1,4 +1,4 @@
-"""A log as the doctor reads it: without escape sequences, harmless noise and endless repetition."""
+"""A log as the doctor reads it: without wrappings, escape sequences, harmless noise and endless repetition."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections import Counter, deque
 from pathlib import Path
 from typing import BinaryIO
+
+from mscli.doctor.envelopes import decoded, unwrapped
 
 READ_BYTES = 50 * 2**20
 _BLOCK = 2**16
@@ -50,8 +52,8 @@ def read_log(path: Path) -> tuple[str, bool]:
 
 def _tail(handle: BinaryIO) -> tuple[str, bool]:
     size = handle.seek(0, 2)
-    handle.seek(max(0, size - READ_BYTES))
-    return handle.read().decode(errors="replace"), size > READ_BYTES
+    handle.seek(max(0, size - READ_BYTES) & ~1)  # an even place: UTF-16 takes two bytes
+    return decoded(handle.read()), size > READ_BYTES
 
 
 def read_stream(stream: BinaryIO, limit_bytes: int = READ_BYTES) -> tuple[str, bool]:
@@ -64,7 +66,7 @@ def read_stream(stream: BinaryIO, limit_bytes: int = READ_BYTES) -> tuple[str, b
         while size - len(kept[0]) >= limit_bytes:
             size -= len(kept.popleft())
             cut = True
-    return b"".join(kept).decode(errors="replace"), cut
+    return decoded(b"".join(kept)), cut
 
 
 def telling(log: str) -> list[str]:
@@ -73,7 +75,7 @@ def telling(log: str) -> list[str]:
     Progress bars that overwrite themselves count as lines. A line is cut at 4000 characters. Of more than 8,000 lines
     the first quarter and the last three quarters of that number are kept.
     """
-    lines = [line.rstrip()[:_LONGEST] for line in _ESCAPES.sub("", log).replace('\\"', '"').splitlines()]
+    lines = [line.rstrip()[:_LONGEST] for line in _ESCAPES.sub("", unwrapped(log)).replace('\\"', '"').splitlines()]
     end = len(lines) - _ENDING
     seen: Counter[str] = Counter()
     kept: list[str] = []

@@ -14,7 +14,6 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import accumulate
 
 from mscli.doctor.causes import CAUSES, LEADS_TO
@@ -23,6 +22,7 @@ from mscli.doctor.log import telling
 from mscli.doctor.readings import JUDGES, Judge
 from mscli.doctor.tables import ENGINES, MECHANISMS, written_by
 from mscli.doctor.topics import TOPICS
+from mscli.doctor.wordings import spread, worth_searching
 from mscli.engines.sign import Sign, first
 
 _CERTAIN = 0.98
@@ -34,8 +34,6 @@ _MATCHES = 3
 _GUESSES = 3
 _EVIDENCE = 5
 _LINE = 400
-
-_BLANKS = re.compile(r" ([?*+]?)")
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,8 @@ def weigh(
 
 
 def _first(lines: Sequence[str], ordered: Sequence[Sign]) -> list[Clue]:
-    seen = first(ordered, lines)
+    lowered = "\n".join(lines).lower()
+    seen = first([sign for sign in ordered if worth_searching(sign.pattern, lowered)], lines)
     return [Clue(seen.sign, seen.line, seen.line, seen.match.groupdict(""))] if seen else []
 
 
@@ -108,30 +107,26 @@ def _read(lines: Sequence[str], judges: Iterable[Judge]) -> list[Clue]:
 
 def _clues(lines: Sequence[str], signs: Iterable[Sign]) -> list[Clue]:
     text = "\n".join(lines)
+    lowered = text.lower()
     starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
     clues: list[Clue] = []
     for sign in signs:
-        for match in _matches(sign, text):
+        for match in _matches(sign, text, lowered):
             begin, end = match.start(), max(match.end() - 1, match.start())
             line, last = bisect_right(starts, begin) - 1, bisect_right(starts, end) - 1
             clues.append(Clue(sign, line, last, match.groupdict("")))
     return clues
 
 
-def _matches(sign: Sign, text: str) -> list[re.Match[str]]:
-    found = [match for match, _ in zip(spread(sign.pattern).finditer(text), range(_MATCHES), strict=False)]
+def _matches(sign: Sign, text: str, lowered: str) -> list[re.Match[str]]:
+    if (wordings := worth_searching(sign.pattern, lowered)) is None:
+        return []
+    found = [match for match, _ in zip(spread(wordings).finditer(text), range(_MATCHES), strict=False)]
     if found and sign.beside and not spread(sign.beside).search(text):
         return []
     if found and sign.unless and spread(sign.unless).search(text):
         return []
     return found
-
-
-@lru_cache(maxsize=4096)
-def spread(pattern: str) -> re.Pattern[str]:
-    """The pattern compiled so that its blanks match line breaks too (terminals wrap) and letters match in any case."""
-    wide = _BLANKS.sub(lambda blank: r"\s*" if blank[1] in ("?", "*") and blank[1] else r"\s+", pattern)
-    return re.compile(wide, re.IGNORECASE | re.MULTILINE)
 
 
 def _finding(code: str, clues: Sequence[Clue], lines: Sequence[str], facts: Facts | None) -> RankedCause:

@@ -25,8 +25,8 @@ def decoded(data: bytes) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
     probe = data[:_PROBE_BYTES]
-    for zeros, encoding in ((probe[1::2], "utf-16-le"), (probe[0::2], "utf-16-be")):
-        if zeros and zeros.count(0) > len(zeros) * 0.7:
+    for zeros, letters, encoding in ((probe[1::2], probe[0::2], "utf-16-le"), (probe[0::2], probe[1::2], "utf-16-be")):
+        if zeros.count(0) > len(zeros) * 0.7 and letters.count(0) < len(letters) * 0.3:
             return data.decode(encoding, errors="replace")
     return data.decode("utf-8-sig", errors="replace")
 

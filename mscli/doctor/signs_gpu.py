@@ -248,6 +248,7 @@ _MEMORY = (
     sign("host_ram", 0.4, r"pinned memory: out of memory", r"(?:Worker|Engine)\w*(?: proc\w*)? died unexpectedly"),
     sign("shm", STATED, r"unable to write to file </torch_|ncclShm\w+\W.{0,40}(?:fail|error)"),
     sign("shm", 0.45, r"object store is using /tmp instead of /dev/shm"),
+    sign("gpu_busy", STRONG, r"(?:VRAM|GPU memory)\b.{0,60}(?:used|held|taken|occupied) by (?:an)?other"),
 )
 
 _SEVERAL = (

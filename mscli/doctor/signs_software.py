@@ -145,6 +145,10 @@ _BINARIES = (
         r"CPU-only (?:build|version|binary)|no CUDA-enabled|GPU support (?:is )?disabled",
     ),
     sign("backend_no_gpu_build", 0.4, r"\bBLAS = 0\b"),
+    # Windows ends a process with these where the CPU lacks an instruction, or a DLL is missing.
+    sign("build", STRONG, r"0xc000001d|\b3221225501\b"),
+    sign("engine_missing", LIKELY, r"0xc0000135|\b3221225781\b"),
+    sign("driver_too_old", LIKELY, r"\b3221225785\b"),
 )
 
 _PYTHON = (

@@ -266,7 +266,7 @@ _FINDING = (
     ),
     Sign(
         "compute_capability",
-        r"CUDA GPU is too old|Compute Capability detected|skipping CUDA device .*compute capability",
+        r"CUDA GPU is too old|Compute Capability detected: [1-4]\.|skipping CUDA device .*compute capability",
         "the GPU is too old for this Ollama",
         "Ollama needs compute capability 5.0; `mscli gpus` shows the card's.",
     ),

@@ -67,3 +67,65 @@ NOISE = {
 @pytest.mark.parametrize("line", NOISE.values(), ids=NOISE)
 def test_noise_is_no_cause(line: str) -> None:
     assert [found for found in diagnose(line) if found.confidence >= 0.5] == []
+
+
+# Lines of public threads whose engines worked, each with the thread.
+PUBLIC = {
+    "ollama/ollama#12136": 'level=INFO source=runner.go:67 msg="discovering available GPUs..."\n'
+    'level=INFO source=types.go:42 msg="inference compute" id=GPU-cdf3c132 filter_id="" library=CUDA compute=9.0 '
+    'name=CUDA0 description="NVIDIA H100 80GB HBM3" driver=12.9 type=discrete total="79.6 GiB" available="79.2 GiB"',
+    "ollama/ollama#8689": 'level=WARN source=sched.go:137 msg="mllama doesn\'t support parallel requests yet"\n'
+    'level=INFO source=sched.go:714 msg="new model will fit in available VRAM in single GPU, loading" parallel=1 '
+    'available=15813967872 required="11.3 GiB"\n'
+    'level=INFO source=server.go:104 msg="system memory" total="15.7 GiB" free="11.6 GiB" free_swap="13.2 GiB"\n'
+    'level=INFO source=memory.go:356 msg="offload to cuda" projector.weights="1.8 GiB" layers.requested=-1 '
+    'layers.model=41 layers.offload=41 memory.available="[14.7 GiB]" memory.required.full="11.3 GiB"',
+    "ollama/ollama#1618": "gpu.go:236: INFO Searching for GPU management library libnvidia-ml.so\n"
+    "gpu.go:282: INFO Discovered GPU libraries: [/usr/lib/wsl/drivers/nvmii.inf_amd64_2a8c/libnvidia-ml.so.1]\n"
+    "gpu.go:99: INFO Nvidia GPU detected\ngpu.go:140: INFO CUDA Compute Capability detected: 8.6\n"
+    '[GIN] 2024/01/27 - 01:17:01 | 200 |        16.3\u00b5s |       127.0.0.1 | HEAD     "/"',
+    "ollama/ollama#941": "pulling manifest\npulling 8934d96d3f08... 100%\nverifying sha256 digest\nwriting manifest\n"
+    "removing any unused layers\nsuccess",
+    "vllm-project/vllm#8791": "INFO 10-12 00:26:58 launcher.py:27] Route: /health, Methods: GET\n"
+    "INFO 10-12 00:26:58 launcher.py:27] Route: /tokenize, Methods: POST\nINFO:     Started server process [593]\n"
+    "INFO:     Waiting for application startup.\nINFO:     Application startup complete.",
+    "vllm-project/vllm#10517": "Loading model weights took 14.9888 GB\nMemory profiling results: "
+    "total_gpu_memory=23.58GiB initial_memory_usage=15.34GiB peak_torch_memory=17.06GiB "
+    "memory_usage_post_profile=15.35GiB non_torch_memory=0.35GiB kv_cache_size=3.81GiB gpu_memory_utilization=0.90\n"
+    "GPU blocks: 1952, # CPU blocks: 2048\nMaximum concurrency for 20000 tokens per request: 1.56x",
+    "vllm-project/vllm#9118": 'TRACE:    ASGI [1] Receive {"type": "lifespan.startup"}\n'
+    "INFO:     Application startup complete.\nINFO:     Uvicorn running on http://0.0.0.0:8001 (Press CTRL+C to quit)\n"
+    'INFO:     10.121.1.2 - "GET /v1/models HTTP/1.1" 200 OK',
+    "vllm-project/vllm#14452": "INFO 07-28 15:07:12 [__init__.py:235] Automatically detected platform cuda.\n"
+    "INFO 07-28 15:07:18 [config.py:2434] Chunked prefill is enabled with max_num_batched_tokens=8192.\n"
+    "INFO 07-28 15:07:21 [core.py:572] Waiting for init message from front-end.\n"
+    "INFO 07-28 15:07:21 [core.py:71] Initializing a V1 LLM engine (v0.10.0) with config: model='Qwen/Qwen3-0.6B'",
+    "vllm-project/vllm#6650": "10-1-16-226:1024:1052 [0] NCCL INFO Channel 00 : 0[0] -> 1[1] via SHM/direct/direct\n"
+    "10-1-16-226:1024:1052 [0] NCCL INFO Connected all rings\n"
+    "10-1-16-226:1024:1052 [0] NCCL INFO Connected all trees\n"
+    "INFO:     Application startup complete.",
+    "vllm-project/vllm#31387": "WARNING Your GPU does not have native support for FP8 computation but FP8 "
+    "quantization is being used. Weight-only FP8 compression will be used leveraging the Marlin kernel.\n"
+    "INFO model loaded",
+    "gpustack/gpustack#1306": "0.00.031.013 I ggml_cuda_init: GGML_CUDA_FORCE_MMQ:    no\n"
+    "0.00.031.017 I ggml_cuda_init: found 1 CUDA devices:\n"
+    "0.00.031.025 I   Device 0: NVIDIA GeForce RTX 3060 Ti, compute capability 8.6, VMM: yes",
+    "containers/ramalama#2570": "load_backend: loaded CUDA backend from /usr/bin/libggml-cuda.so\n"
+    "load_backend: loaded RPC backend from /usr/bin/libggml-rpc.so\n"
+    "main: n_parallel is set to auto, using n_parallel = 4 and kv_unified = true\nRunning without SSL\n"
+    "start: binding port with default address family\nmain: loading model",
+    "EricLBuehler/mistral.rs#1310": "INFO mistralrs_server: avx: false, neon: false, simd128: false, f16c: false\n"
+    "INFO mistralrs_core::utils::tokens: Could not load token at "
+    '"/home/m/.cache/huggingface/token", using no HF token.\n'
+    "INFO mistralrs_core::pipeline::gguf: Prompt chunk size is 1024.",
+    "vllm-project/vllm#14025": "pod:275:275 [2] NCCL INFO P2P is disabled between connected GPUs 2 and 1. You can "
+    "repress this message with NCCL_IGNORE_DISABLED_P2P=1.\nINFO:     Application startup complete.",
+    "NVIDIA/k8s-device-plugin#60": "| NVIDIA-SMI 390.25                 Driver Version: 390.25                    |\n"
+    "|   0  GeForce GTX 108...  Off  | 00000000:04:00.0 Off |                  N/A |\n"
+    "|  0%   41C    P8     7W / 250W |      0MiB / 11178MiB |      1%      Default |",
+}
+
+
+@pytest.mark.parametrize("log", PUBLIC.values(), ids=PUBLIC)
+def test_public_logs_of_engines_that_worked_name_no_cause(log: str) -> None:
+    assert [(found.code, found.confidence) for found in diagnose(log) if found.confidence >= 0.5] == []

@@ -219,7 +219,8 @@ _MEMORY = (
     sign(
         "oom_weights",
         STRONG,
-        r"Insufficient (?:space in device allocation|VRAM)|(?:out of|not enough|exhausted) VRAM|VRAM (?:is )?exhausted",
+        r"Insufficient (?:space in device allocation|VRAM)",
+        r"(?<!running\s)(?:out of|not enough|exhausted) VRAM|VRAM (?:is )?exhausted",
         r"does not fit on the devices?\b|exceeds total capacity by",
         r"[Dd]evice memory allocation of size \d+ failed",
         r"(?:failed|unable) to allocate .{0,40}(?:on|from|in) (?:the )?(?:GPU|device|VRAM|CUDA)",

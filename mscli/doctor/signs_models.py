@@ -121,6 +121,7 @@ SIGNS = (
         "gguf_unsupported",
         STATED,
         r"unknown tensor '|unknown (?:ggml )?dtype|unsupported ggml dtype|invalid split file|illegal split",
+        r"magic (?:number |characters:? )?'?(?:67676a74|67676d6c|67676d66|tjgg|lmgg|fmgg)",
         r"is this really a GGML file|old (?:GGML|GGUF) (?:file|format)|(?:GGJT|ggml) .{0,30}(?:too old|old format)",
         unless=r"unknown model architecture",
     ),

@@ -117,7 +117,7 @@ SIGNS = (
         r"gguf_init_from_\w+: failed to read",
         r"(?:No such file|not found|missing|do(?:es)? not appear to have).{0,120}-\d{5}-of-\d{5}",
         r"\.incomplete\b.{0,40}(?:found|left|exists)|expected value at line 1 column 1",
-        unless=r"must be downloaded again",
+        unless=r"must be downloaded again|magic .{0,16}(?:67676a74|67676d6c|67676d66|tjgg|lmgg|fmgg)",
     ),
     sign(
         "disk_full",
@@ -185,5 +185,6 @@ SIGNS = (
         STATED,
         r"not found at model id|is the correct path to a directory containing|model_not_found\b",
     ),
+    sign("model_not_found", STRONG, r"failed to open GGUF file", unless=r"[Pp]ermission denied|[Tt]oo many open files"),
     sign("model_not_found", 0.7, r"Can'?t load the (?:configuration|model|config)\b"),
 )

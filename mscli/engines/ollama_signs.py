@@ -147,7 +147,8 @@ _LOADING = (
     ),
     Sign(
         "corrupt_weights",
-        r"not within the file bounds|invalid file magic|invalid magic characters|model is corrupted or incomplete"
+        r"not within the file bounds|invalid file magic|invalid magic characters(?!: '?(?:tjgg|lmgg|fmgg))"
+        r"|model is corrupted or incomplete"
         r"|unexpectedly reached end of file|tensor '[^']+' has invalid data|bad magic",
         "the model's file is damaged or incomplete",
         "Remove the model and pull it again.",

@@ -10,7 +10,7 @@ SIGNS = (
     sign(
         "docker_gpu",
         STATED,
-        r"could not select device driver",
+        r"could not select device driver(?!\W+cdi\b)",
         r"(?:unknown|invalid|unknown or invalid) runtime (?:specified|name):? ?\"?nvidia",
         r"no runtime for \"?nvidia|RuntimeHandler \"?nvidia\"? not (?:supported|found)",
         r"nvidia-container-(?:runtime|toolkit|cli)\S*\"?:? (?:executable file )?(?:not found|no such file)",
@@ -127,6 +127,7 @@ SIGNS = (
         r"no (?:passwd|password) entry|mkdir (?:-p )?'?/\.\w+",
         r"(?:Permission denied|Errno 13|Read-only file system)\W.{0,20}'/\.\w+",
     ),
+    sign("cdi", STATED, r"could not select device driver\W+cdi\b"),
     sign("permissions", STATED, r"path elements are traversable", unless=r"docker\.sock"),
     sign("permissions", 0.6, r"Access is denied|\bEPERM\b|[Oo]peration not permitted", unless=r"nvidia|docker\.sock"),
     sign("engine_missing", LIKELY, r"repository does not exist or may require 'docker login'"),

@@ -183,6 +183,7 @@ _CONFIG = (
         r"[Uu]nsupported (?:content|message|part)[\w ]*type:? ?\W{0,2}image",
         r"Failed to apply prompt replacement|prompt placeholders?\b.{0,60}(?:image|mm_|multi)",
         r"multi-?modal\b.{0,30}(?:is |are )?(?:not supported|unsupported|disabled|not enabled)",
+        r"not compiled for multi-?modal|projector can'?t be loaded",
         r"(?:clip|mtmd)_\w+: (?:error|failed)|(?:failed|unable) to (?:process|encode|tokenize) (?:the )?image",
     ),
     sign(

@@ -120,6 +120,7 @@ _BINARIES = (
     sign("nvcc_jit", LIKELY, r"ninja: (?:command not found|error)"),
     # The sampler that is compiled at the first start stands in the last frames when its message was not pasted.
     sign("nvcc_jit", 0.45, r"\bflashinfer_sample\b|gen_\w+_module|build_and_load"),
+    sign("nvcc_jit", 0.6, r"_run_ninja_build|_write_ninja_file_and\w+", unless=r"Building wheel|setup\.py|pip install"),
     sign("fork_spawn", STATED, r"Safe importing of main module|if __name__ == ['\"]__main__['\"]"),
     sign("fork_spawn", HINT, r"_fixup_main_from_path|in spawn_main"),
     sign(

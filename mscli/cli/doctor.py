@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mscli.cli.doctor_machine import About, examine_machine
 from mscli.cli.doctor_view import FOUND, as_json, show_causes
 from mscli.cli.options import Json, ProfileFile
 from mscli.cli.screen import Screen, open_screen
@@ -16,13 +16,16 @@ from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:
     from mscli.doctor.facts import Facts
-    from mscli.doctor.live.scene import Scene
+
+_EPILOG = (
+    "Examples: mscli doctor  |  mscli doctor small-q4 --only gpu  |  mscli doctor --log vllm.log  |  "
+    "journalctl -u ollama | mscli doctor --log -  |  mscli doctor --fix --dry-run  |  mscli doctor small-q4 --report ."
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    examples = "Examples: mscli doctor  |  mscli doctor small-q4 --only gpu  |  mscli doctor --log vllm.log  |  "
-    app.command("doctor", epilog=f"{examples}journalctl -u ollama | mscli doctor --log -")(doctor)
+    app.command("doctor", epilog=_EPILOG)(doctor)
 
 
 def doctor(
@@ -41,51 +44,43 @@ def doctor(
     ] = None,
     backend: Annotated[str | None, typer.Option("--backend", help="The engine that wrote the log, if known.")] = None,
     here: Annotated[bool, typer.Option("--here", help="The log is from this machine: weigh in what it shows.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Put right what is safe and ours; show the rest.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: only show it, change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --fix: end left-over processes unasked.")] = False,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            "--report", metavar="FILE|FOLDER|-", help="Write all of it for a helper, without what is private."
+        ),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Look for what keeps models from running on this machine, or read an engine's log and name the causes it shows.
 
+    --fix tidies records and processes of mscli's own and corrects your profiles; drivers, services and others'
+    processes are never touched. --report writes one Markdown file to paste (with --log NAME: about that instance).
     Exits with 5 when a failure or a cause is found, else with 0.
     """
     screen = open_screen(ctx, json)
-    if log is not None:
-        return _of_log(screen, log, backend, here)
-    return _of_machine(screen, profile, file, only or [], verbose, strict)
+    _refuse_mixed(fix, report is not None, dry_run or yes, log is not None)
+    about = About(profile, file, tuple(only or ()), verbose, strict)
+    if fix:
+        from mscli.cli.doctor_fix import fix_machine
+
+        return fix_machine(screen, about, dry_run, yes)
+    if report is not None:
+        from mscli.cli.doctor_report import report_machine
+
+        return report_machine(screen, about, report, log)
+    return examine_machine(screen, about) if log is None else _of_log(screen, log, backend, here)
 
 
-def _of_machine(
-    screen: Screen, profile: str | None, file: Path | None, only: list[str], verbose: bool, strict: bool
-) -> int:
-    from mscli.cli.findings_view import as_json as finding_json
-    from mscli.cli.findings_view import progress, show_findings
-    from mscli.doctor.live.check import AREAS, FAIL, WARN
-    from mscli.doctor.live.examine import checks, examine
-
-    if unknown := [area for area in only if area not in AREAS]:
-        raise MscliError(Code.USAGE, f"there is no area {unknown[0]!r}", f"There are: {', '.join(AREAS)}")
-    scene = _scene(profile, file, only)
-    areas = only or [area for area in AREAS if area != "profile" or scene.chosen]
-    begun = time.monotonic()
-    with progress(screen) as listener:
-        findings = examine(scene, checks(areas), listener)
-    seconds = time.monotonic() - begun
-    if screen.json_mode:
-        screen.data({"findings": [finding_json(found) for found in findings], "seconds": round(seconds, 3)})
-    else:
-        show_findings(screen, findings, verbose, seconds)
-    bad = {FAIL, WARN} if strict else {FAIL}
-    return Exit.FINDINGS if any(found.status in bad for found in findings) else Exit.DONE
-
-
-def _scene(profile: str | None, file: Path | None, only: list[str]) -> Scene:
-    from mscli.cli.wish import only_one
-    from mscli.doctor.live.scene import Scene
-    from mscli.lifecycle.decision import chosen
-    from mscli.paths import places
-
-    only_one(profile, file)
-    wanted = chosen(profile, file, places()) if profile or file else None
-    return Scene(places(), chosen=wanted, asked=frozenset(only))
+def _refuse_mixed(fix: bool, report: bool, for_fix: bool, log: bool) -> None:
+    """Raise USAGE for options that mean nothing together."""
+    if fix and (report or log):
+        raise MscliError(Code.USAGE, "--fix goes with neither --report nor --log", "Run them one after the other.")
+    if for_fix and not fix:
+        raise MscliError(Code.USAGE, "--dry-run and --yes belong to --fix", "Add it: mscli doctor --fix --dry-run")
 
 
 def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:

@@ -103,15 +103,20 @@ def _read(log: str) -> tuple[str, bool, bool]:
 
     if log == "-":
         return *read_stream(sys.stdin.buffer, READ_BYTES), False
-    path, own = Path(log), False
-    if not path.exists() or path.is_dir():
-        path, own = _instance_log(log), True
+    path = log_file(log)
+    own = path != Path(log)
     try:
         return *read_log(path), own
     except OSError as fault:
         raise MscliError(
             Code.FILE, f"cannot read {path}: {fault.strerror}", "Check its rights, or pipe it in."
         ) from fault
+
+
+def log_file(log: str) -> Path:
+    """The file that `log` names: its path, or the log of an instance. Raises FILE when there is neither."""
+    path = Path(log)
+    return path if path.exists() and not path.is_dir() else _instance_log(log)
 
 
 def _instance_log(name: str) -> Path:

@@ -6,7 +6,7 @@ import os
 import platform
 import pwd
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mscli.doctor.redact import Private
@@ -21,18 +21,23 @@ _HOME_VARIABLES = ("HOME", "USERPROFILE")
 _LARGEST_BYTES = 64 * 2**10
 
 
-def private_here(places: Places, env: Mapping[str, str], root: Path = Path("/")) -> Private:
-    """What must not be shown of this user and machine. Reads the environment, key files and names of home folders."""
+def private_here(
+    places: Places, env: Mapping[str, str], root: Path = Path("/"), settings: Iterable[tuple[str, str]] = ()
+) -> Private:
+    """What must not be shown of this user and machine. Reads the environment, key files and names of home folders.
+
+    `settings`: further names with values, as profiles and records hold them.
+    """
     return Private(
-        secrets=tuple(dict.fromkeys((*_of_environment(env), *_of_files(places, env)))),
+        secrets=tuple(dict.fromkeys((*_secrets((*env.items(), *settings)), *_of_files(places, env)))),
         users=tuple(dict.fromkeys(_users(env, root))),
         homes=tuple(dict.fromkeys(_homes(env))),
         hosts=tuple(dict.fromkeys(_hosts(env, root))),
     )
 
 
-def _of_environment(env: Mapping[str, str]) -> Iterator[str]:
-    for name, value in env.items():
+def _secrets(settings: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for name, value in settings:
         if _SECRET_NAMES.search(name) and value.strip() and not _is_setting(name, value):
             yield value
 

@@ -93,7 +93,7 @@ _BEARER = re.compile(r"(?P<name>\bbearer\s+)(?!tokens?\b|auth\w*\b|scheme\b|\[se
 _BASIC = re.compile(r"(?P<name>\bbasic\s+)(?P<value>[A-Za-z0-9+/_-]{6,}={0,2})", re.IGNORECASE)
 _HEADER = re.compile(
     r"(?P<name>\b(?:proxy-authorization|authorization|x-api-key|api-key|x-auth-token|set-cookie|cookie)['\"]?\s*[:=,]\s*"
-    r"(?:b?['\"])?)(?!\s|['\"]|\[secret\])[^\r\n'\",}]+",
+    r"(?:b?['\"])?)(?!\s|b?['\"]|\[secret\])[^\r\n'\",}]+",
     re.IGNORECASE,
 )
 _VALUE = r"(?:\"[^\"\n]*\"|'[^'\n]*'|\\+\"[^\"\n]*?\\+\"|[^\s\"'}\])]+)"
@@ -109,8 +109,10 @@ _SETTING = re.compile(
     rf"(?P<join>\\*[\"']?\s*[:=]\s*)(?!\[secret\]|None\b|null\b|true\b|false\b)(?P<value>{_VALUE})",
     re.IGNORECASE,
 )
+# --api-key ..., --ssl-keyfile-password ...; not --max-num-batched-tokens, not --api-key-file
 _FLAG = re.compile(
-    r"(?P<name>--?(?:api-key|hf-token|token|password|passwd|secret))(?P<join>[ =]+)(?!\[secret\]|-)(?P<value>\S+)"
+    r"(?P<name>--?(?:\w+-)*(?:api-key|key|token|password|passwd|secret|passphrase|credentials?))(?P<join>[ =]+)"
+    r"(?!\[secret\]|-)(?P<value>'[^'\n]*'|\"[^\"\n]*\"|\S+)"
 )
 _TOKEN_SETTING = re.compile(
     r"(?P<name>(?<![\w-])token)(?P<join>\\*[\"']?\s*[:=]\s*\\*[\"']?)(?P<value>(?=[\w.-]*[A-Za-z])(?=[\w.-]*\d)[\w.~+/=-]{8,})",

@@ -111,11 +111,15 @@ def _string_end(text: str, start: int, opening: str) -> int | None:
 
 
 def _closes(text: str, place: int, depth: int) -> bool:
-    """True if the quote at `place` ends a string at this depth of escaping (0, 1, 3, 7 ... backslashes)."""
+    """True if the quote at `place` ends a string at this depth of escaping (0, 1, 3, 7 ... backslashes).
+
+    Two backslashes before a plain quote end a string that ends in a backslash, but inside Python's repr of JSON they
+    escape the quote: the string is taken to go on, since too much removed is the lesser fault.
+    """
     count = 0
     while place - count > 0 and text[place - count - 1] == "\\":
         count += 1
-    return count % (2 * (depth + 1)) == depth
+    return count % max(4, 2 * (depth + 1)) == depth
 
 
 def _bracket_end(text: str, start: int) -> int | None:
@@ -170,7 +174,7 @@ def _cut_formatted(text: str) -> str:
     kept: list[str] = []
     inside = False
     for line in text.split("\n"):
-        if inside and line.strip() and not _LOG_LINE.match(line):
+        if inside and not _LOG_LINE.match(line):
             continue
         found = _FORMATTED.search(line)
         inside = found is not None

@@ -14,36 +14,13 @@ from mscli.doctor.markdown import fenced, size, table
 from mscli.doctor.private import private_here
 from mscli.doctor.redact import redacted
 from mscli.doctor.report_runs import Subject, instances, log, plans
+from mscli.doctor.report_variables import telling
 from mscli.inventory.inventory import Gpu, Holder, Inventory
 from mscli.lifecycle.engine_state import engine_states
 
 TITLE = "# mscli doctor report"
 _PACKAGES = ("huggingface-hub", "httpx", "ollama", "nvidia-ml-py", "typer", "xllamacpp")
 _TROUBLE = (FAIL, WARN, CRASHED)
-# Variables that bear on engines and downloads, by how their names begin; of most only that they are set is told.
-_TELLING = (
-    *("CUDA_", "NVIDIA_", "NCCL_", "VLLM_", "OLLAMA_", "LLAMA_", "GGML_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_"),
-    *("TORCH_", "PYTORCH_", "TRITON_", "XFORMERS_", "FLASHINFER_", "MSCLI_", "OMP_", "MKL_", "LD_", "WSL_", "DOCKER_"),
-)
-_TELLING_NAMES = frozenset(
-    (
-        *("PATH", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "TMPDIR", "LANG", "LC_ALL", "XDG_CACHE_HOME"),
-        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"),
-        *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
-    )
-)
-# Settings whose values cannot be secrets; they pass the same redaction as everything else.
-_VALUES_SHOWN = frozenset(
-    (
-        *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "CUDA_LAUNCH_BLOCKING", "NVIDIA_VISIBLE_DEVICES"),
-        *("NVIDIA_DRIVER_CAPABILITIES", "NCCL_DEBUG", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", "NCCL_SOCKET_IFNAME"),
-        *("VLLM_USE_V1", "VLLM_ATTENTION_BACKEND", "VLLM_LOGGING_LEVEL", "VLLM_WORKER_MULTIPROCESSING_METHOD"),
-        *("OLLAMA_HOST", "OLLAMA_MODELS", "OLLAMA_CONTEXT_LENGTH", "OLLAMA_KV_CACHE_TYPE", "OLLAMA_FLASH_ATTENTION"),
-        *("OLLAMA_NUM_PARALLEL", "OLLAMA_KEEP_ALIVE", "OLLAMA_MAX_LOADED_MODELS", "HF_HOME", "HF_HUB_CACHE"),
-        *("HF_HUB_OFFLINE", "HF_ENDPOINT", "PYTORCH_CUDA_ALLOC_CONF", "MSCLI_HOME", "MSCLI_VLLM", "OMP_NUM_THREADS"),
-        *("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "TMPDIR", "LANG", "LC_ALL"),
-    )
-)
 
 
 def report(scene: Scene, findings: Sequence[Finding], subject: Subject) -> str:
@@ -62,7 +39,16 @@ def report(scene: Scene, findings: Sequence[Finding], subject: Subject) -> str:
         ("## Log", *log(scene, subject)),
     )
     text = "\n\n".join("\n".join(section) for section in sections) + "\n"
-    return redacted(text, private_here(scene.places, scene.env, scene.root))
+    return redacted(text, private_here(scene.places, scene.env, scene.root, tuple(_settings(scene))))
+
+
+def _settings(scene: Scene) -> Iterator[tuple[str, str]]:
+    """What records and the profile asked about set: a secret in it can stand in a log as well."""
+    for record in scene.records:
+        yield from record.env.items()
+    if scene.chosen:
+        yield from scene.chosen.profile.env.items()
+        yield from ((name, str(value)) for name, value in scene.chosen.profile.options.items())
 
 
 def _head() -> tuple[str, ...]:
@@ -177,7 +163,4 @@ def _quiet(findings: Iterable[Finding]) -> list[tuple[str, ...]]:
 
 
 def _environment(env: Mapping[str, str]) -> Iterator[str]:
-    """Variables that matter here: those of a closed list with their value, of the others only the name."""
-    telling = sorted(name for name in env if name.startswith(_TELLING) or name in _TELLING_NAMES)
-    shown = [f"{name}={env[name]}" if name in _VALUES_SHOWN else f"{name} is set" for name in telling]
-    return fenced(shown or ["none of those that matter is set"])
+    return fenced(telling(env) or ["none of those that matter is set"])

@@ -14,6 +14,7 @@ from mscli.doctor.live.scene import Scene
 from mscli.doctor.log import read_log, telling
 from mscli.doctor.markdown import fenced, size, table
 from mscli.doctor.redact_prompts import without_prompts
+from mscli.doctor.report_variables import before_command
 from mscli.engines.table import STARTABLE
 from mscli.errors import MscliError
 from mscli.lifecycle.decision import plan_one
@@ -81,9 +82,8 @@ def _plan(plan: Plan, argv: Sequence[str], env: Mapping[str, str]) -> Iterator[s
     yield from (f"- {reason}" for reason in (*plan.steps, *plan.reasons))
     yield from _memory(plan.memory)
     if argv:
-        settings = [f"{name}={shlex.quote(value)}" for name, value in env.items()]
         yield ""
-        yield from fenced((" ".join([*settings, shlex.join(argv)]),))
+        yield from fenced((" ".join([*before_command(env), shlex.join(argv)]),))
 
 
 def _memory(memory: Sequence[GpuMemory]) -> Iterator[str]:

@@ -13,30 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import Doctor, doctor_of
 from leftovers import IDLE, Leftovers, alive_pid, dead_identity
 from run_mscli import Mscli, Ran
 
-from mscli.cli.main import main
 from mscli.lifecycle.process import MARK, wait_death
 from mscli.weights.cache import Cache
 from mscli.weights.listing import RemoteFile
 from mscli.weights.partial import partial_paths
 
-Doctor = Callable[..., Ran]
 INSTANCES = ("--fix", "--only", "instances")
 
 
 @pytest.fixture
 def doctor(user_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
-    """`mscli doctor ... --json` of this user, in this process: that takes a tenth of the time."""
-    for name in ("HOME", "MSCLI_HOME", "HF_HUB_CACHE"):
-        monkeypatch.setenv(name, user_env[name])
-
-    def run(*args: str) -> Ran:
-        code = main(["doctor", *args, "--json"])
-        return Ran(code, *capsys.readouterr())
-
-    return run
+    """`mscli doctor ... --json` of this user."""
+    run = doctor_of(user_env, monkeypatch, capsys)
+    return lambda *args: run(*args, "--json")
 
 
 @pytest.fixture

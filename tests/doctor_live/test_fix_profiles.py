@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import Doctor, doctor_of
 from run_mscli import Mscli, Ran
 
 from mscli.cli.main import main
 
-Doctor = Callable[..., Ran]
 Write = Callable[[str], Path]
 FIX = ("--fix", "--only", "profile")
 CONTEXT = "context:\n  floor: 1024\n  target: 4096   # enough\n"
@@ -30,16 +30,9 @@ device: cpu
 
 @pytest.fixture
 def doctor(user_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
-    """`mscli doctor ... --json` of this user, in this process: that takes a tenth of the time."""
-    for name in ("HOME", "MSCLI_HOME", "HF_HUB_CACHE"):
-        monkeypatch.setenv(name, user_env[name])
-
-    def run(*args: str) -> Ran:
-        capsys.readouterr()
-        code = main(["doctor", *args, "--json"])
-        return Ran(code, *capsys.readouterr())
-
-    return run
+    """`mscli doctor ... --json` of this user."""
+    run = doctor_of(user_env, monkeypatch, capsys)
+    return lambda *args: run(*args, "--json")
 
 
 @pytest.fixture

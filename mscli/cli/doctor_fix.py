@@ -21,7 +21,7 @@ from mscli.cli.doctor_machine import (
 )
 from mscli.cli.screen import Screen
 from mscli.doctor.fix import Chore, Fix, Outcome, carry_out, look
-from mscli.doctor.live.check import AREAS, CRASHED, FAIL, WARN, Finding
+from mscli.doctor.live.check import CRASHED, FAIL, WARN, Finding
 from mscli.doctor.live.scene import Scene
 from mscli.errors import MscliError
 
@@ -36,9 +36,8 @@ class _Asked:
 
 def fix_machine(screen: Screen, about: About, dry_run: bool, yes: bool) -> int:
     """Show what can be put right, do it (unless `dry_run`), look again, and show what is left; the exit code."""
+    areas = areas_of(about)  # an unknown area is told before anything is changed
     scene, broken = scene_in_spite(about)
-    areas_of(about, scene)  # an unknown area is told before anything is changed
-    areas = about.only or AREAS
     fixes, chores = look(scene, areas)
     if broken:
         screen.note(f"warning: {broken.message}", "yellow")
@@ -47,11 +46,14 @@ def fix_machine(screen: Screen, about: About, dry_run: bool, yes: bool) -> int:
         scene = _scene_after(about, outcomes)
         chores = look(scene, areas)[1]
     seen = visit(screen, scene, about)
+    spared = {command for fix in fixes for command in fix.instead_of} if dry_run else set()
+    left = [each for each in _left(chores, seen.findings) if each.command not in spared]
     if screen.json_mode:
-        commands = [_command_json(*each) for each in _commands(chores, seen.findings)]
+        commands = [_command_json(each) for each in left]
         screen.data({**visit_json(seen), "fixes": [_json(each) for each in outcomes], "commands": commands})
     else:
-        _show_rest(screen, about, outcomes, chores, seen, dry_run)
+        _show_rest(screen, about, seen, left)
+        screen.text(_last_word(outcomes, dry_run))
     return exit_code(seen, about)
 
 
@@ -90,35 +92,34 @@ def _told(screen: Screen, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _commands(chores: Iterable[Chore], findings: Iterable[Finding]) -> Iterator[tuple[str, str, str | None]]:
-    """(area, why, command) of everything that is left to the user, each command once. None is ever run."""
+def _left(chores: Iterable[Chore], findings: Iterable[Finding]) -> Iterator[Chore]:
+    """What is left to the user, each command once. None is ever run."""
     told: set[str] = set()
-    left = [(each.area, each.why, each.command) for each in chores]
     trouble = (found for found in findings if found.status in (WARN, FAIL, CRASHED) and found.command)
-    left += [(found.area, found.remedy or found.seen, found.command) for found in trouble]
-    for area, why, command in left:
-        if command is not None and (command in told or command.startswith(_OWN)):
-            continue
-        told.add(command or "")
-        yield area, why, command
+    remedies = (Chore(found.area, f"{found.seen}. {found.remedy}", found.command) for found in trouble)
+    for chore in (*chores, *remedies):
+        if chore.command is None or not (chore.command in told or chore.command.startswith(_OWN)):
+            told.add(chore.command or "")
+            yield chore
 
 
-def _show_rest(
-    screen: Screen, about: About, outcomes: list[Outcome], chores: list[Chore], seen: Visit, dry_run: bool
-) -> None:
-    if not outcomes:
-        screen.text("Nothing of mscli's own is to be put right.")
+def _show_rest(screen: Screen, about: About, seen: Visit, left: list[Chore]) -> None:
     screen.text("")
     show_visit(screen, seen, about)
-    commands = list(_commands(chores, seen.findings))
-    if commands:
+    if left:
         screen.text("\nFor you to do (mscli runs none of it):")
-    for area, why, command in commands:
-        screen.text(f"  {area}: {why}")
-        if command:
-            screen.text(f"      $ {command}")
-    if dry_run and outcomes:
-        screen.text("\nNothing was changed. Do it: mscli doctor --fix")
+    for chore in left:
+        screen.text(f"  {chore.area}: {chore.why}")
+        if chore.command:
+            screen.text(f"      $ {chore.command}")
+
+
+def _last_word(outcomes: list[Outcome], dry_run: bool) -> str:
+    if not outcomes:
+        return "\nNothing of mscli's own is to be put right."
+    if dry_run:
+        return "\nNothing was changed. Do it: mscli doctor --fix"
+    return f"\n{sum(outcome.done for outcome in outcomes)} of {len(outcomes)} put right"
 
 
 def _json(outcome: Outcome) -> dict[str, object]:
@@ -136,5 +137,6 @@ def _json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _command_json(area: str, why: str, command: str | None) -> dict[str, object]:
-    return {"area": area, "why": why, "command": command, "root": bool(command) and "sudo" in str(command).split()}
+def _command_json(chore: Chore) -> dict[str, object]:
+    root = chore.command is not None and "sudo" in chore.command.split()
+    return {"area": chore.area, "why": chore.why, "command": chore.command, "root": root}

@@ -53,7 +53,7 @@ def visit(screen: Screen, scene: Scene, about: About) -> Visit:
     from mscli.cli.findings_view import progress
     from mscli.doctor.live.examine import checks, examine
 
-    wanted = checks(areas_of(about, scene))
+    wanted = checks(areas_of(about))
     begun = time.monotonic()
     with progress(screen) as listener:
         findings = examine(scene, wanted, listener)
@@ -85,13 +85,13 @@ def scene_in_spite(about: About) -> tuple[Scene, MscliError | None]:
         return Scene(places()), fault
 
 
-def areas_of(about: About, scene: Scene) -> Sequence[str]:
-    """The areas to look at; the profile's only where one was named. Raises USAGE for an area that there is not."""
+def areas_of(about: About) -> Sequence[str]:
+    """The areas to look at. Raises USAGE for an area that there is not."""
     from mscli.doctor.live.check import AREAS
 
     if unknown := [area for area in about.only if area not in AREAS]:
         raise MscliError(Code.USAGE, f"there is no area {unknown[0]!r}", f"There are: {', '.join(AREAS)}")
-    return about.only or [area for area in AREAS if area != "profile" or scene.chosen]
+    return about.only or AREAS
 
 
 def visit_json(seen: Visit) -> dict[str, object]:

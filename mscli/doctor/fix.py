@@ -21,7 +21,8 @@ class Fix:
 
     `id`: kind and what it is about. `area`: where the doctor looks at such things. `what`: what it does, one line.
     `touches`: files and processes. `shows`: what one should see first (processes, a diff). `finding`: the check whose
-    finding it answers, where one looks at the same thing. `ends_processes`: to be agreed to first.
+    finding it answers, where one looks at the same thing. `ends_processes`: to be agreed to first. `instead_of`:
+    commands that need no longer be typed once it is done.
     `apply` does it, tells its listener of steps, and returns what happened; it looks again before it changes anything,
     and raises MscliError or OSError where it could not.
     """
@@ -34,6 +35,7 @@ class Fix:
     shows: tuple[str, ...] = ()
     finding: str | None = None
     ends_processes: bool = False
+    instead_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,9 @@ def _fix(pack: _Pack, records: Records, holds: Mapping[int, int | None]) -> Fix:
         touches=tuple(f"pid {pid}" for pid in pids),
         apply=lambda listener: _end(pack, records, listener),
         shows=tuple(_line(each, holds) for each in pack.processes),
-        finding="instances.orphans",
+        finding="instances.orphans" if pack.record else "instances.unrecorded",
         ends_processes=True,
+        instead_of=(f"mscli down {pack.name}", f"kill {' '.join(map(str, pids))}"),
     )
 
 

@@ -33,7 +33,10 @@ def look_at_profiles(scene: Scene) -> Found:
     files = tuple(_files(scene.places.profiles))
     if not files:
         return [], []
-    machine = Machine(scene, catalogue(scene.places))
+    try:
+        machine = Machine(scene, catalogue(scene.places))
+    except MscliError as fault:
+        return [], [Chore("profile", f"{fault.message}. {fault.hint}")]
     fixes: list[Fix] = []
     chores: list[Chore] = []
     for path in files:
@@ -76,7 +79,7 @@ def _fix(path: Path, text: str, mended: _Mended) -> Fix:
     return Fix(
         id=f"profile:{path.stem}",
         area="profile",
-        what=f"in your profile {path.name}: {'; '.join(mended.notes)}",
+        what=f"correct your profile {path.name}: {'; '.join(mended.notes)}",
         touches=(str(path), str(kept)),
         apply=lambda _: _write(path, text, mended.text),
         shows=_diff(path, text, mended.text),

@@ -1,7 +1,11 @@
-"""Records of instances that died, and what instances that are gone have left in their folders."""
+"""Records of instances that died, and what instances that are gone have left in their folders.
+
+Locks and claims of ports are none of it: the kernel takes them back with the process that held them.
+"""
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -29,6 +33,7 @@ def look_at_records(scene: Scene) -> Found:
     fixes += [
         _tidy_leftovers(name, left, records) for name in idle if name not in busy if (left := _left(records, name))
     ]
+    fixes += [_close(path, mode) for path, mode in _open(records)]
     return fixes, [_chore(item) for item in broken]
 
 
@@ -46,7 +51,8 @@ def _tidy_dead(record: Record, records: Records) -> Fix:
         what=f"note that the instance {record.name}, which {how}, is stopped; its log and settings stay",
         touches=(str(records.run_dir(record.name) / "record.json"),),
         apply=lambda _: _note_dead(record, records),
-        finding="instances.records",
+        finding="instances.state",
+        instead_of=(f"mscli down {record.name}",),
     )
 
 
@@ -93,6 +99,7 @@ def _tidy_leftovers(name: str, left: tuple[Path, ...], records: Records) -> Fix:
         touches=tuple(map(str, left)),
         apply=lambda _: _remove_leftovers(name, records),
         finding="instances.leftovers",
+        instead_of=(f"mscli down {name}",),
     )
 
 
@@ -112,11 +119,37 @@ def _remove_leftovers(name: str, records: Records) -> str:
     return f"{len(left)} removed"
 
 
+def _open(records: Records) -> Iterator[tuple[Path, int]]:
+    """Folders and keys of instances that others may read, with the mode that they should have; this user's only."""
+    for path in sorted([*records.folder.glob("*/"), *records.folder.glob("*/key")]):
+        mode = path.stat()
+        if mode.st_mode & 0o077 and mode.st_uid == os.geteuid() and not path.is_symlink():
+            yield path, 0o700 if path.is_dir() else 0o600
+
+
+def _close(path: Path, mode: int) -> Fix:
+    what = f"the folder of the instance {path.name}" if path.is_dir() else f"the API key of {path.parent.name}"
+    return Fix(
+        id=f"rights:{path.relative_to(path.parent.parent)}" if path.is_file() else f"rights:{path.name}",
+        area="instances",
+        what=f"close {what} to other users of this machine",
+        touches=(str(path),),
+        apply=lambda _: _closed(path, mode),
+        finding="instances.folders",
+        instead_of=(f"chmod {mode:o} {path}",),
+    )
+
+
+def _closed(path: Path, mode: int) -> str:
+    path.chmod(mode)
+    return f"only you may read it now ({mode:o})"
+
+
 def _chore(item: Unreadable) -> Chore:
-    aside = item.path.with_name(f"{item.path.name}.aside")
+    kept = item.path.with_name(f"{item.path.name}.damaged")
     return Chore(
         "instances",
         f"the record of {item.name!r} cannot be read ({item.reason}) and is left as it is; move it away if it is of no "
         "more use",
-        f"mv {shlex.quote(str(item.path))} {shlex.quote(str(aside))}",
+        f"mv {shlex.quote(str(item.path))} {shlex.quote(str(kept))}",
     )

@@ -173,6 +173,8 @@ _PLAIN = frozenset((
     *("log", "logs", "small", "machine", "rehearsal", "instance", "instances", "memory", "driver"),
     *("context", "plan", "port", "findings", "report", "version", "workspace", "bin", "usr"),
     *("var", "opt", "tmp", "lib"),
+    *("shared", "share", "scratch", "project", "projects", "software", "apps", "datasets", "common"),
+    *("linuxbrew", "backup", "work", "storage", "archive", "cluster", "compute", "login", "head", "web"),
 ))  # fmt: skip
 _SHORT_NAME = 3
 
@@ -185,7 +187,9 @@ def _without_homes(text: str, homes: Iterable[str]) -> str:
 
 
 def _without_names(text: str, names: Iterable[str], put: str) -> str:
-    for name in sorted({each.strip() for each in names if each.strip()}, key=len, reverse=True):
+    folded = text.casefold()  # of thousands of users, hardly one is in the text
+    present = {name for each in names if (name := each.strip()) and name.casefold() in folded}
+    for name in sorted(present, key=len, reverse=True):
         escaped = re.escape(name)
         if name.casefold() in _PLAIN or len(name) < _SHORT_NAME or name.isdigit():
             text = _where_a_name_stands(text, escaped, put)

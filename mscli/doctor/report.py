@@ -20,6 +20,7 @@ from mscli.lifecycle.engine_state import engine_states
 
 TITLE = "# mscli doctor report"
 _PACKAGES = ("huggingface-hub", "httpx", "ollama", "nvidia-ml-py", "typer", "xllamacpp")
+_FAULT_LINES = 40
 _TROUBLE = (FAIL, WARN, CRASHED)
 
 
@@ -37,6 +38,7 @@ def report(scene: Scene, findings: Sequence[Finding], subject: Subject) -> str:
         ("## Instances", *instances(scene)),
         ("## Environment", *_environment(scene.env)),
         ("## Log", *log(scene, subject)),
+        *_own_fault(scene),
     )
     text = "\n\n".join("\n".join(section) for section in sections) + "\n"
     return redacted(text, private_here(scene.places, scene.env, scene.root, tuple(_settings(scene))))
@@ -49,6 +51,17 @@ def _settings(scene: Scene) -> Iterator[tuple[str, str]]:
     if scene.chosen:
         yield from scene.chosen.profile.env.items()
         yield from ((name, str(value)) for name, value in scene.chosen.profile.options.items())
+
+
+def _own_fault(scene: Scene) -> Iterator[tuple[str, ...]]:
+    """The last fault of mscli's own, where there was one."""
+    path = scene.places.state / "last-fault.txt"
+    try:
+        lines = path.read_text(errors="replace").splitlines()[-_FAULT_LINES:]
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(path.stat().st_mtime))
+    except OSError:
+        return
+    yield (f"## The last fault of mscli's own, {when}", *fenced(lines))
 
 
 def _head() -> tuple[str, ...]:

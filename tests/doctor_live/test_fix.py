@@ -140,7 +140,7 @@ def test_processes_of_an_instance_with_an_unreadable_record_survive(
     assert ran.data["fixes"] == []
     commands = [each["command"] for each in ran.data["commands"]]
     assert f"ps -fp {child.pid}" in commands
-    assert f"mv {path} {path}.aside" in commands
+    assert f"mv {path} {path}.damaged" in commands
     assert (child.poll(), path.read_bytes()) == (None, before)
 
 
@@ -186,6 +186,20 @@ def test_leftovers_of_stopped_instances_go_and_logs_stay(doctor: Doctor, left: L
     assert {name: each["done"] for name, each in done.items()} == {"leftovers:ended": True, "leftovers:failed": True}
     assert sorted(path.name for path in failed.iterdir()) == [f".key.{os.getpid()}", "log"]
     assert (left.records.run_dir("ended") / "record.json").exists()
+
+
+def test_folders_and_keys_are_closed_to_others(doctor: Doctor, left: Leftovers) -> None:
+    left.record("ended", stopped_at=2.0)
+    folder = left.records.run_dir("ended")
+    (folder / "tmp").rmdir()
+    (folder / "key").write_text("secret\n")
+    (folder / "key").chmod(0o644)
+    folder.chmod(0o755)
+
+    done = fixes(doctor(*INSTANCES))
+
+    assert {name: each["done"] for name, each in done.items()} == {"rights:ended": True, "rights:ended/key": True}
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder / "key")] == [0o700, 0o600]
 
 
 def test_a_dry_run_changes_nothing(doctor: Doctor, left: Leftovers, home: Path) -> None:

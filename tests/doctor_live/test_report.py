@@ -187,3 +187,12 @@ def test_fences_are_longer_than_any_in_a_log(doctor: Doctor, crashed: Leftovers)
     crashed.records.run_dir("broken").joinpath("log").write_text("before\n`````\nafter\n")
     text = doctor("--report", "-").out
     assert "``````text\nbefore\n`````\nafter\n``````\n" in text
+
+
+def test_a_fault_of_mscli_itself_is_told(doctor: Doctor, private_env: dict[str, str]) -> None:
+    path = Path(private_env["MSCLI_HOME"]) / "state" / "last-fault.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text(f'Traceback\n  File "/home/{USER}/mscli/cli/main.py", line 1\nKeyError: 5\n')
+    text = doctor("--report", "-").out
+    assert "KeyError: 5" in text
+    assert USER not in text

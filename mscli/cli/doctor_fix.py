@@ -96,7 +96,9 @@ def _left(chores: Iterable[Chore], findings: Iterable[Finding]) -> Iterator[Chor
     """What is left to the user, each command once. None is ever run."""
     told: set[str] = set()
     trouble = (found for found in findings if found.status in (WARN, FAIL, CRASHED) and found.command)
-    remedies = (Chore(found.area, f"{found.seen}. {found.remedy}", found.command) for found in trouble)
+    remedies = (
+        Chore(found.area, f"{found.seen}. {found.remedy}".removesuffix(". "), found.command) for found in trouble
+    )
     for chore in (*chores, *remedies):
         if chore.command is None or not (chore.command in told or chore.command.startswith(_OWN)):
             told.add(chore.command or "")

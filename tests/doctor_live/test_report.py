@@ -98,7 +98,7 @@ def test_the_whole_report_holds_nothing_private(
     assert target.stat().st_mode & 0o777 == 0o600
     text = target.read_text()
     assert [private for private in PRIVATE if private in text] == []
-    if platform.node() not in ("localhost", ""):
+    if len(platform.node()) >= 6:  # a short one, such as vm, is part of other words
         assert platform.node() not in text
     assert str(Path.home()) + "/" not in text
     assert str(private_env["HOME"]) not in text

@@ -68,8 +68,8 @@ def scene_of(about: About) -> Scene:
     from mscli.paths import places
 
     only_one(about.profile, about.file)
-    named = about.profile or about.file
-    return Scene(places(), chosen=chosen(about.profile, about.file, places()) if named else None)
+    wanted = chosen(about.profile, about.file, places()) if about.profile or about.file else None
+    return Scene(places(), chosen=wanted, asked=frozenset(about.only))
 
 
 def scene_in_spite(about: About) -> tuple[Scene, MscliError | None]:
@@ -82,7 +82,7 @@ def scene_in_spite(about: About) -> tuple[Scene, MscliError | None]:
     except MscliError as fault:
         if fault.code is not Code.PROFILE_INVALID:
             raise
-        return Scene(places()), fault
+        return Scene(places(), asked=frozenset(about.only)), fault
 
 
 def areas_of(about: About) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mscli.cli.screen import Screen
@@ -49,13 +50,19 @@ def progress(screen: Screen) -> Iterator[Callable[[Finding], None]]:
 
 
 def show_findings(screen: Screen, findings: Sequence[Finding], verbose: bool, seconds: float) -> None:
-    """Every finding on a line of its own below its area; evidence and remedy where something is wrong, or `verbose`."""
-    area = ""
-    for finding in findings:
-        if finding.area != area:
-            area = finding.area
-            screen.show(_styled(area, "bold"))
-        screen.show(*_lines(finding, verbose))
+    """Every finding on a line of its own below its area; evidence and remedy where something is wrong, or `verbose`.
+
+    What was skipped is one line an area, with the first reason, unless `verbose`.
+    """
+    for area, group in groupby(findings, key=lambda finding: finding.area):
+        screen.show(_styled(area, "bold"))
+        found = list(group)
+        for finding in found if verbose else [each for each in found if each.status != SKIPPED]:
+            screen.show(*_lines(finding, verbose))
+        skipped = [] if verbose else [each for each in found if each.status == SKIPPED]
+        if skipped:
+            more = f" ({len(skipped)} checks skipped, -v lists them)" if len(skipped) > 1 else ""
+            screen.show(_styled(f"  - {skipped[0].seen}{more}", "dim"))
     counts = {status: sum(found.status == status for found in findings) for status in _MARKS}
     words = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     screen.text(f"{words or 'nothing was looked at'} ({seconds:.1f} s)")

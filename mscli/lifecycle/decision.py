@@ -18,6 +18,7 @@ from mscli.paths import Places
 from mscli.planning.choose import choose
 from mscli.planning.fit import make
 from mscli.planning.plan import Choice, NoFit, Plan, Wish
+from mscli.planning.requirements import no_device_cause
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def no_gpu(inventory: Inventory) -> MscliError:
         f"no usable NVIDIA GPU: {_seen(inventory)}",
         "Nothing was started on the CPU unasked. Try the whole path without a GPU: mscli up rehearsal. "
         "Profiles that run on the CPU by name: mscli profiles. What was seen: mscli gpus",
-        {"seen": _seen(inventory)},
+        {"seen": _seen(inventory), "cause": no_device_cause(inventory)},
     )
 
 
@@ -133,8 +134,9 @@ def _no_fit(profile: Profile, outcome: NoFit, inventory: Inventory) -> MscliErro
         Code.NO_FIT,
         f"{profile.name} does not fit this machine: {'; '.join(outcome.reasons)}",
         f"{nearest}All verdicts for this machine: mscli profiles",
-        {"profile": profile.name, "reasons": list(outcome.reasons), "missing_bytes": outcome.missing_bytes},
-    )
+        {"profile": profile.name, "reasons": list(outcome.reasons), "missing_bytes": outcome.missing_bytes,
+         "cause": outcome.cause},
+    )  # fmt: skip
 
 
 def _nothing_fits(choice: Choice) -> MscliError:

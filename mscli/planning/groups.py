@@ -22,7 +22,9 @@ def wished(names: Sequence[str], rooms: Sequence[Room]) -> Group | Refusal:
         matches = [room for room in rooms if _means(name, room) and room not in found]
         if not matches:
             seen = ", ".join(f"{room.gpu} ({room.name})" for room in rooms) or "none"
-            return Refusal((f"--gpus {name}: no such GPU among the visible ones: {seen}",), _first(rooms))
+            return Refusal(
+                (f"--gpus {name}: no such GPU among the visible ones: {seen}",), _first(rooms), "visible_devices"
+            )
         found.append(matches[0])
     return tuple(found)
 

@@ -64,7 +64,10 @@ def _refuse(request: Request, inventory: Inventory) -> NoFit:
         f"{gib(inventory.host.ram_available_bytes)} are available: {gib(smallest - room)} missing"
     )
     profile = request.profile
-    return NoFit(profile.name, profile.engine, request.model.name, request.variant.name, (reason,), smallest - room)
+    return NoFit(
+        profile.name, profile.engine, request.model.name, request.variant.name, (reason,), smallest - room,
+        cause="host_ram",
+    )  # fmt: skip
 
 
 def ram_shortage(request: Request, config: Configuration, rooms: Sequence[Room], inventory: Inventory) -> str | None:

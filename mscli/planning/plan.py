@@ -122,7 +122,8 @@ class Plan:
 @dataclass(frozen=True)
 class NoFit:
     """Why a profile does not fit. `missing_bytes`: how much more free memory (on the worst GPU) it would take, 0 when
-    memory is not the reason. `nearest`: the nearest wish that works, in words ("--ctx 18432"), or None."""
+    memory is not the reason. `nearest`: the nearest wish that works, in words ("--ctx 18432"), or None. `cause`: a code
+    of the closed list of causes, None where none says it."""
 
     profile: str
     engine: str
@@ -133,6 +134,7 @@ class NoFit:
     nearest: str | None = None
     memory: tuple[GpuMemory, ...] = ()
     verdict: str = NO
+    cause: str | None = None
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def _no_fit(refused: NoFit) -> dict[str, Any]:
         "steps": [],
         "missing_bytes": refused.missing_bytes,
         "nearest": refused.nearest,
+        "cause": refused.cause,
     }
 
 

@@ -37,10 +37,11 @@ KV_BY_ENGINE = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why no plan can be made at all, whatever the memory. `nearest`: a flag to type instead."""
+    """Why no plan can be made at all, whatever the memory. `nearest`: a flag to type instead. `cause`: as of NoFit."""
 
     reasons: tuple[str, ...]
     nearest: str | None = None
+    cause: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def _unknown_variant(profile: Profile, model: Model, name: str) -> Refusal:
     known = [variant.name for variant in model.variants.values() if loads(profile.engine, variant)]
     close = get_close_matches(name, known, n=1, cutoff=0.0)
     reason = f"{model.title} has no variant {name} for {profile.engine}; it has {', '.join(known)}"
-    return Refusal((reason,), f"--variant {close[0]}" if close else None)
+    return Refusal((reason,), f"--variant {close[0]}" if close else None, "model_not_found")
 
 
 def _wrong_engine(profile: Profile, wish: Wish) -> Refusal | None:
@@ -165,13 +166,13 @@ def _wrong_kv_type(profile: Profile, kv_types: tuple[str, ...]) -> Refusal | Non
     if not wrong:
         return None
     reason = f"{profile.engine} has no {wrong[0]} KV cache; it has {', '.join(known)}"
-    return Refusal((reason,), f"--kv {known[-1]}")
+    return Refusal((reason,), f"--kv {known[-1]}", "cli_flags")
 
 
 def _wrong_images(model: Model, variant: Variant, images: int) -> Refusal | None:
     if images <= 0 or (model.architecture.vision and variant.projector_bytes):
         return None
-    return Refusal((f"--images {images}: {model.title} {variant.name} reads text only",), "--images 0")
+    return Refusal((f"--images {images}: {model.title} {variant.name} reads text only",), "--images 0", "vision")
 
 
 def _wrong_users(wish: Wish) -> Refusal | None:

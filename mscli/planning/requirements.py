@@ -21,6 +21,11 @@ GGUF_NEEDS: Capability = (5, 0)
 FP8_NATIVE: Capability = (8, 9)
 # Ollama from 0.30 ships a CUDA 12 runtime whose kernels a driver before 550 cannot compile.
 OLLAMA_DRIVER = 550
+# NVML's errors by their cause code.
+NVML_CAUSES = {
+    "DRIVER_NOT_LOADED": "no_driver", "LIBRARY_NOT_FOUND": "nvml_not_found",
+    "LIB_RM_VERSION_MISMATCH": "nvml_mismatch", "GPU_IS_LOST": "xid",
+}  # fmt: skip
 
 
 def refusals(request: Request, room: Room) -> tuple[str, ...]:
@@ -82,6 +87,21 @@ def image_remarks(request: Request, context: int) -> tuple[str, ...]:
 def machine_refusals(request: Request, inventory: Inventory) -> tuple[str, ...]:
     """Why this machine's driver or RAM rules the profile out."""
     return (*_cuda(request, inventory), *_driver(request, inventory), *_ram(request, inventory))
+
+
+def machine_cause(request: Request, inventory: Inventory) -> str:
+    """The cause code of what machine_refusals says."""
+    return "host_ram" if not (*_cuda(request, inventory), *_driver(request, inventory)) else "driver_too_old"
+
+
+def no_device_cause(inventory: Inventory) -> str | None:
+    """The cause code of a machine on which no GPU can be used, None where none says it."""
+    if inventory.nvml is not None:
+        return NVML_CAUSES.get(inventory.nvml.code)
+    if inventory.gpus and not any(gpu.visible for gpu in inventory.gpus):
+        return "visible_devices"
+    lost = any(problem.code in NVML_CAUSES for gpu in inventory.gpus for problem in gpu.problems)
+    return "xid" if lost else None
 
 
 def _cuda(request: Request, inventory: Inventory) -> tuple[str, ...]:

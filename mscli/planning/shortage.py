@@ -17,12 +17,19 @@ def explain(request: Request, short: Shortage, unable: tuple[str, ...]) -> NoFit
     usable = usable_bytes(request, short.config, short.rooms)
     footprints = measure(request, short.config, short.rooms, usable)
     worst = max(range(len(short.rooms)), key=lambda i: footprints[i].needed_bytes - usable[i])
-    reasons = (_figures(short, worst, footprints[worst], usable[worst]), *_holders(request, short), *unable)
+    holders = _holders(request, short)
+    reasons = (_figures(short, worst, footprints[worst], usable[worst]), *holders, *unable)
     profile = request.profile
     return NoFit(
         profile.name, profile.engine, request.model.name, request.variant.name, reasons, short.missing_bytes,
         memory=tuple(_bar(room, one) for room, one in zip(short.rooms, footprints, strict=True)),
+        cause="gpu_busy" if holders else _cause(footprints[worst], usable[worst]),
     )  # fmt: skip
+
+
+def _cause(one: Footprint, usable: int) -> str:
+    """Whether all but the KV cache would fit."""
+    return "oom_kv" if one.needed_bytes - one.kv_bytes <= usable else "oom_weights"
 
 
 def _bar(room: Room, one: Footprint) -> GpuMemory:

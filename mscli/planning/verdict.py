@@ -20,7 +20,16 @@ from mscli.planning.learned import Observation, correction_bytes
 from mscli.planning.memory.footprint import Footprint, Room
 from mscli.planning.plan import SAFE, Claim, GpuMemory, NoFit, Plan, Wish
 from mscli.planning.request import Refusal, Request, resolve
-from mscli.planning.requirements import image_remarks, kv_types, machine_refusals, machine_remarks, refusals, remarks
+from mscli.planning.requirements import (
+    image_remarks,
+    kv_types,
+    machine_cause,
+    machine_refusals,
+    machine_remarks,
+    no_device_cause,
+    refusals,
+    remarks,
+)
 from mscli.planning.room import rooms as rooms_of
 from mscli.planning.search import Attempt, Shortage, attempt, measure, usable_bytes
 from mscli.planning.shortage import explain
@@ -63,17 +72,20 @@ def plan_once(profile: Profile, model: Model, wish: Wish, known: Known) -> Plan 
             request.reasons,
             0,
             request.nearest,
+            cause=request.cause,
         )
     if problems := machine_refusals(request, known.inventory):
-        return _no_fit(request, problems)
+        return _no_fit(request, problems, cause=machine_cause(request, known.inventory))
     if profile.device == "cpu":
         return plan_on_cpu(request, known.inventory, machine_remarks(request, known.inventory))
     return _on_gpus(request, known)
 
 
-def _no_fit(request: Request, reasons: tuple[str, ...], nearest: str | None = None) -> NoFit:
+def _no_fit(request: Request, reasons: tuple[str, ...], nearest: str | None = None, cause: str | None = None) -> NoFit:
     profile = request.profile
-    return NoFit(profile.name, profile.engine, request.model.name, request.variant.name, reasons, 0, nearest)
+    return NoFit(
+        profile.name, profile.engine, request.model.name, request.variant.name, reasons, 0, nearest, cause=cause
+    )
 
 
 def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
@@ -81,15 +93,15 @@ def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
     found, unknown = known.rooms
     visible = tuple(_corrected(request, room, known) for room in found)
     if not visible:
-        return _no_fit(request, unknown or ("no GPU is visible",))
+        return _no_fit(request, unknown or ("no GPU is visible",), cause=no_device_cause(known.inventory))
     able, unable = _able(request, visible)
     groups = _groups(request, visible if request.gpus else able, known.inventory)
     if isinstance(groups, Refusal):
-        return _no_fit(request, (*groups.reasons, *unknown), groups.nearest)
+        return _no_fit(request, (*groups.reasons, *unknown), groups.nearest, groups.cause)
     if request.gpus and (wrong := [reason for room in groups[0] for reason in refusals(request, room)]):
-        return _no_fit(request, tuple(wrong))
+        return _no_fit(request, tuple(wrong), cause="compute_capability")
     if not groups:
-        return _no_fit(request, unable or _too_few(request, able))
+        return _none_to_try(request, able, unable, known.inventory)
     outcomes = list(_attempts(request, groups))
     plans = [outcome for outcome in outcomes if isinstance(outcome, Attempt)]
     if not plans:
@@ -97,7 +109,7 @@ def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
         return explain(request, min(shortages, key=lambda item: item.missing_bytes * len(item.rooms)), unable)
     best = max(plans, key=lambda plan: (plan.verdict == SAFE, not plan.config.host_layers, plan.config.context))
     if problem := ram_shortage(request, best.config, best.rooms, known.inventory):
-        return _no_fit(request, (problem,))
+        return _no_fit(request, (problem,), cause="host_ram")
     return _plan(request, best, known, _steps(request, best, outcomes))
 
 
@@ -126,14 +138,26 @@ def _groups(request: Request, rooms: Sequence[Room], inventory: Inventory) -> li
     if not divides(request, len(group)):
         heads = request.model.architecture.text.heads
         reason = f"{request.profile.engine} cannot split {heads} attention heads over {len(group)} GPUs"
-        return Refusal((reason,), f"--gpus {','.join(request.gpus[: _largest_divisor(request, len(group))])}")
+        fewer = ",".join(request.gpus[: _largest_divisor(request, len(group))])
+        return Refusal((reason,), f"--gpus {fewer}", "tp_divisibility")
     if len(group) > 1 and any(room.mig for room in group):
-        return Refusal(("MIG instances cannot work together: choose one",), f"--gpus {request.gpus[0]}")
+        return Refusal(("MIG instances cannot work together: choose one",), f"--gpus {request.gpus[0]}", "mig")
     return [group]
 
 
 def _largest_divisor(request: Request, count: int) -> int:
     return max(size for size in range(1, count + 1) if divides(request, size))
+
+
+def _none_to_try(request: Request, able: Sequence[Room], unable: tuple[str, ...], inventory: Inventory) -> NoFit:
+    """No group of devices has the number and the abilities that the profile asks for."""
+    if unable:
+        return _no_fit(request, unable, cause="compute_capability")
+    hidden = any(not gpu.visible for gpu in inventory.gpus)
+    cause = "mig" if any(room.mig for room in able) else "visible_devices" if hidden else "oom_weights"
+    if not counts(request):
+        cause = "tp_divisibility"
+    return _no_fit(request, _too_few(request, able), cause=cause)
 
 
 def _too_few(request: Request, able: Sequence[Room]) -> tuple[str, ...]:

@@ -54,7 +54,8 @@ Look = Callable[[Scene], Iterator[Seen]]
 class Check:
     """One thing that can be wrong with a machine, looked at by doing it rather than by searching for a file.
 
-    `look` yields at least one Seen and may do so for several things (each GPU, each instance). It runs beside others
+    `look` yields a Seen for each thing it looks at (each GPU, each instance), and nothing where it has no place (what a
+    profile needs, when none was asked about). It runs beside others
     in a thread, must give a deadline to whatever it waits for, and is given up after `deadline_s` seconds: then, and
     when it raises, the check counts as crashed. It raises nothing for a fault of the machine. `thorough_s`: its
     deadline instead where its area may take its time (see Scene.thorough).
@@ -90,6 +91,6 @@ def warn(code: str | None, seen: str, remedy: str, *evidence: str, command: str 
     return Seen(WARN, seen, code, evidence, remedy, command)
 
 
-def fail(code: str, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Seen:
+def fail(code: str | None, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Seen:
     """Something that keeps a model from running here."""
     return Seen(FAIL, seen, code, evidence, remedy, command)

@@ -14,6 +14,7 @@ from mscli.inventory.inventory import Inventory
 from mscli.paths import Places, hub_cache
 
 if TYPE_CHECKING:
+    from mscli.catalog.load import Catalog
     from mscli.lifecycle.decision import Chosen
     from mscli.lifecycle.records import Record
 
@@ -56,6 +57,13 @@ class Scene:
     def inventory(self) -> Inventory:
         """GPUs through NVML, and the host."""
         return self.once("inventory", lambda: detect(hub_cache(self.env), self.env, self.root))
+
+    @property
+    def catalog(self) -> Catalog:
+        """Every profile and model that loads. Raises MscliError where a folder or the pins cannot be read."""
+        from mscli.lifecycle.pinned import catalogue
+
+        return self.once("catalog", lambda: catalogue(self.places))
 
     @property
     def records(self) -> tuple[Record, ...]:

@@ -98,6 +98,15 @@ def hub_cache(env: Mapping[str, str] | None = None) -> Path:
     return Path(base) / "huggingface" / "hub"
 
 
+def hub_token_file(env: Mapping[str, str] | None = None) -> Path:
+    """The file in which `hf auth login` keeps the token (HF_TOKEN_PATH, HF_HOME, XDG_CACHE_HOME)."""
+    env = os.environ if env is None else env
+    if named := env.get("HF_TOKEN_PATH"):
+        return Path(named).expanduser()
+    base = env.get("XDG_CACHE_HOME") or Path(env.get("HOME") or Path.home()) / ".cache"
+    return Path(env.get("HF_HOME") or Path(base) / "huggingface").expanduser() / "token"
+
+
 def lm_studio_folders(env: Mapping[str, str] | None = None) -> tuple[Path, ...]:
     """Where LM Studio keeps models as <publisher>/<repository>/<file>: its folder of today, then the older one."""
     env = os.environ if env is None else env

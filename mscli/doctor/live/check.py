@@ -48,6 +48,8 @@ class Seen:
 
 
 Look = Callable[[Scene], Iterator[Seen]]
+Report = Callable[..., Seen]
+"""`warn` or `fail`: which of them, a check may leave to what depends on what it found."""
 
 
 @dataclass(frozen=True)

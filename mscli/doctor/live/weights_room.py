@@ -1,0 +1,186 @@
+"""Whether weights can be written where they go: the rights by writing, the room by asking the file system."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mscli.doctor.live.check import Report, Seen, fail, ok, skipped, warn
+from mscli.doctor.live.holding import holding, hub_place, needs_hub
+from mscli.doctor.live.plans import recommended
+from mscli.doctor.live.scene import Scene
+from mscli.errors import MscliError
+from mscli.planning.figures import gib
+from mscli.weights.room import check_room
+
+_PROBE_BYTES = 4096
+# A record, a key and the first lines of a log; engines also compile kernels below TMPDIR.
+_SCRATCH_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def folder(scene: Scene) -> Iterator[Seen]:
+    """The hub cache can be written: a file is made there and removed, and so in every folder that a pull writes to."""
+    root = hub_place(scene).root
+    fault = written(root, _PROBE_BYTES)
+    if fault is not None:
+        yield _unwritable(scene, root, fault)
+        return
+    closed = [(path, fault) for path in _below(scene) if (fault := written(path, 0)) is not None]
+    for path, fault in closed:
+        yield _unwritable(scene, path, fault)
+    if not closed:
+        yield ok(f"{root} can be written", *([] if root.is_dir() else ["it is not there yet: a pull makes it"]))
+
+
+def _below(scene: Scene) -> Iterator[Path]:
+    """The folders of the cache that a pull of the profile writes to, or of all repositories; those that are there."""
+    place = hub_place(scene)
+    if scene.chosen is not None:
+        repositories = [place.repository(scene.chosen.variant.source.repository)]
+    else:
+        repositories = sorted(place.root.glob("models--*"))
+    candidates = [place.root / ".locks", *(path / name for path in repositories for name in ("", "blobs", "snapshots"))]
+    return (path for path in candidates if path.is_dir())
+
+
+def _unwritable(scene: Scene, path: Path, fault: OSError) -> Seen:
+    report = fail if scene.chosen is None or needs_hub(scene) else warn
+    if fault.errno in _FULL:
+        return _full(report, path, fault)
+    nameless = _name(os.geteuid()) is None
+    return report(
+        "container_user" if nameless and scene.inventory.host.container else "permissions",
+        f"{path} cannot be written by {_name(os.geteuid()) or f'uid {os.geteuid()}'}: {fault.strerror}",
+        "Give it to this user, or set HF_HOME to a folder of its own; weights that are there are read all the same.",
+        *_on_the_way(path),
+        command=f"sudo chown -R {os.geteuid()} {path}" if path.is_dir() else None,
+    )
+
+
+def _full(report: Report, path: Path, fault: OSError) -> Seen:
+    remedy = "Free some (`mscli weights prune`), or move it to a larger disk (HF_HOME, TMPDIR, MSCLI_HOME)."
+    return report("disk_full", f"nothing more can be written to {path}: {fault.strerror}", remedy, _usage(path))
+
+
+def written(path: Path, size: int) -> OSError | None:
+    """Make a file of `size` bytes in the folder `path` (or in the first folder above it that is there) and remove it;
+    the error where that fails."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".mscli-doctor-", dir=_existing(path)) as probe:
+            probe.write(bytes(size))
+            probe.flush()
+    except OSError as fault:
+        return fault
+    return None
+
+
+def _existing(path: Path) -> Path:
+    """The folder itself, or the first one above it that is there. One that may not be looked into counts as there."""
+    for candidate in (path, *path.parents):
+        try:
+            candidate.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return candidate
+        return candidate
+    return Path("/")
+
+
+def _on_the_way(path: Path) -> Iterator[str]:
+    """Owner and mode of the folders that are closed to this user on the way, and of the last one."""
+    place = _existing(path)
+    for each in (*reversed(place.parents), place):
+        try:
+            seen = each.stat()
+        except OSError:
+            return
+        if each == place or not os.access(each, os.X_OK):
+            yield f"{stat.filemode(seen.st_mode)} {_name(seen.st_uid) or seen.st_uid} {each}"
+
+
+def _name(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
+
+
+def _usage(path: Path) -> str:
+    disk = os.statvfs(_existing(path))
+    free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    left = f", {disk.f_favail:,} files can still be made" if disk.f_files else ""
+    return f"{gib(free)} of {gib(total)} are free there{left}"
+
+
+def space(scene: Scene) -> Iterator[Seen]:
+    """Room for what a pull fetches, on the file system that receives it."""
+    root = hub_place(scene).root
+    if scene.chosen is not None:
+        yield from _profile_space(scene, root)
+        return
+    for what, size in _worth_having(scene):
+        try:
+            check_room(root, size, what)
+        except MscliError as short:
+            yield warn("disk_full", short.message, short.hint, _usage(root))
+            return
+    yield ok(f"{_usage(root)} ({root})")
+
+
+def _profile_space(scene: Scene, root: Path) -> Iterator[Seen]:
+    assert scene.chosen is not None
+    found = holding(scene)
+    if found is None:
+        kind = scene.chosen.variant.source.kind
+        yield skipped(f"{scene.chosen.profile.name} fetches nothing into the hub's cache ({kind})")
+    elif found.whole:
+        yield ok(f"nothing is to be fetched: all is in {found.where}")
+    else:
+        try:
+            check_room(root, found.missing_bytes, scene.chosen.profile.name)
+        except MscliError as short:
+            yield fail("disk_full", short.message, short.hint, _usage(root), command="mscli weights prune")
+        else:
+            yield ok(f"{gib(found.missing_bytes)} are to be fetched; {_usage(root)}")
+
+
+def _worth_having(scene: Scene) -> list[tuple[str, int]]:
+    """What a pull would fetch for the smallest profile of the hub, and for the one that this machine would take."""
+    try:
+        catalog = scene.catalog
+    except MscliError:  # the area `profile` tells of it
+        return []
+    hub = {
+        profile.name: variant.download_bytes
+        for profile in catalog.profiles.values()
+        if (variant := catalog.model_of(profile)[1]).source.kind == "hub"
+    }
+    best = recommended(scene)
+    names = (
+        [min(hub, key=lambda name: hub[name]), *([best.profile] if best and best.profile in hub else [])] if hub else []
+    )
+    return [(name, hub[name]) for name in names]
+
+
+def scratch(scene: Scene) -> Iterator[Seen]:
+    """Room for records and logs, and where engines put temporary files: a mebibyte is written and removed."""
+    places = {scene.places.state, Path(scene.env.get("TMPDIR") or "/tmp")}
+    good = []
+    for path in sorted(places):
+        fault = written(path, _SCRATCH_BYTES)
+        if fault is None:
+            good.append(str(path))
+        elif fault.errno in _FULL:
+            yield _full(fail, path, fault)
+        else:
+            remedy = "Give it to this user, or name another folder (MSCLI_HOME, TMPDIR)."
+            yield fail("permissions", f"{path} cannot be written: {fault.strerror}", remedy, *_on_the_way(path))
+    if good:
+        yield ok(f"{' and '.join(good)} can be written")

@@ -24,7 +24,7 @@ class Holding:
 
     `missing_bytes`: what a pull would fetch. `listed`: the hub's list at this commit is known, so sizes were compared
     with it. `names`: the repository's names of what is known to be needed, or to be there. `fault`: why what is there
-    is no use.
+    is no use, and `cause` the code of that.
     """
 
     where: Path
@@ -33,6 +33,7 @@ class Holding:
     listed: bool
     names: tuple[str, ...]
     fault: str | None = None
+    cause: str = "corrupt_weights"
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,21 @@ def holding(scene: Scene) -> Holding | None:
     if scene.chosen is None or scene.chosen.variant.source.kind != "hub":
         return None
     variant = scene.chosen.variant
-    return scene.once("holding", lambda: _holding(variant, hub_place(scene)))
+    return scene.once("holding", lambda: _readable(variant, hub_place(scene)))
 
 
 def needs_hub(scene: Scene) -> bool:
     """Whether the profile asked about cannot start before something has been fetched from the hub."""
     found = holding(scene)
     return found is not None and not found.whole
+
+
+def _readable(variant: Variant, place: Cache) -> Holding:
+    try:
+        return _holding(variant, place)
+    except OSError as fault:
+        seen = f"{fault.filename or place.root} cannot be read: {fault.strerror}"
+        return Holding(place.root, False, variant.download_bytes, False, (), seen, "permissions")
 
 
 def _holding(variant: Variant, place: Cache) -> Holding:

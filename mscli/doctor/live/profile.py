@@ -8,7 +8,7 @@ from mscli.doctor.live.profile_plan import context, engine_found, fits
 from mscli.doctor.live.profile_user import user_files
 
 CHECKS = (
-    Check("profile.files", user_files),
+    Check("profile.file", user_files),
     Check("profile.plan", fits),
     Check("profile.context", context),
     Check("profile.engine", engine_found),

@@ -57,7 +57,7 @@ def _subjects(scene: Scene) -> Iterator[_Subject]:
         return
     try:
         catalog = scene.catalog
-    except MscliError:  # profile.files tells of it
+    except MscliError:  # profile.file tells of it
         return
     for profile in catalog.profiles.values():
         if profile.path.parent == scene.places.profiles:

@@ -36,6 +36,9 @@ def _of_profile(scene: Scene) -> Iterator[Seen]:
     if found is None:
         yield _elsewhere(scene)
         return
+    if found.cause == "permissions":
+        yield fail("permissions", found.fault or "", "Give it to this user, or set HF_HOME to a folder of its own.")
+        return
     damaged = list(damage(hub_place(scene), variant.source.repository, variant))
     yield from _damaged(fail if not found.whole else warn, damaged, f"mscli pull {name} --verify")
     if damaged:

@@ -35,7 +35,7 @@ def folder(scene: Scene) -> Iterator[Seen]:
     for path, fault in closed:
         yield _unwritable(scene, path, fault)
     if not closed:
-        yield ok(f"{root} can be written", *([] if root.is_dir() else ["it is not there yet: a pull makes it"]))
+        yield ok(f"{root} can be written", *([] if _there(root) else ["it is not there yet: a pull makes it"]))
 
 
 def _below(scene: Scene) -> Iterator[Path]:
@@ -46,7 +46,7 @@ def _below(scene: Scene) -> Iterator[Path]:
     else:
         repositories = sorted(place.root.glob("models--*"))
     candidates = [place.root / ".locks", *(path / name for path in repositories for name in ("", "blobs", "snapshots"))]
-    return (path for path in candidates if path.is_dir())
+    return (path for path in candidates if _there(path))
 
 
 def _unwritable(scene: Scene, path: Path, fault: OSError) -> Seen:
@@ -59,8 +59,15 @@ def _unwritable(scene: Scene, path: Path, fault: OSError) -> Seen:
         f"{path} cannot be written by {_name(os.geteuid()) or f'uid {os.geteuid()}'}: {fault.strerror}",
         "Give it to this user, or set HF_HOME to a folder of its own; weights that are there are read all the same.",
         *_on_the_way(path),
-        command=f"sudo chown -R {os.geteuid()} {path}" if path.is_dir() else None,
+        command=f"sudo chown -R {os.geteuid()} {path}" if _existing(path) == path and _there(path) else None,
     )
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _full(report: Report, path: Path, fault: OSError) -> Seen:
@@ -125,6 +132,9 @@ def space(scene: Scene) -> Iterator[Seen]:
     if scene.chosen is not None:
         yield from _profile_space(scene, root)
         return
+    if not os.access(_existing(root), os.X_OK):
+        yield skipped(f"how much room {root} has: it may not be looked into")
+        return
     for what, size in _worth_having(scene):
         try:
             check_room(root, size, what)
@@ -140,6 +150,8 @@ def _profile_space(scene: Scene, root: Path) -> Iterator[Seen]:
     if found is None:
         kind = scene.chosen.variant.source.kind
         yield skipped(f"{scene.chosen.profile.name} fetches nothing into the hub's cache ({kind})")
+    elif found.cause == "permissions":
+        yield skipped(f"how much room {root} has: it may not be looked into")
     elif found.whole:
         yield ok(f"nothing is to be fetched: all is in {found.where}")
     else:

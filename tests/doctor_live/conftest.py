@@ -1,0 +1,110 @@
+"""mscli doctor as a user runs it, on a home of the test's own, and a profile whose weights lie on a hub on loopback."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub import Hub
+from run_mscli import Mscli
+
+import mscli as package
+from mscli.paths import shipped_profiles
+
+REPOSITORY = "makers/tiny"
+GGUF, PROJECTOR = "rehearsal-q8_0.gguf", "mmproj-rehearsal-f16.gguf"
+
+Found = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What one visit of the doctor found."""
+
+    code: int
+    findings: Sequence[Found]
+    text: str
+    seconds: float
+
+    def of(self, check: str) -> list[Found]:
+        return [found for found in self.findings if found["id"] == check]
+
+    def bad(self, check: str) -> Found:
+        """The one finding of a check that is a warning or a failure."""
+        found = [each for each in self.of(check) if each["status"] not in ("ok", "skipped")]
+        assert len(found) == 1, f"{check}: {self.of(check)}"
+        return found[0]
+
+    def good(self, check: str) -> Found:
+        """The one finding of a check with which all is well."""
+        found = self.of(check)
+        assert [each["status"] for each in found] == ["ok"], f"{check}: {found}"
+        return found[0]
+
+
+Doctor = Callable[..., Visit]
+
+
+@pytest.fixture
+def doctor(mscli: Mscli) -> Doctor:
+    """A visit of the doctor: areas or profile as on the command line."""
+
+    def visit(*args: str, env: Mapping[str, str] | None = None) -> Visit:
+        ran = mscli("doctor", *args, "--json", env=env)
+        return Visit(ran.code, ran.data["findings"], ran.out, ran.data["seconds"])
+
+    return visit
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A hub that publishes the rehearsal's two files."""
+    folder = Path(package.__file__).parent / "rehearsal"
+    with Hub(tmp_path / "cas") as hub:
+        hub.add(REPOSITORY, {GGUF: folder / GGUF, PROJECTOR: folder / PROJECTOR, "README.md": b"tiny"})
+        yield hub
+
+
+@pytest.fixture
+def tiny(home: Path) -> str:
+    """A user's own profile whose weights come from that repository; its name."""
+    own_profile(home)
+    return "tiny"
+
+
+def own_profile(home: Path, name: str = "tiny", **lines: str) -> Path:
+    """A user's profile like the rehearsal, whose model comes from the hub; `lines` are added to it."""
+    profiles = home / "config" / "profiles"
+    (profiles / "models").mkdir(parents=True, exist_ok=True)
+    text = (shipped_profiles() / "rehearsal.yaml").read_text().replace("model: rehearsal", "model: tiny")
+    path = profiles / f"{name}.yaml"
+    path.write_text(text + "".join(f"{key}: {value}\n" for key, value in lines.items()))
+    model = (shipped_profiles() / "models" / "rehearsal.yaml").read_text()
+    source = f"source:\n      kind: hub\n      repository: {REPOSITORY}\n      revision: main\n"
+    model = model.replace("source:\n      kind: package\n", source).replace("rehearsal/", "")
+    (profiles / "models" / "tiny.yaml").write_text(model)
+    return path
+
+
+def at(hub: Hub, **more: str) -> dict[str, str]:
+    """The environment that makes this hub the one in force."""
+    return {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1", **more}
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    """The tiny repository in the cache as another tool would have left it: no list of the hub's, whole files."""
+    commit = "c" * 40
+    repository = tmp_path / "hub" / "models--makers--tiny"
+    folder = repository / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    source = Path(package.__file__).parent / "rehearsal"
+    for name in (GGUF, PROJECTOR):
+        shutil.copy(source / name, folder / name)
+    return folder

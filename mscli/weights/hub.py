@@ -115,6 +115,13 @@ class Hub:
             raise _answered(repository, seen, response, get_token() is not None) from error
 
 
+def client() -> None:
+    """Load the hub's own library now: that takes half a second, which is not to count against a deadline."""
+    from huggingface_hub import HfApi, get_hf_file_metadata
+
+    del HfApi, get_hf_file_metadata
+
+
 def hub(timeouts: Timeouts) -> Hub:
     """The hub in force for this process (HF_ENDPOINT)."""
     return Hub((os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/"), timeouts)

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import GGUF, Doctor, at
 from hub import Hub
 from run_mscli import Mscli
+from visits import GGUF, Doctor, at
 
 
 @contextmanager

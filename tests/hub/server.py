@@ -177,10 +177,25 @@ class _Handler(BaseHTTPRequestHandler):
                 self._blob(blob[1])
             elif model := MODEL.fullmatch(path):
                 self._model(model[1], model[2], model[3])
+            elif path == "/api/whoami-v2":
+                self._who()
+            elif path == "/api/models":
+                self._list()
             elif file := FILE.fullmatch(path):
                 self._file(*file.groups())
             else:
                 self._refuse(404, "", "no such page")
+
+    def _who(self) -> None:
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if token in self.server_hub.tokens:
+            self._json({"type": "user", "name": "somebody", "auth": {"type": "access_token"}})
+        else:
+            self._refuse(401, "", "Invalid username or password.")
+
+    def _list(self) -> None:
+        if not self._status_fault(API):
+            self._json([{"id": name} for name in self.server_hub.repositories])
 
     def _allowed(self, name: str, *, file: bool) -> Repository | None:
         """The repository, or None after a refusal was sent."""

@@ -3,92 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from hub import Hub
+from hub.company import proxying, root_certificate
 from pulls import GGUF, REPOSITORY, content, point_at, whole
 
 PULLS = Path(__file__).with_name("pulls.py")
 WEIGHTS = content(2_500_000)
 
 
-class Proxy:
-    """A proxy for CONNECT and for plain HTTP; remembers the first line of what it was asked, and the login."""
-
-    def __init__(self, listening: socket.socket) -> None:
-        self.address = f"127.0.0.1:{listening.getsockname()[1]}"
-        self.asked: list[str] = []
-        self.logins: list[str] = []
-        self._listening = listening
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listening.accept()
-                threading.Thread(target=self._pass, args=(client,), daemon=True).start()
-
-    def _pass(self, client: socket.socket) -> None:
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += client.recv(65536)
-        lines = head.decode("latin-1").split("\r\n")
-        self.asked.append(lines[0])
-        self.logins += [line.split(": ")[1] for line in lines if line.lower().startswith("proxy-authorization")]
-        method, target, _ = lines[0].split(" ")
-        host, _, port = (target if method == "CONNECT" else target.split("/")[2]).partition(":")
-        server = socket.create_connection((host, int(port)))
-        if method == "CONNECT":
-            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        else:
-            server.sendall(head.replace(f" http://{host}:{port}".encode(), b" ", 1))
-        threading.Thread(target=_copy, args=(client, server), daemon=True).start()
-        _copy(server, client)
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-
-
-@contextmanager
-def proxying() -> Iterator[Proxy]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield Proxy(listening)
-
-
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A root of one's own, for 127.0.0.1 and localhost, with its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl on PATH to make a certificate with")
-    made = tmp_path / "root.pem"
-    names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-    ]
-    command += ["2", "-subj", "/CN=root of the test", "-addext", names, "-keyout", made, "-out", tmp_path / "only.pem"]
-    subprocess.run(command, check=True, capture_output=True)
-    made.write_text(made.read_text() + (tmp_path / "only.pem").read_text())
-    return made
+    return root_certificate(tmp_path)
 
 
 def pull_in_child(**env: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from mscli.doctor.live.patience import within
 from mscli.doctor.live.scene import Scene
 from mscli.errors import MscliError
 from mscli.weights.fault import PassingFault, Timeouts, proxy_hint
-from mscli.weights.hub import hub, offline_by_environment
+from mscli.weights.hub import client, hub, offline_by_environment
 from mscli.weights.ranges import xet_usable
 from mscli.weights.reach import (
     DNS,
@@ -145,7 +145,9 @@ def _repository(scene: Scene) -> Iterator[Seen]:
     """The repository wanted, and a byte of its weights from wherever they lie."""
     if scene.chosen is None or _skip(scene):
         return
-    name, deadline = scene.chosen.variant.source.repository, time.monotonic() + PATIENCE_S
+    name = scene.chosen.variant.source.repository
+    client()
+    deadline = time.monotonic() + PATIENCE_S
     try:
         found = _asked(lambda: _sample(scene), deadline)
         timeouts = _timeouts(deadline)
@@ -219,6 +221,6 @@ def _ollama(scene: Scene) -> Iterator[Seen]:
 CHECKS = (
     Check("network.hub", _hub),
     Check("network.token", _token),
-    Check("network.repository", _repository),
+    Check("network.repository", _repository, deadline_s=6.0),  # loading the hub's client counts too, on a slow disk
     Check("network.ollama", _ollama),
 )

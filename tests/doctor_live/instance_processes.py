@@ -1,0 +1,109 @@
+"""Instances as they are found on a machine: records that point at real processes of a test's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mscli.catalog.model import Sampling
+from mscli.lifecycle.process import MARK, Identity, identify, members, wait_death
+from mscli.lifecycle.records import Record, Records, Request
+from mscli.lifecycle.shelf import SCHEMA
+from mscli.paths import places
+from mscli.planning.plan import Plan, Wish
+
+PLAN = Plan(
+    "rehearsal", "llama.cpp", "rehearsal", "q8_0", "safe", ("why",), 4096, "f16", 1, 0, 1, (), (), (), 0, 0,
+)  # fmt: skip
+IDLE = "import time; print('up', flush=True); time.sleep(600)"
+SERVER = """
+import http.server, sys
+class Well(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Well)
+print("up", flush=True)
+server.serve_forever()
+"""
+# An engine whose server starts a worker that outlives it, as vLLM's EngineCore does.
+PARENT = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {IDLE!r}])
+time.sleep(600)
+"""
+
+
+@dataclass
+class Instances:
+    """Starts processes as `mscli up` would, and writes records of them."""
+
+    home: Path
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    marks: list[tuple[Identity, str]] = field(default_factory=list)
+
+    @property
+    def records(self) -> Records:
+        return Records(places({"MSCLI_HOME": str(self.home)}))
+
+    def run(self, name: str, code: str, *args: str) -> tuple[subprocess.Popen[bytes], Identity, str]:
+        """A process in the folder of the instance `name`, with its mark, once it says "up"."""
+        folder, mark = self.records.prepare(name), f"{name}:{len(self.started)}{os.getpid()}"
+        env = {**os.environ, MARK: mark, "TMPDIR": str(folder / "tmp")}
+        log = folder / "log"
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-c", code, *args], env=env, cwd=folder, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        self.started.append(child)
+        deadline = time.monotonic() + 20
+        while "up" not in log.read_text():
+            assert time.monotonic() < deadline, f"the test's process never came up: {log.read_text()}"
+            wait_death(child.pid, 0.02)
+        identity = identify(child.pid)
+        assert identity is not None
+        self.marks.append((identity, mark))
+        return child, identity, mark
+
+    def record(self, name: str, identity: Identity | None, mark: str = "", **changed: object) -> Record:
+        """A record as `mscli up` writes it."""
+        folder = self.records.prepare(name)
+        (folder / "log").touch()
+        record = Record(
+            SCHEMA, name, Request("rehearsal", None, None, None, Wish()), PLAN, "A model", True, "m",
+            Sampling(None, None, None), None, "none", (), identity, None, mark or f"{name}:0", "1.0", ("x",), {},
+            "127.0.0.1", 1, "/health", None, folder / "log", (), 1.5,
+        )  # fmt: skip
+        record = replace(record, **changed)  # type: ignore[arg-type]
+        self.records.save(record)
+        return record
+
+    def serving(self, name: str, port: int, host: str = "127.0.0.1", **changed: object) -> subprocess.Popen[bytes]:
+        """An instance that answers on `port`."""
+        child, identity, mark = self.run(name, SERVER, host, str(port))
+        self.record(name, identity, mark, port=port, host=host, **changed)
+        return child
+
+    def orphaned(self, name: str, **changed: object) -> tuple[int, ...]:
+        """An instance whose server was killed and whose worker lives on: the pids that are left."""
+        child, identity, mark = self.run(name, PARENT)
+        self.record(name, identity, mark, **changed)
+        child.kill()
+        child.wait(10)
+        return members(identity, mark)
+
+    def stop(self) -> None:
+        """Kill whatever is left of what was started here."""
+        for identity, mark in self.marks:
+            for pid in members(identity, mark):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        for child in self.started:
+            child.wait(10)

@@ -40,7 +40,7 @@ class Catalog:
         broken = self._broken("profile")
         if name in broken:
             raise broken[name]
-        raise _unknown(name, [*self.profiles, *broken])
+        raise _unknown(name, [*self.profiles, *broken], _running(name, self.models, self.profiles))
 
     def model_of(self, profile: Profile) -> tuple[Model, Variant]:
         """The model and the variant of its weights that `profile` runs."""
@@ -94,7 +94,7 @@ def load_one(name: str, shipped: Path, user: Path | None) -> tuple[Profile, Mode
     """The profile called `name` and its model, parsing those two files only. Raises as Catalog.profile does."""
     models, profiles = _shelves(shipped, user)
     if name not in profiles:
-        raise _unknown(name, list(profiles))
+        raise _unknown(name, list(profiles), _running(name, models, profiles))
     profile = profiles[name]
     if isinstance(profile, MscliError):
         raise profile
@@ -136,10 +136,28 @@ def _counts(path: Path) -> bool:
     return path.suffix == ".yaml" and not path.name.startswith(".")
 
 
-def _unknown(name: str, known: list[str]) -> MscliError:
-    close = nearest(name, known, likeness=0.6)
+def _running(
+    name: str, models: Mapping[str, object], profiles: Mapping[str, Profile] | Mapping[str, Profile | MscliError]
+) -> list[str]:
+    """Where `name` is a model's, perhaps as Ollama's library spells it (mistral-small3.1): the profiles that run it and
+    may be chosen, best first."""
+    model = next((known for known in models if _plain(known) == _plain(name.partition(":")[0])), None)
+    if model is None:
+        return []
+    found = [profile for profile in profiles.values() if isinstance(profile, Profile) and profile.model == model]
+    return [profile.name for profile in sorted(found, key=lambda profile: profile.rank) if profile.automatic]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _unknown(name: str, known: list[str], running: list[str]) -> MscliError:
+    close = running[0] if running else nearest(name, known, likeness=0.6)
     details = {"name": name, "nearest": close, "profiles": sorted(known)}
-    if not re.fullmatch(NAME, name) or name.endswith(".yaml"):
+    if running:
+        hint = f"that is a model; profiles that run it: {', '.join(running)}. `mscli up` alone takes the best that fits"
+    elif not re.fullmatch(NAME, name) or name.endswith(".yaml"):
         hint = f"a profile in a file of its own is named so: --file {name}"
     else:
         hint = f"did you mean {close}? `mscli profiles` lists them all" if close else "`mscli profiles` lists them all"

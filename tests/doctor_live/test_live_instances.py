@@ -44,91 +44,91 @@ def dead(name: str) -> Identity:
     return Identity(1, 2**40 + len(name), boot_id())
 
 
-def test_no_instances_are_healthy(doctor: Doctor) -> None:
-    seen = doctor(*INSTANCES)
+def test_no_instances_are_healthy(here: Doctor) -> None:
+    seen = here(*INSTANCES)
     assert {found["status"] for found in seen.findings} == {"ok"}, seen.findings
 
 
-def test_a_real_instance_is_ready_and_serves_what_was_planned(mscli: Mscli, doctor: Doctor) -> None:
+def test_a_real_instance_is_ready_and_serves_what_was_planned(mscli: Mscli, here: Doctor) -> None:
     assert mscli("up", "rehearsal", "--json").code == 0
-    seen = doctor(*INSTANCES)
+    seen = here(*INSTANCES)
     assert {found["status"] for found in seen.findings} == {"ok"}, seen.findings
     assert "is ready" in seen.good("instances.state")["seen"]
     assert "4,096 tokens" in seen.good("instances.context")["seen"]
     mscli("down")
-    after = doctor(*INSTANCES)
+    after = here(*INSTANCES)
     assert {found["status"] for found in after.findings} == {"ok"}, after.findings
 
 
-def test_a_killed_server_is_found_with_its_log(mscli: Mscli, doctor: Doctor) -> None:
+def test_a_killed_server_is_found_with_its_log(mscli: Mscli, here: Doctor) -> None:
     up = mscli("up", "rehearsal", "--json")
     pid = up.data["instance"]["pid"]
     os.kill(pid, signal.SIGKILL)
     assert wait_death(pid, 10)
-    seen = doctor(*INSTANCES)
+    seen = here(*INSTANCES)
     found = seen.bad("instances.state")
     assert (seen.code, found["status"]) == (5, "fail")
     assert "has ended by itself" in found["seen"]
     assert found["command"] == "mscli restart rehearsal"
 
 
-def test_why_a_crashed_instance_ended_is_read_from_its_log(doctor: Doctor, instances: Instances) -> None:
+def test_why_a_crashed_instance_ended_is_read_from_its_log(here: Doctor, instances: Instances) -> None:
     record = instances.record("one", dead("one"))
     record.log.write_text(OUT_OF_MEMORY)
-    found = doctor(*INSTANCES).bad("instances.state")
+    found = here(*INSTANCES).bad("instances.state")
     assert (found["status"], found["code"]) == ("fail", "oom_weights")
     assert "cudaMalloc failed" in str(found["evidence"])
     assert found["remedy"]
 
 
-def test_why_the_last_start_failed_is_read_from_what_it_left(doctor: Doctor, instances: Instances) -> None:
+def test_why_the_last_start_failed_is_read_from_what_it_left(here: Doctor, instances: Instances) -> None:
     folder = instances.records.prepare("gone")
     (folder / "log").write_text(OUT_OF_MEMORY)
-    found = doctor(*INSTANCES).bad("instances.failed_starts")
+    found = here(*INSTANCES).bad("instances.failed_starts")
     assert (found["status"], found["code"]) == ("warn", "oom_weights")
     assert found["command"] == "mscli logs gone"
 
 
-def test_an_instance_of_an_earlier_boot_did_not_crash(doctor: Doctor, instances: Instances) -> None:
+def test_an_instance_of_an_earlier_boot_did_not_crash(here: Doctor, instances: Instances) -> None:
     port = free_port()
     instances.record("old", Identity(4711, 1, "an earlier boot"), port=port)
-    found = doctor(*INSTANCES).bad("instances.state")
+    found = here(*INSTANCES).bad("instances.state")
     assert (found["status"], found["code"]) == ("warn", None)
     with socket.create_server(("127.0.0.1", port)):
-        assert str(os.getpid()) in doctor(*INSTANCES).bad("instances.state")["seen"], "who has its port now"
+        assert str(os.getpid()) in here(*INSTANCES).bad("instances.state")["seen"], "who has its port now"
 
 
-def test_a_halted_server_is_told_from_a_hanging_one(doctor: Doctor, instances: Instances) -> None:
+def test_a_halted_server_is_told_from_a_hanging_one(here: Doctor, instances: Instances) -> None:
     port = free_port()
     child = instances.serving("halted", port)
     (instances.records.run_dir("halted") / "ready").touch()
     child.send_signal(signal.SIGSTOP)
-    found = doctor(*INSTANCES).bad("instances.state")
+    found = here(*INSTANCES).bad("instances.state")
     child.send_signal(signal.SIGCONT)
     assert found["status"] == "fail"
     assert found["command"] == f"kill -CONT {child.pid}"
 
 
-def test_a_port_that_somebody_else_answers(doctor: Doctor, instances: Instances) -> None:
+def test_a_port_that_somebody_else_answers(here: Doctor, instances: Instances) -> None:
     port = free_port()
     instances.serving("stranger", port)
     _, identity, mark = instances.run("mine", IDLE)
     instances.record("mine", identity, mark, port=port)
     shutil.rmtree(instances.records.run_dir("stranger"))
-    found = doctor(*INSTANCES).bad("instances.state")
+    found = here(*INSTANCES).bad("instances.state")
     assert (found["status"], found["code"]) == ("fail", "port")
     assert "not by mine" in found["seen"]
 
 
-def test_workers_that_outlived_their_server_are_found(doctor: Doctor, mscli: Mscli, instances: Instances) -> None:
+def test_workers_that_outlived_their_server_are_found(here: Doctor, mscli: Mscli, instances: Instances) -> None:
     pids = instances.orphaned("broken")
     assert len(pids) == 1
-    seen = doctor(*INSTANCES)
+    seen = here(*INSTANCES)
     found = seen.bad("instances.orphans")
     assert (seen.code, found["status"], found["command"]) == (5, "fail", "mscli down broken")
     assert str(pids[0]) in str(found["evidence"])
     assert mscli("down", "broken").code == 0
-    doctor(*INSTANCES).good("instances.orphans")
+    here(*INSTANCES).good("instances.orphans")
 
 
 def test_workers_that_hold_gpu_memory_are_why_the_gpu_is_busy(
@@ -145,34 +145,34 @@ def test_workers_that_hold_gpu_memory_are_why_the_gpu_is_busy(
     assert "9.0 GiB" in found["seen"]
 
 
-def test_processes_whose_record_was_deleted_are_found(doctor: Doctor, instances: Instances) -> None:
+def test_processes_whose_record_was_deleted_are_found(here: Doctor, instances: Instances) -> None:
     child = instances.serving("lost", free_port())
-    doctor(*INSTANCES).good("instances.unrecorded")
+    here(*INSTANCES).good("instances.unrecorded")
     shutil.rmtree(instances.records.run_dir("lost"))
-    seen = doctor(*INSTANCES)
+    seen = here(*INSTANCES)
     found = seen.bad("instances.unrecorded")
     assert (seen.code, found["status"]) == (5, "fail")
     assert "lost" in found["seen"]
     assert found["command"] == f"kill {child.pid}"
 
 
-def test_a_damaged_record_is_named_and_left_alone(doctor: Doctor, instances: Instances) -> None:
+def test_a_damaged_record_is_named_and_left_alone(here: Doctor, instances: Instances) -> None:
     instances.record("torn", dead("torn"))
     path = instances.records.run_dir("torn") / "record.json"
     path.write_text('{"schema": ')
-    found = doctor(*INSTANCES).bad("instances.records")
+    found = here(*INSTANCES).bad("instances.records")
     assert found["status"] == "fail"
     assert "torn" in found["seen"]
     assert path.read_text() == '{"schema": '
 
 
-def test_a_folder_and_a_key_that_others_may_read(doctor: Doctor, instances: Instances) -> None:
+def test_a_folder_and_a_key_that_others_may_read(here: Doctor, instances: Instances) -> None:
     instances.record("open", dead("open"), stopped_at=2.0)
     folder = instances.records.run_dir("open")
     (folder / "key").write_text("secret-key")
     (folder / "key").chmod(0o644)
     folder.chmod(0o755)
-    seen = doctor(*INSTANCES)
+    seen = here(*INSTANCES)
     assert [found["command"] for found in seen.of("instances.folders")] == [
         f"chmod 700 {folder}",
         f"chmod 600 {folder / 'key'}",
@@ -180,29 +180,29 @@ def test_a_folder_and_a_key_that_others_may_read(doctor: Doctor, instances: Inst
     assert "secret-key" not in seen.text
 
 
-def test_sockets_of_a_dead_instance_are_leftovers(doctor: Doctor, instances: Instances) -> None:
+def test_sockets_of_a_dead_instance_are_leftovers(here: Doctor, instances: Instances) -> None:
     record = instances.record("dead", dead("dead"))
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(record.log.parent / "tmp" / "s"))
-    found = doctor(*INSTANCES).bad("instances.leftovers")
+    found = here(*INSTANCES).bad("instances.leftovers")
     assert found["status"] == "warn"
     assert "dead left 1 " in found["seen"]
 
 
-def test_a_log_of_gigabytes(doctor: Doctor, instances: Instances) -> None:
+def test_a_log_of_gigabytes(here: Doctor, instances: Instances) -> None:
     record = instances.record("loud", dead("loud"), stopped_at=2.0)
     os.truncate(record.log, 2 * 2**30)
-    found = doctor(*INSTANCES).bad("instances.logs")
+    found = here(*INSTANCES).bad("instances.logs")
     assert "2.0 GiB" in found["seen"]
     assert found["command"] == f"truncate -s 0 {record.log}"
 
 
-def test_a_context_shorter_than_planned(doctor: Doctor, mscli: Mscli, instances: Instances) -> None:
+def test_a_context_shorter_than_planned(here: Doctor, mscli: Mscli, instances: Instances) -> None:
     assert mscli("up", "rehearsal", "--json").code == 0
     record = instances.records.get("rehearsal")
     assert record is not None
     instances.records.save(replace(record, plan=replace(record.plan, context=32768)))
-    found = doctor(*INSTANCES).bad("instances.context")
+    found = here(*INSTANCES).bad("instances.context")
     assert (found["status"], found["code"]) == ("warn", "context_truncated")
     assert "4,096" in found["seen"]
     assert "32,768" in found["seen"]

@@ -48,25 +48,25 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def test_a_free_port_is_fine(doctor: Doctor, home: Path) -> None:
+def test_a_free_port_is_fine(here: Doctor, home: Path) -> None:
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     port = next(port for port in range(low - 1, 1024, -1) if not addresses(port))
     own_profile(home, port=str(port))
-    seen = doctor("tiny", *PORTS)
+    seen = here("tiny", *PORTS)
     assert (seen.code, [found["status"] for found in seen.of("ports.first")]) == (0, ["ok"])
 
 
-def test_a_port_that_another_process_holds_is_named_with_it(doctor: Doctor, home: Path, taken: int) -> None:
+def test_a_port_that_another_process_holds_is_named_with_it(here: Doctor, home: Path, taken: int) -> None:
     own_profile(home, port=str(taken))
-    found = doctor("tiny", *PORTS).bad("ports.first")
+    found = here("tiny", *PORTS).bad("ports.first")
     assert (found["status"], found["code"]) == ("warn", "port"), "`mscli up` takes the next one"
     assert str(os.getpid()) in found["seen"]
     assert f"takes {taken + 1}" in found["seen"] or "instead" in found["seen"]
     assert f"127.0.0.1:{taken}" in str(found["evidence"])
 
 
-def test_the_default_port_is_looked_at_without_a_profile(doctor: Doctor) -> None:
-    found = doctor(*PORTS).of("ports.first")
+def test_the_default_port_is_looked_at_without_a_profile(here: Doctor) -> None:
+    found = here(*PORTS).of("ports.first")
     assert str(FIRST_PORT) in found[0]["seen"]
 
 
@@ -77,34 +77,34 @@ def test_a_host_that_is_not_of_this_machine(doctor: Doctor, home: Path) -> None:
     assert "192.0.2.7" in found["seen"]
 
 
-def test_a_port_among_the_outgoing_ones(doctor: Doctor, home: Path) -> None:
+def test_a_port_among_the_outgoing_ones(here: Doctor, home: Path) -> None:
     low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     port = next(port for port in range(high, low, -1) if not addresses(port))
     own_profile(home, port=str(port))
-    assert "outgoing" in doctor("tiny", *PORTS).bad("ports.first")["seen"]
+    assert "outgoing" in here("tiny", *PORTS).bad("ports.first")["seen"]
 
 
-def test_our_own_instance_on_the_port_is_no_fault(doctor: Doctor, home: Path, instances: Instances) -> None:
+def test_our_own_instance_on_the_port_is_no_fault(here: Doctor, home: Path, instances: Instances) -> None:
     port = free_port()
     own_profile(home, port=str(port))
     instances.serving("mine", port)
-    seen = doctor("tiny", *PORTS)
+    seen = here("tiny", *PORTS)
     assert seen.code == 0
     assert "mine" in seen.good("ports.first")["seen"]
     seen.good("ports.exposed")
 
 
-def test_a_stopped_instance_whose_port_was_taken_meanwhile(doctor: Doctor, instances: Instances, taken: int) -> None:
+def test_a_stopped_instance_whose_port_was_taken_meanwhile(here: Doctor, instances: Instances, taken: int) -> None:
     record = instances.record("pinned", None, owner="somebody", port=taken, stopped_at=2.0)
     instances.records.save(replace(record, request=replace(record.request, port=taken)))
-    found = doctor(*PORTS).bad("ports.pinned")
+    found = here(*PORTS).bad("ports.pinned")
     assert (found["status"], found["code"]) == ("warn", "port")
     assert "pinned" in found["seen"]
 
 
-def test_a_listener_of_ours_without_a_key_is_open_to_the_network(doctor: Doctor, instances: Instances) -> None:
+def test_a_listener_of_ours_without_a_key_is_open_to_the_network(here: Doctor, instances: Instances) -> None:
     instances.serving("wide", free_port(), host="0.0.0.0")
-    found = doctor(*PORTS).bad("ports.exposed")
+    found = here(*PORTS).bad("ports.exposed")
     assert (found["status"], found["code"]) == ("warn", None)
     assert "asks for no key" in found["seen"]
     assert "0.0.0.0" in found["seen"]

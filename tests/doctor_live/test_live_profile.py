@@ -38,8 +38,8 @@ VLLM = "engine: vllm\nmodel: mistral-small-3.1\nvariant: {variant}\nimages: {ima
 LLAMA = "engine: llama.cpp\nmodel: mistral-small-3.1\nvariant: q4_k_m\nimages: {images}\noptions: {options}\n"
 
 
-def test_without_a_profile_only_the_users_own_are_looked_at(doctor: Doctor) -> None:
-    seen = doctor(*PROFILE)
+def test_without_a_profile_only_the_users_own_are_looked_at(here: Doctor) -> None:
+    seen = here(*PROFILE)
     assert seen.code == 0
     assert [(found["id"], found["status"]) for found in seen.findings] == [
         ("profile.file", "skipped"),
@@ -47,8 +47,8 @@ def test_without_a_profile_only_the_users_own_are_looked_at(doctor: Doctor) -> N
     ]
 
 
-def test_the_rehearsal_is_healthy(doctor: Doctor) -> None:
-    seen = doctor("rehearsal", *PROFILE)
+def test_the_rehearsal_is_healthy(here: Doctor) -> None:
+    seen = here("rehearsal", *PROFILE)
     assert seen.code == 0
     assert {found["status"] for found in seen.findings} == {"ok", "skipped"}, seen.findings
 
@@ -106,9 +106,9 @@ def test_a_context_shorter_than_the_profile_aims_for(doctor: Doctor, home: Path,
     assert "131,072" in found["seen"]
 
 
-def test_host_memory_that_does_not_suffice(doctor: Doctor, home: Path) -> None:
+def test_host_memory_that_does_not_suffice(here: Doctor, home: Path) -> None:
     write(home, LLAMA.format(images=0, options={}) + "device: cpu\nneeds: {ram_bytes: 4000 GiB}\n")
-    found = doctor("mine", *PROFILE).bad("profile.plan")
+    found = here("mine", *PROFILE).bad("profile.plan")
     assert (found["status"], found["code"]) == ("fail", "host_ram")
 
 
@@ -136,23 +136,23 @@ def test_an_engine_that_is_too_old(doctor: Doctor, machine: Machine, tmp_path: P
     assert "0.7.3" in found["seen"]
 
 
-def test_a_broken_profile_of_the_user_is_named_at_every_visit(doctor: Doctor, home: Path) -> None:
+def test_a_broken_profile_of_the_user_is_named_at_every_visit(here: Doctor, home: Path) -> None:
     write(home, "engine: llama.ccp\nmodel: mistral-small-3.1\nvariant: q4_k_m\n")
-    found = doctor(*PROFILE).bad("profile.file")
+    found = here(*PROFILE).bad("profile.file")
     assert (found["status"], found["code"]) == ("warn", None)
     assert "mine.yaml" in found["seen"]
     assert found["command"].startswith("mscli profiles validate ")
 
 
-def test_good_profiles_of_the_user_are_counted(doctor: Doctor, home: Path) -> None:
+def test_good_profiles_of_the_user_are_counted(here: Doctor, home: Path) -> None:
     own_profile(home)
-    assert doctor(*PROFILE).good("profile.file")["seen"].startswith("2 files")
+    assert here(*PROFILE).good("profile.file")["seen"].startswith("2 files")
 
 
-def test_damaged_pins_are_named(doctor: Doctor, home: Path) -> None:
+def test_damaged_pins_are_named(here: Doctor, home: Path) -> None:
     (home / "config").mkdir(parents=True)
     (home / "config" / "revisions.json").write_text("{")
-    found = doctor(*PROFILE).bad("profile.file")
+    found = here(*PROFILE).bad("profile.file")
     assert found["status"] == "fail"
     assert "revisions.json" in found["seen"]
 
@@ -209,7 +209,7 @@ def _vllm(options: str) -> str:
     return f"engine: vllm\nmodel: mistral-small-3.1\nvariant: bf16\noptions: {options}\n"
 
 
-def test_files_of_the_other_format_are_no_use(doctor: Doctor, home: Path, tmp_path: Path) -> None:
+def test_files_of_the_other_format_are_no_use(here: Doctor, home: Path, tmp_path: Path) -> None:
     write(home, _vllm("{}"))
     repository = tmp_path / "hub" / "models--mistralai--Mistral-Small-3.1-24B-Instruct-2503"
     snapshot = repository / "snapshots" / ("d" * 40)
@@ -221,9 +221,9 @@ def test_files_of_the_other_format_are_no_use(doctor: Doctor, home: Path, tmp_pa
     (snapshot / "consolidated.safetensors").write_bytes(content)
     (snapshot / "params.json").write_text("{}")
     (snapshot / "tekken.json").write_text("{}")
-    assert [seen["status"] for seen in doctor("mine", *PROFILE).of("profile.format")] == ["ok"]
+    assert [seen["status"] for seen in here("mine", *PROFILE).of("profile.format")] == ["ok"]
     (snapshot / "tekken.json").unlink()
-    seen = doctor("mine", "--only", "weights", "--only", "profile")
+    seen = here("mine", "--only", "weights", "--only", "profile")
     wrong = {found["code"] for found in seen.findings if found["status"] == "fail"}
     assert wrong & {"tokenizer_format", "corrupt_weights"}, seen.findings
     assert "tekken.json" in str(seen.findings)

@@ -47,34 +47,34 @@ def test_pulled_weights_are_whole(mscli: Mscli, doctor: Doctor, hub: Hub, tiny: 
     assert "nothing is to be fetched" in seen.good("weights.space")["seen"]
 
 
-def test_a_full_disk_takes_not_even_a_small_file(doctor: Doctor, tiny: str, tmp_path: Path) -> None:
+def test_a_full_disk_takes_not_even_a_small_file(here: Doctor, tiny: str, tmp_path: Path) -> None:
     with full_disk(tmp_path / "hub", "64k") as folder:
         (folder / "filled").write_bytes(bytes(60_000))
         with pytest.raises(OSError, match="No space"):
             (folder / "more").write_bytes(bytes(60_000))
         (folder / "more").unlink()
         (folder / "last").write_bytes(bytes(4096))
-        seen = doctor(tiny, "--only", "weights")
+        seen = here(tiny, "--only", "weights")
         found = seen.bad("weights.folder")
         assert (found["status"], found["code"]) == ("fail", "disk_full")
         assert str(folder) in found["seen"]
         assert not list(folder.glob(".mscli-doctor-*"))
 
 
-def test_a_disk_too_small_for_the_download(doctor: Doctor, tiny: str, tmp_path: Path) -> None:
+def test_a_disk_too_small_for_the_download(here: Doctor, tiny: str, tmp_path: Path) -> None:
     with full_disk(tmp_path / "hub", "1m") as folder:
-        seen = doctor(tiny, "--only", "weights")
+        seen = here(tiny, "--only", "weights")
         seen.good("weights.folder")
         found = seen.bad("weights.space")
         assert (seen.code, found["status"], found["code"]) == (5, "fail", "disk_full")
         assert str(folder) in found["seen"]
-        alone = doctor("--only", "weights").bad("weights.space")
+        alone = here("--only", "weights").bad("weights.space")
         assert (alone["status"], alone["code"]) == ("warn", "disk_full")
 
 
-def test_a_full_folder_for_temporary_files(doctor: Doctor, tmp_path: Path) -> None:
+def test_a_full_folder_for_temporary_files(here: Doctor, tmp_path: Path) -> None:
     with full_disk(tmp_path / "small", "64k") as folder:
-        found = doctor("--only", "weights", env={"TMPDIR": str(folder)}).bad("weights.scratch")
+        found = here("--only", "weights", env={"TMPDIR": str(folder)}).bad("weights.scratch")
         assert (found["status"], found["code"]) == ("fail", "disk_full")
         assert str(folder) in found["seen"]
 
@@ -115,14 +115,14 @@ def test_a_repository_that_another_user_fetched_into(user_env: dict[str, str], t
     assert str(blobs) in str(found[0]["seen"])
 
 
-def test_a_truncated_file_is_found_without_a_list_of_sizes(doctor: Doctor, tiny: str, snapshot: Path) -> None:
+def test_a_truncated_file_is_found_without_a_list_of_sizes(here: Doctor, tiny: str, snapshot: Path) -> None:
     os.truncate(snapshot / GGUF, 100_000)
-    seen = doctor(tiny, "--only", "weights")
+    seen = here(tiny, "--only", "weights")
     found = seen.bad("weights.files")
     assert (seen.code, found["status"], found["code"]) == (5, "fail", "corrupt_weights")
     assert GGUF in found["seen"]
     assert found["command"] == "mscli pull tiny --verify"
-    alone = doctor("--only", "weights").bad("weights.files")
+    alone = here("--only", "weights").bad("weights.files")
     assert (alone["status"], alone["code"]) == ("warn", "corrupt_weights")
 
 
@@ -136,42 +136,42 @@ def test_a_file_of_another_size_than_the_hub_stated(mscli: Mscli, doctor: Doctor
     assert (found["status"], found["code"]) == ("fail", "corrupt_weights")
 
 
-def test_an_lfs_pointer_in_place_of_weights(doctor: Doctor, tiny: str, snapshot: Path) -> None:
+def test_an_lfs_pointer_in_place_of_weights(here: Doctor, tiny: str, snapshot: Path) -> None:
     (snapshot / GGUF).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2358112\n")
-    found = doctor(tiny, "--only", "weights").bad("weights.files")
+    found = here(tiny, "--only", "weights").bad("weights.files")
     assert found["code"] == "corrupt_weights"
     assert "Git LFS pointer" in found["seen"]
 
 
-def test_a_link_to_a_blob_that_is_gone(doctor: Doctor, tiny: str, snapshot: Path) -> None:
+def test_a_link_to_a_blob_that_is_gone(here: Doctor, tiny: str, snapshot: Path) -> None:
     (snapshot / GGUF).unlink()
     (snapshot / GGUF).symlink_to("../../blobs/gone")
-    found = doctor(tiny, "--only", "weights").bad("weights.files")
+    found = here(tiny, "--only", "weights").bad("weights.files")
     assert found["code"] == "corrupt_weights"
     assert "not there" in found["seen"]
 
 
-def test_whole_files_of_another_tool_serve(doctor: Doctor, tiny: str, snapshot: Path) -> None:
-    seen = doctor(tiny, "--only", "weights")
+def test_whole_files_of_another_tool_serve(here: Doctor, tiny: str, snapshot: Path) -> None:
+    seen = here(tiny, "--only", "weights")
     assert seen.code == 0
     assert str(snapshot) in seen.good("weights.files")["seen"]
 
 
 @pytest.mark.parametrize(("suffix", "whose"), [("mscli.incomplete", "mscli pull"), ("ab12.incomplete", "rm ")])
 def test_an_unfinished_file_of_a_process_that_is_gone(
-    doctor: Doctor, tiny: str, tmp_path: Path, suffix: str, whose: str
+    here: Doctor, tiny: str, tmp_path: Path, suffix: str, whose: str
 ) -> None:
     blobs = tmp_path / "hub" / "models--makers--tiny" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / f"{'a' * 64}.{suffix}").write_bytes(b"x" * 10_000)
-    found = doctor(tiny, "--only", "weights").bad("weights.partial")
+    found = here(tiny, "--only", "weights").bad("weights.partial")
     assert (found["status"], found["code"]) == ("warn", "stalled_download")
     assert found["command"].startswith(whose)
 
 
 @pytest.mark.parametrize("silent_s", [0, 600])
 def test_a_download_under_way_is_told_from_one_that_hangs(
-    doctor: Doctor, tiny: str, tmp_path: Path, silent_s: int
+    here: Doctor, tiny: str, tmp_path: Path, silent_s: int
 ) -> None:
     repository = "models--makers--tiny"
     blob = tmp_path / "hub" / repository / "blobs" / f"{'a' * 64}.mscli.incomplete"
@@ -183,22 +183,22 @@ def test_a_download_under_way_is_told_from_one_that_hangs(
     os.utime(blob, (then, then))
     with lock.open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        found = doctor(tiny, "--only", "weights").of("weights.partial")
+        found = here(tiny, "--only", "weights").of("weights.partial")
     assert [each["status"] for each in found] == ["warn" if silent_s else "ok"]
     assert str(os.getpid()) in found[0]["seen"]
 
 
-def test_offline_mode_fails_only_what_is_not_here(doctor: Doctor, tiny: str) -> None:
+def test_offline_mode_fails_only_what_is_not_here(here: Doctor, tiny: str) -> None:
     off = {"HF_HUB_OFFLINE": "1"}
-    found = doctor(tiny, "--only", "weights", env=off).bad("weights.offline")
+    found = here(tiny, "--only", "weights", env=off).bad("weights.offline")
     assert (found["status"], found["code"]) == ("fail", "offline")
     assert "HF_HUB_OFFLINE=1" in found["seen"]
-    assert doctor("rehearsal", "--only", "weights", env=off).code == 0
-    assert doctor("--only", "weights", env=off).bad("weights.offline")["status"] == "warn"
+    assert here("rehearsal", "--only", "weights", env=off).code == 0
+    assert here("--only", "weights", env=off).bad("weights.offline")["status"] == "warn"
 
 
-def test_offline_mode_is_fine_with_the_files_here(doctor: Doctor, tiny: str, snapshot: Path) -> None:
-    seen = doctor(tiny, "--only", "weights", env={"HF_HUB_OFFLINE": "1"})
+def test_offline_mode_is_fine_with_the_files_here(here: Doctor, tiny: str, snapshot: Path) -> None:
+    seen = here(tiny, "--only", "weights", env={"HF_HUB_OFFLINE": "1"})
     assert seen.code == 0
     seen.good("weights.offline")
 
@@ -213,20 +213,20 @@ def test_offline_mode_is_fine_with_the_files_here(doctor: Doctor, tiny: str, sna
         ("HF_HUB_CACHE", "relative/hub", None),
     ],
 )
-def test_a_setting_that_misleads_is_named(doctor: Doctor, tmp_path: Path, name: str, value: str, code: str) -> None:
+def test_a_setting_that_misleads_is_named(here: Doctor, tmp_path: Path, name: str, value: str, code: str) -> None:
     env = {name: value, "TMPDIR": str(tmp_path)}
-    found = [each for each in doctor("--only", "weights", env=env).of("weights.settings") if each["status"] == "warn"]
+    found = [each for each in here("--only", "weights", env=env).of("weights.settings") if each["status"] == "warn"]
     assert [each["code"] for each in found] == [code]
     assert value in found[0]["seen"] or name in found[0]["seen"]
 
 
-def test_a_token_is_named_by_its_place_and_never_shown(doctor: Doctor, tmp_path: Path) -> None:
+def test_a_token_is_named_by_its_place_and_never_shown(here: Doctor, tmp_path: Path) -> None:
     secret = "hf_" + "Q7" * 16
     kept = tmp_path / "hf" / "token"
     kept.parent.mkdir()
     kept.write_text(secret + "\n")
     kept.chmod(0o644)
-    seen = doctor("--only", "weights", env={"HF_HOME": str(kept.parent)})
+    seen = here("--only", "weights", env={"HF_HOME": str(kept.parent)})
     first, second = seen.of("weights.token")
     assert (first["status"], second["status"]) == ("ok", "warn")
     assert str(kept) in first["seen"]
@@ -234,8 +234,8 @@ def test_a_token_is_named_by_its_place_and_never_shown(doctor: Doctor, tmp_path:
     assert secret not in seen.text
 
 
-def test_what_is_no_token_is_said_to_be_none(doctor: Doctor) -> None:
-    seen = doctor("--only", "weights", env={"HF_TOKEN": "my secret pass"})
+def test_what_is_no_token_is_said_to_be_none(here: Doctor) -> None:
+    seen = here("--only", "weights", env={"HF_TOKEN": "my secret pass"})
     found = seen.bad("weights.token")
     assert found["code"] == "hf_gated"
     assert "secret pass" not in seen.text

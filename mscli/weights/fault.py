@@ -67,15 +67,21 @@ class WrongAnswerFault(PassingFault):
 
 def proxy_hint() -> str:
     """What to look at when the network does not let a request through, naming the proxy and endpoint in force."""
-    proxies = [f"{name}={_without_password(os.environ[name])}" for name in PROXY_VARIABLES if os.environ.get(name)]
+    proxies = [f"{name}={without_password(os.environ[name])}" for name in PROXY_VARIABLES if os.environ.get(name)]
     seen = f"a proxy is set ({', '.join(proxies)})" if proxies else "no proxy is set (HTTPS_PROXY)"
     if endpoint := os.environ.get("HF_ENDPOINT"):
-        seen += f"; HF_ENDPOINT is {endpoint}"
+        seen += f"; HF_ENDPOINT is {without_password(endpoint)}"
     return f"Check the connection: {seen}. Then run the same command again: it goes on from where it stopped."
 
 
-def _without_password(address: str) -> str:
+def without_password(address: str) -> str:
+    """The address with its login hidden, if it has one."""
     return re.sub(r"//[^/@]*@", "//***@", address)
+
+
+def host_in(url: str) -> str:
+    """Host and port of an address, without a login."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def missing(repository: str, what: str) -> MscliError:
@@ -143,7 +149,7 @@ def _gate_details(repository: str, token: str) -> dict[str, object]:
 
 def answer_fault(status: int, headers: Headers, url: str) -> PassingFault | None:
     """The passing fault that an HTTP status stands for (429 and 5xx), or None."""
-    host = urlsplit(url).netloc
+    host = host_in(url)
     wait_s = retry_after_s(headers)
     if status == 429:
         return PassingFault("hf_rate_limit", f"{host} limits the rate of requests (HTTP 429)", wait_s)

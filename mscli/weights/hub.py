@@ -22,6 +22,7 @@ from mscli.weights.fault import (
     Timeouts,
     WrongAnswerFault,
     answer_fault,
+    host_in,
     missing,
     refused,
 )
@@ -85,7 +86,7 @@ class Hub:
             lambda: get_hf_file_metadata(url, timeout=self.timeouts.connect_s, endpoint=self.endpoint),
         )
         if metadata.etag is None or metadata.commit_hash is None:
-            raise WrongAnswerFault("network_proxy", f"{urlsplit(url).netloc} answers, but not as a hub does")
+            raise WrongAnswerFault("network_proxy", f"{host_in(url)} answers, but not as a hub does")
         if metadata.size is not None and metadata.size != file.size_bytes:
             raise WrongAnswerFault("corrupt_download", f"{seen} has {metadata.size:,} bytes, not {file.size_bytes:,}")
         token = get_token()
@@ -145,7 +146,7 @@ def _remote(sibling: object) -> RemoteFile:
 
 
 def _unreached(endpoint: str, error: BaseException) -> PassingFault:
-    host = urlsplit(endpoint).netloc or endpoint
+    host = host_in(endpoint) or endpoint
     if isinstance(error, ValueError):  # no JSON where JSON belongs; requests' own such error is an OSError as well
         return PassingFault("network_proxy", f"{host} answers, but not as a hub does ({error})")
     return PassingFault("network_proxy", f"{host} cannot be reached ({type(error).__name__}: {error})")

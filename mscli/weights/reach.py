@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from mscli.catalog.model import Variant
 from mscli.paths import hub_token_file
 from mscli.weights.connection import connection, request_target
-from mscli.weights.fault import Headers, PassingFault, Timeouts, answer_fault
+from mscli.weights.fault import Headers, PassingFault, Timeouts, answer_fault, host_in, without_password
 from mscli.weights.hub import Hub, Location
 from mscli.weights.listing import RemoteFile, needed
 from mscli.weights.partial import Gap
@@ -81,7 +81,7 @@ def ask(url: str, timeout_s: float, headers: Mapping[str, str] | None = None) ->
         finally:
             made.close()
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise unreached(parts.netloc, error) from error
+        raise unreached(host_in(url), error) from error
 
 
 def unreached(host: str, error: Exception) -> Unreached:
@@ -104,12 +104,14 @@ def unreached(host: str, error: Exception) -> Unreached:
 
 def hub_answers(endpoint: str, timeout_s: float) -> None:
     """Asks the hub's API for one model. Raises Unreached, or PassingFault for 429 and 5xx."""
-    host = urlsplit(endpoint).netloc
+    host = host_in(endpoint)
     if urlsplit(endpoint).scheme not in ("http", "https") or not host:
-        raise Unreached(STRANGE, f"HF_ENDPOINT is {endpoint!r}, which is no address: it begins with https://")
+        raise Unreached(
+            STRANGE, f"HF_ENDPOINT is {without_password(endpoint)!r}, which is no address: it begins with https://"
+        )
     answer = ask(f"{endpoint}/api/models?limit=1", timeout_s)
     _judge(answer, endpoint)
-    moved = answer.status in (301, 302, 303, 307, 308) and urlsplit(answer.headers.get("Location", "")).netloc
+    moved = answer.status in (301, 302, 303, 307, 308) and host_in(answer.headers.get("Location", ""))
     if moved and moved != host:
         raise Unreached(STRANGE, f"{host} sends everybody to {moved}: a log-in page of the network in between?")
     if answer.status == 200 and answer.body.lstrip()[:1] not in (b"[", b"{"):
@@ -121,12 +123,12 @@ def token_known(endpoint: str, sent: Token, timeout_s: float) -> bool:
     answer = ask(f"{endpoint}/api/whoami-v2", timeout_s, {"Authorization": f"Bearer {sent.value}"})
     _judge(answer, endpoint)
     if answer.status not in (200, 401):
-        raise Unreached(STRANGE, f"{urlsplit(endpoint).netloc} does not say (HTTP {answer.status})")
+        raise Unreached(STRANGE, f"{host_in(endpoint)} does not say (HTTP {answer.status})")
     return answer.status == 200
 
 
 def _judge(answer: Answer, endpoint: str) -> None:
-    host = urlsplit(endpoint).netloc
+    host = host_in(endpoint)
     if answer.status == 407:
         raise Unreached(PROXY, "the proxy wants a login (HTTP 407)")
     if fault := answer_fault(answer.status, answer.headers, endpoint):
@@ -164,4 +166,4 @@ def first_byte(found: Sample, timeouts: Timeouts) -> None:
 
 def host_of(found: Sample) -> str:
     """The host that hands out the file's bytes."""
-    return urlsplit(found.location.url).netloc
+    return host_in(found.location.url)

@@ -22,7 +22,7 @@ def test_a_hub_that_answers_and_hands_out_its_bytes(here: Doctor, hub: Hub, tiny
     assert seen.code == 0
     assert {found["status"] for found in seen.findings} == {"ok"}, seen.findings
     assert f"localhost:{hub.port}" in seen.good("network.repository")["seen"], "the host of the bytes must be named"
-    assert 0 < sum(hub.sent_bytes(name) for name in hub.repositories[REPOSITORY].files) < 100
+    assert any(asked[0] == "GET" and asked[1].startswith("/cdn/") for asked in hub.requests), "a byte is really fetched"
 
 
 def test_without_a_profile_only_the_api_is_asked(here: Doctor, hub: Hub) -> None:
@@ -43,6 +43,17 @@ def test_a_name_that_nobody_knows(here: Doctor, tiny: str) -> None:
 def test_a_machine_without_a_network_is_only_warned(here: Doctor) -> None:
     seen = here(*NETWORK, env={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert (seen.code, seen.bad("network.hub")["status"]) == (0, "warn")
+
+
+def test_a_login_in_the_hubs_address_is_not_shown(here: Doctor, tiny: str) -> None:
+    seen = here(tiny, *NETWORK, env={"HF_ENDPOINT": "http://me:secret@127.0.0.1:9"})
+    assert seen.bad("network.hub")["code"] == "network_proxy"
+    assert "secret" not in seen.text
+
+
+def test_an_address_without_its_beginning(here: Doctor) -> None:
+    found = here(*NETWORK, env={"HF_ENDPOINT": "hub.example"}).bad("network.hub")
+    assert "https://" in found["seen"]
 
 
 def test_weights_that_are_here_need_no_network(here: Doctor, tiny: str, snapshot: Path) -> None:

@@ -163,7 +163,10 @@ def test_an_unfinished_file_of_a_process_that_is_gone(
 ) -> None:
     blobs = tmp_path / "hub" / "models--makers--tiny" / "blobs"
     blobs.mkdir(parents=True)
-    (blobs / f"{'a' * 64}.{suffix}").write_bytes(b"x" * 10_000)
+    left = blobs / f"{'a' * 64}.{suffix}"
+    left.write_bytes(b"x" * 10_000)
+    assert here(tiny, "--only", "weights").good("weights.partial"), "what has just grown may be fetched elsewhere"
+    os.utime(left, (1e9, 1e9))
     found = here(tiny, "--only", "weights").bad("weights.partial")
     assert (found["status"], found["code"]) == ("warn", "stalled_download")
     assert found["command"].startswith(whose)

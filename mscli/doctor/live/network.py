@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from mscli.doctor.live.check import Check, Seen, fail, ok, skipped, warn
 from mscli.doctor.live.holding import needs_hub
 from mscli.doctor.live.patience import within
 from mscli.doctor.live.scene import Scene
 from mscli.errors import MscliError
-from mscli.weights.fault import PassingFault, Timeouts, proxy_hint
+from mscli.weights.fault import PassingFault, Timeouts, host_in, proxy_hint, without_password
 from mscli.weights.hub import client, hub, offline_by_environment
 from mscli.weights.ranges import xet_usable
 from mscli.weights.reach import (
@@ -92,7 +91,7 @@ def _hub_fault(scene: Scene) -> PassingFault | None:
         try:
             within(PATIENCE_S, lambda: hub_answers(endpoint, PATIENCE_S))
         except TimeoutError:
-            return Unreached(SILENT, f"{urlsplit(endpoint).netloc} does not answer within {PATIENCE_S:g} s")
+            return Unreached(SILENT, f"{host_in(endpoint)} does not answer within {PATIENCE_S:g} s")
         except PassingFault as fault:
             return fault
         return None
@@ -109,7 +108,9 @@ def _hub(scene: Scene) -> Iterator[Seen]:
     if fault is not None:
         yield _wrong(scene, fault)
     else:
-        yield ok(f"{hub(Timeouts()).endpoint} answers within {time.monotonic() - begun:.1f} s", _way())
+        yield ok(
+            f"{without_password(hub(Timeouts()).endpoint)} answers within {time.monotonic() - begun:.1f} s", _way()
+        )
 
 
 def _token(scene: Scene) -> Iterator[Seen]:
@@ -207,7 +208,7 @@ def _ollama(scene: Scene) -> Iterator[Seen]:
     if scene.chosen is None or scene.chosen.variant.source.kind != "ollama":
         return
     whose = "the Ollama server pulls, with the environment of its own process"
-    host = urlsplit(OLLAMA_REGISTRY).netloc
+    host = host_in(OLLAMA_REGISTRY)
     try:
         answer = _asked(lambda: ask(f"{OLLAMA_REGISTRY}/v2/", PATIENCE_S), time.monotonic() + PATIENCE_S)
     except PassingFault as fault:

@@ -15,7 +15,7 @@ from mscli.lifecycle.sight import Sight
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import NoFit, Plan, Wish
 
-_LOCATE_S = 2.0
+_LOCATE_S = 4.0
 
 
 def sight(scene: Scene) -> Sight:
@@ -59,7 +59,9 @@ def _located(name: str) -> Installation | Adopted | MscliError:
     except MscliError as fault:
         return fault
     except TimeoutError:
-        return MscliError(Code.ENGINE_MISSING, f"{name} does not tell its version within {_LOCATE_S:g} s")
+        return MscliError(
+            Code.ENGINE_MISSING, f"{name} does not tell its version within {_LOCATE_S:g} s", details={"late": True}
+        )
 
 
 def _found(name: str) -> Installation | Adopted:

@@ -38,6 +38,8 @@ def _first(scene: Scene) -> Iterator[Seen]:
 
 def _free(scene: Scene, host: str, port: int) -> Iterator[Seen]:
     yield ok(f"port {port} on {host} is free")
+    if scene.chosen is None or scene.chosen.profile.port is None:
+        return  # `mscli up` takes the next one
     low, high = _outgoing(scene)
     if low <= port <= high:
         yield warn(

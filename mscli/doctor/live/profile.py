@@ -9,9 +9,10 @@ from mscli.doctor.live.profile_user import user_files
 
 CHECKS = (
     Check("profile.file", user_files),
-    Check("profile.plan", fits),
-    Check("profile.context", context),
-    Check("profile.engine", engine_found),
+    # These look at an engine, which may take its time to tell its version; nothing of it happens without a profile.
+    Check("profile.plan", fits, deadline_s=6.0),
+    Check("profile.context", context, deadline_s=6.0),
+    Check("profile.engine", engine_found, deadline_s=6.0),
     Check("profile.format", files_format),
     Check("profile.sampling", sampling),
     Check("profile.vision", vision),

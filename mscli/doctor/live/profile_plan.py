@@ -91,6 +91,9 @@ def engine_found(scene: Scene) -> Iterator[Seen]:
         yield fail("engine_missing", f"this release plans for {name}, but does not start it", remedy)
         return
     found = located(scene)
+    if isinstance(found, MscliError) and found.details.get("late"):
+        yield skipped(found.message)
+        return
     if isinstance(found, MscliError):
         install = f"mscli engines install {name}"
         yield fail(_cause(found), found.message, found.hint, command=install if install in found.hint else None)

@@ -18,6 +18,7 @@ from mscli.weights.package import packaged
 
 _BUDGET_S = 1.5
 _SILENT_S = 120.0
+_FRESH_S = 30.0
 _MOST = 8
 
 
@@ -156,6 +157,8 @@ def _judged(each: _Unfinished, scene: Scene) -> Seen:
         )
     if each.pid is not None:
         return ok(f"process {each.pid} is fetching {whose}: {size} of a file are here", str(each.path))
+    if each.silent_s < _FRESH_S:  # another machine that shares the folder shows no lock here
+        return ok(f"a file of {whose} has grown within the last {_FRESH_S:.0f} s: {size} are here", str(each.path))
     if each.ours:
         return warn(
             "stalled_download",
@@ -166,7 +169,7 @@ def _judged(each: _Unfinished, scene: Scene) -> Seen:
         )
     return warn(
         "stalled_download",
-        f"another tool left {size} of an unfinished file of {whose}: nothing goes on from them",
+        f"another tool left {size} of an unfinished file of {whose}: recent ones begin anew",
         "Remove it if no download runs on another machine that shares this folder.",
         str(each.path),
         command=f"rm {each.path}",

@@ -79,9 +79,11 @@ def written(path: Path, size: int) -> OSError | None:
     """Make a file of `size` bytes in the folder `path` (or in the first folder above it that is there) and remove it;
     the error where that fails."""
     try:
-        with tempfile.NamedTemporaryFile(prefix=".mscli-doctor-", dir=_existing(path)) as probe:
-            probe.write(bytes(size))
-            probe.flush()
+        # Without a buffer: one that cannot be emptied would fail again at the end, and leave the file behind.
+        with tempfile.NamedTemporaryFile(prefix=".mscli-doctor-", dir=_existing(path), buffering=0) as probe:
+            left = size
+            while left:
+                left -= os.write(probe.fileno(), bytes(left))
     except OSError as fault:
         return fault
     return None
@@ -184,6 +186,8 @@ def _worth_having(scene: Scene) -> list[tuple[str, int]]:
 def scratch(scene: Scene) -> Iterator[Seen]:
     """Room for records and logs, and where engines put temporary files: a mebibyte is written and removed."""
     places = {scene.places.state, Path(scene.env.get("TMPDIR") or "/tmp")}
+    if xet := scene.env.get("HF_XET_CACHE"):
+        places.add(Path(xet).expanduser())
     good = []
     for path in sorted(places):
         fault = written(path, _SCRATCH_BYTES)
@@ -192,7 +196,7 @@ def scratch(scene: Scene) -> Iterator[Seen]:
         elif fault.errno in _FULL:
             yield _full(fail, path, fault)
         else:
-            remedy = "Give it to this user, or name another folder (MSCLI_HOME, TMPDIR)."
+            remedy = "Give it to this user, or name another folder (MSCLI_HOME, TMPDIR, HF_XET_CACHE)."
             yield fail("permissions", f"{path} cannot be written: {fault.strerror}", remedy, *_on_the_way(path))
     if good:
         yield ok(f"{' and '.join(good)} can be written")

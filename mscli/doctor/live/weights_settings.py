@@ -80,7 +80,7 @@ def token_kept(scene: Scene) -> Iterator[Seen]:
     if sent is None:
         yield from _none(path)
         return
-    if not _LOOKS_RIGHT.fullmatch(sent.value):
+    if not scene.env.get("HF_ENDPOINT") and not _LOOKS_RIGHT.fullmatch(sent.value):
         remedy = "Copy it anew from https://huggingface.co/settings/tokens: it begins with hf_ and holds no blanks."
         yield warn("hf_gated", f"what is in {sent.origin} does not look like a token of the hub", remedy)
     elif sent.origin != str(path) and path.is_file():

@@ -98,10 +98,15 @@ def no_device_cause(inventory: Inventory) -> str | None:
     """The cause code of a machine on which no GPU can be used, None where none says it."""
     if inventory.nvml is not None:
         return NVML_CAUSES.get(inventory.nvml.code)
-    if inventory.gpus and not any(gpu.visible for gpu in inventory.gpus):
-        return "visible_devices"
-    lost = any(problem.code in NVML_CAUSES for gpu in inventory.gpus for problem in gpu.problems)
-    return "xid" if lost else None
+    return hidden_cause(inventory)
+
+
+def hidden_cause(inventory: Inventory) -> str | None:
+    """The cause code of GPUs that are there and that CUDA would not show, None where none says it."""
+    hidden = [gpu for gpu in inventory.gpus if not gpu.visible]
+    if inventory.visible_devices is not None:
+        return "visible_devices" if hidden else None
+    return "xid" if any(problem.code == "GPU_IS_LOST" for gpu in hidden for problem in gpu.problems) else None
 
 
 def _cuda(request: Request, inventory: Inventory) -> tuple[str, ...]:

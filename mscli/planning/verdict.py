@@ -21,6 +21,7 @@ from mscli.planning.memory.footprint import Footprint, Room
 from mscli.planning.plan import SAFE, Claim, GpuMemory, NoFit, Plan, Wish
 from mscli.planning.request import Refusal, Request, resolve
 from mscli.planning.requirements import (
+    hidden_cause,
     image_remarks,
     kv_types,
     machine_cause,
@@ -153,10 +154,14 @@ def _none_to_try(request: Request, able: Sequence[Room], unable: tuple[str, ...]
     """No group of devices has the number and the abilities that the profile asks for."""
     if unable:
         return _no_fit(request, unable, cause="compute_capability")
-    hidden = any(not gpu.visible for gpu in inventory.gpus)
-    cause = "mig" if any(room.mig for room in able) else "visible_devices" if hidden else "oom_weights"
     if not counts(request):
-        cause = "tp_divisibility"
+        cause: str | None = "tp_divisibility"
+    elif any(room.mig for room in able):
+        cause = "mig"
+    elif any(not gpu.visible for gpu in inventory.gpus):
+        cause = hidden_cause(inventory)
+    else:  # it needs so many because the weights do not fit into fewer
+        cause = "oom_weights"
     return _no_fit(request, _too_few(request, able), cause=cause)
 
 

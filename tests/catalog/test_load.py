@@ -181,3 +181,12 @@ def test_what_is_slow_to_import_waits_until_a_file_is_read() -> None:
     script = "import sys, mscli.catalog.load; print({'yaml', 'difflib', 'csv'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["mistral-small-3.1", "mistral-small3.1", "mistral-small3.1:24b-instruct-2503-q4_K_M"])
+def test_a_models_name_leads_to_its_profiles(shipped: Path, name: str) -> None:
+    with pytest.raises(MscliError) as caught:
+        load_one(name, shipped, None)
+    assert caught.value.code is Code.PROFILE_UNKNOWN
+    assert "small-q4" in caught.value.hint
+    assert "rehearsal" not in caught.value.hint

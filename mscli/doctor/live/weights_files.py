@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ def _elsewhere(scene: Scene) -> Seen:
 
 def _of_all(scene: Scene) -> Iterator[Seen]:
     place = hub_place(scene)
+    if _closed(place.root):
+        yield skipped(f"what lies in {place.root}: it may not be looked into")
+        return
     if not any(place.root.glob("models--*")):
         yield ok(f"no weights are in {place.root} yet")
         return
@@ -107,6 +111,13 @@ def _damaged(report: Report, damaged: list[Damage], command: str | None) -> Iter
         yield report("corrupt_weights", f"{len(damaged) - _MOST} more files cannot serve", "See those above.")
 
 
+def _closed(root: Path) -> bool:
+    try:
+        return root.is_dir() and not os.access(root, os.R_OK | os.X_OK)
+    except OSError:  # a folder above it is closed
+        return True
+
+
 @dataclass(frozen=True)
 class _Unfinished:
     """A file of which a part has arrived. `pid`: who fetches it, None when nobody does. `silent_s`: since its last
@@ -122,6 +133,9 @@ class _Unfinished:
 def partial(scene: Scene) -> Iterator[Seen]:
     """Unfinished files: those that somebody fetches now, and leftovers of processes that are gone."""
     place = hub_place(scene)
+    if _closed(place.root):
+        yield skipped(f"what is unfinished: {place.root} may not be looked into")
+        return
     if scene.chosen is not None and scene.chosen.variant.source.kind == "hub":
         folders = [place.repository(scene.chosen.variant.source.repository)]
     else:

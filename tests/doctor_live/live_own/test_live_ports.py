@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -82,6 +84,20 @@ def test_a_port_among_the_outgoing_ones(here: Doctor, home: Path) -> None:
     port = next(port for port in range(high, low, -1) if not addresses(port))
     own_profile(home, port=str(port))
     assert "outgoing" in here("tiny", *PORTS).bad("ports.first")["seen"]
+
+
+def test_a_port_that_is_roots(home: Path, user_env: dict[str, str]) -> None:
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 81 or addresses(81):
+        pytest.skip("port 81 is nobody's privilege here, or taken")
+    bound = ["setpriv", "--bounding-set", "-net_bind_service"] if os.geteuid() == 0 else []
+    if bound and shutil.which("setpriv") is None:
+        pytest.skip("no setpriv to take root's privileges away")
+    own_profile(home, port="81")
+    argv = [*bound, sys.executable, "-m", "mscli", "doctor", "tiny", *PORTS, "--json"]
+    done = subprocess.run(argv, env=user_env, capture_output=True, text=True, timeout=60)
+    found = json.loads(done.stdout)["data"]["findings"]
+    assert [(each["status"], each["code"]) for each in found] == [("fail", "port")], "those after it are root's as well"
+    assert "reserved by the system" in found[0]["seen"]
 
 
 def test_our_own_instance_on_the_port_is_no_fault(here: Doctor, home: Path, instances: Instances) -> None:

@@ -70,10 +70,13 @@ def test_a_profile_that_fits_shows_its_figures(doctor: Doctor, machine: Machine)
         ("small-gguf-q4", "driver-mismatch", "nvml_mismatch"),
         ("small-gguf-q4", "no-driver", "nvml_not_found"),
         ("small-bf16-2gpu", "h100-mig", "mig"),
+        ("small-bf16-2gpu", "rtx4090-x2-one-lost", "xid"),
+        ("small-bf16-2gpu", "gpu-no-permission", None),
+        ("small-bf16-2gpu", "h100-80", "oom_weights"),
     ],
 )
 def test_a_profile_that_does_not_fit_is_named_with_its_cause(
-    doctor: Doctor, machine: Machine, profile: str, card: str, code: str
+    doctor: Doctor, machine: Machine, profile: str, card: str, code: str | None
 ) -> None:
     seen = doctor(profile, *PROFILE, env=machine(card))
     found = seen.bad("profile.plan")

@@ -106,6 +106,14 @@ def test_a_cache_that_this_user_may_not_write(user_env: dict[str, str], tmp_path
     assert str(barred) in str(found[0]["evidence"]), "the folder on the way that is closed must be named"
 
 
+def test_a_closed_cache_ends_no_check(user_env: dict[str, str], tmp_path: Path, tiny: str) -> None:
+    (tmp_path / "hub").mkdir(mode=0o000)
+    visited = visit_without_privilege(user_env, tiny, "--only", "weights")
+    (tmp_path / "hub").chmod(0o755)
+    assert [found for found in visited if found["status"] == "crashed"] == []
+    assert {found["code"] for found in visited if found["status"] == "fail"} == {"permissions"}
+
+
 def test_a_repository_that_another_user_fetched_into(user_env: dict[str, str], tmp_path: Path, tiny: str) -> None:
     blobs = tmp_path / "hub" / "models--makers--tiny" / "blobs"
     blobs.mkdir(parents=True, mode=0o555)

@@ -103,16 +103,23 @@ def damage(place: Cache, repository: str, wanted: Variant | None = None) -> Iter
     """The files of a repository in the cache that cannot serve, of every commit: links to nothing, files of another
     size than the hub stated, and, where that is not known, weights that are shorter than they say.
 
-    `wanted`: only the files of this variant. Reads headers only where no size is known.
+    `wanted`: only the files of this variant. Reads headers only where no size is known. Nothing for a repository that
+    may not be looked into: that it cannot be written either is told by another check.
     """
-    snapshots = place.repository(repository) / "snapshots"
-    for folder in sorted(snapshots.iterdir()) if snapshots.is_dir() else ():
+    for folder in _snapshots(place, repository):
         sizes = {file.name: file.size_bytes for file in place.files(repository, folder.name) or ()}
         paths = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
         chosen = paths if wanted is None else {name: paths[name] for name in matching(paths, wanted)}
         for name, path in chosen.items():
             if what := _fault(path, sizes.get(name)):
                 yield Damage(path, what)
+
+
+def _snapshots(place: Cache, repository: str) -> list[Path]:
+    try:
+        return sorted(path for path in (place.repository(repository) / "snapshots").iterdir() if path.is_dir())
+    except OSError:
+        return []
 
 
 def _fault(path: Path, size: int | None) -> str | None:

@@ -148,7 +148,11 @@ def partial(scene: Scene) -> Iterator[Seen]:
 
 
 def _unfinished(root: Path, folder: Path) -> Iterator[_Unfinished]:
-    for path in sorted(folder.glob("blobs/*.incomplete")):
+    try:
+        paths = sorted(path for path in (folder / "blobs").iterdir() if path.name.endswith(".incomplete"))
+    except OSError:  # none, or it may not be looked into
+        return
+    for path in paths:
         try:
             seen = path.stat()
         except OSError:  # it has just been finished

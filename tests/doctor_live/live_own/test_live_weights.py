@@ -106,10 +106,16 @@ def test_a_cache_that_this_user_may_not_write(user_env: dict[str, str], tmp_path
     assert str(barred) in str(found[0]["evidence"]), "the folder on the way that is closed must be named"
 
 
-def test_a_closed_cache_ends_no_check(user_env: dict[str, str], tmp_path: Path, tiny: str) -> None:
-    (tmp_path / "hub").mkdir(mode=0o000)
-    visited = visit_without_privilege(user_env, tiny, "--only", "weights")
-    (tmp_path / "hub").chmod(0o755)
+@pytest.mark.parametrize("closed", ["hub", "hub/models--makers--tiny"])
+@pytest.mark.parametrize("about", ["tiny", None])
+def test_a_closed_cache_ends_no_check(
+    user_env: dict[str, str], tmp_path: Path, tiny: str, closed: str, about: str | None
+) -> None:
+    folder = tmp_path / closed
+    folder.mkdir(parents=True)
+    folder.chmod(0o000)
+    visited = visit_without_privilege(user_env, *([tiny] if about else []), "--only", "weights")
+    folder.chmod(0o755)
     assert [found for found in visited if found["status"] == "crashed"] == []
     assert {found["code"] for found in visited if found["status"] == "fail"} == {"permissions"}
 

@@ -50,7 +50,7 @@ def located(scene: Scene) -> Installation | Adopted | MscliError:
     """The engine of the profile asked about as `mscli up` would use it, or why there is none."""
     assert scene.chosen is not None
     name = scene.chosen.profile.engine
-    return scene.once(f"engine {name}", lambda: _located(name))
+    return scene.once(f"located {name}", lambda: _located(name))
 
 
 def _located(name: str) -> Installation | Adopted | MscliError:

@@ -1,4 +1,5 @@
-"""Machines for tests: the descriptions in tests/machines, served by our libnvidia-ml below the real pynvml.
+"""Machines for tests: the descriptions in tests/machines, served by our libnvidia-ml below the real pynvml, and by our
+libcuda where a test asks for it.
 
 The loader finds the library through LD_LIBRARY_PATH, which must be set before a process starts: run what is to be
 tested in a child process, with the environment that `machine` gives.
@@ -32,23 +33,29 @@ Edit = Callable[[Description], object]
 @pytest.fixture(scope="session")
 def nvml_library() -> Path:
     """The folder that holds our libnvidia-ml.so.1, compiled once for each state of its source."""
-    return _compiled(sorted((HERE / "native").glob("*.[ch]")))
+    return _compiled("nvml.c", "libnvidia-ml.so.1")
+
+
+@pytest.fixture(scope="session")
+def cuda_library() -> Path:
+    """The folder that holds our libcuda.so.1, apart from NVML's: real engines would take it for a GPU's."""
+    return _compiled("cuda.c", "libcuda.so.1")
 
 
 @pytest.fixture
-def machine(nvml_library: Path, tmp_path: Path) -> Callable[..., dict[str, str]]:
+def machine(nvml_library: Path, cuda_library: Path, tmp_path: Path) -> Callable[..., dict[str, str]]:
     """A function: the name of a description (or "no-driver") -> the variables that put a child process on that machine.
 
     The description is copied to the test's own folder, first changed by `edit` if there is one; `rewrite` changes it
-    again while the child runs.
+    again while the child runs. `cuda`: the machine has a libcuda, too.
     """
 
-    def on(name: str, edit: Edit | None = None) -> dict[str, str]:
+    def on(name: str, edit: Edit | None = None, cuda: bool = False) -> dict[str, str]:
         if name == NO_DRIVER:
             return _path_to(_unusable(tmp_path))
         target = tmp_path / f"machine-{name}.json"
         shutil.copy(DESCRIPTIONS / f"{name}.json", target)
-        env = {"MSCLI_TEST_MACHINE": str(target), **_path_to(nvml_library)}
+        env = {"MSCLI_TEST_MACHINE": str(target), **_path_to(nvml_library, *([cuda_library] if cuda else []))}
         if edit:
             rewrite(env, edit)
         return env
@@ -81,38 +88,40 @@ def child(code: str, env: dict[str, str], *arguments: str, stdin: str = "") -> s
     return done.stdout
 
 
-def _path_to(folder: Path) -> dict[str, str]:
+def _path_to(*folders: Path) -> dict[str, str]:
     rest = os.environ.get("LD_LIBRARY_PATH")
-    return {"LD_LIBRARY_PATH": f"{folder}:{rest}" if rest else str(folder)}
+    return {"LD_LIBRARY_PATH": ":".join([*map(str, folders), *([rest] if rest else [])])}
 
 
 def _unusable(tmp_path: Path) -> Path:
-    """A folder whose libnvidia-ml cannot be loaded: it hides a real one, so that a machine with a driver has none."""
+    """A folder whose libraries cannot be loaded: they hide real ones, so that a machine with a driver has none."""
     folder = tmp_path / "without-driver"
     folder.mkdir(exist_ok=True)
-    (folder / "libnvidia-ml.so.1").touch()
+    for library in ("libnvidia-ml.so.1", "libcuda.so.1"):
+        (folder / library).touch()
     return folder
 
 
-def _compiled(sources: list[Path]) -> Path:
+def _compiled(source: str, name: str) -> Path:
+    sources = [HERE / "native" / source, *sorted((HERE / "native").glob("*.h"))]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"mscli-tests-{os.getuid()}" / digest
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    library = folder / "libnvidia-ml.so.1"
+    library = folder / name
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of pytest-xdist start together
         if not library.exists():
-            _compile(sources, library)
+            _compile(sources[0], library)
     return folder
 
 
-def _compile(sources: list[Path], library: Path) -> None:
+def _compile(source: Path, library: Path) -> None:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        pytest.skip("no C compiler: the stand-in for libnvidia-ml cannot be built")
+        pytest.skip(f"no C compiler: the stand-in {library.name} cannot be built")
     fresh = library.with_suffix(".new")
-    code = [str(source) for source in sources if source.suffix == ".c"]
     flags = ["-std=gnu11", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"]
-    built = subprocess.run([compiler, *flags, "-o", str(fresh), *code, "-lm"], capture_output=True, text=True)
+    command = [compiler, *flags, "-o", str(fresh), str(source), "-lm", "-lpthread"]
+    built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, f"tests/native does not compile:\n{built.stderr}"
     fresh.replace(library)

@@ -23,7 +23,7 @@ static void fail(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    fputs("nvml stand-in: ", stderr);
+    fputs("stand-in for the driver: ", stderr);
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);
     va_end(arguments);

@@ -3,6 +3,7 @@
 #define MACHINE_H
 
 #include <math.h>
+#include <pthread.h>
 #include <sys/stat.h>
 
 #include "json.h"
@@ -42,7 +43,7 @@ static char *read_file(const char *path)
     return text;
 }
 
-static void refresh(void)
+static void refresh_alone(void)
 {
     static struct stat last;
     struct stat now;
@@ -58,6 +59,15 @@ static void refresh(void)
     machine = read_value();
     last = now;
     free(text);
+}
+
+/* The real libraries may be called from several threads at once. */
+static void refresh(void)
+{
+    static pthread_mutex_t alone = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&alone);
+    refresh_alone();
+    pthread_mutex_unlock(&alone);
 }
 
 /* The description of GPU `index`: an entry with "count" stands for that many GPUs. */
@@ -107,6 +117,18 @@ static handle *handle_of(int gpu, int instance)
 static int is_handle(const handle *device)
 {
     return device >= &handles[0][0] && device <= &handles[MAX_GPUS - 1][MAX_INSTANCES] && described(device);
+}
+
+/* Without "uuid" the first byte is the GPU's index, so that short prefixes are unambiguous. */
+static void uuid_of(const handle *device, char *out, size_t size)
+{
+    node *written = get(described(device), "uuid");
+    if (written)
+        snprintf(out, size, "%s", written->text);
+    else if (device->instance < 0)
+        snprintf(out, size, "GPU-%02x5d1c07-4b8e-9f23-a6d0-5e7c3b1f0a42", device->gpu);
+    else
+        snprintf(out, size, "MIG-%02x%02x41be-7c0d-5a96-8e13-d2f4906b7ac5", device->gpu, device->instance);
 }
 
 /* ---- what happens on every call ---- */

@@ -85,19 +85,14 @@ nvmlReturn_t nvmlDeviceGetName(handle *device, char *out, unsigned size)
     return code ? code : give_text(name ? name->text : NULL, out, size);
 }
 
-/* Without "uuid" the first byte is the GPU's index, so that short prefixes are unambiguous. */
 nvmlReturn_t nvmlDeviceGetUUID(handle *device, char *out, unsigned size)
 {
-    char made[64];
+    char uuid[96];
     nvmlReturn_t code = enter(__func__, device);
     if (code)
         return code;
-    node *uuid = get(described(device), "uuid");
-    if (device->instance < 0)
-        snprintf(made, sizeof made, "GPU-%02x5d1c07-4b8e-9f23-a6d0-5e7c3b1f0a42", device->gpu);
-    else
-        snprintf(made, sizeof made, "MIG-%02x%02x41be-7c0d-5a96-8e13-d2f4906b7ac5", device->gpu, device->instance);
-    return give_text(uuid ? uuid->text : made, out, size);
+    uuid_of(device, uuid, sizeof uuid);
+    return give_text(uuid, out, size);
 }
 
 typedef struct {
@@ -201,6 +196,80 @@ nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(handle *device, unsigned *milliwatt
 {
     nvmlReturn_t code = enter(__func__, device);
     return code ? code : give_number(get(described(device), "power_limit_w"), 1000, milliwatts);
+}
+
+/* ---- how well a device is ---- */
+
+/* Errors of kind 1 (uncorrected) since the driver was loaded (counter 0) or in all (1). */
+nvmlReturn_t nvmlDeviceGetTotalEccErrors(handle *device, int kind, int counter, unsigned long long *out)
+{
+    nvmlReturn_t code = enter(__func__, device);
+    node *ecc = code ? NULL : get(described(device), "ecc");
+    if (code || !ecc)
+        return code ? code : NOT_SUPPORTED;
+    *out = kind ? (unsigned long long)number_or(get(ecc, counter ? "aggregate" : "volatile"), 0) : 0;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetRemappedRows(handle *device, unsigned *correctable, unsigned *uncorrectable,
+                                       unsigned *pending, unsigned *failed)
+{
+    nvmlReturn_t code = enter(__func__, device);
+    node *rows = code ? NULL : get(described(device), "remapped_rows");
+    if (code || !rows)
+        return code ? code : NOT_SUPPORTED;
+    *correctable = (unsigned)number_or(get(rows, "correctable"), 0);
+    *uncorrectable = (unsigned)number_or(get(rows, "uncorrectable"), 0);
+    *pending = (unsigned)number_or(get(rows, "pending"), 0);
+    *failed = (unsigned)number_or(get(rows, "failed"), 0);
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetRetiredPagesPendingStatus(handle *device, unsigned *pending)
+{
+    nvmlReturn_t code = enter(__func__, device);
+    return code ? code : give_number(get(described(device), "retired_pages_pending"), 1, pending);
+}
+
+nvmlReturn_t nvmlDeviceGetCurrentClocksThrottleReasons(handle *device, unsigned long long *out)
+{
+    unsigned reasons;
+    nvmlReturn_t code = enter(__func__, device);
+    code = code ? code : give_number(get(described(device), "throttle_reasons"), 1, &reasons);
+    if (!code)
+        *out = reasons;
+    return code;
+}
+
+nvmlReturn_t nvmlDeviceGetCurrPcieLinkWidth(handle *device, unsigned *out)
+{
+    nvmlReturn_t code = enter(__func__, device);
+    return code ? code : give_number(get(get(described(device), "pcie"), "width"), 1, out);
+}
+
+nvmlReturn_t nvmlDeviceGetMaxPcieLinkWidth(handle *device, unsigned *out)
+{
+    nvmlReturn_t code = enter(__func__, device);
+    return code ? code : give_number(get(get(described(device), "pcie"), "max_width"), 1, out);
+}
+
+typedef struct {
+    unsigned char cluster[16];
+    nvmlReturn_t status;
+    unsigned clique;
+    unsigned char state;
+} fabric_info;
+
+nvmlReturn_t nvmlDeviceGetGpuFabricInfo(handle *device, fabric_info *out)
+{
+    nvmlReturn_t code = enter(__func__, device);
+    node *fabric = code ? NULL : get(described(device), "fabric");
+    if (code || !fabric)
+        return code ? code : NOT_SUPPORTED;
+    memset(out, 0, sizeof *out);
+    out->state = (unsigned char)number_or(get(fabric, "state"), 0);
+    out->status = (nvmlReturn_t)number_or(get(fabric, "status"), 0);
+    return SUCCESS;
 }
 
 /* ---- processes ---- */

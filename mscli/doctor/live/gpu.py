@@ -1,7 +1,197 @@
-"""Checks of the area `gpu`."""
+"""Checks of the GPUs themselves: readable, free of faults, not held by others, not hidden."""
 
 from __future__ import annotations
 
-from mscli.doctor.live.check import Check
+from collections.abc import Callable, Iterator
+from functools import wraps
 
-CHECKS: tuple[Check, ...] = ()
+from mscli.doctor.causes import CAUSES
+from mscli.doctor.live.check import Check, Look, Seen, fail, ok, skipped, warn
+from mscli.doctor.live.gpu_faults import ecc, faults
+from mscli.doctor.live.gpu_links import nccl, peers
+from mscli.doctor.live.health import health
+from mscli.doctor.live.kernel_log import kernel_log
+from mscli.doctor.live.scene import Scene
+from mscli.doctor.live.xid import OFF_BUS, XID
+from mscli.inventory.inventory import Gpu, Holder
+from mscli.planning.figures import gib
+
+LOST = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
+# vLLM's own share is nine tenths of a GPU: less than this free, and plans shrink by more than a desktop explains.
+_FREE_SHARE = 0.8
+_HOT_C = 90
+
+
+def on_gpus(look: Look) -> Look:
+    """A look for which NVML must show GPUs: without them it is skipped, as the driver's checks tell why."""
+
+    @wraps(look)
+    def looked(scene: Scene) -> Iterator[Seen]:
+        if scene.inventory.nvml is not None:
+            yield skipped("NVML does not answer (see driver.nvml)")
+        elif not scene.inventory.gpus:
+            yield skipped("NVML shows no GPU (see driver.nvml)")
+        else:
+            yield from look(scene)
+
+    return looked
+
+
+def lost(scene: Scene) -> tuple[Gpu, ...]:
+    """The GPUs that no longer answer."""
+    return tuple(gpu for gpu in scene.inventory.gpus if LOST & {problem.code for problem in gpu.problems})
+
+
+def _readable(scene: Scene) -> Iterator[Seen]:
+    gone, closed = lost(scene), [gpu for gpu in scene.inventory.gpus if _closed(gpu)]
+    for gpu in gone:
+        lines = kernel_log(scene).lines
+        shown = [line.text for line in lines if OFF_BUS.search(line.text) or XID.search(line.text)][-3:]
+        problem = next(problem for problem in gpu.problems if problem.code in LOST)
+        seen = f"GPU {gpu.index} no longer answers ({problem.code}): it fell off the bus or needs a reset"
+        yield fail("xid", seen, CAUSES["xid"][1], problem.message, *shown, command="sudo reboot")
+    for gpu in closed:
+        remedy = "Open its /dev/nvidia* to this user, or leave it out with CUDA_VISIBLE_DEVICES."
+        seen = f"this user may not open GPU {gpu.index}"
+        told = fail if len(closed) == len(scene.inventory.gpus) else warn
+        yield told("permissions", seen, remedy, gpu.problems[0].message)
+    for gpu in scene.inventory.gpus:
+        if gpu not in (*gone, *closed) and (code := _unopened(gpu)):
+            yield warn(None, f"GPU {gpu.index} cannot be opened: {code}", CAUSES["xid"][1])
+    names = [f"{gpu.index}: {gpu.name}" for gpu in scene.inventory.gpus if not _unopened(gpu)]
+    if names:
+        yield ok(f"NVML reads {', '.join(names)}")
+
+
+def _closed(gpu: Gpu) -> bool:
+    return any((problem.field, problem.code) == ("handle", "NO_PERMISSION") for problem in gpu.problems)
+
+
+def _unopened(gpu: Gpu) -> str | None:
+    return next((problem.code for problem in gpu.problems if problem.field == "handle"), None)
+
+
+def _free(scene: Scene) -> Iterator[Seen]:
+    ours = _our_processes(scene)
+    told = []
+    for gpu in scene.inventory.gpus:
+        total, free, reserved = gpu.memory_total_bytes, gpu.memory_free_bytes, gpu.memory_reserved_bytes or 0
+        if not total or free is None:
+            continue
+        own = sum(holder.used_bytes or 0 for holder in gpu.holders if holder.pid in ours)
+        figures = f"GPU {gpu.index}: {gib(free)} of {gib(total)} free"
+        holders = [_named(holder, ours) for holder in sorted(gpu.holders, key=lambda one: -(one.used_bytes or 0))]
+        if (free + own) / (total - reserved) < _FREE_SHARE:
+            by = f"held by {holders[0]}" if holders else "the driver does not tell who holds the rest"
+            yield warn("gpu_busy", f"{figures}, {by}", CAUSES["gpu_busy"][1], *holders)
+        else:
+            told.append(figures + (f" (held: {', '.join(holders[:3])})" if own else ""))
+    if told:
+        yield ok("; ".join(told))
+    elif all(gpu.memory_free_bytes is None for gpu in scene.inventory.gpus):
+        yield skipped("the GPUs tell no memory of their own (they share the host's, or do not answer)")
+
+
+def _our_processes(scene: Scene) -> dict[int, str]:
+    """The processes of our own running instances, by pid."""
+    from mscli.lifecycle.running import group
+
+    holding = {holder.pid for gpu in scene.inventory.gpus for holder in gpu.holders}
+    records = scene.records if holding else ()
+    return {pid: record.name for record in records if record.stopped_at is None for pid in group(record)}
+
+
+def _named(holder: Holder, ours: dict[int, str]) -> str:
+    if holder.pid in ours:
+        who = f"our instance {ours[holder.pid]}"
+    else:
+        who = (holder.command or "a process of another container or user")[:80]
+        who = f"{who} (user {holder.user})" if holder.user else who
+    used = f", {gib(holder.used_bytes)}" if holder.used_bytes is not None else ""
+    return f"{who}, pid {holder.pid}{used}"
+
+
+def _slowed(scene: Scene) -> Iterator[Seen]:
+    found = {one.index: one for one in health(scene)}
+    calm = True
+    for gpu in scene.inventory.gpus:
+        why = list(found[gpu.index].slowed) if gpu.index in found else []
+        if gpu.temperature_c is not None and gpu.temperature_c >= _HOT_C:
+            why.append(f"{gpu.temperature_c} C")
+        if why:
+            calm = False
+            remedy = "Check fans, dust, airflow and the power cables and supply; answers are slow until then."
+            yield warn(None, f"GPU {gpu.index} is slowed down: {'; '.join(why)}", remedy)
+    for one in found.values():
+        if one.pcie_width and one.pcie_max_width and one.pcie_width * 4 <= one.pcie_max_width:
+            calm = False
+            seen = f"GPU {one.index} is on {one.pcie_width} PCIe lanes of {one.pcie_max_width}"
+            yield warn(None, seen, "Loading and several GPUs are slow: check the slot, the riser and how it is seated.")
+    if calm:
+        yield ok("no GPU is slowed down by heat, power or its slot")
+
+
+def _mig(scene: Scene) -> Iterator[Seen]:
+    cut = [gpu for gpu in scene.inventory.gpus if gpu.mig.mode == "on"]
+    for gpu in cut:
+        parts = gpu.mig.instances
+        largest = max((part.memory_total_bytes or 0 for part in parts), default=0)
+        remedy = CAUSES["mig"][1]
+        if not parts:
+            yield warn("mig", f"GPU {gpu.index} is in MIG mode without any instance: CUDA shows nothing of it", remedy)
+        else:
+            seen = f"GPU {gpu.index} is cut into {len(parts)} MIG instances, the largest of {gib(largest)}"
+            yield warn("mig", f"{seen}; a process can use one", remedy, *(part.uuid for part in parts[:8]))
+    if not cut:
+        yield ok("no GPU is cut into MIG instances")
+
+
+def _visible(scene: Scene) -> Iterator[Seen]:
+    seen = scene.inventory
+    value, problems = seen.visible_devices, [one for one in seen.problems if one.field == "visible_devices"]
+    for problem in problems:
+        told = fail if not seen.devices else warn
+        code = "mig" if problem.code == "one_instance" else "visible_devices"
+        yield told(code, problem.message, CAUSES["visible_devices"][1])
+    if problems:
+        return
+    if value is None:
+        yield ok("CUDA_VISIBLE_DEVICES is not set: CUDA may use every GPU")
+    elif not seen.devices:
+        remedy = "Unset it, unless the CPU is what you want."
+        told = fail if scene.chosen and scene.chosen.profile.device == "gpu" else warn
+        yield told("visible_devices", f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU", remedy)
+    else:
+        yield ok(f"CUDA_VISIBLE_DEVICES={value} leaves {len(seen.devices)} of {len(seen.gpus)} GPUs")
+
+
+# What a compute capability lacks that engines ask for, from the newest down.
+_LACKS = (
+    ((7, 5), "too old for vLLM's wheels, which begin with 7.5; llama.cpp and Ollama still run"),
+    ((8, 0), "no BF16 and no FP8: FP16, W4A16 or GGUF instead"),
+    ((8, 9), "FP8 runs weight-only, without its speed"),
+)
+
+
+def _capability(scene: Scene) -> Iterator[Seen]:
+    told = []
+    for gpu in scene.inventory.gpus:
+        found = tuple(map(int, (gpu.compute_capability or "").split("."))) if gpu.compute_capability else None
+        lacks = next((what for least, what in _LACKS if found and found < least), None)
+        told.append(f"GPU {gpu.index}: {gpu.compute_capability or 'unknown'}{f', {lacks}' if lacks else ''}")
+    yield ok(f"compute capability of {'; '.join(told)}")
+
+
+_LOOKS: tuple[tuple[str, Callable[[Scene], Iterator[Seen]]], ...] = (
+    ("gpu.readable", _readable),
+    ("gpu.faults", faults),
+    ("gpu.ecc", ecc),
+    ("gpu.visible", _visible),
+    ("gpu.mig", _mig),
+    ("gpu.free", _free),
+    ("gpu.slowed", _slowed),
+    ("gpu.capability", _capability),
+    ("gpu.peers", peers),
+    ("gpu.nccl", nccl),
+)
+CHECKS = tuple(Check(name, on_gpus(look)) for name, look in _LOOKS)

@@ -39,15 +39,25 @@ def run(scene: Scene, *argv: str, timeout_s: float = 2.0, env: Mapping[str, str]
     if program is None:
         return None
     try:
-        done = subprocess.run(
-            [program, *argv[1:]], env={**scene.env, **(env or {})}, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, errors="replace", timeout=timeout_s, check=False,
+        process = subprocess.Popen(
+            [program, *argv[1:]], env={**scene.env, **(env or {})}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-    except subprocess.TimeoutExpired as late:
-        return Ran(None, _text(late.stdout), _text(late.stderr))
     except OSError:
         return None
-    return Ran(done.returncode, done.stdout, done.stderr)
+    return _end(process, timeout_s)
+
+
+def _end(process: subprocess.Popen[bytes], timeout_s: float) -> Ran:
+    """Its end, or what it had written by then. One that hangs in the kernel does not even die of SIGKILL, as programs
+    do that wait for a GPU which has fallen off the bus: it is not waited for.
+    """
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as late:
+        process.kill()
+        return Ran(None, _text(late.stdout), _text(late.stderr))
+    return Ran(process.returncode, _text(out), _text(err))
 
 
 def _text(raw: str | bytes | None) -> str:

@@ -1,0 +1,79 @@
+"""CUDA started once in a child process, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mscli.doctor.live.program import run
+from mscli.doctor.live.scene import Scene
+
+# A healthy GPU needs some tenths of a second; without persistence mode, the driver wakes each one, for a second or
+# more. Only a machine that is not well makes anybody wait as long as this.
+WAITED_S = 8.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """`path`: the libcuda that was loaded; `missing`: why none was. `call`, `code`, `name`: the first call that failed
+    before any device (code 0: none). `version`: as CUDA counts, 12080 for 12.8. `devices`: what each device said, as
+    cuda_probe tells it. `hung`: the call that had not come back. `status`: how the process ended, None: it was killed.
+    """
+
+    path: str | None
+    missing: str | None
+    call: str
+    code: int
+    name: str
+    seconds: float
+    version: int | None
+    count: int
+    devices: tuple[dict[str, Any], ...]
+    hung: str | None
+    status: int | None
+
+
+def cuda_start(scene: Scene) -> Start:
+    """The one start of this visit. Blocks at most WAITED_S."""
+    return scene.once("cuda_start", lambda: _start(scene))
+
+
+def _start(scene: Scene) -> Start:
+    # -I and -S: neither the user's Python settings nor installed packages take part, and it starts faster.
+    program = Path(__file__).with_name("cuda_probe.py")
+    ran = run(scene, sys.executable, "-I", "-S", str(program), timeout_s=WAITED_S)
+    steps = list(_steps(ran.out)) if ran else []
+    by_name = {step["step"]: step for step in steps}
+    load, found = by_name.get("load", {}), by_name.get("found", {})
+    failed = next((step for step in steps if step.get("code") and step["step"] != "device"), {})
+    devices = tuple(step for step in steps if step["step"] == "device")
+    begun = [step["call"] for step in steps if step["step"] == "begin" and step["call"] not in by_name]
+    unfinished = begun[0] if begun else "the first use of a device" if found and "end" not in by_name else None
+    return Start(
+        path=load.get("path"),
+        missing=load.get("error"),
+        call=failed.get("step", ""),
+        code=failed.get("code", 0),
+        name=failed.get("name", ""),
+        seconds=sum(step.get("seconds", 0.0) for step in steps),
+        version=found.get("version"),
+        count=found.get("count", 0),
+        devices=devices,
+        hung=unfinished,
+        status=ran.status if ran else None,
+    )
+
+
+def _steps(text: str) -> Iterator[dict[str, Any]]:
+    """The lines that are whole: the last one of a process that was killed may not be."""
+    for line in text.splitlines():
+        try:
+            step = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(step, dict) and "step" in step:
+            yield step

@@ -1,0 +1,85 @@
+"""What the kernel's log and the GPUs' own counters say of faults: Xid, fallen off the bus, memory errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mscli.doctor.causes import CAUSES
+from mscli.doctor.live.check import Seen, fail, ok, skipped, warn
+from mscli.doctor.live.health import health
+from mscli.doctor.live.kernel_log import Line, ago, kernel_log
+from mscli.doctor.live.scene import Scene
+from mscli.doctor.live.xid import OFF_BUS, xid_of
+from mscli.inventory.health import Health
+
+_ROW_SET_ASIDE = 63
+
+
+def faults(scene: Scene) -> Iterator[Seen]:
+    """Xid and 'fallen off the bus' since the machine started. A GPU that is lost now is told of by gpu.readable."""
+    log = kernel_log(scene)
+    if log.refused:
+        yield skipped(f"the kernel's log cannot be read by this user ({log.refused})")
+        return
+    found = [line for line in log.lines if _whose(line) in ("gpu", "program")]
+    hard = [line for line in found if _whose(line) == "gpu"]
+    if any(problem.code == "GPU_IS_LOST" for gpu in scene.inventory.gpus for problem in gpu.problems):
+        yield ok("a GPU is lost (see gpu.readable)", *(line.text for line in found[-5:]))
+    elif recent := [line for line in hard if line.recent]:
+        yield fail("xid", _told(recent), CAUSES["xid"][1], *(line.text for line in recent[-5:]))
+    elif hard:
+        yield warn("xid", _told(hard), CAUSES["xid"][1], *(line.text for line in hard[-5:]))
+    elif recent := [line for line in found if line.recent]:
+        remedy = "A program did this, not the GPU; if it comes back with others too, run `dcgmi diag` or memtest."
+        yield warn("xid", _told(recent), remedy, *(line.text for line in recent[-5:]))
+    else:
+        yield ok(f"no fault of a GPU in the kernel's log ({log.source})")
+
+
+def _whose(line: Line) -> str | None:
+    if told := xid_of(line.text):
+        return told[1].whose
+    return "gpu" if OFF_BUS.search(line.text) else None
+
+
+def _told(lines: list[Line]) -> str:
+    """The last one in words, and how many there were."""
+    last = lines[-1]
+    told = xid_of(last.text)
+    what = f"Xid {told[0]}, {told[1].meaning}" if told else "a GPU fell off the bus or could not be started"
+    more = f" ({len(lines)} such lines)" if len(lines) > 1 else ""
+    return f"{what}, {ago(last)}{more}"
+
+
+def ecc(scene: Scene) -> Iterator[Seen]:
+    """Memory errors: NVML's counters, and the kernel's log for the Xids that go with them."""
+    lines = [line for line in kernel_log(scene).lines if _whose(line) == "memory"]
+    shown = tuple(line.text for line in lines[-3:])
+    told = [seen for one in health(scene) if (seen := _judged(one, shown))]
+    severe = [line for line in lines if line.recent and (xid_of(line.text) or (0,))[0] != _ROW_SET_ASIDE]
+    yield from told
+    if told:
+        return
+    if severe:
+        yield fail("ecc", _told(severe), CAUSES["ecc"][1], *shown)
+    elif lines:
+        yield warn("ecc", _told(lines), CAUSES["ecc"][1], *shown)
+    elif any(one.uncorrected is not None or one.repair_pending is not None for one in health(scene)):
+        ever = sum(one.uncorrected_ever or 0 for one in health(scene))
+        yield ok("no uncorrected memory error" + (f" since the driver was loaded ({ever} in all)" if ever else ""))
+    else:
+        yield ok("the GPUs count no memory errors (no ECC), and the kernel's log has none")
+
+
+def _judged(one: Health, shown: tuple[str, ...]) -> Seen | None:
+    reset = f"sudo nvidia-smi --gpu-reset -i {one.index}"
+    if one.repair_failed:
+        seen = f"GPU {one.index} has no spare memory left to repair its errors"
+        return fail("ecc", seen, "Have it replaced.", *shown)
+    if one.uncorrected:
+        seen = f"GPU {one.index} has {one.uncorrected} uncorrected memory errors since its driver was loaded"
+        return fail("ecc", seen, CAUSES["ecc"][1], *shown, command=reset)
+    if one.repair_pending:
+        remedy = "Stop what uses it and reset it: the bad memory is set aside then."
+        return warn("ecc", f"GPU {one.index} waits for a reset to set bad memory aside", remedy, *shown, command=reset)
+    return None

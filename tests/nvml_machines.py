@@ -42,8 +42,19 @@ def cuda_library() -> Path:
     return _compiled("cuda.c", "libcuda.so.1")
 
 
+@pytest.fixture(scope="session")
+def without_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose libraries cannot be loaded: they hide real ones, so that a machine with a driver has none."""
+    folder = tmp_path_factory.mktemp("without-driver")
+    for library in ("libnvidia-ml.so.1", "libcuda.so.1"):
+        (folder / library).touch()
+    return folder
+
+
 @pytest.fixture
-def machine(nvml_library: Path, cuda_library: Path, tmp_path: Path) -> Callable[..., dict[str, str]]:
+def machine(
+    nvml_library: Path, cuda_library: Path, without_driver: Path, tmp_path: Path
+) -> Callable[..., dict[str, str]]:
     """A function: the name of a description (or "no-driver") -> the variables that put a child process on that machine.
 
     The description is copied to the test's own folder, first changed by `edit` if there is one; `rewrite` changes it
@@ -52,7 +63,7 @@ def machine(nvml_library: Path, cuda_library: Path, tmp_path: Path) -> Callable[
 
     def on(name: str, edit: Edit | None = None, cuda: bool = False) -> dict[str, str]:
         if name == NO_DRIVER:
-            return _path_to(_unusable(tmp_path))
+            return _path_to(without_driver)
         target = tmp_path / f"machine-{name}.json"
         shutil.copy(DESCRIPTIONS / f"{name}.json", target)
         env = {"MSCLI_TEST_MACHINE": str(target), **_path_to(nvml_library, *([cuda_library] if cuda else []))}
@@ -91,15 +102,6 @@ def child(code: str, env: dict[str, str], *arguments: str, stdin: str = "") -> s
 def _path_to(*folders: Path) -> dict[str, str]:
     rest = os.environ.get("LD_LIBRARY_PATH")
     return {"LD_LIBRARY_PATH": ":".join([*map(str, folders), *([rest] if rest else [])])}
-
-
-def _unusable(tmp_path: Path) -> Path:
-    """A folder whose libraries cannot be loaded: they hide real ones, so that a machine with a driver has none."""
-    folder = tmp_path / "without-driver"
-    folder.mkdir(exist_ok=True)
-    for library in ("libnvidia-ml.so.1", "libcuda.so.1"):
-        (folder / library).touch()
-    return folder
 
 
 def _compiled(source: str, name: str) -> Path:

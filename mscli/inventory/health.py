@@ -5,6 +5,7 @@ fabric. A look of its own, since only the doctor asks for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ctypes import byref
 from dataclasses import dataclass
 
 from mscli.inventory.fields import Fields
@@ -89,7 +90,7 @@ def _errors(gpu: Fields, counter: int) -> int | None:
 def _fabric(gpu: Fields) -> tuple[str | None, int | None]:
     """State and status of the NVSwitch fabric; None, None on a GPU that is in none."""
     info = gpu.nvml.c_nvmlGpuFabricInfo_t()
-    if gpu.read("fabric", lambda handle: gpu.nvml.nvmlDeviceGetGpuFabricInfo(handle, info)) is None:
+    if gpu.read("fabric", lambda handle: gpu.nvml.nvmlDeviceGetGpuFabricInfo(handle, byref(info))) is None:
         return None, None
     state = _FABRIC.get(info.state)
     return state, int(info.status) if state else None

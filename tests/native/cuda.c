@@ -61,9 +61,9 @@ static CUresult enter_device(const char *call, CUdevice device)
 static int usable(int gpu)
 {
     node *description = gpu_at(gpu), *mig = get(description, "mig");
-    if (number_or(get(get(description, "errors"), "*"), 0))
+    if (number_or(get(get(description, "errors"), "*"), 0) || number_or(get(description, "cuda_hidden"), 0))
         return 0;
-    return !number_or(mig, 0) || get(description, "instances");
+    return !number_or(mig, 0) || member_at(get(description, "instances"), 0);
 }
 
 static handle first_device(int gpu)
@@ -112,10 +112,12 @@ CUresult cuInit(unsigned flags)
 {
     (void)flags;
     refresh();
-    CUresult code = ordered(machine, __func__);
     int nvml = (int)number_or(get(machine, "init_error"), 0);
-    if (code || nvml)
-        return code ? code : nvml == 18 ? SYSTEM_DRIVER_MISMATCH : NO_DEVICE;
+    CUresult code = ordered(machine, __func__);
+    if (nvml && !get(get(machine, "cuda_errors"), __func__))
+        code = nvml == 18 ? SYSTEM_DRIVER_MISMATCH : NO_DEVICE;
+    if (code)
+        return code;
     find_devices();
     if (device_count > 0)
         return CUDA_OK;

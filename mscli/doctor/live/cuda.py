@@ -76,7 +76,7 @@ def _starts(scene: Scene) -> Iterator[Seen]:
 def _unfinished(start: Start, without: str | None) -> Seen:
     where = start.hung or "its end"
     if start.status is None:
-        seen = f"CUDA hangs: {where} gave no answer within {WAITED_S:g} s"
+        seen = f"CUDA hangs: {where} gave no answer, and the process that waited for it was ended"
     else:
         seen = (
             f"CUDA's library crashed in {where} (signal {-start.status})"

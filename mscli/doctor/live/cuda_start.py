@@ -39,13 +39,14 @@ class Start:
 
 def cuda_start(scene: Scene) -> Start:
     """The one start of this visit. Blocks at most WAITED_S."""
-    return scene.once("cuda_start", lambda: _start(scene))
+    return scene.once("cuda_start", lambda: start(scene, WAITED_S))
 
 
-def _start(scene: Scene) -> Start:
+def start(scene: Scene, timeout_s: float) -> Start:
+    """Start CUDA and see how it ends. Blocks at most `timeout_s`."""
     # -I and -S: neither the user's Python settings nor installed packages take part, and it starts faster.
     program = Path(__file__).with_name("cuda_probe.py")
-    ran = run(scene, sys.executable, "-I", "-S", str(program), timeout_s=WAITED_S)
+    ran = run(scene, sys.executable, "-I", "-S", str(program), timeout_s=timeout_s)
     steps = list(_steps(ran.out)) if ran else []
     by_name = {step["step"]: step for step in steps}
     load, found = by_name.get("load", {}), by_name.get("found", {})

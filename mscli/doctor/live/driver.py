@@ -83,21 +83,29 @@ def _cuda(scene: Scene) -> Iterator[Seen]:
 
 
 def _nodes(scene: Scene) -> Iterator[Seen]:
-    """The device files that every CUDA process opens; nvidia-uvm is often made by the first of them."""
-    folder = scene.root / "dev"
-    nodes = [*sorted(folder.glob("nvidia[0-9]*")), folder / "nvidiactl", folder / "nvidia-uvm"]
-    there = [node for node in nodes if node.exists()]
-    closed = [node for node in there if not os.access(node, os.R_OK | os.W_OK)]
+    closed = closed_nodes(scene.root)
     if scene.inventory.nvml is not None:
         yield skipped("NVML does not answer (see driver.nvml)")
     elif closed:
         shown = ", ".join(f"/dev/{node.name}" for node in closed)
         remedy = "Join the group that owns them (often `video` or `render`), then log in anew."
         yield fail("permissions", f"this user may not open {shown}", remedy, *map(_mode, closed))
-    elif there:
+    elif there := device_nodes(scene.root):
         yield ok(f"this user may open {', '.join(f'/dev/{node.name}' for node in there)}")
     else:
         yield skipped("there are no /dev/nvidia* here (WSL has none)")
+
+
+def device_nodes(root: Path) -> list[Path]:
+    """The device files that every CUDA process opens, as far as they are there; nvidia-uvm is often made later."""
+    folder = root / "dev"
+    nodes = [*sorted(folder.glob("nvidia[0-9]*")), folder / "nvidiactl", folder / "nvidia-uvm"]
+    return [node for node in nodes if node.exists()]
+
+
+def closed_nodes(root: Path) -> list[Path]:
+    """Those that this user may not read and write."""
+    return [node for node in device_nodes(root) if not os.access(node, os.R_OK | os.W_OK)]
 
 
 def _mode(node: Path) -> str:

@@ -165,9 +165,9 @@ def _visible(scene: Scene) -> Iterator[Seen]:
         yield ok(f"CUDA_VISIBLE_DEVICES={value} leaves {len(seen.devices)} of {len(seen.gpus)} GPUs")
 
 
-# What a compute capability lacks that engines ask for, from the newest down.
+# What a compute capability lacks that engines ask for, from the oldest up. vLLM's documents ask for 7.5 and newer.
+_WHEELS = (7, 5)
 _LACKS = (
-    ((7, 5), "too old for vLLM's wheels, which begin with 7.5; llama.cpp and Ollama still run"),
     ((8, 0), "no BF16 and no FP8: FP16, W4A16 or GGUF instead"),
     ((8, 9), "FP8 runs weight-only, without its speed"),
 )
@@ -176,10 +176,19 @@ _LACKS = (
 def _capability(scene: Scene) -> Iterator[Seen]:
     told = []
     for gpu in scene.inventory.gpus:
-        found = tuple(map(int, (gpu.compute_capability or "").split("."))) if gpu.compute_capability else None
-        lacks = next((what for least, what in _LACKS if found and found < least), None)
-        told.append(f"GPU {gpu.index}: {gpu.compute_capability or 'unknown'}{f', {lacks}' if lacks else ''}")
-    yield ok(f"compute capability of {'; '.join(told)}")
+        if gpu.compute_capability is None:
+            continue
+        found, name = tuple(map(int, gpu.compute_capability.split("."))), f"GPU {gpu.index}: {gpu.compute_capability}"
+        if found < _WHEELS:
+            remedy = "Use llama.cpp or Ollama with a GGUF, or an older vLLM built for this GPU."
+            yield warn("compute_capability", f"{name}, too old for vLLM's wheels, which begin with 7.5", remedy)
+            continue
+        lacks = next((f", {what}" for least, what in _LACKS if found < least), "")
+        told.append(f"{name}{lacks}")
+    if told:
+        yield ok(f"compute capability of {'; '.join(told)}")
+    elif all(gpu.compute_capability is None for gpu in scene.inventory.gpus):
+        yield skipped("no GPU tells its compute capability")
 
 
 _LOOKS: tuple[tuple[str, Callable[[Scene], Iterator[Seen]]], ...] = (

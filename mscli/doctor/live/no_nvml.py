@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -180,12 +181,15 @@ def _mismatch(scene: Scene, problem: Problem) -> Seen:
 
 
 def _no_permission(scene: Scene, problem: Problem) -> Seen:
-    if scene.inventory.host.surroundings == "container":
-        seen = "this container may no longer open its GPUs"
+    """By the files' rights, or, where those are open, by the container's control group, which lost them."""
+    nodes = sorted((scene.root / "dev").glob("nvidia*"))
+    allowed = nodes and all(os.access(node, os.R_OK | os.W_OK) for node in nodes if not node.is_dir())
+    if allowed and scene.inventory.host.surroundings == "container":
+        seen = "this container may no longer open its GPUs, although their files are open to this user"
         return fail("container_gpu_lost", seen, CAUSES["container_gpu_lost"][1], problem.message)
     remedy = "Join the group that owns /dev/nvidia* (often `video` or `render`), then log in anew."
-    return fail("permissions", "this user may not open the NVIDIA device files", remedy, problem.message,
-                command="ls -l /dev/nvidia*")  # fmt: skip
+    seen, command = "this user may not open the NVIDIA device files", "ls -l /dev/nvidia*"
+    return fail("permissions", seen, remedy, problem.message, command=command)
 
 
 def _broken(scene: Scene, problem: Problem) -> Seen:

@@ -90,10 +90,14 @@ def test_one_device_of_two_that_cannot_be_used(site: Site, call: str) -> None:
     assert "1 of 2 devices" in good["seen"]
 
 
-def test_a_gpu_without_a_free_megabyte(site: Site) -> None:
-    full = {"total": 24564, "used": 24178, "reserved": 386}
-    found = site.look("rtx4090", "cuda", lambda one: one["gpus"][0].update(memory_mib=full))
-    assert found.fails == [("cuda.start", "gpu_busy")]
+def test_a_full_gpu_is_not_made_fuller(site: Site) -> None:
+    """A context of some hundred MiB could cost the engine that fills it its next allocation."""
+    full = {"memory_mib": {"total": 24564, "used": 23500, "reserved": 386}, "cuda_errors": {"cuMemAlloc_v2": 2}}
+    found = site.look("rtx4090-x2", "cuda", on_second(**full))
+    assert found.fails == []
+    assert "1 of 2 devices; 1 too full" in found.one("cuda.start")["seen"]
+    alone = site.look("rtx4090-full", "cuda")
+    assert alone.one("cuda.start")["status"] == "skipped"
 
 
 @pytest.mark.parametrize("call", ["cuInit", "cuMemAlloc_v2"])

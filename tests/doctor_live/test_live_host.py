@@ -112,7 +112,7 @@ def test_a_machine_without_shm(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "verdict"),
-    [("-Hn 1024", ("fail", "ulimit")), ("-Hn 8192", ("warn", "ulimit")), ("-Sv 33554432", ("fail", "ulimit"))],
+    [("-Hn 768", ("fail", "ulimit")), ("-Hn 4096", ("warn", "ulimit")), ("-Sv 33554432", ("fail", "ulimit"))],
     ids=["few open files", "not many open files", "address space"],
 )
 def test_limits_of_the_shell_that_starts_mscli(

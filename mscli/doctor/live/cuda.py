@@ -9,8 +9,8 @@ from pathlib import Path
 from mscli.doctor.causes import CAUSES
 from mscli.doctor.live.check import Check, Seen, fail, ok, skipped, warn
 from mscli.doctor.live.cuda_errors import judged
-from mscli.doctor.live.cuda_start import WAITED_S, Start, cuda_start
-from mscli.doctor.live.gpu import lost
+from mscli.doctor.live.cuda_start import WAITED_S, Start, cuda_start, spared
+from mscli.doctor.live.health import lost
 from mscli.doctor.live.no_nvml import release_of
 from mscli.doctor.live.program import which
 from mscli.doctor.live.scene import Scene
@@ -93,11 +93,14 @@ def _on_devices(scene: Scene, start: Start) -> Iterator[Seen]:
     for device in bad:
         where = f"CUDA device {device['ordinal']} ({device['name']}), {device['call']}"
         yield judged(scene, where, device["code"], device["error"], start.path or "")
-    good = len(start.devices) - len(bad)
+    good, full = len(start.devices) - len(bad), len(spared(scene))
+    version = f"CUDA {(start.version or 0) // 1000}.{(start.version or 0) % 1000 // 10}"
+    untried = f"; {full} too full to be tried without harm" if full else ""
     if good:
-        version = f"{(start.version or 0) // 1000}.{(start.version or 0) % 1000 // 10}"
         beside = ", although NVML does not: engines that ask NVML will find no GPU" if scene.inventory.nvml else ""
-        yield ok(f"CUDA {version} starts and allocates on {good} of {start.count} devices{beside}")
+        yield ok(f"{version} starts and allocates on {good} of {start.count} devices{untried}{beside}")
+    elif not bad:
+        yield skipped(f"{version} starts, but no device was tried{untried}")
 
 
 def _devices(scene: Scene) -> Iterator[Seen]:

@@ -1,6 +1,7 @@
 """Starts CUDA as an engine would, in a process of its own: it may hang or crash without taking mscli along.
 
-Run as a program, alone (it imports nothing of mscli). One JSON line per step, as soon as the step is over: `load` (the
+Run as a program, alone (it imports nothing of mscli); its arguments are the devices to leave alone, as a context takes
+some hundred MiB that a full GPU's engine may need. One JSON line per step, as soon as the step is over: `load` (the
 file that the loader chose), the calls before any device, and then for each device what its last call said.
 """
 
@@ -26,8 +27,8 @@ def tell(step: str, **what: Any) -> None:
         sys.stdout.flush()
 
 
-def main() -> None:
-    """Load, initialise, and take a context and a megabyte of each device."""
+def main(spared: set[str]) -> None:
+    """Load, initialise, and take a context and a megabyte of each device that is not among `spared`."""
     try:
         cuda = ctypes.CDLL(LIBRARY)
     except OSError as fault:
@@ -48,7 +49,8 @@ def main() -> None:
         if code:
             return
     tell("found", version=version.value, count=count.value)
-    workers = [threading.Thread(target=attempt, args=(cuda, ordinal), daemon=True) for ordinal in range(count.value)]
+    ordinals = [ordinal for ordinal in range(count.value) if str(ordinal) not in spared]
+    workers = [threading.Thread(target=attempt, args=(cuda, ordinal), daemon=True) for ordinal in ordinals]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -98,4 +100,4 @@ def mapped() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(set(sys.argv[1:]))

@@ -15,6 +15,8 @@ from mscli.doctor.live.scene import Scene
 # A healthy GPU needs some tenths of a second; without persistence mode, the driver wakes each one, for a second or
 # more. Only a machine that is not well makes anybody wait as long as this.
 WAITED_S = 8.0
+# A context takes 300 to 600 MiB for as long as it lives.
+_ROOM = 2**30
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ def start(scene: Scene, timeout_s: float) -> Start:
     """Start CUDA and see how it ends. Blocks at most `timeout_s`."""
     # -I and -S: neither the user's Python settings nor installed packages take part, and it starts faster.
     program = Path(__file__).with_name("cuda_probe.py")
-    ran = run(scene, sys.executable, "-I", "-S", str(program), timeout_s=timeout_s)
+    order = {"CUDA_DEVICE_ORDER": scene.env.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}  # the order of the inventory
+    argv = (sys.executable, "-I", "-S", str(program), *map(str, spared(scene)))
+    ran = run(scene, *argv, timeout_s=timeout_s, env=order)
     steps = list(_steps(ran.out)) if ran else []
     by_name = {step["step"]: step for step in steps}
     load, found = by_name.get("load", {}), by_name.get("found", {})
@@ -67,6 +71,12 @@ def start(scene: Scene, timeout_s: float) -> Start:
         hung=unfinished,
         status=ran.status if ran else None,
     )
+
+
+def spared(scene: Scene) -> list[int]:
+    """The CUDA devices that are too full to be tried without harm to whoever fills them."""
+    devices = scene.inventory.devices
+    return [at for at, device in enumerate(devices) if device.free_bytes is not None and device.free_bytes < _ROOM]
 
 
 def _steps(text: str) -> Iterator[dict[str, Any]]:

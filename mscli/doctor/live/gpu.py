@@ -9,14 +9,13 @@ from mscli.doctor.causes import CAUSES
 from mscli.doctor.live.check import Check, Look, Seen, fail, ok, skipped, warn
 from mscli.doctor.live.gpu_faults import ecc, faults
 from mscli.doctor.live.gpu_links import nccl, peers
-from mscli.doctor.live.health import health
+from mscli.doctor.live.health import LOST, health, lost
 from mscli.doctor.live.kernel_log import kernel_log
 from mscli.doctor.live.scene import Scene
 from mscli.doctor.live.xid import OFF_BUS, XID
 from mscli.inventory.inventory import Gpu, Holder
 from mscli.planning.figures import gib
 
-LOST = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
 # vLLM's own share is nine tenths of a GPU: less than this free, and plans shrink by more than a desktop explains.
 _FREE_SHARE = 0.8
 _HOT_C = 90
@@ -35,11 +34,6 @@ def on_gpus(look: Look) -> Look:
             yield from look(scene)
 
     return looked
-
-
-def lost(scene: Scene) -> tuple[Gpu, ...]:
-    """The GPUs that no longer answer."""
-    return tuple(gpu for gpu in scene.inventory.gpus if LOST & {problem.code for problem in gpu.problems})
 
 
 def _readable(scene: Scene) -> Iterator[Seen]:
@@ -73,7 +67,7 @@ def _unopened(gpu: Gpu) -> str | None:
 
 def _free(scene: Scene) -> Iterator[Seen]:
     ours = _our_processes(scene)
-    told = []
+    told, busy = [], False
     for gpu in scene.inventory.gpus:
         total, free, reserved = gpu.memory_total_bytes, gpu.memory_free_bytes, gpu.memory_reserved_bytes or 0
         if not total or free is None:
@@ -82,13 +76,14 @@ def _free(scene: Scene) -> Iterator[Seen]:
         figures = f"GPU {gpu.index}: {gib(free)} of {gib(total)} free"
         holders = [_named(holder, ours) for holder in sorted(gpu.holders, key=lambda one: -(one.used_bytes or 0))]
         if (free + own) / (total - reserved) < _FREE_SHARE:
+            busy = True
             by = f"held by {holders[0]}" if holders else "the driver does not tell who holds the rest"
             yield warn("gpu_busy", f"{figures}, {by}", CAUSES["gpu_busy"][1], *holders)
         else:
             told.append(figures + (f" (held: {', '.join(holders[:3])})" if own else ""))
     if told:
         yield ok("; ".join(told))
-    elif all(gpu.memory_free_bytes is None for gpu in scene.inventory.gpus):
+    elif not busy:
         yield skipped("the GPUs tell no memory of their own (they share the host's, or do not answer)")
 
 
@@ -174,12 +169,13 @@ _LACKS = (
 
 
 def _capability(scene: Scene) -> Iterator[Seen]:
-    told = []
+    told, old = [], False
     for gpu in scene.inventory.gpus:
         if gpu.compute_capability is None:
             continue
         found, name = tuple(map(int, gpu.compute_capability.split("."))), f"GPU {gpu.index}: {gpu.compute_capability}"
         if found < _WHEELS:
+            old = True
             remedy = "Use llama.cpp or Ollama with a GGUF, or an older vLLM built for this GPU."
             yield warn("compute_capability", f"{name}, too old for vLLM's wheels, which begin with 7.5", remedy)
             continue
@@ -187,7 +183,7 @@ def _capability(scene: Scene) -> Iterator[Seen]:
         told.append(f"{name}{lacks}")
     if told:
         yield ok(f"compute capability of {'; '.join(told)}")
-    elif all(gpu.compute_capability is None for gpu in scene.inventory.gpus):
+    elif not old:
         yield skipped("no GPU tells its compute capability")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mscli.doctor.causes import CAUSES
 from mscli.doctor.live.check import Seen, fail, ok, skipped, warn
-from mscli.doctor.live.health import health
+from mscli.doctor.live.health import health, lost
 from mscli.doctor.live.kernel_log import Line, ago, kernel_log
 from mscli.doctor.live.scene import Scene
 from mscli.doctor.live.xid import OFF_BUS, xid_of
@@ -23,8 +23,8 @@ def faults(scene: Scene) -> Iterator[Seen]:
         return
     found = [line for line in log.lines if _whose(line) in ("gpu", "program")]
     hard = [line for line in found if _whose(line) == "gpu"]
-    if any(problem.code == "GPU_IS_LOST" for gpu in scene.inventory.gpus for problem in gpu.problems):
-        yield ok("a GPU is lost (see gpu.readable)", *(line.text for line in found[-5:]))
+    if lost(scene):
+        yield skipped("a GPU is lost, and what the kernel says of it is told with that (see gpu.readable)")
     elif recent := [line for line in hard if line.recent]:
         yield fail("xid", _told(recent), CAUSES["xid"][1], *(line.text for line in recent[-5:]))
     elif hard:

@@ -1,12 +1,20 @@
-"""The GPUs' health, looked at once for all checks that need it, after the inventory and not beside it."""
+"""How the GPUs are, for all checks that need it: their health, looked at once, and which of them are lost."""
 
 from __future__ import annotations
 
 from mscli.doctor.live.scene import Scene
 from mscli.inventory.health import Health, read_health
+from mscli.inventory.inventory import Gpu
+
+LOST = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
 
 
 def health(scene: Scene) -> tuple[Health, ...]:
-    """Of the GPUs that NVML shows; none where it does not answer."""
+    """Of the GPUs that NVML shows, read after the inventory and not beside it; none where NVML does not answer."""
     indices = [gpu.index for gpu in scene.inventory.gpus]
     return scene.once("health", lambda: read_health(indices) if indices else ())
+
+
+def lost(scene: Scene) -> tuple[Gpu, ...]:
+    """The GPUs that no longer answer."""
+    return tuple(gpu for gpu in scene.inventory.gpus if LOST & {problem.code for problem in gpu.problems})

@@ -19,8 +19,9 @@ from mscli.planning.figures import gib
 GIB = 2**30
 # mscli, an engine's Python and its libraries, before any weight is in memory.
 _LEAST_RAM = 4 * GIB
-# vLLM raises its own soft limit to 65535 where the hard one lets it (vllm-project/vllm#11530), so the hard one counts.
-_FILES_WANTED, _FILES_LEAST = 65535, 4096
+# vLLM raises its own soft limit as far as the hard one lets it (vllm-project/vllm#11530), so the hard one counts. Each
+# user's request is a socket or more; 1024, the usual soft limit, was what a loaded server ran out of.
+_FILES_WANTED, _FILES_LEAST = 16384, 1024
 # A CUDA process reserves address space for all GPUs' memory and the host's.
 _ADDRESSES_LEAST = 2**40
 _KILLED = re.compile(r"(?:Out of memory|Memory cgroup out of memory): Killed process (\d+) \(([^)]*)\)")

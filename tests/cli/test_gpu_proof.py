@@ -90,3 +90,11 @@ def test_replacing_counts_what_comes_back(on_gpu: Callable[..., Ran]) -> None:
     again = on_gpu("up", "tiny", "--ctx", "8192", "--replace", "--json").data
     assert again["plan"]["memory"][0]["free_bytes"] == alone["free_bytes"]
     assert again["instance"]["context"] == 8192
+
+
+def test_the_doctor_names_the_instance_that_holds_a_gpu(on_gpu: Callable[..., Ran]) -> None:
+    on_gpu("up", "tiny")
+    findings = on_gpu("doctor", "--only", "gpu", "--json").data["findings"]
+    (held,) = [finding for finding in findings if finding["id"] == "gpu.free"]
+    assert held["status"] == "ok"
+    assert "our instance tiny" in held["seen"]

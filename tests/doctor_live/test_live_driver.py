@@ -64,6 +64,24 @@ def test_a_container_with_libraries_but_without_device_files(site: Site) -> None
     assert site.look(NOT_LOADED, "driver").verdict("driver.nvml") == ("fail", "docker_gpu")
 
 
+def test_a_container_on_a_host_without_a_gpu(site: Site) -> None:
+    site.container()
+    assert site.look(NO_DRIVER, "driver").verdict("driver.nvml") == ("warn", "nvml_not_found")
+
+
+def test_a_loaded_module_without_device_files(site: Site) -> None:
+    site.card()
+    site.module()
+    found = site.look(NOT_LOADED, "driver").one("driver.nvml")
+    assert (found["status"], found["code"]) == ("fail", "no_driver")
+    assert "nvidia-modprobe" in found["command"]
+
+
+def test_an_error_of_nvml_that_says_nothing_is_a_failure_without_a_cause(site: Site) -> None:
+    found = site.look("rtx4090", "driver", lambda one: one.update(init_error=999))
+    assert found.verdict("driver.nvml") == ("fail", None)
+
+
 def test_a_container_whose_gpus_were_taken_away(site: Site) -> None:
     site.container()
     edit = {"init_error": 999}

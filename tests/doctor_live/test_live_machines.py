@@ -55,6 +55,7 @@ def test_the_cause_of_each_machine(name: str, findings: Callable[..., Any]) -> N
     code, found = findings(name)
     expected = WRONG.get(name)
     assert wrong(found) == ([expected] if expected else [])
+    assert all(one["remedy"] for one in found if one["status"] in ("fail", "warn"))
     if expected:
         assert code == (5 if expected[0] == "fail" else 0)
 

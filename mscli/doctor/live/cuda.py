@@ -14,6 +14,7 @@ from mscli.doctor.live.health import lost
 from mscli.doctor.live.no_nvml import release_of
 from mscli.doctor.live.program import which
 from mscli.doctor.live.scene import Scene
+from mscli.doctor.live.wording import together
 from mscli.inventory.nvml import module_version
 from mscli.planning.figures import gib
 
@@ -114,8 +115,11 @@ def _devices(scene: Scene) -> Iterator[Seen]:
         seen = f"CUDA shows {start.count} devices where NVML leads one to expect {wanted}"
         yield warn("visible_devices", seen, CAUSES["visible_devices"][1], *(device.name for device in expected))
         return
-    sizes = ", ".join(f"{device['ordinal']}: {gib(device['total'])}" for device in start.devices if device["total"])
-    yield ok(f"CUDA shows {start.count} {'device' if start.count == 1 else 'devices'}, as NVML does ({sizes})")
+    sizes = together(
+        ((device["ordinal"], gib(device["total"])) for device in start.devices if device["total"]), "device"
+    )
+    shown = f"CUDA shows {start.count} {'device' if start.count == 1 else 'devices'}, as NVML does"
+    yield ok(f"{shown} ({sizes})" if sizes else shown)
 
 
 def _without(scene: Scene) -> str | None:

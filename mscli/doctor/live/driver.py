@@ -121,7 +121,7 @@ def _fabric(scene: Scene) -> Iterator[Seen]:
     states = [one for one in health(scene) if one.fabric]
     waiting = [one for one in states if one.fabric != "completed" or one.fabric_status]
     if not switches and not states:
-        yield ok("no NVSwitch: no fabric manager is needed")
+        yield ok("neither the bus nor the driver tells of an NVSwitch fabric")
         return
     service = run(scene, "systemctl", "is-active", "nvidia-fabricmanager")
     state = f"nvidia-fabricmanager is {service.last_words or 'unknown'}" if service else "systemctl is not here"

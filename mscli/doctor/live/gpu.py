@@ -12,6 +12,7 @@ from mscli.doctor.live.gpu_links import nccl, peers
 from mscli.doctor.live.health import LOST, health, lost
 from mscli.doctor.live.kernel_log import kernel_log
 from mscli.doctor.live.scene import Scene
+from mscli.doctor.live.wording import together
 from mscli.doctor.live.xid import OFF_BUS, XID
 from mscli.inventory.inventory import Gpu, Holder
 from mscli.planning.figures import gib
@@ -52,9 +53,9 @@ def _readable(scene: Scene) -> Iterator[Seen]:
     for gpu in scene.inventory.gpus:
         if gpu not in (*gone, *closed) and (code := _unopened(gpu)):
             yield warn(None, f"GPU {gpu.index} cannot be opened: {code}", CAUSES["xid"][1])
-    names = [f"{gpu.index}: {gpu.name}" for gpu in scene.inventory.gpus if not _unopened(gpu)]
+    names = [(gpu.index, gpu.name) for gpu in scene.inventory.gpus if not _unopened(gpu)]
     if names:
-        yield ok(f"NVML reads {', '.join(names)}")
+        yield ok(f"NVML reads {together(names)}")
 
 
 def _closed(gpu: Gpu) -> bool:
@@ -73,16 +74,16 @@ def _free(scene: Scene) -> Iterator[Seen]:
         if not total or free is None:
             continue
         own = sum(holder.used_bytes or 0 for holder in gpu.holders if holder.pid in ours)
-        figures = f"GPU {gpu.index}: {gib(free)} of {gib(total)} free"
+        figures = f"{gib(free)} of {gib(total)} free"
         holders = [_named(holder, ours) for holder in sorted(gpu.holders, key=lambda one: -(one.used_bytes or 0))]
         if (free + own) / (total - reserved) < _FREE_SHARE:
             busy = True
             by = f"held by {holders[0]}" if holders else "the driver does not tell who holds the rest"
-            yield warn("gpu_busy", f"{figures}, {by}", CAUSES["gpu_busy"][1], *holders)
+            yield warn("gpu_busy", f"GPU {gpu.index}: {figures}, {by}", CAUSES["gpu_busy"][1], *holders)
         else:
-            told.append(figures + (f" (held: {', '.join(holders[:3])})" if own else ""))
+            told.append((gpu.index, figures + (f" (held: {', '.join(holders[:3])})" if own else "")))
     if told:
-        yield ok("; ".join(told))
+        yield ok(together(told))
     elif not busy:
         yield skipped("the GPUs tell no memory of their own (they share the host's, or do not answer)")
 
@@ -173,16 +174,20 @@ def _capability(scene: Scene) -> Iterator[Seen]:
     for gpu in scene.inventory.gpus:
         if gpu.compute_capability is None:
             continue
-        found, name = tuple(map(int, gpu.compute_capability.split("."))), f"GPU {gpu.index}: {gpu.compute_capability}"
+        found, name = tuple(map(int, gpu.compute_capability.split("."))), gpu.compute_capability
         if found < _WHEELS:
             old = True
             remedy = "Use llama.cpp or Ollama with a GGUF, or an older vLLM built for this GPU."
-            yield warn("compute_capability", f"{name}, too old for vLLM's wheels, which begin with 7.5", remedy)
+            yield warn(
+                "compute_capability",
+                f"GPU {gpu.index}: {name}, too old for vLLM's wheels, which begin with 7.5",
+                remedy,
+            )
             continue
         lacks = next((f", {what}" for least, what in _LACKS if found < least), "")
-        told.append(f"{name}{lacks}")
+        told.append((gpu.index, f"{name}{lacks}"))
     if told:
-        yield ok(f"compute capability of {'; '.join(told)}")
+        yield ok(f"compute capability of {together(told)}")
     elif not old:
         yield skipped("no GPU tells its compute capability")
 

@@ -28,16 +28,20 @@ def peers(scene: Scene) -> Iterator[Seen]:
         remedy = "Start the kernel with iommu=pt, or switch the IOMMU off; until then NCCL_P2P_DISABLE=1."
         yield warn("p2p", f"an IOMMU stands between GPUs {which}: transfers between them may hang", remedy)
         return
-    yield ok(
-        ", ".join(map(_told, links[:6])) + (f" and {len(links) - 6} more pairs" if len(links) > 6 else ""),
-        *_mixed(scene),
-    )
+    kinds: dict[str, list[str]] = {}
+    for link in links:
+        kinds.setdefault(_told(link), []).append(f"{link.first}-{link.second}")
+    yield ok("; ".join(f"GPUs {_pairs(pairs)}: {how}" for how, pairs in kinds.items()), *_mixed(scene))
+
+
+def _pairs(pairs: list[str]) -> str:
+    return ", ".join(pairs) if len(pairs) <= 3 else f"{pairs[0]} and {len(pairs) - 1} more pairs"
 
 
 def _told(link: Link) -> str:
     how = f"{link.nvlinks} NVLinks" if link.nvlinks else f"PCIe ({link.path})"
     p2p = {True: "peer-to-peer", False: "no peer-to-peer: by way of the host's memory", None: "peer-to-peer unknown"}
-    return f"GPU {link.first}-{link.second}: {how}, {p2p[link.p2p]}"
+    return f"{how}, {p2p[link.p2p]}"
 
 
 def _mixed(scene: Scene) -> tuple[str, ...]:

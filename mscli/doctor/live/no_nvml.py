@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mscli.doctor.causes import CAUSES
-from mscli.doctor.live.check import Seen, fail, warn
+from mscli.doctor.live.check import FAIL, Seen, fail, warn
 from mscli.doctor.live.kernel_log import kernel_log
 from mscli.doctor.live.pci import gpus
 from mscli.doctor.live.scene import Scene
@@ -201,7 +201,7 @@ def _other(scene: Scene, problem: Problem) -> Seen:
     if scene.inventory.host.surroundings == "container":
         return fail("container_gpu_lost", problem.message, CAUSES["container_gpu_lost"][1])
     return Seen(
-        "fail", problem.message, None, _kernel_words(scene), "`sudo dmesg | grep -e NVRM -e nvidia` may tell why."
+        FAIL, problem.message, None, _kernel_words(scene), "`sudo dmesg | grep -e NVRM -e nvidia` may tell why."
     )
 
 

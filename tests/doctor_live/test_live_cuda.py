@@ -177,6 +177,12 @@ def test_fewer_devices_than_nvml_shows(site: Site) -> None:
     assert found.verdict("cuda.devices") == ("warn", "visible_devices")
 
 
+def test_less_memory_than_nvml_shows(site: Site) -> None:
+    found = site.look("rtx4090-x2", "cuda", on_second(cuda_memory_mib=8192))
+    assert found.verdict("cuda.devices") == ("warn", None)
+    assert "device 1: 8.0 GiB of 24.0 GiB" in found.one("cuda.devices")["seen"]
+
+
 # ---- the environment ----
 
 

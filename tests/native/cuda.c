@@ -192,7 +192,12 @@ CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device)
     CUresult code = enter_device(__func__, device);
     if (code)
         return code;
-    double total = memory_of(device, "total");
+    double total = number_or(get(gpu_at(devices[device].gpu), "cuda_memory_mib"), 0) * MIB;
+    if (total > 0) {
+        *bytes = (size_t)total;
+        return CUDA_OK;
+    }
+    total = memory_of(device, "total");
     *bytes = total > 0 ? (size_t)(total - memory_of(device, "reserved")) : (size_t)(65536 * MIB);
     return CUDA_OK;
 }

@@ -115,11 +115,32 @@ def _devices(scene: Scene) -> Iterator[Seen]:
         seen = f"CUDA shows {start.count} devices where NVML leads one to expect {wanted}"
         yield warn("visible_devices", seen, CAUSES["visible_devices"][1], *(device.name for device in expected))
         return
+    if short := _smaller(start, scene):
+        remedy = (
+            "Plans count on NVML's figure: look for a limit of MPS (CUDA_MPS_PINNED_DEVICE_MEM_LIMIT) or of a vGPU."
+        )
+        yield warn(None, f"CUDA gives less memory than NVML shows: {short}", remedy)
+        return
     sizes = together(
         ((device["ordinal"], gib(device["total"])) for device in start.devices if device["total"]), "device"
     )
     shown = f"CUDA shows {start.count} {'device' if start.count == 1 else 'devices'}, as NVML does"
     yield ok(f"{shown} ({sizes})" if sizes else shown)
+
+
+def _smaller(start: Start, scene: Scene) -> str:
+    """The devices of which CUDA shows less than nine tenths of NVML's figure; the driver's reserve is a few per cent.
+    A GPU that shares the host's memory has no figure in NVML.
+    """
+    expected, sharing = scene.inventory.devices, {gpu.index for gpu in scene.inventory.gpus if gpu.unified_memory}
+    short = []
+    for device in start.devices:
+        told = expected[device["ordinal"]] if device["ordinal"] < len(expected) else None
+        if told is None or told.gpu in sharing or not told.total_bytes or not device["total"]:
+            continue
+        if device["total"] < 0.9 * told.total_bytes:
+            short.append(f"device {device['ordinal']}: {gib(device['total'])} of {gib(told.total_bytes)}")
+    return "; ".join(short)
 
 
 def _without(scene: Scene) -> str | None:

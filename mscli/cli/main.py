@@ -63,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader had enough (`mscli logs | head`): not our fault, not worth a word
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
+    except SystemExit as left:  # how rich says that the reader had enough
+        if isinstance(left.__context__, BrokenPipeError):
+            return Exit.DONE
+        return left.code if isinstance(left.code, int) else Exit.FAILED
     except BaseException as fault:  # the one boundary: nothing passes it as a traceback
         error = _as_error(fault)
         screen.error(error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,3 +91,13 @@ def test_a_home_that_cannot_be_written_is_named(
     error = json.loads(capsys.readouterr().out)["error"]
     assert (code, error["code"]) == (1, "file")
     assert str(blocked) in error["message"]
+
+
+def test_a_reader_that_goes_away_is_no_fault(user_env: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "mscli", "profiles"]
+    child = subprocess.Popen(command, env=user_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.close()
+    _, said = child.communicate(timeout=60)
+    assert said == b""
+    assert child.returncode == 0

@@ -68,7 +68,8 @@ def ecc(scene: Scene) -> Iterator[Seen]:
         ever = sum(one.uncorrected_ever or 0 for one in health(scene))
         yield ok("no uncorrected memory error" + (f" since the driver was loaded ({ever} in all)" if ever else ""))
     else:
-        yield ok("the GPUs count no memory errors (no ECC), and the kernel's log has none")
+        told_by = "" if kernel_log(scene).refused else ", and the kernel's log has none"
+        yield ok(f"the GPUs count no memory errors (no ECC){told_by}")
 
 
 def _judged(one: Health, shown: tuple[str, ...]) -> Seen | None:

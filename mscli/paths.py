@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+MARK = "MSCLI_INSTANCE"
+"""The variable that every process of an instance carries in its environment."""
+
 
 @dataclass(frozen=True)
 class Places:
@@ -80,6 +83,37 @@ def mistralrs_place(env: Mapping[str, str] | None = None) -> Path | None:
     """The mistral.rs that the user names in MSCLI_MISTRALRS: its program, or the folder of the Python environment that
     has its wheel. None: none."""
     return _named("MSCLI_MISTRALRS", env)
+
+
+# What tells the clients of Docker and Podman which engine to speak to, and how.
+_CONTAINER_SETTINGS = (
+    "DOCKER_HOST",
+    "DOCKER_CONTEXT",
+    "DOCKER_CONFIG",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_API_VERSION",
+    "CONTAINER_HOST",
+    "CONTAINERS_CONF",
+    "CONTAINERS_STORAGE_CONF",
+    "XDG_RUNTIME_DIR",
+)
+
+
+def container_client(env: Mapping[str, str] | None = None) -> str | None:
+    """The client that the user names in MSCLI_CONTAINER_ENGINE: docker, podman, or the path of one. None: none."""
+    return (os.environ if env is None else env).get("MSCLI_CONTAINER_ENGINE") or None
+
+
+def container_settings(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that are set, of those that tell a container client which engine to speak to."""
+    env = os.environ if env is None else env
+    return {name: env[name] for name in _CONTAINER_SETTINGS if env.get(name)}
+
+
+def container_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment for a container client, with `settings` in place of its own of that kind."""
+    return {**{name: value for name, value in os.environ.items() if name not in _CONTAINER_SETTINGS}, **settings}
 
 
 def _named(variable: str, env: Mapping[str, str] | None) -> Path | None:

@@ -27,6 +27,8 @@ def instance_json(instance: Instance) -> dict[str, Any]:
         "log": str(instance.log),
         "stand_in": instance.stand_in,
         "orphans": list(instance.orphans),
+        "container": instance.container,
+        "orphaned": instance.orphaned,
     }
 
 

@@ -44,7 +44,12 @@ def _show(screen: Screen, seen: list[Instance]) -> None:
     for instance in seen:
         if instance.stand_in:
             screen.text(f"{instance.name} is a scripted stand-in on a real engine, not a language model.")
-        if instance.orphans:
+        if instance.orphaned:
+            screen.note(
+                f"{instance.name} left its container behind: {instance.container}. Stop it: mscli down {instance.name}",
+                "yellow",
+            )
+        elif instance.orphans:
             pids = ", ".join(map(str, instance.orphans))
             screen.note(
                 f"{instance.name} left processes behind: {pids}. Stop them: mscli down {instance.name}", "yellow"

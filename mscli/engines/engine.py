@@ -1,13 +1,14 @@
 """The contract of an inference engine: one file per engine implements it, the lifecycle knows nothing else.
 
-The lifecycle calls, in this order: `locate` -> (`prepare_start`) -> `command` -> (spawn) -> `stage` per log line,
-`health_path` until it answers 200 -> `observe` on the whole log; after a failed start `diagnose` on the log; at the end
-it sends the signals in `stop_signals` to the process group, waiting `stop_grace_s` after each, and then SIGKILL.
+The lifecycle calls, in this order: `locate` -> (`prepare_image`) -> (`prepare_start`) -> `command` -> (spawn) ->
+`stage` per log line, `health_path` until it answers 200 -> `observe` on the whole log; after a failed start `diagnose`
+on the log; at the end it sends the signals in `stop_signals` to the process group (or the container), waiting
+`stop_grace_s` after each, and then SIGKILL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -41,7 +42,8 @@ class Capabilities:
 class Installation:
     """One usable copy of an engine. `argv`: how to start it, before any flag. `version` None: unknown.
 
-    `beside`: versions of packages in the same environment that the engine may not get on with, by name."""
+    `beside`: versions of packages in the same environment that the engine may not get on with, by name. `env`: settings
+    of the environment that `argv` was found under and has to be run under."""
 
     engine: str
     argv: tuple[str, ...]
@@ -49,6 +51,7 @@ class Installation:
     kind: str
     path: Path
     beside: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,32 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class Contained:
+    """The container in which an engine runs; the process that mscli spawns is only its client.
+
+    `client`: how the client is called; `env`: what tells it which container engine to speak to, remembered because
+    `mscli down` may be typed in another shell. `name`: the container's; `cidfile`: where the client writes its id.
+    """
+
+    client: tuple[str, ...]
+    env: Mapping[str, str]
+    name: str
+    cidfile: Path
+    image: str
+
+
+@dataclass(frozen=True)
 class Command:
     """What is run, and exactly what `--dry-run` prints. `env` is added to the environment; `files` (path -> text) are
     written 0600 before the start. No secret ever stands in `argv` or `env`: `secrets` are variables whose value is
-    read from a file at the spawn, for engines that take a key in no other private way."""
+    read from a file at the spawn, for engines that take a key in no other private way. `contained`: the container that
+    it starts, if it does."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)
     secrets: Mapping[str, Path] = field(default_factory=dict)
+    contained: Contained | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +135,13 @@ class Cause:
     summary: str
     remedy: str
     evidence: tuple[str, ...]
+
+
+class StageListener(Listener, Protocol):
+    """Hears of a pull, and which stage of a start begins."""
+
+    def stage(self, stage: str, text: str) -> None:
+        """`stage` is one of the stages above; `text` says what is being done."""
 
 
 class Engine(Protocol):
@@ -159,13 +186,36 @@ class Preparing(Engine, Protocol):
     engine that must answer, an image to fetch."""
 
     def prepare_start(
-        self, command: Command, plan: Plan, profile: Profile, found: Installation, listener: Listener
+        self, command: Command, plan: Plan, profile: Profile, found: Installation, listener: StageListener
     ) -> None:
         """Called after the plan and before any weight is fetched, with the command as a dry run shows it.
 
         Blocks for what it fetches, and tells `listener` of it. Raises MscliError with details["cause"] for what would
         keep the engine from starting.
         """
+
+
+@runtime_checkable
+class Imaged(Engine, Protocol):
+    """An engine that comes as a container image, run by a container engine of this machine."""
+
+    def prepare_image(
+        self,
+        plan: Plan,
+        profile: Profile,
+        found: Installation,
+        listener: StageListener,
+        offline: bool,
+        agree: Callable[[int], bool] | None,
+    ) -> None:
+        """Have the image here, after a look whether the container engine can run it at all.
+
+        `offline`: nothing may be fetched; `agree`: asked with the number of bytes before a large download, False ends
+        the start. Blocks for the pull and tells `listener` of it. Raises MscliError with details["cause"].
+        """
+
+    def health(self, found: Installation) -> tuple[str, str | None]:
+        """The container engine by name and version, and what keeps it from running anything (None: nothing)."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
-from mscli.catalog.profile import ENGINES
 from mscli.engines.engine import Engine
 from mscli.errors import Code, MscliError
 
@@ -16,22 +15,19 @@ _CLASSES = {
     "mistral.rs": ("mscli.engines.mistralrs", "MistralRs"),
     "transformers": ("mscli.engines.transformers", "Transformers"),
     "vllm": ("mscli.engines.vllm", "Vllm"),
+    "vllm-docker": ("mscli.engines.vllm_docker", "VllmDocker"),
 }
 STARTABLE = tuple(_CLASSES)
 
 
 def engine(name: str) -> Engine:
-    """The engine of this name. Raises ENGINE_UNSUPPORTED for one that can be planned but not started, or is unknown."""
+    """The engine of this name. Raises ENGINE_UNSUPPORTED for one that is unknown."""
     if name in _CLASSES:
         module, kind = _CLASSES[name]
         return cast(Engine, getattr(import_module(module), kind)())
-    if name in ENGINES:
-        message = f"This release of mscli plans deployments on {name}, but does not start that engine yet"
-    else:
-        message = f"There is no engine {name!r}"
     raise MscliError(
         Code.ENGINE_UNSUPPORTED,
-        message,
+        f"There is no engine {name!r}",
         f"What it can start: {', '.join(STARTABLE)}. Profiles for it: mscli profiles",
         {"engine": name, "startable": list(STARTABLE)},
     )

@@ -74,7 +74,9 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
             listener.stage(stage, step or f"{engine.name} is {announced}")
 
     address = (record.host, record.port)
-    return wait_ready(started.child, record.identity, record.mark, engine, address, started.tail, patience, heard)
+    return wait_ready(
+        started.child, record.identity, record.mark, engine, address, started.tail, patience, heard, record.contained
+    )
 
 
 def _load(launch: Launch, started: Started, listener: Listener, records: Records) -> Observed:

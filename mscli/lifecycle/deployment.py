@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mscli.engines import engine as contract
-from mscli.engines.engine import Hosted, Observed, Preparing, WeightFiles
+from mscli.engines.engine import Hosted, Imaged, Observed, Preparing, WeightFiles
 from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
@@ -201,13 +201,15 @@ def _find_engine(ask: Ask, decision: Decision, name: str, must_exist: bool = Tru
     return replace(launch, installation=engine.locate()) if must_exist else launch
 
 
-def _prepare_engine(launch: Launch, places: Places, listener: WeightsListener) -> None:
+def _prepare_engine(launch: Launch, places: Places, listener: Listener) -> None:
     """Refuse what this engine cannot do, and have it see to its own needs, before any weight is fetched."""
     engine, decision, found = launch.engine, launch.decision, launch.installation
     if _hosted(launch) or found is None:
         return
     weights = expected_weights(decision.model, decision.variant, [])
     command = launching.command(replace(launch, weights=weights), launching.serving(launch, Records(places)))
+    if isinstance(engine, Imaged):
+        engine.prepare_image(decision.plan, decision.profile, found, listener, launch.offline, launch.agree)
     if isinstance(engine, Preparing):
         engine.prepare_start(command, decision.plan, decision.profile, found, listener)
 

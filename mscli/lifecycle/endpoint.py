@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.engines.engine import Engine
+from mscli.engines.engine import Contained, Engine
+from mscli.lifecycle.container import pids, publishes
 from mscli.lifecycle.port import owner
 from mscli.lifecycle.probe import probe
 from mscli.lifecycle.process import Identity, cpu_ticks, members, wait_death
@@ -67,21 +68,23 @@ def wait_ready(
     tail: LogTail,
     patience: Patience,
     listener: Callable[[str, str], None],
+    contained: Contained | None = None,
 ) -> Wait:
     """Wait until the engine answers its health check with 200.
 
     Races health against the child's death, a stall and the deadline; `listener(stage, line)` hears each new log line
-    with the stage it announces ("" for none). Blocks at most `patience.timeout_s`.
+    with the stage it announces ("" for none). `contained`: the container whose client the child is. Blocks at most
+    `patience.timeout_s`.
     """
     begun = time.monotonic()
-    life = _SignsOfLife(leader, mark, begun)
+    life = _SignsOfLife(leader, mark, contained, begun)
     while True:
         for line in tail.lines():
             life.seen(time.monotonic())
             listener(engine.stage(line) or "", line)
         if child.poll() is not None:
             return Wait("died", time.monotonic() - begun, child.returncode)
-        if probe(*address, engine.health_path).status == 200 and _ours(address[1], leader, mark):
+        if probe(*address, engine.health_path).status == 200 and _ours(address[1], leader, mark, contained):
             return Wait("ready", time.monotonic() - begun, None)
         now = time.monotonic()
         if now - begun > patience.timeout_s:
@@ -91,8 +94,14 @@ def wait_ready(
         wait_death(child.pid, _POLL_S)
 
 
-def _ours(port: int, leader: Identity, mark: str) -> bool:
-    """False if the answer came from somebody else, who took the port while our engine was starting."""
+def _ours(port: int, leader: Identity, mark: str, contained: Contained | None) -> bool:
+    """False if the answer came from somebody else, who took the port while our engine was starting.
+
+    A container's port is held by a process of its engine, or by none that can be seen: the engine's word counts, which
+    it gives only once the port is its own.
+    """
+    if contained is not None:
+        return publishes(contained, port)
     holder = owner(port)
     return holder is None or holder in members(leader, mark)
 
@@ -100,8 +109,8 @@ def _ours(port: int, leader: Identity, mark: str) -> bool:
 class _SignsOfLife:
     """A process that neither logs nor uses the CPU is stuck, however long it is allowed to take."""
 
-    def __init__(self, leader: Identity, mark: str, now: float) -> None:
-        self._leader, self._mark = leader, mark
+    def __init__(self, leader: Identity, mark: str, contained: Contained | None, now: float) -> None:
+        self._leader, self._mark, self._contained = leader, mark, contained
         self._ticks, self._looked, self._last = 0, now, now
 
     def seen(self, now: float) -> None:
@@ -110,7 +119,8 @@ class _SignsOfLife:
     def silent_s(self, now: float) -> float:
         if now - self._looked > _LOOK_AT_GROUP_S:
             self._looked = now
-            ticks = cpu_ticks(members(self._leader, self._mark))
+            inside = pids(self._contained) if self._contained else ()
+            ticks = cpu_ticks(tuple({*members(self._leader, self._mark), *inside}))
             if ticks != self._ticks:
                 self._ticks, self._last = ticks, now
         return now - self._last

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from mscli.catalog.profile import ENGINES
-from mscli.engines.engine import Capabilities, Hosted, Installation
+from mscli.engines.engine import Capabilities, Hosted, Imaged, Installation
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import Code, MscliError
 from mscli.weights.progress import Listener
@@ -74,4 +74,5 @@ def _state(name: str) -> EngineState:
         found = known.locate()
     except MscliError as fault:
         return EngineState(name, None, None, None, known.capabilities, f"{fault.message}. {fault.hint}")
-    return EngineState(name, found.version, str(found.path), found.kind, known.capabilities, None)
+    version, note = known.health(found) if isinstance(known, Imaged) else (found.version, None)
+    return EngineState(name, version, str(found.path), found.kind, known.capabilities, note)

@@ -20,7 +20,8 @@ class Instance:
     """One instance now. `since`: seconds since the epoch. `model`: the name that clients send.
 
     `pid` None: the server is not ours; `owner` says whose it is.
-    `orphans`: processes of ours that outlived their leader and may still hold GPU memory.
+    `orphans`: processes of ours that outlived their leader and may still hold GPU memory. `container`: the one it runs
+    in; `orphaned`: that container outlived its client.
     `stand_in`: the model is a scripted stand-in, not a language model.
     """
 
@@ -39,12 +40,15 @@ class Instance:
     log: Path
     stand_in: bool
     orphans: tuple[int, ...]
+    container: str | None = None
+    orphaned: bool = False
 
 
 def look(raw: Mapping[str, Any], shelf: Shelf) -> Instance | Unreadable:
     """The instance of a record (as JSON data) now, or what of the record cannot be read.
 
-    Waits at most about 2 seconds, for an endpoint that does not answer.
+    Waits at most about 2 seconds, for an endpoint that does not answer, and for a container's engine where its client
+    is gone: never for one that is well.
     """
     try:
         return _look(raw, shelf)
@@ -56,7 +60,8 @@ def look(raw: Mapping[str, Any], shelf: Shelf) -> Instance | Unreadable:
 def _look(raw: Mapping[str, Any], shelf: Shelf) -> Instance:
     plan, who = raw["plan"], raw["identity"]
     identity = Identity(int(who["pid"]), int(who["start_ticks"]), str(who["boot_id"])) if who else None
-    state, orphans = _state(raw, identity, shelf)
+    state, orphans, orphaned = _state(raw, identity, shelf)
+    contained = raw.get("contained")
     return Instance(
         name=str(raw["name"]),
         profile=str(plan["profile"]),
@@ -73,6 +78,8 @@ def _look(raw: Mapping[str, Any], shelf: Shelf) -> Instance:
         log=Path(raw["log"]),
         stand_in=bool(raw["stand_in"]),
         orphans=orphans,
+        container=str(contained["name"]) if contained else None,
+        orphaned=orphaned,
     )
 
 
@@ -88,14 +95,26 @@ def _number(value: object) -> int:
     return value
 
 
-def _state(raw: Mapping[str, Any], identity: Identity | None, shelf: Shelf) -> tuple[str, tuple[int, ...]]:
+def _state(raw: Mapping[str, Any], identity: Identity | None, shelf: Shelf) -> tuple[str, tuple[int, ...], bool]:
+    """The state, processes left behind, and whether a container is."""
     name = raw["name"]
     if raw["stopped_at"] is not None:
-        return STOPPED, ()
+        return STOPPED, (), False
     if identity and not alive(identity):
-        return CRASHED, members(identity, raw["mark"])
+        return CRASHED, *_left(raw, identity)
     if probe(raw["host"], _number(raw["port"]), raw["health_path"]).status == 200:
         if not shelf.was_ready(name):  # started with --no-wait: nobody has written it down yet
             shelf.mark_ready(name)
-        return READY, ()
-    return (UNRESPONSIVE if shelf.was_ready(name) else STARTING), ()
+        return READY, (), False
+    return (UNRESPONSIVE if shelf.was_ready(name) else STARTING), (), False
+
+
+def _left(raw: Mapping[str, Any], leader: Identity) -> tuple[tuple[int, ...], bool]:
+    """What outlived the leader: processes, and whether its container is still there."""
+    found = members(leader, raw["mark"])
+    if not raw.get("contained"):
+        return found, False
+    from mscli.lifecycle import container as containers  # with what it imports, half of the time of `mscli status`
+
+    contained = containers.remembered(raw["contained"])
+    return tuple(sorted({*found, *containers.pids(contained)})), containers.left(contained)

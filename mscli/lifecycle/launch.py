@@ -185,6 +185,7 @@ def _record(launch: Launch, where: Serving, what: Command, identity: Identity | 
         log=where.log,
         weights=tuple(Path(path) for path in (launch.weights.model, launch.weights.projector) if path),
         since=time.time(),
+        contained=what.contained,
     )
 
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mscli.paths import MARK as MARK
+
 if TYPE_CHECKING:
     import subprocess
 
-MARK = "MSCLI_INSTANCE"
 _DEAD = "ZXx"
 
 

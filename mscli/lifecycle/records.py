@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.model import Sampling
+from mscli.engines.engine import Contained
 from mscli.errors import Code, MscliError
 from mscli.lifecycle.instance import base_url
 from mscli.lifecycle.process import Identity
@@ -42,7 +43,7 @@ class Record:
 
     `capabilities`: what the model can do on this engine. `alias`: the model name that clients send; `stand_in` marks
     scripted test models. `identity` None: the server is not ours (`owner` says whose), and is never stopped. `weights`:
-    the files or folders it serves from.
+    the files or folders it serves from. `contained`: the container it runs in; `identity` is then its client's.
     """
 
     schema: str
@@ -70,6 +71,7 @@ class Record:
     weights: tuple[Path, ...]
     since: float
     stopped_at: float | None = None
+    contained: Contained | None = None
 
     @property
     def base_url(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mscli.errors import Code, MscliError
+from mscli.lifecycle import container as containers
 from mscli.lifecycle.instance import Instance, look
 from mscli.lifecycle.process import alive, members
 from mscli.lifecycle.records import Record, Records
@@ -20,15 +21,19 @@ def seen(record: Record, records: Records) -> Instance:
 
 
 def group(record: Record) -> tuple[int, ...]:
-    """The living processes of an instance; none where the server is not ours."""
-    return members(record.identity, record.mark) if record.identity else ()
+    """The living processes of an instance, its container's included; none where the server is not ours."""
+    found = members(record.identity, record.mark) if record.identity else ()
+    return tuple(sorted({*found, *containers.pids(record.contained)})) if record.contained else found
 
 
 def running(record: Record) -> bool:
-    """True while any process of the instance lives, or it has a model on somebody else's server: it may hold memory."""
+    """True while any process of the instance lives, or its container is there, or it has a model on somebody else's
+    server: it may hold memory. Waits for the container's engine where its client is gone."""
     if record.stopped_at is not None or record.identity is None:
         return record.stopped_at is None
-    return alive(record.identity) or bool(group(record))
+    if alive(record.identity) or group(record):
+        return True
+    return record.contained is not None and containers.left(record.contained)
 
 
 def claims(records: tuple[Record, ...], replaced: str | None) -> tuple[Claim, ...]:

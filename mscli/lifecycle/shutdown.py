@@ -10,6 +10,7 @@ from pathlib import Path
 from mscli.engines.engine import Engine, Hosted
 from mscli.engines.table import engine as engine_named
 from mscli.inventory.inventory import Gpu, Holder, Inventory, MigInstance
+from mscli.lifecycle import container as containers
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.probe import probe
 from mscli.lifecycle.process import Halt, halt
@@ -74,9 +75,14 @@ def release(engine: Engine, record: Record, purge: bool) -> None:
 
 
 def end_group(engine: Engine, record: Record, listener: Listener = lambda _: None) -> Halt:
-    """Stop the instance's processes with the engine's signals; nothing where the server is not ours."""
+    """Stop the instance's processes with the engine's signals, or its container; nothing where the server is not ours.
+
+    Raises STOP_FAILED for a container whose engine does not remove it.
+    """
     if record.identity is None:
         return Halt(None, 0.0, ())
+    if record.contained is not None:
+        return containers.end(record, engine.stop_signals, engine.stop_grace_s, listener)
     return halt(record.identity, record.mark, engine.stop_signals, engine.stop_grace_s, listener)
 
 

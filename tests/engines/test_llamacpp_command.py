@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from llama_servers import LLAMA, PLAN, rehearsal
 
+from mscli.catalog.profile import ENGINES
 from mscli.engines.engine import Installation, WeightFiles
-from mscli.engines.table import engine
+from mscli.engines.table import STARTABLE, engine
 from mscli.errors import Code, MscliError
 from mscli.planning.plan import Plan
 
@@ -150,9 +151,13 @@ def test_with_neither_the_way_to_get_one_is_told(tmp_path: Path, monkeypatch: py
     assert "pip install 'mscli[embedded]'" in missing.value.hint
 
 
-def test_an_engine_that_is_only_planned_says_so() -> None:
-    with pytest.raises(MscliError, match=r"plans deployments on vllm-docker, but does not start") as refused:
-        engine("vllm-docker")
+def test_an_engine_that_is_unknown_is_refused_with_those_there_are() -> None:
+    with pytest.raises(MscliError, match="no engine 'tgi'") as refused:
+        engine("tgi")
 
     assert refused.value.code is Code.ENGINE_UNSUPPORTED
     assert "llama.cpp" in refused.value.hint
+
+
+def test_every_engine_of_the_catalogue_can_be_started() -> None:
+    assert set(STARTABLE) == set(ENGINES)

@@ -88,6 +88,7 @@ def end(record: Record, signals: Sequence[int], grace_s: float, listener: Callab
         last = signal.Signals(number).name
         listener(f"sending {last} to the container {contained.name}")
         _send(contained, number)
+        _send(contained, signal.SIGCONT)  # a stopped process keeps every signal but SIGKILL waiting
         _wait(lambda: not _lives(contained), _KILL_S if number == signal.SIGKILL else grace_s, contained)
     # The client is ended last: it forwards what it is sent, and gives back the container's exit status.
     _wait(lambda: not process.alive(leader), _CLIENT_S if last else 0.0, contained)

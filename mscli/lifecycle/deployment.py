@@ -206,7 +206,8 @@ def _prepare_engine(launch: Launch, places: Places, listener: Listener) -> None:
     engine, decision, found = launch.engine, launch.decision, launch.installation
     if _hosted(launch) or found is None:
         return
-    weights = expected_weights(decision.model, decision.variant, [])
+    folder = launch.request.weights
+    weights = WeightFiles(folder, None, 0) if folder else expected_weights(decision.model, decision.variant, [])
     command = launching.command(replace(launch, weights=weights), launching.serving(launch, Records(places)))
     if isinstance(engine, Imaged):
         engine.prepare_image(decision.plan, decision.profile, found, listener, launch.offline, launch.agree)

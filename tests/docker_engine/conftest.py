@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from home import StandinDocker, write_profile
+from home import IMAGE, StandinDocker, write_profile
+from images import base_prefix, make_image
+from real import Dockerd, why_not
 from run_mscli import Mscli, Ran
 from tiny_models import TinyModels
 
@@ -34,5 +37,59 @@ def up(
 
     def start(*args: str, **more: object) -> Ran:
         return mscli("up", "tiny", "--weights", weights, *args, **more)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def dockerd() -> Iterator[Dockerd]:
+    """A Docker engine that the tests of this session share, with the image IMAGE of a stand-in for vLLM."""
+    if reason := why_not():
+        pytest.skip(reason)
+    engine = Dockerd(0)
+    try:
+        engine.start()
+        standin_image(engine)
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.fixture
+def engine_of_its_own() -> Iterator[Dockerd]:
+    """A Docker engine for a test that ends it."""
+    if reason := why_not():
+        pytest.skip(reason)
+    engine = Dockerd(1)
+    try:
+        engine.start()
+        standin_image(engine)
+        yield engine
+    finally:
+        engine.close()
+
+
+def standin_image(engine: Dockerd) -> None:
+    """Makes IMAGE: a Python with the stand-in for vLLM as its program `vllm`."""
+    program = engine.folder / "program" / "vllm"
+    program.parent.mkdir(exist_ok=True)
+    source = Path(__file__).with_name("standin_vllm.py").read_text()
+    program.write_text(f"#!{base_prefix(Path(sys.executable))}/bin/python3\n{source}")
+    program.chmod(0o755)
+    links = {"/opt/bin/vllm": str(program)}
+    make_image(("docker", "--host", engine.host), IMAGE, Path(sys.executable), program.parent, links=links)
+
+
+@pytest.fixture
+def real_up(
+    mscli: Mscli, user_env: dict[str, str], home: Path, tiny_model: TinyModels
+) -> Callable[..., Ran]:
+    """Starts the tiny model on the real engine given first: `mscli up tiny`, with what is added."""
+    write_profile(home)
+    weights = str(tiny_model("small31", formats=("mistral",)).folder)
+
+    def start(engine: Dockerd, *args: str, **more: object) -> Ran:
+        user_env["DOCKER_HOST"] = engine.host
+        return mscli("up", "tiny", "--weights", weights, "--json", *args, **more)
 
     return start

@@ -1,4 +1,6 @@
-"""vLLM's HTTP server as far as mscli and a client of the OpenAI API see it: `standin_vllm.py ADDRESS PORT IMAGE ...`.
+"""vLLM's HTTP server as far as mscli and a client of the OpenAI API see it.
+
+`standin_vllm.py ADDRESS PORT IMAGE ...` by the stand-in for docker; `vllm serve MODEL ...` in an image of its own.
 
 Logs what vLLM logs of its start, asks for the key in VLLM_API_KEY, ends on SIGINT and ignores SIGTERM, as a first
 process of a container does that has no handler for it. With the flag --crash it ends as vLLM does without memory.
@@ -39,11 +41,24 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, {"data": [{"id": "tiny-model"}]}) if self.allowed() else None
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
         if not self.allowed():
-            return
+            return None
+        if json.loads(body).get("stream"):
+            return self.stream("Hello! This is a stand-in.")
         message = {"role": "assistant", "content": "Hello! This is a stand-in."}
-        self.answer(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": {}})
+        return self.answer(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": {}})
+
+    def stream(self, text: str) -> None:
+        choices = [{"index": 0, "delta": {"content": text}, "finish_reason": None}]
+        choices += [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+        lines = [f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write("".join([*lines, "data: [DONE]\n\n"]).encode())
+        self.close_connection = True
 
     def allowed(self) -> bool:
         key = os.environ.get("VLLM_API_KEY")
@@ -64,6 +79,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main(address: str, port: str, *rest: str) -> None:
+    if address == "serve":
+        address, port = (rest[rest.index(flag) + 1] for flag in ("--host", "--port"))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         server = ThreadingHTTPServer((address, int(port)), Handler)

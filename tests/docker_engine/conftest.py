@@ -28,9 +28,7 @@ def container_env(user_env: dict[str, str], docker: StandinDocker) -> dict[str, 
 
 
 @pytest.fixture
-def up(
-    mscli: Mscli, container_env: dict[str, str], home: Path, tiny_model: TinyModels
-) -> Callable[..., Ran]:
+def up(mscli: Mscli, container_env: dict[str, str], home: Path, tiny_model: TinyModels) -> Callable[..., Ran]:
     """Starts the tiny model: `mscli up tiny`, with what is added."""
     write_profile(home)
     weights = str(tiny_model("small31", formats=("mistral",)).folder)
@@ -81,9 +79,7 @@ def standin_image(engine: Dockerd) -> None:
 
 
 @pytest.fixture
-def real_up(
-    mscli: Mscli, user_env: dict[str, str], home: Path, tiny_model: TinyModels
-) -> Callable[..., Ran]:
+def real_up(mscli: Mscli, user_env: dict[str, str], home: Path, tiny_model: TinyModels) -> Callable[..., Ran]:
     """Starts the tiny model on the real engine given first: `mscli up tiny`, with what is added."""
     write_profile(home)
     weights = str(tiny_model("small31", formats=("mistral",)).folder)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,8 +198,8 @@ PULL_FAULTS = {
         "download_failed",
         "engine_missing",
     ),
-    'Error response from daemon: Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such '
-    "host\n": ("download_failed", "network_proxy"),
+    'Error response from daemon: Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no '
+    "such host\n": ("download_failed", "network_proxy"),
     "failed to register layer: write /usr/lib/libcublasLt.so.13: no space left on device\n": ("disk_full", "disk_full"),
 }
 

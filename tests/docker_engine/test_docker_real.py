@@ -1,4 +1,4 @@
-"""A real Docker engine and a container that behaves as vLLM's: the whole job, and whatever is killed, nothing is left."""
+"""A real Docker engine, and a container that behaves as vLLM's: the whole job, and nothing left whatever is killed."""
 
 from __future__ import annotations
 
@@ -163,9 +163,7 @@ def test_down_in_the_moment_of_the_start_leaves_nothing(dockerd: Dockerd, real_u
     assert dockerd.containers() == []
 
 
-def test_the_engine_is_stopped(
-    engine_of_its_own: Dockerd, real_up: RealUp, mscli: Mscli, home: Path
-) -> None:
+def test_the_engine_is_stopped(engine_of_its_own: Dockerd, real_up: RealUp, mscli: Mscli, home: Path) -> None:
     running = started(engine_of_its_own, real_up, mscli, home)
     engine_of_its_own.stop()
     assert process.wait_death(running.instance["pid"], 20)

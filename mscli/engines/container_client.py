@@ -156,15 +156,14 @@ def engine_info(client: Client) -> EngineInfo | Said:
     """The engine behind the client, or what the client said when none answered it."""
     said = call(client, "info", "--format", "{{json .}}")
     try:
-        data = json.loads(said.out.strip().splitlines()[-1]) if said.out.strip() else None
-        found = _podman_info(data) if data and "host" in data else _docker_info(data) if data else None
+        data = json.loads(said.out)
+        found = _podman_info(data) if "host" in data else _docker_info(data)
     except (ValueError, LookupError, TypeError, AttributeError):
-        found = None
-    if found is None or not found.version:
-        # Docker's client exits with 0 or 1 by its version, and tells why in one of two places.
-        told = data.get("ServerErrors") if isinstance(data, dict) else None
-        return Said(said.status, "", "\n".join(filter(None, [said.err.strip(), *(told or ())])))
-    return found
+        return said
+    if found.version:
+        return found
+    # Docker's client exits with 0 or 1 by its version, and tells why in one of two places.
+    return Said(said.status, "", "\n".join([said.err.strip(), *(data.get("ServerErrors") or ())]).strip())
 
 
 def last_line(text: str) -> str:

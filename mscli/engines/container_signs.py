@@ -132,6 +132,12 @@ SIGNS = (
         "Check the profile's `image`; `docker login` for a private registry.",
     ),
     Sign(
+        "engine_missing",
+        r"short-name \S+ did not resolve",
+        "Podman does not guess an image's registry",
+        "Write it in the profile's `image`: docker.io/vllm/vllm-openai:...",
+    ),
+    Sign(
         "network_proxy",
         r"dial tcp|no such host|TLS handshake|x509: |i/o timeout|proxyconnect|[Cc]onnection (?:refused|reset)"
         r"|context deadline exceeded|toomanyrequests|unexpected EOF",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-IMAGE = "vllm/vllm-openai:v0.32.0"
+IMAGE = "docker.io/vllm/vllm-openai:v0.32.0"
 HERE = Path(__file__).parent
 KEY = "sk-very-secret-4711"
 MODEL = """\

@@ -98,7 +98,7 @@ def test_the_key_and_the_mark_are_handed_on_by_name_alone() -> None:
 
 def test_behind_the_image_stand_the_same_flags_as_on_native_vllm() -> None:
     argv = command().argv
-    image = argv.index("vllm/vllm-openai:v0.32.0")
+    image = argv.index("docker.io/vllm/vllm-openai:v0.32.0")
     assert argv[image - 2 : image] == ("--entrypoint", "vllm")
     assert argv[image + 1 : image + 3] == ("serve", "org/repo")
     rest = argv[image:]
@@ -121,6 +121,7 @@ def test_nothing_is_more_than_it_must_be() -> None:
     ("image", "version"),
     [
         ("vllm/vllm-openai:v0.32.0", "0.32.0"),
+        ("docker.io/vllm/vllm-openai:v0.32.0", "0.32.0"),
         ("vllm/vllm-openai:v0.32.0@sha256:" + "0" * 64, "0.32.0"),
         ("vllm/vllm-openai:v0.10.1.1", "0.10.1.1"),
         ("registry:5000/vllm:0.9.2-cu126", "0.9.2-cu126"),

@@ -149,7 +149,7 @@ def dry_run(ask: Ask, places: Places) -> DryRun:
         if launch.adopted:
             return DryRun(decision, name, Draft(None, (f"uses the server that runs already: {launch.adopted.owner}",)))
         where = launching.serving(launch, Records(places))
-    return DryRun(decision, name, draft(decision.plan, profile, model, where))
+    return DryRun(decision, name, draft(decision.plan, profile, model, where, ask.request.weights))
 
 
 def restart(record: Record, places: Places, patience: Patience, listener: Listener) -> Up:

@@ -26,8 +26,10 @@ class Draft:
     notes: tuple[str, ...]
 
 
-def draft(plan: Plan, profile: Profile, model: Model, where: Serving) -> Draft:
+def draft(plan: Plan, profile: Profile, model: Model, where: Serving, folder: str | None = None) -> Draft:
     """What would be executed to serve `plan` at `where`. Fetches, starts and writes nothing.
+
+    `folder`: weights that were brought by disk, in place of the hub cache.
 
     An engine that is missing is named by its program, weights that are missing by repository and file.
     """
@@ -35,7 +37,7 @@ def draft(plan: Plan, profile: Profile, model: Model, where: Serving) -> Draft:
     try:
         engine = engine_named(plan.engine)
         found = _found(engine, notes)
-        weights = expected_weights(model, model.variants[plan.variant], notes)
+        weights = expected_weights(model, model.variants[plan.variant], notes, folder)
         return Draft(engine.command(plan, profile, model, weights, where, found), tuple(notes))
     except MscliError as fault:
         return Draft(None, (*notes, fault.message))
@@ -65,13 +67,13 @@ def _located(name: str) -> Installation | MscliError:
         return fault
 
 
-def expected_weights(model: Model, variant: Variant, notes: list[str]) -> WeightFiles:
+def expected_weights(model: Model, variant: Variant, notes: list[str], folder: str | None = None) -> WeightFiles:
     """The weights as the engine would be given them: those that are here, else named by repository and file."""
     source = variant.source
     if source.kind == "ollama":
         return WeightFiles(source.repository, None, 0)
     try:
-        return ensure(model, variant, Silence(), offline=True)
+        return ensure(model, variant, Silence(), offline=True, folder=Path(folder) if folder else None)
     except MscliError as fault:
         notes.append(fault.message)
     named = next((file for file in source.files if not file.endswith((".json", ".txt"))), "")

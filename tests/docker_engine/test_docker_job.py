@@ -6,82 +6,102 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from home import IMAGE, KEY, StandinDocker
+from home import KEY, StandinDocker, write_profile
 from run_mscli import Mscli, Ran
+from tiny_models import TinyModels
 
-from mscli.lifecycle import port, process
+from mscli.lifecycle import process
 
 Up = Callable[..., Ran]
+PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
 
 
-@pytest.fixture
-def running(up: Up, docker: StandinDocker) -> Ran:
-    """A ready instance with a key."""
+@dataclass(frozen=True)
+class Shared:
+    """A ready instance that tests only ask things; `shown`: the dry run before it was started."""
+
+    call: Callable[..., Ran]
+    docker: StandinDocker
+    home: Path
+    start: tuple[str, ...]
+    shown: dict[str, Any]
+    up: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, tiny_model: TinyModels) -> Iterator[Shared]:
+    folder = tmp_path_factory.mktemp("shared")
+    docker, home = StandinDocker(folder / "docker", folder / "bin"), folder / "home"
     docker.has()
-    ran = up("--json", env={"MSCLI_API_KEY": KEY})
-    assert ran.code == 0, ran.out + ran.err
-    return ran
+    write_profile(home)
+    own = {"HOME": str(folder), "MSCLI_HOME": str(home), "HF_HUB_CACHE": str(folder / "hub"), "MSCLI_API_KEY": KEY}
+    env = {**{key: value for key, value in os.environ.items() if key in PASSED}, **own, **docker.env}
+
+    def call(*args: str) -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-m", "mscli", *args], env=env, capture_output=True, text=True, timeout=60
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    start = ("up", "tiny", "--weights", str(tiny_model("small31", formats=("mistral",)).folder), "--json")
+    shown = call(*start, "--dry-run").data
+    yield Shared(call, docker, home, start, shown, call(*start).data)
+    call("down", "--all")
 
 
-def test_up_status_logs_chat_and_down(running: Ran, mscli: Mscli, docker: StandinDocker) -> None:
-    instance = running.data["instance"]
+def test_it_is_ready_logged_and_answers(shared: Shared) -> None:
+    instance = shared.up["instance"]
     assert (instance["state"], instance["engine"]) == ("ready", "vllm-docker")
-    assert [instance["container"]] == docker.containers()
-    assert running.data["observed"]["kv_tokens"] == 1048576
-    assert mscli("status", "--json").data["instances"][0]["state"] == "ready"
-    assert any("Starting to load model" in line for line in mscli("logs", "--json").data["lines"])
-    assert "Hello! This is a stand-in." in mscli("chat", "hello").out
-
-    stopped = mscli("down", "--json").data["stopped"][0]
-    assert (stopped["signal"], stopped["survivors"], stopped["port_free"]) == ("SIGINT", [], True)
-    assert docker.containers() == []
-    assert mscli("status").code == 3
+    assert [instance["container"]] == shared.docker.containers()
+    assert shared.up["observed"]["kv_tokens"] == 1048576
+    assert any("Starting to load model" in line for line in shared.call("logs", "--json").data["lines"])
+    assert "Hello! This is a stand-in." in shared.call("chat", "hello").out
 
 
-def test_the_same_up_again_reports_what_runs(running: Ran, up: Up) -> None:
-    again = up("--json", env={"MSCLI_API_KEY": KEY})
-    assert again.data["already"] is True
+def test_the_same_up_again_reports_what_runs(shared: Shared) -> None:
+    assert shared.call(*shared.start).data["already"] is True
 
 
-def test_restart_keeps_port_and_key(running: Ran, mscli: Mscli, docker: StandinDocker) -> None:
-    before = running.data["instance"]
+def test_status_of_a_healthy_instance_asks_nobody(shared: Shared) -> None:
+    before = len(shared.docker.calls())
+    assert shared.call("status", "--json").data["instances"][0]["state"] == "ready"
+    shared.call("status")
+    assert len(shared.docker.calls()) == before
+
+
+def test_what_a_dry_run_shows_is_what_runs(shared: Shared) -> None:
+    (call,) = shared.docker.calls("run")
+    assert shared.shown["plan"]["command"]["argv"] == [str(shared.docker.programs / "docker"), *call]
+
+
+def test_the_key_stands_in_one_file_and_in_no_command_line(shared: Shared) -> None:
+    assert KEY not in json.dumps(shared.docker.calls())
+    assert "--env VLLM_API_KEY " in " ".join(shared.docker.calls("run")[-1])
+    holders = [path.name for path in shared.home.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert holders == ["key"]
+    for pid in (shared.up["instance"]["pid"], shared.docker.server()):
+        assert KEY.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_restart_keeps_port_and_key_and_down_leaves_nothing(up: Up, mscli: Mscli, docker: StandinDocker) -> None:
+    docker.has()
+    before = up("--json", env={"MSCLI_API_KEY": KEY}).data["instance"]
     again = mscli("restart", "--json").data["instance"]
     assert (again["port"], again["container"]) == (before["port"], before["container"])
     assert again["pid"] != before["pid"]
     assert mscli("chat", "hello").code == 0
     assert len(docker.containers()) == 1
-
-
-def test_status_of_a_healthy_instance_asks_nobody(running: Ran, mscli: Mscli, docker: StandinDocker) -> None:
-    before = len(docker.calls())
-    mscli("status", "--json")
-    mscli("status")
-    assert len(docker.calls()) == before
-
-
-def test_what_a_dry_run_shows_is_what_runs(up: Up, docker: StandinDocker) -> None:
-    docker.has()
-    ran = up("--json")
-    (call,) = [call for call in docker.calls("run") if call[call.index("--entrypoint") + 1] == "vllm"]
-    shown = ran.data["plan"]["command"]
-    assert shown["argv"][1:] == call
-    assert shown["argv"][0] == str(docker.programs / "docker")
-
-
-def test_the_key_stands_in_one_file_and_in_no_command_line(
-    running: Ran, mscli: Mscli, docker: StandinDocker, home: Path
-) -> None:
-    assert KEY not in json.dumps(docker.calls())
-    assert mscli("chat", "hello").code == 0
-    assert "--env VLLM_API_KEY " in " ".join(docker.calls("run")[-1])
-    holders = [path.name for path in home.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
-    assert holders == ["key"]
-    for pid in (running.data["instance"]["pid"], docker.server()):
-        assert KEY.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    stopped = mscli("down", "--json").data["stopped"][0]
+    assert (stopped["signal"], stopped["survivors"], stopped["port_free"]) == ("SIGINT", [], True)
+    assert docker.containers() == []
 
 
 def test_an_address_for_others_makes_a_key(up: Up, docker: StandinDocker, home: Path) -> None:
@@ -119,10 +139,12 @@ def test_a_container_whose_client_was_killed_is_named_and_ended(
 
 
 def test_a_container_that_ended_by_itself_is_a_crash_with_nothing_left(
-    running: Ran, mscli: Mscli, docker: StandinDocker
+    up: Up, mscli: Mscli, docker: StandinDocker
 ) -> None:
+    docker.has()
+    instance = up("--json").data["instance"]
     os.kill(docker.server(), signal.SIGKILL)
-    process.wait_death(running.data["instance"]["pid"], 10)
+    process.wait_death(instance["pid"], 10)
     now = mscli("status", "--json").envelope["data"]["instances"][0]
     assert (now["state"], now["orphaned"], now["orphans"]) == ("crashed", False, [])
     assert docker.containers() == []
@@ -153,8 +175,6 @@ def test_a_port_that_was_asked_for_and_lost_is_named(up: Up, docker: StandinDock
 def test_a_failed_start_names_vllms_own_cause_and_leaves_nothing(
     mscli: Mscli, up: Up, docker: StandinDocker, home: Path
 ) -> None:
-    from home import write_profile
-
     docker.has()
     write_profile(home, options="{crash: true}")
     error = up("--json").error
@@ -162,10 +182,3 @@ def test_a_failed_start_names_vllms_own_cause_and_leaves_nothing(
     assert error["details"]["cause"].startswith("oom"), error
     assert docker.containers() == []
     assert not (home / "state" / "instances" / "tiny" / "tmp").exists()
-    assert port.free("127.0.0.1", 8000) or port.listening(8000)
-
-
-def test_the_image_is_what_the_profile_names(up: Up, docker: StandinDocker) -> None:
-    docker.has()
-    up("--json")
-    assert IMAGE in docker.calls("run")[-1]

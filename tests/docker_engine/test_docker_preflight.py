@@ -13,6 +13,8 @@ import pytest
 from home import IMAGE, StandinDocker, write_profile
 from run_mscli import Mscli, Ran
 
+from mscli.engines.container_signs import container_cause
+
 Machine = Callable[..., dict[str, str]]
 Up = Callable[..., Ran]
 ON_GPUS = "small-bf16-2gpu-docker"
@@ -100,6 +102,17 @@ def on_gpus(mscli: Mscli, container_env: dict[str, str], machine: Machine, docke
 
 
 @pytest.mark.parametrize("name", GPU_FAULTS)
+def test_what_docker_says_of_gpus_has_its_cause_and_a_remedy(name: str) -> None:
+    said, cause = GPU_FAULTS[name]
+    found = container_cause(said)
+    assert found is not None
+    assert found.code == cause
+    assert found.summary
+    assert found.remedy
+    assert found.evidence
+
+
+@pytest.mark.parametrize("name", ["no runtime", "driver too old"])
 def test_a_gpu_that_docker_cannot_give_is_named_before_weights(
     name: str, on_gpus: Callable[..., Ran], docker: StandinDocker
 ) -> None:
@@ -205,11 +218,18 @@ PULL_FAULTS = {
 
 
 @pytest.mark.parametrize("said", PULL_FAULTS)
-def test_a_pull_that_fails_says_why(said: str, up: Up, docker: StandinDocker) -> None:
+def test_what_docker_says_of_a_pull_has_its_cause(said: str) -> None:
+    found = container_cause(said)
+    assert found is not None
+    assert found.code == PULL_FAULTS[said][1]
+
+
+def test_a_pull_that_fails_says_why(up: Up, docker: StandinDocker) -> None:
+    said, (code, cause) = list(PULL_FAULTS.items())[-1]
     docker.goes_wrong("pull", said, 1)
     error = up("--json").error
-    assert (error["code"], error["details"]["cause"]) == PULL_FAULTS[said]
-    assert error["hint"]
+    assert (error["code"], error["details"]["cause"]) == (code, cause)
+    assert "docker image prune" in error["hint"]
 
 
 def test_a_pull_that_is_interrupted_ends_and_goes_on_next_time(

@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 from home import IMAGE, KEY, write_profile
 from images import base_prefix, make_image
+from registry import Registry, layer
 from run_mscli import Mscli
 from tiny_models import TinyModels
 
-from mscli.engines.container_client import Client
+from mscli.engines.container_client import Client, image_id
+from mscli.engines.container_image import compressed_bytes, pull
 from mscli.engines.container_probe import probe_gpus
 from mscli.lifecycle import process
+from mscli.weights.progress import Note, Progress
 
 pytestmark = pytest.mark.engines
 
@@ -133,3 +136,39 @@ def test_a_gpu_without_a_cdi_specification_is_named(podman: Podman) -> None:
     cause = probe_gpus(Client(("podman",), "podman", None, podman.env), IMAGE, ["GPU-a"])
     assert cause is not None
     assert cause.code == "cdi"
+
+
+REGISTRIES = """\
+[[registry]]
+location = "127.0.0.1"
+insecure = true
+"""
+
+
+class Heard:
+    """A listener that keeps the bytes it hears of."""
+
+    def __init__(self) -> None:
+        self.seen: list[Progress] = []
+
+    def progress(self, progress: Progress) -> None:
+        self.seen.append(progress)
+
+    def note(self, note: Note) -> None:
+        pass
+
+
+def test_an_image_is_fetched_with_its_bytes_told(
+    podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "registries.conf").write_text(REGISTRIES)
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
+    client, heard = Client(("podman",), "podman", None, podman.env), Heard()
+    with Registry([layer("small", os.urandom(2_000_000)), layer("large", os.urandom(20_000_000))]) as registry:
+        assert compressed_bytes(client, registry.image) == registry.size
+        pull(client, registry.image, heard, registry.size)
+        assert image_id(client, registry.image)
+    told = [each.done_bytes for each in heard.seen if each.stage == "downloading"]
+    assert told == sorted(told)
+    assert any(0.1 * registry.size < done < 0.9 * registry.size for done in told)
+    assert heard.seen[-1].stage == "done"

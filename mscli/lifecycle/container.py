@@ -93,7 +93,7 @@ def end(record: Record, signals: Sequence[int], grace_s: float, listener: Callab
     # The client is ended last: it forwards what it is sent, and gives back the container's exit status.
     _wait(lambda: not process.alive(leader), _CLIENT_S if last else 0.0, contained)
     client = process.halt(leader, record.mark, (signal.SIGTERM,), _CLIENT_S)
-    _remove(contained, leader.boot_id == process.boot_id(), late_s=0.0 if known else _LATE_S)
+    _remove(contained, late_s=0.0 if known else _LATE_S)
     survivors = tuple(sorted({*pids(contained), *client.survivors}))
     return Halt(last or client.signal, time.monotonic() - begun, survivors)
 
@@ -155,7 +155,7 @@ def _wait(done: Callable[[], bool], timeout_s: float, contained: Contained) -> N
             time.sleep(min(left_s, 0.1))
 
 
-def _remove(contained: Contained, same_boot: bool, late_s: float) -> None:
+def _remove(contained: Contained, late_s: float) -> None:
     """Remove the container if it is still there, and wait until it is gone.
 
     `late_s`: how long to look for one that its client asked for and did not live to see.
@@ -167,7 +167,7 @@ def _remove(contained: Contained, same_boot: bool, late_s: float) -> None:
         try:
             there = _look(contained) is not None
         except MscliError as fault:
-            if not pids(contained) and same_boot:
+            if not pids(contained):
                 return  # its engine is not running, and removes it when it starts
             raise MscliError(Code.STOP_FAILED, fault.message, fault.hint, {"container": contained.name}) from fault
         waited = time.monotonic() - begun

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from run_mscli import Mscli, Ran
 from tiny_models import TinyModels
 
 from mscli.lifecycle import process
+from mscli.lifecycle.container import publishes, remembered
 
 Up = Callable[..., Ran]
 PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
@@ -89,6 +90,15 @@ def test_the_key_stands_in_one_file_and_in_no_command_line(shared: Shared) -> No
     assert holders == ["key"]
     for pid in (shared.up["instance"]["pid"], shared.docker.server()):
         assert KEY.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_a_port_is_ours_only_where_the_engine_says_so(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN_DOCKER", str(shared.docker.place))
+    kept = json.loads((shared.home / "state" / "instances" / "tiny" / "record.json").read_text())
+    contained, number = remembered(kept["contained"]), int(kept["port"])
+    assert publishes(contained, number)
+    assert not publishes(contained, number + 1)
+    assert not publishes(replace(contained, cidfile=contained.cidfile.with_name("none")), number)
 
 
 def test_restart_keeps_port_and_key_and_down_leaves_nothing(up: Up, mscli: Mscli, docker: StandinDocker) -> None:

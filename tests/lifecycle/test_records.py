@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mscli.catalog.model import Sampling
+from mscli.engines.engine import Contained
 from mscli.errors import Code, MscliError
 from mscli.lifecycle.process import Identity
 from mscli.lifecycle.records import Record, Records, Request
@@ -50,6 +52,23 @@ def test_what_is_saved_is_read_back(records: Records) -> None:
     saved(records, "one")
     assert records.get("one") == record("one", records.run_dir("one"))
     assert records.all()[0] == (record("one", records.run_dir("one")),)
+
+
+def test_a_container_is_remembered_with_the_engine_its_client_spoke_to(records: Records) -> None:
+    contained = Contained(("/usr/bin/docker",), {"DOCKER_HOST": "unix:///x"}, "mscli-one", Path("/x/container"), "i:v1")
+    folder = records.prepare("one")
+    records.save(dataclasses.replace(record("one", folder), contained=contained))
+    found = records.get("one")
+    assert found is not None
+    assert found.contained == contained
+
+
+def test_a_record_from_before_there_were_containers_is_read(records: Records) -> None:
+    path = saved(records, "one")
+    path.write_text(
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "contained"})
+    )
+    assert records.get("one") == record("one", records.run_dir("one"))
 
 
 def test_a_record_is_private(records: Records) -> None:

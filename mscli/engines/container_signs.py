@@ -11,7 +11,8 @@ _TOOLKIT = (
 )
 _CDI = (
     "Write the specification anew, as after every update of the driver: "
-    "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+    "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml (older toolkits name GPUs by number alone: add "
+    "--device-name-strategy=uuid)"
 )
 _SOCKET = (
     "sudo usermod -aG docker $USER, then log in anew (whoever is in that group can become root). "
@@ -150,6 +151,13 @@ SIGNS = (
         r"bind source path does not exist: (?P<what>\S+)|statfs (?P<other>\S+): no such file",
         "the weights are not at {what}{other} for the container engine",
         "Where the engine runs in a virtual machine, share that folder with it.",
+    ),
+    Sign(
+        "permissions",
+        r"failed to create the container ID file|container ID file.*(?:denied|read-only)",
+        "the client may not write into the instance's folder",
+        "Docker from a snap sees no hidden folders: let MSCLI_HOME name one that is not hidden, or install Docker "
+        "from its own package.",
     ),
     Sign(
         "build",

@@ -14,6 +14,7 @@ from home import IMAGE, StandinDocker, write_profile
 from run_mscli import Mscli, Ran
 
 from mscli.engines.container_signs import container_cause
+from mscli.engines.vllm_docker import VllmDocker
 
 Machine = Callable[..., dict[str, str]]
 Up = Callable[..., Ran]
@@ -77,6 +78,23 @@ GPU_FAULTS = {
     ),
     "GPU taken away": ("Failed to initialize NVML: Unknown Error\n", "container_gpu_lost"),
 }
+START_FAULTS = {
+    "docker: failed to create the container ID file: open /home/u/.local/state/mscli/instances/x/tmp/container: "
+    "permission denied\n": "permissions",
+    'docker: Error response from daemon: invalid mount config for type "bind": bind source path does not exist: /w\n': (
+        "model_not_found"
+    ),
+    'docker: Error response from daemon: Conflict. The container name "/mscli-x-0a1b2c" is already in use by container '
+    '"212b853c004d". You have to remove (or rename) that container to be able to reuse that name.\n': "unknown",
+    "docker: Error response from daemon: driver failed programming external connectivity on endpoint x: Bind for "
+    "127.0.0.1:8124 failed: port is already allocated\n": "port",
+    'time="2026-11-26T16:00:00Z" level=error msg="error waiting for container: unexpected EOF"\n': "engine_missing",
+    "docker: Error response from daemon: failed to create shim task: OCI runtime create failed: runc create failed: "
+    'unable to start container process: exec: "vllm": executable file not found in $PATH: unknown\n': "build",
+    'Error: short-name "vllm/vllm-openai:v0.32.0" did not resolve to an alias and no unqualified-search registries are '
+    'defined in "/etc/containers/registries.conf"\n': "engine_missing",
+    "Error: setting up CDI devices: unresolvable CDI devices nvidia.com/gpu=GPU-a\n": "cdi",
+}
 DAEMON_FAULTS = {
     "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n": (
         "engine_missing",
@@ -110,6 +128,17 @@ def test_what_docker_says_of_gpus_has_its_cause_and_a_remedy(name: str) -> None:
     assert found.summary
     assert found.remedy
     assert found.evidence
+
+
+@pytest.mark.parametrize("said", START_FAULTS)
+def test_what_a_client_says_of_a_start_has_its_cause(said: str) -> None:
+    found = VllmDocker().diagnose(f"INFO an earlier line\n{said}", 125)
+    assert found.code == START_FAULTS[said]
+    assert found.remedy
+
+
+def test_a_container_that_was_killed_is_told_from_one_that_was_not_started() -> None:
+    assert VllmDocker().diagnose("(APIServer pid=1) INFO loading\n", 137).code == "host_ram"
 
 
 @pytest.mark.parametrize("name", ["no runtime", "driver too old"])

@@ -25,11 +25,11 @@ def base_prefix(python: Path) -> Path:
 def make_image(client: Sequence[str], image: str, python: Path, *more: Path, links: dict[str, str]) -> None:
     """Import an image with the Python that `python` is a name of, the folders `more`, and links (place -> target).
 
-    `client`: how to call docker or podman. Everything lies where it lies on this machine; `python3` is on PATH.
+    `client`: how to call docker or podman. Everything lies where it lies on this machine; what is in the `bin` of any of them is on PATH.
     """
     prefix = base_prefix(python)
     folders = [prefix, *more]
-    path = ":".join(["/opt/bin", f"{prefix}/bin", "/usr/bin", "/bin"])
+    path = ":".join(["/opt/bin", *(f"{folder}/bin" for folder in more), f"{prefix}/bin", "/usr/bin", "/bin"])
     changes = ["--change", f"ENV PATH={path}", "--change", "ENV HOME=/root"]
     importing = subprocess.Popen(
         [*client, "import", *changes, "-", image],

@@ -24,9 +24,10 @@ from typing import Any
 
 from mscli.engines.container_client import Client, EngineInfo, call, image_id, last_line
 from mscli.engines.container_signs import container_cause
+from mscli.engines.engine import PLAN, StageListener
 from mscli.errors import Code, MscliError
 from mscli.paths import container_environment
-from mscli.weights.progress import COPYING, DONE, DOWNLOADING, Listener, Meter, Note, Progress
+from mscli.weights.progress import COPYING, DONE, DOWNLOADING, Listener, Meter, Progress
 
 STALL_S = 300.0
 LARGE_BYTES = 10**9
@@ -111,7 +112,7 @@ def have_image(
     client: Client,
     engine: EngineInfo,
     image: str,
-    listener: Listener,
+    listener: StageListener,
     offline: bool,
     agree: Callable[[int], bool] | None,
 ) -> None:
@@ -134,7 +135,7 @@ def have_image(
     expected = TYPICAL_BYTES if size is None else size
     if agree and expected > LARGE_BYTES and not agree(expected):
         raise MscliError(Code.INTERRUPTED, "nothing was fetched", "A profile on native vLLM needs no image.")
-    listener.note(Note("image", f"fetching the image {image}; layers that have arrived are kept if it is interrupted"))
+    listener.stage(PLAN, f"fetching the image {image}; whole layers are kept if that is interrupted")
     pull(client, image, listener, size)
 
 

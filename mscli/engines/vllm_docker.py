@@ -41,7 +41,7 @@ class VllmDocker(Vllm):
         """See the contract: the client of Docker or Podman. vLLM's version is the image's, so none is told here."""
         found = find_client()
         beside = {found.kind: found.version} if found.version else {}
-        return Installation(NAME, found.argv, None, found.kind, Path(found.argv[0]), beside, found.settings)
+        return Installation(NAME, found.argv, None, found.kind, Path(found.argv[0]), beside, env=found.settings)
 
     def command(
         self, plan: Plan, profile: Profile, model: Model, weights: WeightFiles, serving: Serving, found: Installation

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from mscli.engines.container_client import (
     DOCKER,
@@ -25,6 +26,7 @@ from mscli.engines.engine import Cause
 # Starting a container takes a second; the first one after a restart of the machine much longer.
 TIMEOUT_S = 90.0
 _HOOKS = ("nvidia-container-runtime-hook", "nvidia-container-toolkit", "nvidia-container-runtime")
+_SPECIFICATIONS = (Path("/etc/cdi"), Path("/var/run/cdi"))
 _PLACES = ("/usr/bin", "/usr/local/bin", "/usr/local/nvidia/toolkit", "/run/current-system/sw/bin")
 
 
@@ -58,7 +60,8 @@ def no_runtime(client: Client, engine: EngineInfo) -> Cause | None:
     if client.kind != DOCKER or "nvidia" in engine.runtimes or engine.cdi or engine.rootless:
         return None
     path = os.pathsep.join((os.environ.get("PATH", ""), *_PLACES))
-    if any(shutil.which(name, path=path) for name in _HOOKS):
+    specified = any(file for folder in _SPECIFICATIONS if folder.is_dir() for file in folder.iterdir())
+    if specified or any(shutil.which(name, path=path) for name in _HOOKS):
         return None
     cause = container_cause("could not select device driver")
     assert cause is not None

@@ -25,7 +25,7 @@ def base_prefix(python: Path) -> Path:
 def make_image(client: Sequence[str], image: str, python: Path, *more: Path, links: dict[str, str]) -> None:
     """Import an image with the Python that `python` is a name of, the folders `more`, and links (place -> target).
 
-    `client`: how to call docker or podman. Everything lies where it lies on this machine; the `bin` of each folder is on
+    `client`: how to call docker or podman. Everything lies where it lies on this machine; each folder's `bin` is on
     PATH.
     """
     prefix = base_prefix(python)

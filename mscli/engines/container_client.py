@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mscli.engines.engine import Contained
@@ -89,7 +89,17 @@ def find_client() -> Client:
     version = re.search(r"version ([\d.]+[\w.+~-]*)", said)
     # Podman can be installed under Docker's name; what it says of itself decides.
     kind = PODMAN if said.lower().startswith("podman") else DOCKER
-    return Client((found,), kind, version[1].rstrip(",") if version else None, settings)
+    client = Client((found,), kind, version[1].rstrip(",") if version else None, settings)
+    return replace(client, settings={**settings, **_context(client)}) if kind == DOCKER else client
+
+
+def _context(client: Client) -> dict[str, str]:
+    """The context that the user has switched to, so that it is remembered with what is started under it."""
+    if {"DOCKER_HOST", "DOCKER_CONTEXT"} & set(client.settings):
+        return {}
+    said = call(client, "context", "inspect", "--format", "{{.Name}}")
+    name = said.out.strip()
+    return {"DOCKER_CONTEXT": name} if said.status == 0 and name and name != "default" else {}
 
 
 def client_of(contained: Contained) -> Client:

@@ -72,8 +72,11 @@ def info(_: list[str]) -> int:
     return out(json.dumps({"ServerVersion": "28.2.2", "DockerRootDir": str(PLACE), "Runtimes": runtimes}))
 
 
-def context(_: list[str]) -> int:
-    return out("unix:///var/run/docker.sock")
+def context(words: list[str]) -> int:
+    chosen = PLACE / "context"
+    if words[-1] == "{{.Name}}":
+        return out(chosen.read_text() if chosen.exists() else "default")
+    return out("ssh://elsewhere" if os.environ.get("DOCKER_CONTEXT") == "far" else "unix:///var/run/docker.sock")
 
 
 def image(words: list[str]) -> int:

@@ -212,6 +212,20 @@ def test_an_engine_on_another_machine_is_refused(up: Up, docker: StandinDocker) 
     assert "elsewhere" in error["message"]
 
 
+def test_a_context_that_was_switched_to_is_remembered(up: Up, docker: StandinDocker, home: Path) -> None:
+    docker.has()
+    (docker.place / "context").write_text("mine")
+    assert up("--json", "--no-wait").data["plan"]["command"]["env"] == {"DOCKER_CONTEXT": "mine"}
+    kept = json.loads((home / "state" / "instances" / "tiny" / "record.json").read_text())
+    assert kept["contained"]["env"] == {"DOCKER_CONTEXT": "mine"}
+
+
+def test_a_context_on_another_machine_is_refused(up: Up, docker: StandinDocker) -> None:
+    docker.has()
+    (docker.place / "context").write_text("far")
+    assert up("--json").error["code"] == "engine_unsupported"
+
+
 def test_an_image_that_is_absent_is_fetched_with_progress_in_bytes(up: Up, docker: StandinDocker) -> None:
     ran = up("--events")
     events = [json.loads(line) for line in ran.out.splitlines()]

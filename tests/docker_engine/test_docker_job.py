@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -123,29 +122,37 @@ def test_an_address_for_others_makes_a_key(up: Up, docker: StandinDocker, home: 
     assert any("can be reached from other machines" in warning for warning in ran.data["warnings"])
 
 
-@pytest.mark.parametrize("seen", ["by the engine's word", "by their mark"])
-def test_a_container_whose_client_was_killed_is_named_and_ended(
-    seen: str, up: Up, mscli: Mscli, docker: StandinDocker
-) -> None:
+def killed(up: Up, docker: StandinDocker) -> int:
+    """Starts an instance and kills its client; the pid of what goes on in its container."""
     docker.has()
-    if seen == "by their mark":
-        docker.flag("visible")
     instance = up("--json").data["instance"]
-    server = docker.server()
     os.kill(instance["pid"], signal.SIGKILL)
     process.wait_death(instance["pid"], 10)
+    return docker.server()
 
+
+def gone(pid: int) -> bool:
+    seen = process.stat(pid)
+    return seen is None or seen.state in "ZX"
+
+
+def test_a_container_whose_client_was_killed_is_named_and_ended(up: Up, mscli: Mscli, docker: StandinDocker) -> None:
+    server = killed(up, docker)
     now = mscli("status", "--json").envelope["data"]["instances"][0]
-    assert (now["state"], now["orphaned"]) == ("crashed", True)
-    assert (server in now["orphans"]) is (seen == "by their mark")
+    assert (now["state"], now["orphaned"], now["orphans"]) == ("crashed", True, [])
     assert "left its container behind" in mscli("status").err
-    refused = up("--json", "--ctx", "1024")
-    assert refused.error["code"] == "instance_exists"
-
     down = mscli("down", "tiny", "--json").data["stopped"][0]
     assert (down["signal"], down["survivors"], down["port_free"]) == ("SIGINT", [], True)
     assert docker.containers() == []
-    assert process.stat(server) is None or process.stat(server).state == "Z"  # type: ignore[union-attr]
+    assert gone(server)
+
+
+def test_a_container_left_behind_keeps_its_instances_name(up: Up, docker: StandinDocker) -> None:
+    docker.flag("visible")
+    server = killed(up, docker)
+    refused = up("--json", "--ctx", "1024")
+    assert refused.error["code"] == "instance_exists"
+    assert not gone(server)
 
 
 def test_a_container_that_ended_by_itself_is_a_crash_with_nothing_left(
@@ -170,16 +177,6 @@ def test_a_port_lost_to_somebody_else_is_tried_again_elsewhere(up: Up, docker: S
     ran = up("--json")
     assert ran.code == 0, ran.out
     assert len(docker.calls("run")) == 2
-
-
-def test_a_port_that_was_asked_for_and_lost_is_named(up: Up, docker: StandinDocker) -> None:
-    docker.has()
-    taken = "docker: Error response from daemon: driver failed programming external connectivity on endpoint NAME: "
-    docker.goes_wrong("run", f"{taken}Bind for 127.0.0.1:8124 failed: port is already allocated\n")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number = free.getsockname()[1]
-    error = up("--json", "--port", str(number)).error
-    assert (error["code"], error["details"]["cause"]) == ("start_failed", "port")
 
 
 def test_a_failed_start_names_vllms_own_cause_and_leaves_nothing(

@@ -13,7 +13,10 @@ import pytest
 from home import IMAGE, StandinDocker, write_profile
 from run_mscli import Mscli, Ran
 
+from mscli.engines.container_client import find_client
+from mscli.engines.container_probe import probe_engine, remote
 from mscli.engines.container_signs import container_cause
+from mscli.engines.engine import Cause
 from mscli.engines.vllm_docker import VllmDocker
 
 Machine = Callable[..., dict[str, str]]
@@ -169,15 +172,24 @@ def test_gpus_go_by_uuid_and_what_passes_is_stopped_by_the_weights_alone(
 
 @pytest.mark.parametrize("said", DAEMON_FAULTS)
 def test_a_daemon_that_does_not_answer_is_named_with_its_remedy(
-    said: str, up: Up, mscli: Mscli, docker: StandinDocker
+    said: str, docker: StandinDocker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cause, remedy = DAEMON_FAULTS[said]
+    for name, value in docker.env.items():
+        monkeypatch.setenv(name, value)
     docker.goes_wrong("info", said, 1)
+    engine = VllmDocker()
+    cause, remedy = DAEMON_FAULTS[said]
+    found = probe_engine(find_client())
+    assert isinstance(found, Cause)
+    assert found.code == cause
+    assert remedy in found.remedy
+    assert remedy in (engine.health(engine.locate())[1] or "")
+
+
+def test_a_daemon_that_does_not_answer_ends_the_start(up: Up, docker: StandinDocker) -> None:
+    docker.goes_wrong("info", next(iter(DAEMON_FAULTS)), 1)
     error = up("--json").error
-    assert (error["code"], error["details"]["cause"]) == ("engine_missing", cause)
-    assert remedy in error["hint"]
-    listed = next(each for each in mscli("engines", "--json").data["engines"] if each["name"] == "vllm-docker")
-    assert remedy in listed["note"]
+    assert (error["code"], error["details"]["cause"]) == ("engine_missing", "engine_missing")
 
 
 def test_docker_without_the_toolkit_is_named_before_the_image_is_fetched(
@@ -220,10 +232,12 @@ def test_a_context_that_was_switched_to_is_remembered(up: Up, docker: StandinDoc
     assert kept["contained"]["env"] == {"DOCKER_CONTEXT": "mine"}
 
 
-def test_a_context_on_another_machine_is_refused(up: Up, docker: StandinDocker) -> None:
-    docker.has()
+def test_a_context_on_another_machine_is_seen(docker: StandinDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in docker.env.items():
+        monkeypatch.setenv(name, value)
+    assert remote(find_client()) is None
     (docker.place / "context").write_text("far")
-    assert up("--json").error["code"] == "engine_unsupported"
+    assert remote(find_client()) == "ssh://elsewhere"
 
 
 def test_an_image_that_is_absent_is_fetched_with_progress_in_bytes(up: Up, docker: StandinDocker) -> None:

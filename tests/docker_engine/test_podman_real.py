@@ -83,14 +83,16 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
             patch.setenv(name, value)
         links = {"/opt/bin/vllm": str(program)}
         make_image(("podman",), IMAGE, Path(sys.executable), program.parent, links=links)
-    tried = made("run", "--rm", "--publish", "127.0.0.1::8000", IMAGE, "sleep", "0")
-    if tried.returncode != 0:
-        pytest.skip(f"podman runs no container here: {tried.stderr.strip()[-300:]}")
-    yield made
-    made("rm", "-af")
-    made("rmi", "-af")
-    if not network:
-        subprocess.run(["ip", "link", "delete", "cni-podman0"], capture_output=True)
+    try:
+        tried = made("run", "--rm", "--publish", "127.0.0.1::8000", IMAGE, "sleep", "0")
+        if tried.returncode != 0:
+            pytest.skip(f"podman runs no container here: {tried.stderr.strip()[-300:]}")
+        yield made
+    finally:
+        made("rm", "-af")
+        made("rmi", "-af")
+        if not network:
+            subprocess.run(["ip", "link", "delete", "cni-podman0"], capture_output=True)
 
 
 @pytest.fixture

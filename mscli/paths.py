@@ -49,6 +49,11 @@ class Places:
         return self.state / "observations.jsonl"
 
     @property
+    def healed(self) -> Path:
+        """What had to be changed so that engines start here."""
+        return self.state / "healed.jsonl"
+
+    @property
     def engines(self) -> Path:
         """Engines that mscli itself installed."""
         return self.data / "engines"

@@ -15,7 +15,7 @@ from mscli.catalog.schema import NAME, PROFILE
 from mscli.errors import MscliError
 
 # Flags that the plan, or a key of its own, decides: set twice, the plan would not be what runs.
-_DECIDED = {
+DECIDED = {
     **dict.fromkeys(("host", "port"), "it has a key of its own"),
     **dict.fromkeys(("max-model-len", "ctx-size", "c", "num_ctx"), "the key 'context' decides it"),
     **dict.fromkeys(
@@ -70,8 +70,8 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[Fault]:
     if engine != "vllm-docker" and values["image"]:
         yield Fault(0, ("image",), f"the engine {engine} runs in no container; remove it, or use vllm-docker")
     for option in values["options"]:
-        if option in _DECIDED:
-            yield Fault(0, ("options", option), f"not to be set here: {_DECIDED[option]}")
+        if option in DECIDED:
+            yield Fault(0, ("options", option), f"not to be set here: {DECIDED[option]}")
     if "CUDA_VISIBLE_DEVICES" in values["env"]:
         yield Fault(0, ("env", "CUDA_VISIBLE_DEVICES"), "not to be set here: the plan decides it (`mscli up --gpus`)")
     yield from _context_contradictions(values["context"])

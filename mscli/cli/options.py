@@ -15,6 +15,9 @@ Events = Annotated[
     bool, typer.Option("--events", help="Progress as JSON lines before the result; --json=stream is the same.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
+Heal = Annotated[
+    bool, typer.Option("--heal/--no-heal", help="Change the plan and try again when the engine dies at the start.")
+]
 ProfileFile = Annotated[
     Path | None, typer.Option("--file", "-f", help="A profile file to use in place of a named profile.")
 ]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from mscli.lifecycle.failure import Heal
     from mscli.weights.progress import Note, Progress
 
 _PIPED_EVERY_S = 5.0
@@ -64,6 +65,10 @@ class StartProgress:
         self._bar.console.print(f"[green]{ago(time.monotonic() - self._begun):>7}[/]  {line}", highlight=False)
         self._show(text, None, None)
 
+    def heal(self, heal: Heal, number: int, most: int) -> None:
+        """Show what is changed after a start that failed."""
+        self.stage("healing", f"{heal.why}: trying again with {heal.change} ({number} of {most})")
+
     def log_line(self, line: str) -> None:
         """Show the engine's last word behind the stage, on a terminal only."""
         if self._bar is not None and line.strip():
@@ -110,6 +115,10 @@ class EventProgress:
     def stage(self, stage: str, text: str) -> None:
         """A stage began."""
         self._screen.event({"event": "stage", "stage": stage, "text": text})
+
+    def heal(self, heal: Heal, number: int, most: int) -> None:
+        """A start failed, and another follows with something changed."""
+        self._screen.event({"event": "heal", "number": number, "most": most, **asdict(heal)})
 
     def agree(self, _: int) -> bool:
         """Scripts are never asked."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mscli.cli.options import Instance, Json, TimeoutS
+from mscli.cli.options import Heal, Instance, Json, TimeoutS
 from mscli.cli.screen import open_screen
 
 
@@ -13,11 +13,13 @@ def register(app: typer.Typer) -> None:
     app.command("restart", epilog="Examples: mscli restart  |  mscli restart rehearsal")(restart)
 
 
-def restart(ctx: typer.Context, name: Instance = None, timeout: TimeoutS = 1800.0, json: Json = False) -> None:
+def restart(
+    ctx: typer.Context, name: Instance = None, timeout: TimeoutS = 1800.0, heal: Heal = True, json: Json = False
+) -> None:
     """Stop an instance if it runs, then start it again on the same port with the same wishes."""
     from mscli.cli.progress import StartProgress
     from mscli.cli.up import report
-    from mscli.lifecycle.deployment import restart as again
+    from mscli.doctor.healing import restart as again
     from mscli.lifecycle.endpoint import Patience
     from mscli.lifecycle.records import Records
     from mscli.lifecycle.running import the_one
@@ -26,5 +28,5 @@ def restart(ctx: typer.Context, name: Instance = None, timeout: TimeoutS = 1800.
     screen = open_screen(ctx, json)
     record = the_one(Records(places()), name)
     with StartProgress(screen) as progress:
-        done = again(record, places(), Patience(timeout_s=timeout), progress)
+        done = again(record, places(), Patience(timeout_s=timeout), progress, heal)
     report(screen, done)

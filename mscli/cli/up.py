@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import Events, Json, ProfileFile, TimeoutS, Yes
+from mscli.cli.options import Events, Heal, Json, ProfileFile, TimeoutS, Yes
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
@@ -46,6 +46,7 @@ def up(
     weights: Annotated[Path | None, typer.Option("--weights", help="A folder made by `mscli pull --to`.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     api_key_file: Annotated[Path | None, typer.Option(help="File with the key clients must send.")] = None,
+    heal: Heal = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the command; start nothing.")] = False,
     yes: Yes = False,
     events: Events = False,
@@ -64,9 +65,9 @@ def up(
     key = _key(api_key_file)
     ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline)
     if dry_run:
-        _dry_run(screen, ask)
+        _dry_run(screen, ask, heal)
     else:
-        _up(screen, ask, events, confirm=screen.live and not yes)
+        _up(screen, ask, events, heal, confirm=screen.live and not yes)
 
 
 def _absolute(path: Path | None) -> str | None:
@@ -83,12 +84,13 @@ def _key(file: Path | None) -> str | None:
     return key
 
 
-def _dry_run(screen: Screen, ask: Ask) -> None:
+def _dry_run(screen: Screen, ask: Ask, heal: bool) -> None:
     from mscli.cli.plan_view import plan_json, show_plan
-    from mscli.lifecycle.deployment import dry_run
+    from mscli.doctor import healing
+    from mscli.lifecycle import deployment
     from mscli.paths import places
 
-    done = dry_run(ask, places())
+    done = (healing if heal else deployment).dry_run(ask, places())
     plan, notes = plan_json(done.decision.plan, done.draft.command), done.draft.notes
     reason = done.decision.choice.reason if done.decision.choice else None
     if screen.json_mode:
@@ -101,13 +103,14 @@ def _dry_run(screen: Screen, ask: Ask) -> None:
         screen.note(f"note: {note}", "yellow")
 
 
-def _up(screen: Screen, ask: Ask, events: bool, confirm: bool) -> None:
+def _up(screen: Screen, ask: Ask, events: bool, heal: bool, confirm: bool) -> None:
     from dataclasses import replace
 
     from mscli.cli.progress import listener_of
-    from mscli.lifecycle.deployment import up as start
+    from mscli.doctor import healing
     from mscli.paths import places
 
+    start = healing.up if heal else healing.up_as_planned
     with listener_of(screen, events) as progress:
         try:
             done = start(replace(ask, agree=progress.agree) if confirm else ask, places(), progress)
@@ -141,6 +144,7 @@ def report(screen: Screen, done: Up) -> None:
                 "observed": to_json(done.observed),
                 "taken_bytes": to_json(done.taken_bytes),
                 "warnings": list(done.warnings),
+                "healed": to_json(done.healed),
             }
         )
         return
@@ -153,6 +157,8 @@ def _say_up(screen: Screen, done: Up) -> None:
         screen.text(f"chosen: {seen.profile}. {done.decision.choice.reason}")
     how = "runs already" if done.already else f"is {seen.state} after {done.seconds:.1f} s"
     screen.text(f"{seen.name} {how}: {record.title} on {seen.engine}, context {seen.context}")
+    for heal in done.healed:
+        screen.text(f"  changed so that it starts here: {heal.change} ({heal.why})")
     if seen.stand_in:
         screen.text("This is a scripted stand-in on a real engine, not a language model.")
     screen.text(f"  OpenAI API  {seen.base_url}  (model {seen.model})")

@@ -72,7 +72,9 @@ def flags(
         **_generation(model.sampling),
         **_words(spelt("private", version)),
     }
-    given = {f"--{key.replace('_', '-')}": _given(value) for key, value in options.items() if value is not False}
+    # The plan was made within the limit of that key, and may need less.
+    said = {key: value for key, value in options.items() if value is not False and key != "gpu-memory-utilization"}
+    given = {f"--{key.replace('_', '-')}": _given(value) for key, value in said.items()}
     return tuple(word for flag, values in {**derived, **given}.items() for word in (flag, *values))
 
 

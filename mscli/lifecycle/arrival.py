@@ -150,6 +150,7 @@ def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
         f"{remedy} The whole log: mscli logs {launch.name}".strip(),
         {
             "cause": cause.code,
+            "summary": cause.summary,
             "evidence": list(cause.evidence or text.strip().splitlines()[-_EVIDENCE_LINES:]),
             "exit_status": ended.exit_status,
             "log": str(started.record.log),

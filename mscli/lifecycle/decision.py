@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mscli.catalog.load import load_profile_file
@@ -15,15 +15,20 @@ from mscli.lifecycle.pinned import catalogue, one
 from mscli.lifecycle.records import Request
 from mscli.lifecycle.sight import Sight, see
 from mscli.paths import Places
+from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.choose import choose
 from mscli.planning.fit import make
 from mscli.planning.plan import Choice, NoFit, Plan, Wish
 from mscli.planning.requirements import no_device_cause
 
+# What to change of a profile before it is planned, given what is seen of the machine.
+Adjust = Callable[[Profile, Sight], Adjustment]
+
 
 @dataclass(frozen=True)
 class Decision:
-    """What will run and why. `choice`: all verdicts, when the profile was chosen and not named."""
+    """What will run and why. `choice`: all verdicts, when the profile was chosen and not named. `adjustment`: how
+    `profile` differs from the one in the catalogue."""
 
     profile: Profile
     model: Model
@@ -31,23 +36,53 @@ class Decision:
     plan: Plan
     sight: Sight
     choice: Choice | None
+    adjustment: Adjustment = NOTHING
 
 
-def decide(request: Request, places: Places, replaced: str | None = None) -> Decision:
+def decide(
+    request: Request,
+    places: Places,
+    replaced: str | None = None,
+    adjust: Adjust | None = None,
+    stay: Choice | None = None,
+) -> Decision:
     """Plan the request on this machine, from memory that is free now.
 
-    `replaced`: the name of an instance whose memory will come back first. Raises NO_GPU or NO_FIT with the figures,
+    `replaced`: the name of an instance whose memory will come back first. `adjust`: asked what to change of the
+    profile. `stay`: where no profile is named, the choice to stay with. Raises NO_GPU or NO_FIT with the figures,
     PROFILE_UNKNOWN or PROFILE_INVALID.
     """
-    named = _named(request, places)
+    chosen_before = stay.chosen.profile if stay and stay.chosen and _unnamed(request) else None
+    named = _named(replace(request, profile=chosen_before) if chosen_before else request, places)
     if named is None:
-        return _best(request.wish, places, replaced)
+        return _adjusted(_best(request.wish, places, replaced), request.wish, adjust)
     profile, model = named
     sight = see(places, (profile.engine,), replaced, gpus=profile.device == "gpu")
-    outcome = plan_one(profile, model, sight, request.wish)
+    change = adjust(profile, sight) if adjust else NOTHING
+    decision = _planned(change, profile, model, sight, request.wish)
+    return replace(decision, choice=stay) if chosen_before else decision
+
+
+def _unnamed(request: Request) -> bool:
+    return request.profile is None and request.file is None
+
+
+def _adjusted(decision: Decision, wish: Wish, adjust: Adjust | None) -> Decision:
+    """The best profile, planned again with what is to be changed of it."""
+    change = adjust(decision.profile, decision.sight) if adjust else NOTHING
+    if change == NOTHING:
+        return decision
+    again = _planned(change, decision.profile, decision.model, decision.sight, wish)
+    return replace(again, choice=decision.choice)
+
+
+def _planned(change: Adjustment, profile: Profile, model: Model, sight: Sight, wish: Wish) -> Decision:
+    """Raises NO_FIT or NO_GPU."""
+    profile = change.applied(profile)
+    outcome = plan_one(profile, model, sight, wish)
     if isinstance(outcome, NoFit):
         raise _no_fit(profile, outcome, sight.inventory)
-    return Decision(profile, model, model.variants[outcome.variant], outcome, sight, None)
+    return Decision(profile, model, model.variants[outcome.variant], change.settled(outcome), sight, None, change)
 
 
 @dataclass(frozen=True)

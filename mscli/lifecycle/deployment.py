@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from mscli.engines import engine as contract
 from mscli.engines.engine import Hosted, Imaged, Observed, Preparing, WeightFiles
@@ -17,9 +18,10 @@ from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.lifecycle import launch as launching
 from mscli.lifecycle.arrival import Listener, arrive
-from mscli.lifecycle.decision import Decision, decide
+from mscli.lifecycle.decision import Adjust, Decision, decide
 from mscli.lifecycle.draft import Draft, draft, expected_weights, somewhere
 from mscli.lifecycle.endpoint import Patience
+from mscli.lifecycle.failure import Heal, StartFailure
 from mscli.lifecycle.instance import READY, STARTING, Instance
 from mscli.lifecycle.launch import Launch, Started
 from mscli.lifecycle.learning import learn, taken_bytes
@@ -28,18 +30,21 @@ from mscli.lifecycle.running import running, seen
 from mscli.lifecycle.shelf import check_name
 from mscli.lifecycle.shutdown import stop
 from mscli.paths import Places
+from mscli.planning.plan import Choice
 from mscli.weights.ensure import ensure, wanted
 from mscli.weights.progress import Listener as WeightsListener
 
 LARGE_BYTES = 10**9
-_PORT_TRIES = 4
+
+ListenerT = TypeVar("ListenerT", bound=Listener)
 
 
 @dataclass(frozen=True)
 class Ask:
     """One `mscli up`. `name` None: named after the profile. `api_key` None: none, or one made up where it is needed.
 
-    `agree`: asked with the number of bytes before a large download; False ends the start.
+    `agree`: asked with the number of bytes before a large download; False ends the start. `adjust`, `stay`: what to
+    change of the profile, and the choice to stay with (see decision.decide).
     """
 
     request: Request
@@ -50,6 +55,8 @@ class Ask:
     api_key: str | None = None
     offline: bool = False
     agree: Callable[[int], bool] | None = None
+    adjust: Adjust | None = None
+    stay: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Up:
     """What `up` did. `already`: it ran before, nothing was started. `observed`: what the engine says it took.
 
     `taken_bytes`: what NVML says it took, by GPU index. `seconds`: all of it; `engine_seconds`: from the spawn until
-    healthy. `warnings`: for people, in words.
+    healthy. `warnings`: for people, in words. `healed`: what was changed after tries that failed, in order.
     """
 
     record: Record
@@ -69,6 +76,7 @@ class Up:
     observed: Observed | None
     taken_bytes: Mapping[int, int]
     warnings: tuple[str, ...]
+    healed: tuple[Heal, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,21 +92,18 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     """Start what was asked for, or report it if it runs already.
 
     Blocks for planning, the pull and (unless `ask.wait` is False) until the engine is ready, at most
-    `ask.patience.timeout_s`. Raises MscliError; a KeyboardInterrupt while waiting leaves the server running.
+    `ask.patience.timeout_s`. Raises MscliError, and StartFailure where the engine did not start or refused its flags;
+    a KeyboardInterrupt while waiting leaves the server running.
     """
     begun = time.monotonic()
     records = Records(places)
     if record := _same(ask, records):
         return Up(record, seen(record, records), None, True, time.monotonic() - begun, None, None, {}, ())
-    for attempt in range(1, _PORT_TRIES + 1):
-        launch, started = _start(ask, places, records, listener)
-        try:
-            arrived = arrive(launch, started, ask.patience, listener, records) if ask.wait or _hosted(launch) else None
-            break
-        except MscliError as fault:
-            if attempt == _PORT_TRIES or not _lost_port(fault, ask):
-                raise
-            listener.stage(contract.STARTING, "somebody else took the port meanwhile; trying another")
+    launch, started = _start(ask, places, records, listener)
+    try:
+        arrived = arrive(launch, started, ask.patience, listener, records) if ask.wait or _hosted(launch) else None
+    except MscliError as fault:
+        raise StartFailure.of(fault, launch.decision, started.log_text() or _said(fault)) from fault
     taken = taken_bytes(launch.decision) if arrived else {}
     if arrived:
         learn(launch.decision, taken, arrived.observed, places)
@@ -131,11 +136,6 @@ def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tu
     return launch, started
 
 
-def _lost_port(fault: MscliError, ask: Ask) -> bool:
-    """True if the start failed because a port that mscli itself had chosen was taken before the engine bound it."""
-    return fault.details.get("cause") == "port" and ask.request.port is None
-
-
 def dry_run(ask: Ask, places: Places) -> DryRun:
     """What `up` would do now: the plan, and the exact command where the engine and the weights are here.
 
@@ -152,8 +152,14 @@ def dry_run(ask: Ask, places: Places) -> DryRun:
     return DryRun(decision, name, draft(decision.plan, profile, model, where, ask.request.weights))
 
 
-def restart(record: Record, places: Places, patience: Patience, listener: Listener) -> Up:
-    """Stop an instance if it runs and start it again as it was asked for, on the same port. Blocks as `up` does."""
+def restart(
+    record: Record,
+    places: Places,
+    patience: Patience,
+    listener: ListenerT,
+    start: Callable[[Ask, Places, ListenerT], Up],
+) -> Up:
+    """Stop an instance if it runs and `start` it again as it was asked for, on the same port. Blocks as `up` does."""
     records = Records(places)
     key = api_key(record)
     if running(record):
@@ -162,7 +168,7 @@ def restart(record: Record, places: Places, patience: Patience, listener: Listen
     pinned = replace(record.request, port=record.port)
     if pinned.file is None:
         pinned = replace(pinned, profile=record.plan.profile)
-    done = up(Ask(pinned, record.name, patience, api_key=key), places, listener)
+    done = start(Ask(pinned, record.name, patience, api_key=key), places, listener)
     with records.lock():  # only this start was pinned: the request stays what the user asked for
         kept = replace(done.record, request=record.request)
         records.save(kept)
@@ -212,7 +218,16 @@ def _prepare_engine(launch: Launch, places: Places, listener: Listener) -> None:
     if isinstance(engine, Imaged):
         engine.prepare_image(decision.plan, decision.profile, found, listener, launch.offline, launch.agree)
     if isinstance(engine, Preparing):
-        engine.prepare_start(command, decision.plan, decision.profile, found, listener)
+        try:
+            engine.prepare_start(command, decision.plan, decision.profile, found, listener)
+        except MscliError as fault:
+            raise StartFailure.of(fault, decision, _said(fault)) from fault
+
+
+def _said(fault: MscliError) -> str:
+    """What the engine said when it was asked before its start."""
+    lines = fault.details.get("evidence")
+    return "\n".join(map(str, lines)) if isinstance(lines, list) else ""
 
 
 def _hosted(launch: Launch) -> bool:
@@ -251,7 +266,7 @@ def _overtaken(launch: Launch, records: Records) -> bool:
 
 def _decide(ask: Ask, places: Places) -> tuple[Decision, str]:
     name = ask.name or ask.request.profile
-    decision = decide(ask.request, places, name if ask.replace else None)
+    decision = decide(ask.request, places, name if ask.replace else None, ask.adjust, ask.stay)
     return decision, check_name(ask.name or decision.profile.name)
 
 

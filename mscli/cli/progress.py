@@ -67,7 +67,7 @@ class StartProgress:
 
     def heal(self, heal: Heal, number: int, most: int) -> None:
         """Show what is changed after a start that failed."""
-        self.stage("healing", f"{heal.why}: trying again with {heal.change} ({number} of {most})")
+        self.stage("healing", f"{heal.why}; trying again ({number} of {most}): {heal.change}")
 
     def log_line(self, line: str) -> None:
         """Show the engine's last word behind the stage, on a terminal only."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mscli.catalog.profile import Profile
-from mscli.doctor.remedies import Change, Failure, remedies, wrong_kv_types
 from mscli.doctor.remembered import Circumstances, Remembered, circumstances, recall, store
 from mscli.engines import engine as contract
 from mscli.errors import Code, MscliError
@@ -26,6 +25,9 @@ from mscli.lifecycle.sight import Sight
 from mscli.paths import Places, hub_cache
 from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.plan import Choice, Wish
+
+if TYPE_CHECKING:
+    from mscli.doctor.remedies import Change, Failure
 
 TRIES = 3
 # A cause that the doctor finds where the engine's own table knows none must be more likely than not.
@@ -150,6 +152,8 @@ class _Attempts:
             store(self.places, [Remembered(self.where, self.state)])
 
     def _failure(self, fault: MscliError) -> Failure | None:
+        from mscli.doctor.remedies import Failure  # only a failed start needs its patterns
+
         if not isinstance(fault, StartFailure):
             return None
         return Failure(
@@ -164,6 +168,8 @@ class _Attempts:
 
     def _change(self, fault: MscliError, known: Failure | None) -> Change | None:
         """The first change that may help."""
+        from mscli.doctor.remedies import remedies
+
         if known is None:
             return self._wrong_profile() if fault.code is Code.NO_FIT and not self.healed else None
         if fault.code is Code.START_TIMEOUT and _cause(fault) not in _HANGS:
@@ -172,6 +178,8 @@ class _Attempts:
 
     def _wrong_profile(self) -> Change | None:
         """What the planner refuses of a profile, whatever the machine."""
+        from mscli.doctor.remedies import wrong_kv_types
+
         request = self.first.request
         if request.profile is None and request.file is None:
             return None
@@ -180,6 +188,8 @@ class _Attempts:
 
     def _given_up(self, fault: MscliError, known: Failure | None) -> MscliError:
         """The fault with what was tried, and what was not because the user had asked for the opposite."""
+        from mscli.doctor.remedies import remedies
+
         details, message, hint = dict(fault.details), fault.message, fault.hint
         if self.healed:
             details["healed"] = [vars(heal) for heal in self.healed]

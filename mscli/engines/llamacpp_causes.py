@@ -61,6 +61,12 @@ SIGNS = (
         "this llama-server does not take the value given to {flag}: {why}",
         _FLAGS,
     ),
+    Sign(
+        "cli_flags",
+        r"V cache quantization requires flash_attn|quantized V cache requires flash_attn",
+        "a KV cache in less than 16 bits needs flash attention, which is switched off",
+        "Take `flash-attn` out of the profile's `options`, or ask for --kv f16.",
+    ),
     Sign("cli_flags", r"error: expected value for argument:? (?P<flag>\S+)", "{flag} needs a value", _FLAGS),
     Sign(
         "vision",

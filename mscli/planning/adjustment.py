@@ -114,7 +114,6 @@ def _count(number: int, what: str) -> str:
 
 
 def _flag(key: str, value: OptionValue) -> str:
-    name = f"--{key.replace('_', '-')}"
     if value is False:
-        return f"without {name}"
-    return name if value is True else f"{name} {value}"
+        return f"without --{key}"
+    return f"--{key}" if value is True else f"--{key} {value}"

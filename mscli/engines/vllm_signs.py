@@ -108,8 +108,14 @@ _GPUS_TOGETHER = (
 _SETTINGS = (
     Sign(
         "port",
-        r"bind on address \('(?P<host>[^']+)', (?P<port>\d+)\)|[Aa]ddress already in use",
+        r"bind on address \('(?P<host>[^']+)', (?P<port>\d+)\)",
         "the port {port} is taken, or the address {host} is not this machine's",
+        "See who has it with `ss -ltnp`, or take another with --port.",
+    ),
+    Sign(
+        "port",
+        r"[Aa]ddress already in use",
+        "its port is taken by somebody else",
         "See who has it with `ss -ltnp`, or take another with --port.",
     ),
     Sign("cli_flags", r"unrecognized arguments: (?P<flag>.+)", "this vLLM does not know {flag}", _FLAGS),

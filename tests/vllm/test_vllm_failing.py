@@ -23,7 +23,7 @@ def assert_nothing_left(home: Home) -> None:
 
 def test_a_wrong_flag_is_named(home: Home, tiny_model: TinyModels) -> None:
     files = tiny_model("small31", formats=("mistral",))
-    failed = home.mscli(*home.write("small31", files, options={"enable-reasoning": "true"}), "--json")
+    failed = home.mscli(*home.write("small31", files, options={"enable-reasoning": "true"}), "--no-heal", "--json")
     assert (failed.code, failed.error["code"]) == (1, "start_failed")
     assert failed.error["details"]["cause"] == "cli_flags"
     assert "--enable-reasoning" in failed.error["message"]
@@ -33,7 +33,7 @@ def test_a_wrong_flag_is_named(home: Home, tiny_model: TinyModels) -> None:
 def test_a_context_that_the_engine_cannot_hold_names_the_one_it_can(home: Home, tiny_model: TinyModels) -> None:
     # The catalogue entry is that of a smaller model, so that the plan lets the 24B's KV cache through.
     files = tiny_model("small31", "kv24b", formats=("mistral",))
-    failed = home.mscli(*home.write("small31", files, context=40000), "--json")
+    failed = home.mscli(*home.write("small31", files, context=40000), "--no-heal", "--json")
     assert (failed.code, failed.error["details"]["cause"]) == (1, "oom_kv"), failed.out
     assert "40000" in failed.error["message"]
     assert "--ctx 6400" in failed.error["hint"]

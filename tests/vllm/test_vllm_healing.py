@@ -1,0 +1,68 @@
+"""Starts of a real vLLM that fail at first and end ready without help."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from run_mscli import Ran
+from tiny_models import TinyModels
+from vllm_home import DEADLINE_S, Client, Home, wait_for
+
+pytestmark = pytest.mark.engines
+
+
+def answers(data: dict[str, Any]) -> bool:
+    """Whether the instance serves its scripted reply."""
+    instance = data["instance"]
+    return "scripted stand-in" in str(Client(instance["base_url"], instance["model"]).chat("hello")["content"])
+
+
+def test_a_context_that_the_engine_cannot_hold_becomes_the_one_it_can(home: Home, tiny_model: TinyModels) -> None:
+    # The catalogue entry is that of a smaller model, so that the plan lets the 24B's KV cache through.
+    arguments = home.write("small31", tiny_model("small31", "kv24b", formats=("mistral",)), context=40000)
+    done = home.mscli(*arguments, "--json")
+    assert done.code == 0, done.out
+    healed = done.data["healed"]
+    assert [(heal["cause"], heal["change"]) for heal in healed] == [("oom_kv", "a context of at most 6,400 tokens")]
+    assert done.data["instance"]["context"] == done.data["observed"]["context"] == 6400
+    assert home.instance()["context"] == 6400
+    assert answers(done.data)
+    home.mscli("down", "--all")
+    again = home.mscli(*arguments, "--events")
+    events = [json.loads(line) for line in again.out.splitlines()]
+    assert (again.code, [event for event in events if event.get("event") == "heal"]) == (0, []), again.out
+    assert any("as it worked here before" in str(event.get("text")) for event in events)
+    assert events[-1]["data"]["instance"]["context"] == 6400
+
+
+def test_flags_of_an_older_version_are_respelt(home: Home, tiny_model: TinyModels) -> None:
+    older = {"enable-reasoning": "true", "limit-mm-per-prompt": "image=2", "swap-space": "4"}
+    done = home.mscli(*home.write("small31", tiny_model("small31", formats=("mistral",)), options=older), "--json")
+    assert done.code == 0, done.out
+    assert {heal["cause"] for heal in done.data["healed"]} == {"cli_flags"}
+    argv = done.data["plan"]["command"]["argv"]
+    assert json.loads(argv[argv.index("--limit-mm-per-prompt") + 1]) == {"image": 2}
+    assert not {"--enable-reasoning", "--swap-space"} & set(argv)
+    assert answers(done.data)
+
+
+def test_a_port_that_is_taken_during_the_start_is_given_up_for_another(home: Home, tiny_model: TinyModels) -> None:
+    arguments = home.write("small31", tiny_model("small31", formats=("mistral",)))
+    record = home.folder / "state" / "instances" / "tiny" / "record.json"
+    with subprocess.Popen(
+        [sys.executable, "-m", "mscli", *arguments, "--json"], env=home.env, stdout=subprocess.PIPE, text=True
+    ) as up:
+        wait_for(record.exists, lambda: "it never started")
+        number = json.loads(record.read_text())["port"]
+        with socket.create_server(("127.0.0.1", number)):
+            out, _ = up.communicate(timeout=DEADLINE_S)
+    done = Ran(up.returncode, out, "")
+    assert done.code == 0, out
+    assert [heal["cause"] for heal in done.data["healed"]] == ["port"]
+    assert done.data["instance"]["port"] != number
+    assert answers(done.data)

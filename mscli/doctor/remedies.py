@@ -285,7 +285,7 @@ def _more_utilisation(failure: Failure) -> Iterator[Change]:
     if now is None or not failure.plan.memory or UTILISATION in failure.profile.options:
         return
     spare = min(
-        (gpu.margin_bytes - int(TIGHT_SHARE * gpu.total_bytes)) / cuda_total(gpu.total_bytes)
+        (gpu.margin_bytes - gpu.kv_spare_bytes - int(TIGHT_SHARE * gpu.total_bytes)) / cuda_total(gpu.total_bytes)
         for gpu in failure.plan.memory
     )
     if spare >= 0.01:

@@ -95,18 +95,14 @@ def _at_most(wish: ContextWish, most: int | None) -> ContextWish:
 
 
 def _with_utilisation(plan: Plan, share: float) -> Plan:
-    """What vLLM takes more with a larger share is KV cache, and comes out of the margin."""
+    """What vLLM takes more with a larger share is KV cache."""
     more = share - float(plan.settings["gpu_memory_utilization"])
     if more <= 0:
         return plan
-    taken = [int(more * cuda_total(gpu.total_bytes)) for gpu in plan.memory]
     memory = tuple(
-        replace(gpu, kv_spare_bytes=gpu.kv_spare_bytes + size, margin_bytes=gpu.margin_bytes - size)
-        for gpu, size in zip(plan.memory, taken, strict=True)
+        replace(gpu, kv_spare_bytes=gpu.kv_spare_bytes + int(more * cuda_total(gpu.total_bytes))) for gpu in plan.memory
     )
-    return replace(
-        plan, verdict=TIGHT, memory=memory, settings={**plan.settings, "gpu_memory_utilization": round(share, 3)}
-    )
+    return replace(plan, verdict=TIGHT, memory=memory, settings={**plan.settings, "gpu_memory_utilization": share})
 
 
 def _count(number: int, what: str) -> str:

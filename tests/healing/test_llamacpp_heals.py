@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from profiles import write
 from run_mscli import Mscli, Ran
 from tiny_models import TinyModels
+
+from profiles import write
 
 LIMIT_KIB = 1_600_000
 

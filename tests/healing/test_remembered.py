@@ -1,0 +1,72 @@
+"""What was found out at one start, and at which later ones it holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mscli.doctor.remembered import Circumstances, Remembered, load, recall, store
+from mscli.paths import Places
+from mscli.planning.adjustment import NOTHING, Adjustment
+from mscli.planning.plan import Wish
+
+GIB = 2**30
+THEN = Circumstances(("NVIDIA GeForce RTX 4090",), "vllm", "0.32.0", "mine", "0123456789abcdef", Wish(), 20 * GIB)
+FOUND = Adjustment(
+    context=6400, kv_types=("fp8",), options={"swap-space": False, "enforce-eager": True}, env={"A": "1"}
+)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    made = Places(tmp_path / "config", tmp_path / "state", tmp_path / "data")
+    store(made, [Remembered(THEN, FOUND)])
+    return made
+
+
+def test_the_same_start_begins_with_all_of_it(places: Places) -> None:
+    assert recall(THEN, places) == FOUND
+    assert recall(replace(THEN, room_bytes=15 * GIB), places) == FOUND
+
+
+@pytest.mark.parametrize("other", [Wish(users=4), Wish(context=8192)])
+def test_another_wish_begins_with_the_flags_alone(places: Places, other: Wish) -> None:
+    assert recall(replace(THEN, wish=other), places) == Adjustment(options={"swap-space": False}, env={"A": "1"})
+
+
+def test_more_memory_is_tried_out_anew(places: Places) -> None:
+    assert recall(replace(THEN, room_bytes=20 * GIB + GIB // 2), places) == FOUND, "half a GiB is no clear gain"
+    assert recall(replace(THEN, room_bytes=23 * GIB), places).context is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"gpus": ("NVIDIA GeForce RTX 3090",)},
+        {"gpus": ("NVIDIA GeForce RTX 4090",) * 2},
+        {"gpus": ()},
+        {"version": "0.33.0"},
+        {"version": None},
+        {"engine": "vllm-docker"},
+        {"profile": "another"},
+        {"contents": "fedcba9876543210"},
+    ],
+    ids=str,
+)
+def test_other_circumstances_know_nothing_of_it(places: Places, other: dict[str, object]) -> None:
+    assert recall(replace(THEN, **other), places) == NOTHING  # type: ignore[arg-type]
+
+
+def test_the_last_word_counts(places: Places) -> None:
+    store(places, [Remembered(THEN, Adjustment(context=4096))])
+    assert recall(THEN, places) == Adjustment(context=4096)
+    store(places, [Remembered(THEN, NOTHING)])
+    assert recall(THEN, places) == NOTHING
+
+
+def test_lines_that_cannot_be_read_are_passed_over(places: Places) -> None:
+    with places.healed.open("a") as handle:
+        handle.write('{"where": 3}\nnot JSON\n')
+    assert [entry.adjustment for entry in load(places)] == [FOUND]

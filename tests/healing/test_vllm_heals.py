@@ -1,0 +1,206 @@
+"""Chains of failures that real vLLMs have logged, from a program that dies of them until it is started otherwise."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_mscli import Mscli, Ran
+
+Machine = Callable[..., dict[str, str]]
+MODEL = """\
+title: A tiny model
+released: "2026-11-20"
+license: Apache-2.0
+stand_in: true
+architecture:
+  text: {parameters: 2163968, linear_parameters: 1179648, layers: 2, hidden: 256, heads: 4, kv_heads: 2, head_dim: 64,
+    ffn: 512, vocabulary: 1920}
+  vision: {tower_parameters: 120128, projector_parameters: 98368, layers: 2, hidden: 64, heads: 2, ffn: 128, patch: 14,
+    image_size: 224, spatial_merge: 2}
+context_limit: 131072
+capabilities: [vision]
+variants:
+  fp8:
+    format: safetensors-mistral
+    quantisation: bf16
+    weights_bytes: 4400000
+    projector_bytes: 438272
+    download_bytes: 5000000
+    bytes_source: made for a test
+    source: {kind: hub, repository: tests/tiny, files: [params.json, "*.safetensors"]}
+"""
+PROFILE = """\
+title: A tiny model
+engine: vllm
+model: tiny-model
+variant: fp8
+device: gpu
+gpus: [1]
+context: {floor: 1024, target: 65536}
+kv_types: [f16, fp8]
+images: 4
+users: 2
+automatic: true
+rank: 0
+options: {options}
+"""
+# What vLLM says, and what has to stand in the command line or the environment that it no longer says it.
+KV = (
+    r"--max-model-len 6400\b",
+    "ValueError: To serve at least one request with the models's max seq len (65536), (20.0 GiB KV cache is needed, "
+    "which is larger than the available KV cache memory (0.98 GiB). Based on the available memory, the estimated "
+    "maximum model length is 6400. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`",
+)
+GRAPHS = (
+    r"--enforce-eager\b",
+    "INFO Model loading took 14.9 GiB memory and 8 seconds\nCapturing CUDA graphs (mixed prefill-decode): 12%\n"
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 256.00 MiB. GPU 0 has a total capacity of 23.5 GiB",
+)
+BUSY = (
+    r"--gpu-memory-utilization 0\.[1-7]",
+    "ValueError: Free memory on device cuda:0 (17.5/23.53 GiB) on startup is less than desired GPU memory utilization "
+    "(0.9, 21.2 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.",
+)
+IMAGES = (
+    r'\{"image": 10\}',
+    "vllm serve: error: argument --limit-mm-per-prompt: Value image=10 cannot be converted to <function loads at 0x7>.",
+)
+HOPELESS = (r"^$", "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`")
+DRIVER = (r"^$", "RuntimeError: The NVIDIA driver on your system is too old (found version 11040).")
+
+
+class Failing:
+    """mscli on a machine with one RTX 4090 and a vLLM that dies of what it is told."""
+
+    def __init__(self, mscli: Mscli, home: Path, env: dict[str, str], weights: Path) -> None:
+        self.run, self.home, self.env, self.weights = mscli, home, env, weights
+
+    def profile(self, options: str = "{}") -> None:
+        folder = self.home / "config" / "profiles"
+        (folder / "models").mkdir(parents=True, exist_ok=True)
+        (folder / "models" / "tiny-model.yaml").write_text(MODEL)
+        (folder / "tiny.yaml").write_text(PROFILE.replace("{options}", options))
+
+    def __call__(self, verb: str, *args: str, dies: list[tuple[str, str]] | None = None) -> Ran:
+        weights = ("--weights", str(self.weights)) if verb == "up" else ()
+        return self.run(verb, *args, *weights, "--json", env={**self.env, "VLLM_RULES": json.dumps(dies or [])})
+
+    def starts(self) -> int:
+        """How often the engine was started."""
+        return (self.home / "state" / "instances" / "tiny" / "log").read_text().count("non-default args")
+
+
+@pytest.fixture
+def failing(mscli: Mscli, machine: Machine, home: Path, tmp_path: Path) -> Failing:
+    program = home / "vllm" / "bin" / "vllm"
+    program.parent.mkdir(parents=True)
+    text = Path(__file__).with_name("failing_vllm.py").read_text().replace("/usr/bin/env python3", sys.executable, 1)
+    program.write_text(text)
+    program.chmod(0o755)
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "params.json").write_text("{}")
+    (weights / "consolidated.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    made = Failing(mscli, home, {**machine("rtx4090"), "MSCLI_VLLM": str(program.parent.parent)}, weights)
+    (home / "vllm" / "lib" / "python3.12" / "site-packages" / "vllm-0.32.0.dist-info").mkdir(parents=True)
+    made.profile()
+    return made
+
+
+def changes(data: dict[str, Any]) -> list[tuple[str, str]]:
+    """Cause and change of every failed try."""
+    return [(heal["cause"], heal["change"]) for heal in data["healed"]]
+
+
+@pytest.mark.parametrize(
+    ("dies", "options", "wanted"),
+    [
+        pytest.param([KV], "{}", [("oom_kv", "a context of at most 6,400 tokens")], id="KV cache"),
+        pytest.param([BUSY], "{}", [("gpu_busy", "--gpu-memory-utilization 0.733")], id="busy"),
+        pytest.param(
+            [IMAGES, KV, GRAPHS],
+            "{limit-mm-per-prompt: image=10}",
+            [
+                ("cli_flags", '--limit-mm-per-prompt {"image": 10}'),
+                ("oom_kv", "a context of at most 6,400 tokens"),
+                ("oom_kv", "--enforce-eager"),
+            ],
+            id="three in a row",
+        ),
+    ],
+)
+def test_what_vllm_dies_of_is_changed(
+    failing: Failing, dies: list[tuple[str, str]], options: str, wanted: list[tuple[str, str]]
+) -> None:
+    failing.profile(options)
+    up = failing("up", "tiny", dies=dies).data
+    assert changes(up) == wanted
+    assert up["instance"]["state"] == "ready"
+    assert failing.starts() == len(wanted) + 1
+    argv = up["plan"]["command"]["argv"]
+    assert up["plan"]["context"] == int(argv[argv.index("--max-model-len") + 1]) == up["observed"]["context"]
+    share = float(argv[argv.index("--gpu-memory-utilization") + 1])
+    assert share == up["plan"]["settings"]["gpu_memory_utilization"], "the plan must say what runs"
+
+
+def test_after_three_changes_it_stops_with_the_cause_and_what_was_tried(failing: Failing) -> None:
+    failed = failing("up", "tiny", dies=[HOPELESS])
+    assert (failed.code, failed.error["code"]) == (1, "start_failed")
+    details = failed.error["details"]
+    assert details["cause"] == "oom_kv"
+    assert [heal["change"] for heal in details["healed"]] == [
+        "a context of at most 32,768 tokens",
+        "a context of at most 8,192 tokens",
+        "a context of at most 1,024 tokens",
+    ]
+    assert "Tried before: a context of at most 32,768 tokens" in failed.error["message"]
+    assert failing.starts() == 4
+    assert failing.run("status").code == 3
+    assert not (failing.home / "state" / "healed.jsonl").exists(), "what did not help must not be remembered"
+
+
+def test_what_takes_a_person_is_not_tried_again(failing: Failing) -> None:
+    failed = failing("up", "tiny", dies=[DRIVER])
+    assert failed.error["details"]["cause"] == "driver_too_old"
+    assert failing.starts() == 1
+
+
+def test_a_context_that_was_asked_for_gives_way_nowhere_but_the_kv_type_does(failing: Failing) -> None:
+    dies = [(r"--kv-cache-dtype fp8", KV[1])]
+    up = failing("up", "tiny", "--ctx", "65536", dies=dies).data
+    assert changes(up) == [("oom_kv", "fp8 KV")]
+    assert up["instance"]["context"] == 65536
+
+
+def test_with_context_and_kv_type_asked_for_the_margin_and_users_give_way(failing: Failing) -> None:
+    dies = [(r"--max-num-seqs 1\b", KV[1])]
+    failed = failing("up", "tiny", "--ctx", "65536", "--kv", "f16", dies=dies)
+    tried = [heal["change"] for heal in failed.error["details"]["healed"]]
+    assert [change.split(" 0.")[0] for change in tried] == [
+        "a GPU memory utilisation of",
+        "1 user at once",
+        "--enforce-eager",
+    ]
+
+
+def test_what_worked_is_begun_with_until_a_start_without_it_ends_well(failing: Failing) -> None:
+    failing("up", "tiny", dies=[KV])
+    failing("down")
+    again = failing("up", "tiny", dies=[KV]).data
+    assert (changes(again), again["instance"]["context"]) == ([], 6400)
+    failing("down")
+    assert failing("up", "tiny", "--no-heal").data["instance"]["context"] == 65536
+    failing("down")
+    assert failing("up", "tiny").data["instance"]["context"] == 65536
+
+
+def test_without_a_name_the_profile_that_was_chosen_is_stayed_with(failing: Failing) -> None:
+    up = failing("up", "--engine", "vllm", dies=[KV]).data
+    assert (up["instance"]["profile"], up["instance"]["context"]) == ("tiny", 6400)
+    assert up["reason"]
+    assert failing("up", "--engine", "vllm").data["already"] is True

@@ -165,7 +165,7 @@ CAUSES: Mapping[str, tuple[str, str]] = {
     ),
     "fork_spawn": (
         "CUDA was initialised before the workers were forked",
-        "Set VLLM_WORKER_MULTIPROCESSING_METHOD=spawn, and start it below `if __name__ == '__main__':`.",
+        "Set VLLM_WORKER_MULTIPROC_METHOD=spawn, and start it below `if __name__ == '__main__':`.",
     ),
     "build": (
         "the engine was built without something it needs, or its build failed",

@@ -148,7 +148,9 @@ class _Attempts:
 
     def remember(self, done: Up) -> None:
         """Keep what a start that ended ready was changed by."""
-        if done.decision and done.observed is not None and self.healed and self.where and self.state:
+        if done.observed is None or self.where is None or self.state is None:
+            return
+        if self.healed and self.state != recall(self.where, self.places):
             store(self.places, [Remembered(self.where, self.state)])
 
     def _failure(self, fault: MscliError) -> Failure | None:
@@ -197,7 +199,7 @@ class _Attempts:
         free = replace(known, cause=_cause(fault), wish=Wish(), port=None) if known else None
         kept = next(remedies(free), None) if free and len(self.healed) < TRIES else None
         if kept:
-            hint = f"{hint} Not changed unasked, since you gave a value: {kept.what}.".strip()
+            hint = f"{hint} Not tried, since it was asked for otherwise: {kept.what}.".strip()
         return MscliError(fault.code, message, hint, details)
 
 
@@ -216,7 +218,9 @@ def _said_better(fault: MscliError, known: Failure | None) -> MscliError:
     if found is None or found.confidence < _LIKELY:
         return fault
     details = {**fault.details, "cause": found.code, "summary": found.summary, "evidence": list(found.evidence)}
-    return MscliError(fault.code, f"{fault.message}: {found.summary}", f"{found.remedy} {fault.hint}", details)
+    message = fault.message.replace(str(fault.details.get("summary")), found.summary)
+    log = f" The whole log: mscli logs {Path(str(details['log'])).parent.name}" if "log" in details else ""
+    return MscliError(fault.code, message, f"{found.remedy}{log}", details)
 
 
 def _lost_bytes(decision: Decision) -> int:

@@ -47,7 +47,8 @@ _WEIGHTS_THERE = re.compile(
 )
 _WEIGHTS_SHORT = re.compile(r"unable to allocate CPU\S* buffer")
 _COMPILING = re.compile(
-    r"torch[._/]_?(?:inductor|dynamo)|InductorError|BackendCompilerFailed|triton/\S+\.py|ninja|nvcc"
+    r"torch[._/]_?(?:inductor|dynamo)|InductorError|BackendCompilerFailed|triton/\S+\.py|ninja|nvcc|C compiler"
+    r"|Python\.h"
 )
 _PEERS = re.compile(r"custom_all_?reduce|peer access|P2P|vLLM is using nccl")
 

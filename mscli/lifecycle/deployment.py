@@ -157,7 +157,7 @@ def restart(
     places: Places,
     patience: Patience,
     listener: ListenerT,
-    start: Callable[[Ask, Places, ListenerT], Up],
+    start: Callable[[Ask, Places, ListenerT], Up] = up,
 ) -> Up:
     """Stop an instance if it runs and `start` it again as it was asked for, on the same port. Blocks as `up` does."""
     records = Records(places)

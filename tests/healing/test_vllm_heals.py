@@ -74,6 +74,13 @@ HOPELESS = (r"^$", "ValueError: No available memory for the cache blocks. Try in
 DRIVER = (r"^$", "RuntimeError: The NVIDIA driver on your system is too old (found version 11040).")
 
 
+# A cause that only the doctor's table knows.
+BITSANDBYTES = (
+    r"^$",
+    "RuntimeError: CUDA Setup failed despite GPU being available. Please run: python -m bitsandbytes",
+)
+
+
 class Failing:
     """mscli on a machine with one RTX 4090 and a vLLM that dies of what it is told."""
 
@@ -168,6 +175,15 @@ def test_what_takes_a_person_is_not_tried_again(failing: Failing) -> None:
     failed = failing("up", "tiny", dies=[DRIVER])
     assert failed.error["details"]["cause"] == "driver_too_old"
     assert failing.starts() == 1
+
+
+def test_a_cause_that_the_engines_table_does_not_know_is_told_by_the_doctors(failing: Failing) -> None:
+    known = failing("up", "tiny", "--no-heal", dies=[BITSANDBYTES])
+    assert known.error["details"]["cause"] == "unknown"
+    failed = failing("up", "tiny", dies=[BITSANDBYTES])
+    assert failed.error["details"]["cause"] == "bitsandbytes"
+    assert "python -m bitsandbytes" in failed.error["hint"]
+    assert "does not say why" not in failed.error["message"]
 
 
 def test_a_context_that_was_asked_for_gives_way_nowhere_but_the_kv_type_does(failing: Failing) -> None:

@@ -6,12 +6,21 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from run_mscli import Ran
+from test_vllm_command import command
 from tiny_models import TinyModels
 from vllm_home import DEADLINE_S, Client, Home, wait_for
+
+from mscli.catalog.profile import OptionValue
+from mscli.doctor.respelling import respelt
+from mscli.engines.vllm_installation import installation
+from mscli.engines.vllm_parser import check_flags
+from mscli.errors import MscliError
 
 pytestmark = pytest.mark.engines
 
@@ -49,6 +58,45 @@ def test_flags_of_an_older_version_are_respelt(home: Home, tiny_model: TinyModel
     assert json.loads(argv[argv.index("--limit-mm-per-prompt") + 1]) == {"image": 2}
     assert not {"--enable-reasoning", "--swap-space"} & set(argv)
     assert answers(done.data)
+
+
+# Flags of older versions, with what older guides give them.
+OLDER: dict[str, OptionValue] = {
+    "enable-reasoning": True,
+    "disable-log-requests": True,
+    "swap-space": 4,
+    "num-scheduler-steps": 8,
+    "use-v2-block-manager": True,
+    "max-seq-len-to-capture": 8192,
+    "disable-frontend-multiprocessing": True,
+    "tokenizer-pool-size": 0,
+    "preemption-mode": "swap",
+    "num-lookahead-slots": 0,
+    "scheduler-delay-factor": 0.5,
+    "multi-step-stream-outputs": True,
+    "disable-async-output-proc": True,
+    "full-cuda-graph": True,
+    "worker-use-ray": True,
+    "engine-use-ray": True,
+    "disable-mm-preprocessor-cache": True,
+    "guided-decoding-backend": "xgrammar",
+    "task": "generate",
+}
+
+
+def test_what_is_said_in_place_of_older_flags_is_accepted(
+    vllm_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSCLI_HOME", str(tmp_path))
+    seen = installation(vllm_place / "bin" / "vllm", "named")
+    found = replace(seen, version=(seen.version or "").partition("+")[0])
+    with pytest.raises(MscliError) as refused:
+        check_flags(found, command(found=found, options=OLDER).argv)
+    said = "\n".join(map(str, refused.value.details["evidence"]))  # type: ignore[call-overload]
+    options = respelt("vllm", said, OLDER)
+    assert options is not None, said
+    assert all(options[flag] is False for flag in OLDER), "each of them is refused by this version"
+    check_flags(found, command(found=found, options={**OLDER, **options}).argv)
 
 
 def test_a_port_that_is_taken_during_the_start_is_given_up_for_another(home: Home, tiny_model: TinyModels) -> None:

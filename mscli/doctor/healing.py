@@ -198,6 +198,8 @@ class _Attempts:
             message += f". Tried before: {'; then '.join(heal.change for heal in self.healed)}"
         free = replace(known, cause=_cause(fault), wish=Wish(), port=None) if known else None
         kept = next(remedies(free), None) if free and len(self.healed) < TRIES else None
+        if not self.healed and kept is None:
+            return fault
         if kept:
             hint = f"{hint} Not tried, since it was asked for otherwise: {kept.what}.".strip()
         return MscliError(fault.code, message, hint, details)

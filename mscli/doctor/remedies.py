@@ -165,7 +165,7 @@ def _kv_short(failure: Failure) -> Iterator[Change]:
         yield from _compute_short(failure)
         return
     yield from _less_context(failure)
-    yield from _other_kv(failure, failure.profile.kv_types[failure.profile.kv_types.index(failure.plan.kv_type) + 1 :])
+    yield from _smaller_kv(failure)
     yield from _more_utilisation(failure)
     yield from _fewer_users(failure)
     yield from _eager(failure)
@@ -191,7 +191,7 @@ def _ram_short(failure: Failure) -> Iterator[Change]:
     if _WEIGHTS_SHORT.search(failure.log) and not _WEIGHTS_THERE.search(failure.log):
         return
     yield from _less_context(failure)
-    yield from _other_kv(failure, failure.profile.kv_types[failure.profile.kv_types.index(failure.plan.kv_type) + 1 :])
+    yield from _smaller_kv(failure)
     yield from _fewer_users(failure)
 
 
@@ -242,6 +242,14 @@ def _fitting(failure: Failure) -> int | None:
         return int(told[1])
     room = _ROOM_ON_NODE.search(failure.log)
     return int(failure.plan.context * float(room[1]) / float(room[2])) if room else None
+
+
+def _smaller_kv(failure: Failure) -> Iterator[Change]:
+    """The KV types that the profile lists after the one that was planned."""
+    kinds = failure.profile.kv_types
+    yield from _other_kv(
+        failure, kinds[kinds.index(failure.plan.kv_type) + 1 :] if failure.plan.kv_type in kinds else ()
+    )
 
 
 def _other_kv(failure: Failure, kinds: tuple[str, ...]) -> Iterator[Change]:

@@ -27,6 +27,8 @@ _WRONG_VALUE = re.compile(
     r"|expected value for argument:? (?P<missing>--\S+)"
 )
 _SUGGESTED = re.compile(r"(?:[Dd]id you mean|similar argument exists|Possible options?):? *['\"`(]*(--[\w-]+)")
+# mscli's own guess, from the flags of an engine's parser: only taken where it is close.
+_NEAREST = re.compile(r"flag most like it that this vLLM takes is (--[\w-]+)")
 _CHOICES = re.compile(r"choose from (.+?)\)")
 _COUNTS = re.compile(r"\w+=\d+(?:,\w+=\d+)*")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -123,9 +125,14 @@ def _unknown_flag(engine: str, word: str, options: Options, log: str) -> Options
     name = key.replace("_", "-")
     if engine == "vllm" and name in _VLLM:
         return _instead(key, _VLLM[name](options[key]))
-    if suggested := _SUGGESTED.search(log):
+    if suggested := _SUGGESTED.search(log) or _near(name, log):
         return _instead(key, (suggested[1].removeprefix("--"), options[key]))
     return _llama(key, options[key]) if engine == "llama.cpp" else None
+
+
+def _near(name: str, log: str) -> re.Match[str] | None:
+    nearest = _NEAREST.search(log)
+    return nearest if nearest and get_close_matches(f"--{name}", [nearest[1]], cutoff=_CLOSE) else None
 
 
 def _llama(key: str, value: OptionValue) -> Options | None:

@@ -225,9 +225,9 @@ def _prepare_engine(launch: Launch, places: Places, listener: Listener) -> None:
 
 
 def _said(fault: MscliError) -> str:
-    """What the engine said when it was asked before its start."""
+    """What the engine said where it wrote no log of this start, and what was made of it."""
     lines = fault.details.get("evidence")
-    return "\n".join(map(str, lines)) if isinstance(lines, list) else ""
+    return "\n".join(map(str, [*lines, fault.hint] if isinstance(lines, list) else []))
 
 
 def _hosted(launch: Launch) -> bool:

@@ -127,6 +127,13 @@ def test_what_was_asked_for_stays(wish: Wish, stays: str) -> None:
         assert not any(stays in change for change in tried(failure(log, wish=wish, **more)))
 
 
+def test_a_kv_type_asked_for_beside_the_profiles_own_is_no_trouble() -> None:
+    found = failure(
+        "No available memory for the cache blocks", wish=Wish(kv_type="fp8"), profile={"kv_types": ("f16",)}
+    )
+    assert not any("KV" in change for change in tried(found))
+
+
 def test_a_port_that_was_asked_for_stays() -> None:
     log = "OSError: [Errno 98] Address already in use"
     assert tried(failure(log)) == ["another port"]
@@ -173,6 +180,10 @@ RESPELT: list[tuple[str, str, dict[str, OptionValue], dict[str, OptionValue] | N
     ("vllm", "vllm: error: unrecognized arguments: true", {"enforce-eager": "true"}, {"enforce-eager": True}),
     ("vllm", "vllm: error: unrecognized arguments: --swap-space 4 --teleport",
      {"swap-space": 4, "teleport": True}, None),
+    ("vllm", "vllm: error: unrecognized arguments: --enforce-eagr\nThe flag most like it that this vLLM takes is "
+     "--enforce-eager.", {"enforce-eagr": True}, {"enforce-eagr": False, "enforce-eager": True}),
+    ("vllm", "vllm: error: unrecognized arguments: --fast\nThe flag most like it that this vLLM takes is --task.",
+     {"fast": True}, None),
     ("vllm", "vllm: error: unrecognized arguments: --of-mscli-itself", {"swap-space": 4}, None),
     ("vllm", "vllm serve: error: argument --seed: invalid int value: 'many'", {"seed": "many"}, None),
     ("llama.cpp", 'error while handling argument "--flash-attn": unknown value \'--jinja\'', {"flash-attn": True},

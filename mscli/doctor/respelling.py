@@ -57,6 +57,8 @@ _VLLM: Mapping[str, Respell] = {
     ),
     "worker-use-ray": _now("distributed-executor-backend", "ray"),
     "engine-use-ray": _gone,
+    "cuda-graph-sizes": lambda value: ("cudagraph-capture-sizes", value),
+    "override-pooler-config": lambda value: ("pooler-config", value),
     "disable-mm-preprocessor-cache": _now("mm-processor-cache-gb", 0),
     "guided-decoding-backend": lambda value: ("structured-outputs-config", json.dumps({"backend": value})),
     "task": lambda value: None if value in ("auto", "generate") else ("runner", value),

@@ -123,7 +123,7 @@ def test_a_context_below_the_floor_is_not_tried() -> None:
 )
 def test_what_was_asked_for_stays(wish: Wish, stays: str) -> None:
     for log in ("No available memory for the cache blocks", f"{LOADED}{OOM}"):
-        more = {"profile": {"users": 4, "kv_types": ("f16", "fp8")}}
+        more = {"profile": {"users": 4, "images": 4, "kv_types": ("f16", "fp8")}}
         assert not any(stays in change for change in tried(failure(log, wish=wish, **more)))
 
 

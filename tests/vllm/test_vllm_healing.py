@@ -81,6 +81,7 @@ OLDER: dict[str, OptionValue] = {
     "disable-mm-preprocessor-cache": True,
     "guided-decoding-backend": "xgrammar",
     "task": "generate",
+    "cuda-graph-sizes": 8,
 }
 
 

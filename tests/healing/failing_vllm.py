@@ -2,7 +2,8 @@
 """A program called vllm that dies with what the real one has said, until it is started as it wants to be.
 
 VLLM_RULES: a JSON list of [pattern, text]. The first pattern that is not found in the command line and environment
-ends it with its text; when all are found it answers as a server does.
+ends it with its text; when all are found it answers as a server does. VLLM_FREES: as it dies, the memory of the
+described machine's GPU becomes free, as if another program had ended.
 """
 
 from __future__ import annotations
@@ -12,6 +13,15 @@ import os
 import re
 import socket
 import sys
+from pathlib import Path
+
+
+def free(path: Path) -> None:
+    machine = json.loads(path.read_text())
+    machine["gpus"][0]["memory_mib"]["used"] = 1
+    fresh = path.with_suffix(".fresh")
+    fresh.write_text(json.dumps(machine))
+    fresh.replace(path)
 
 
 def main() -> int:
@@ -19,6 +29,8 @@ def main() -> int:
     print("INFO non-default args:", " ".join(sys.argv[1:]), flush=True)
     for pattern, text in json.loads(os.environ.get("VLLM_RULES", "[]")):
         if not re.search(pattern, line):
+            if "VLLM_FREES" in os.environ:
+                free(Path(os.environ["MSCLI_TEST_MACHINE"]))
             print(text, "RuntimeError: Engine core initialization failed. See root cause above.", sep="\n", flush=True)
             return 1
     context = sys.argv[sys.argv.index("--max-model-len") + 1]

@@ -17,7 +17,7 @@ from tiny_models import TinyModels
 
 from profiles import write
 
-LIMIT_KIB = 1_600_000
+LIMIT_KIB = 1_300_000
 
 
 def flags(data: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nvml_machines import child, rewrite
 from run_mscli import Mscli, Ran
 
 Machine = Callable[..., dict[str, str]]
@@ -87,11 +88,11 @@ class Failing:
     def __init__(self, mscli: Mscli, home: Path, env: dict[str, str], weights: Path) -> None:
         self.run, self.home, self.env, self.weights = mscli, home, env, weights
 
-    def profile(self, options: str = "{}") -> None:
+    def profile(self, options: str = "{}", rank: int = 0) -> None:
         folder = self.home / "config" / "profiles"
         (folder / "models").mkdir(parents=True, exist_ok=True)
         (folder / "models" / "tiny-model.yaml").write_text(MODEL)
-        (folder / "tiny.yaml").write_text(PROFILE.replace("{options}", options))
+        (folder / "tiny.yaml").write_text(PROFILE.replace("{options}", options).replace("rank: 0", f"rank: {rank}"))
 
     def __call__(self, verb: str, *args: str, dies: list[tuple[str, str]] | None = None) -> Ran:
         weights = ("--weights", str(self.weights)) if verb == "up" else ()
@@ -216,7 +217,30 @@ def test_what_worked_is_begun_with_until_a_start_without_it_ends_well(failing: F
 
 
 def test_without_a_name_the_profile_that_was_chosen_is_stayed_with(failing: Failing) -> None:
+    failing.profile(rank=900)
+    rewrite(failing.env, lambda it: it["gpus"][0]["memory_mib"].update(used=12000))
+    failing.env["VLLM_FREES"] = "yes"  # so that a larger profile would be chosen at the second try
     up = failing("up", "--engine", "vllm", dies=[KV]).data
     assert (up["instance"]["profile"], up["instance"]["context"]) == ("tiny", 6400)
     assert up["reason"]
     assert failing("up", "--engine", "vllm").data["already"] is True
+    assert failing("up", "--engine", "vllm", "--name", "b", "--dry-run").data["plan"]["profile"] != "tiny"
+
+
+STAY = """
+from dataclasses import replace
+from mscli.lifecycle.decision import decide
+from mscli.lifecycle.records import Request
+from mscli.paths import places
+from mscli.planning.plan import Plan, Wish
+
+request = Request(None, None, None, None, Wish())
+first = decide(request, places())
+other = next(it for it in first.choice.ranked if isinstance(it, Plan) and it.profile != first.profile.name)
+stayed = decide(request, places(), stay=replace(first.choice, chosen=other))
+print(stayed.profile.name == stayed.plan.profile == other.profile, stayed.choice.chosen.profile == other.profile)
+"""
+
+
+def test_a_choice_to_stay_with_is_not_made_anew(machine: Machine, user_env: dict[str, str]) -> None:
+    assert child(STAY, {**user_env, **machine("rtx4090")}) == "True True\n"

@@ -155,3 +155,9 @@ def test_a_pair_that_breaks_is_refused_with_its_pin_and_only_for_models_it_break
     assert command("small-bf16-2gpu", broken).argv
     assert command("magistral-bf16-2gpu", vllm("0.32.0", mistral_common="1.12.0")).argv
     assert command("magistral-bf16-2gpu", vllm("0.19.1", mistral_common="1.13.1")).argv
+
+
+def test_a_limit_of_the_gpu_share_is_the_planners_and_the_plans_own_share_is_said() -> None:
+    argv = command(options={"gpu-memory-utilization": 0.95}).argv
+    assert value(argv, "--gpu-memory-utilization") == "0.912"
+    assert argv.count("--gpu-memory-utilization") == 1

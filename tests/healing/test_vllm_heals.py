@@ -224,7 +224,8 @@ def test_without_a_name_the_profile_that_was_chosen_is_stayed_with(failing: Fail
     assert (up["instance"]["profile"], up["instance"]["context"]) == ("tiny", 6400)
     assert up["reason"]
     assert failing("up", "--engine", "vllm").data["already"] is True
-    assert failing("up", "--engine", "vllm", "--name", "b", "--dry-run").data["plan"]["profile"] != "tiny"
+    failing("down")
+    assert failing("up", "--engine", "vllm", "--dry-run").data["plan"]["profile"] != "tiny"
 
 
 STAY = """

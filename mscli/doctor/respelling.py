@@ -11,6 +11,7 @@ from difflib import get_close_matches
 
 from mscli.catalog.profile import OptionValue
 from mscli.catalog.profile_file import DECIDED
+from mscli.engines import renamed_flags
 from mscli.engines.llama_server import SWITCHES, VALUES
 
 Options = Mapping[str, OptionValue]
@@ -39,6 +40,10 @@ def _gone(_: OptionValue) -> None:
     return None
 
 
+def _called(flag: str) -> Respell:
+    return lambda value: (flag, value)
+
+
 def _now(flag: str, value: OptionValue) -> Respell:
     return lambda _: (flag, value)
 
@@ -46,6 +51,7 @@ def _now(flag: str, value: OptionValue) -> Respell:
 # Gone from one version to the next; looked up in the parsers of 0.10.2, 0.22.1 and 0.32.0. What they did is the
 # default now, or no longer exists.
 _VLLM: Mapping[str, Respell] = {
+    **{each.old: _called(each.new) for each in renamed_flags.VLLM},
     **dict.fromkeys(
         (
             "enable-reasoning", "disable-log-requests", "swap-space", "num-scheduler-steps", "use-v2-block-manager",
@@ -57,8 +63,6 @@ _VLLM: Mapping[str, Respell] = {
     ),
     "worker-use-ray": _now("distributed-executor-backend", "ray"),
     "engine-use-ray": _gone,
-    "cuda-graph-sizes": lambda value: ("cudagraph-capture-sizes", value),
-    "override-pooler-config": lambda value: ("pooler-config", value),
     "disable-mm-preprocessor-cache": _now("mm-processor-cache-gb", 0),
     "guided-decoding-backend": lambda value: ("structured-outputs-config", json.dumps({"backend": value})),
     "task": lambda value: None if value in ("auto", "generate") else ("runner", value),

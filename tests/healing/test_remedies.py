@@ -171,6 +171,8 @@ RESPELT: list[tuple[str, str, dict[str, OptionValue], dict[str, OptionValue] | N
     ("vllm", "vllm: error: unrecognized arguments: --guided-decoding-backend xgrammar",
      {"guided-decoding-backend": "xgrammar"},
      {"guided-decoding-backend": False, "structured-outputs-config": '{"backend": "xgrammar"}'}),
+    ("vllm", "vllm: error: unrecognized arguments: --cuda-graph-sizes 8", {"cuda_graph_sizes": 8},
+     {"cuda_graph_sizes": False, "cudagraph-capture-sizes": 8}),
     ("vllm", "vllm serve: error: ambiguous option: --device could match --device-ids, --device-memory-utilization",
      {"device": "cuda"}, {"device": False}),
     ("vllm", "vllm serve: error: argument --limit-mm-per-prompt: Value image=10,video=0 cannot be converted to <func",

@@ -14,16 +14,17 @@ from mscli.catalog.profile import TENSOR_PARALLEL_ENGINES, ContextWish, Profile,
 from mscli.catalog.schema import NAME, PROFILE
 from mscli.errors import MscliError
 
-# Flags that the plan, or a key of its own, decides: set twice, the plan would not be what runs.
+# Flags that the plan, or a key of its own, decides: set twice, the plan would not be what runs. Engines take dashes and
+# underscores alike; here they stand with dashes.
 DECIDED = {
     **dict.fromkeys(("host", "port"), "it has a key of its own"),
-    **dict.fromkeys(("max-model-len", "ctx-size", "c", "num_ctx"), "the key 'context' decides it"),
+    **dict.fromkeys(("max-model-len", "ctx-size", "c", "num-ctx"), "the key 'context' decides it"),
     **dict.fromkeys(
         ("tensor-parallel-size", "tp", "tensor-split", "main-gpu"), "the key 'gpus' and the plan decide it"
     ),
     **dict.fromkeys(("kv-cache-dtype", "cache-type-k", "cache-type-v"), "the key 'kv_types' decides it"),
     **dict.fromkeys(("gpu-memory-utilization", "n-gpu-layers", "ngl"), "the plan decides it from the free memory"),
-    **dict.fromkeys(("api-key", "api_key"), "mscli makes the key and keeps it out of files and process lists"),
+    **dict.fromkeys(("api-key",), "mscli makes the key and keeps it out of files and process lists"),
 }
 
 
@@ -70,8 +71,8 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[Fault]:
     if engine != "vllm-docker" and values["image"]:
         yield Fault(0, ("image",), f"the engine {engine} runs in no container; remove it, or use vllm-docker")
     for option in values["options"]:
-        if option in DECIDED:
-            yield Fault(0, ("options", option), f"not to be set here: {DECIDED[option]}")
+        if reason := DECIDED.get(option.replace("_", "-")):
+            yield Fault(0, ("options", option), f"not to be set here: {reason}")
     if "CUDA_VISIBLE_DEVICES" in values["env"]:
         yield Fault(0, ("env", "CUDA_VISIBLE_DEVICES"), "not to be set here: the plan decides it (`mscli up --gpus`)")
     yield from _context_contradictions(values["context"])

@@ -29,7 +29,7 @@ _NOISE = re.compile(
     |platform\ is\ not\ available\ because:\ No\ module    # vLLM tries every platform
     |No\ module\ named\ '(?:amdsmi|torch_xla|habana_frameworks|libtpu)'
     |Custom\ allreduce\ is\ disabled|SymmMemCommunicator:|custom_all_reduce\.py.*will\ be\ disabled
-    |Overriding\ VLLM_WORKER_MULTIPROCESSING_METHOD|pin_memory=False
+    |Overriding\ VLLM_WORKER_MULTIPROC_METHOD|pin_memory=False
     |full\ capacity\ of\ the\ model\ will\ not\ be\ utili[sz]ed
     |couldn't\ find\ '?\S*id_ed25519                         # Ollama makes its key at the first start
     |NCCL\ INFO\ (?!.*(?:\bfail|\berror|via\ P2P|via\ SHM|Connected\ all)) # it looks for plugins that need not exist

@@ -64,6 +64,7 @@ PROFILES: dict[str, tuple[int | None, str | None, str | None, str]] = {
     "octal": (5, "users", None, "expected a whole number of users, got the text '010'"),
     "only-comments": (1, None, None, "the file is empty"),
     "option-that-the-plan-decides": (6, "options.ctx-size", None, "the key 'context' decides it"),
+    "option-decided-with-underscore": (6, "options.ctx_size", None, "the key 'context' decides it"),
     "option-with-a-list": (6, "options.lora", None, "expected text, a number, true or false, got a list"),
     "option-with-dashes": (6, "options.--threads", None, "an engine's flag without its leading dashes"),
     "port-out-of-range": (5, "port", None, "70000 is out of range; it goes from 1 to 65,535"),

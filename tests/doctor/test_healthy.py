@@ -31,7 +31,7 @@ NOISE = {
     "platforms that are not there": "DEBUG [__init__.py:120] ROCm platform is not available because: No module named "
     "'amdsmi'",
     "spawn is chosen": "WARNING [__init__.py] We must use the `spawn` multiprocessing start method. Overriding "
-    "VLLM_WORKER_MULTIPROCESSING_METHOD to 'spawn'.",
+    "VLLM_WORKER_MULTIPROC_METHOD to 'spawn'.",
     "no NVLink": "WARNING custom_all_reduce.py:137] Custom allreduce is "
     "disabled because it's not supported on more than "
     "two PCIe-only GPUs.",

@@ -28,7 +28,7 @@ class Override:
 # The first of a name counts.
 OVERRIDES = (
     Override(
-        "VLLM_WORKER_MULTIPROCESSING_METHOD",
+        "VLLM_WORKER_MULTIPROC_METHOD",
         "vLLM forks its workers, which fails once CUDA has been used",
         "fork_spawn",
         when=r"^fork$",

@@ -111,7 +111,7 @@ def test_two_programs_of_one_name_are_named(visit: Visit, bin_folder: Path, tmp_
 @pytest.mark.parametrize(
     ("name", "value", "code"),
     [
-        ("VLLM_WORKER_MULTIPROCESSING_METHOD", "fork", "fork_spawn"),
+        ("VLLM_WORKER_MULTIPROC_METHOD", "fork", "fork_spawn"),
         ("VLLM_USE_V1", "0", "cli_flags"),
         ("VLLM_SOMETHING_NEW", "1", None),
         ("HF_HUB_OFFLINE", "1", "offline"),
@@ -130,7 +130,7 @@ def test_a_variable_left_over_is_named_with_what_it_does(visit: Visit, name: str
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn"),
+        ("VLLM_WORKER_MULTIPROC_METHOD", "spawn"),
         ("VLLM_NO_USAGE_STATS", "1"),
         ("HF_HUB_OFFLINE", "0"),
         ("HF_TOKEN", "hf_secret"),

@@ -63,7 +63,6 @@ def test_a_kv_type_of_another_engine_gives_way_to_llama_cpps_own(mscli: Mscli, h
         ("{fa: 1}", ["--flash-attn", "on"]),
         ("{flash-attn: true}", ["--flash-attn", "on"]),
         ("{ubach-size: 256}", ["--ubatch-size", "256"]),
-        ("{cache_type_k: q9}", []),
     ],
 )
 def test_a_flag_spelt_otherwise_is_respelt(mscli: Mscli, home: Path, options: str, wanted: list[str]) -> None:

@@ -10,6 +10,7 @@ from mscli.catalog.profile import Profile
 from mscli.engines import vllm_installation
 from mscli.engines.engine import (
     LOADING,
+    PLAN,
     STARTING,
     Capabilities,
     Cause,
@@ -17,6 +18,7 @@ from mscli.engines.engine import (
     Installation,
     Observed,
     Serving,
+    StageListener,
     WeightFiles,
 )
 from mscli.errors import Code, MscliError
@@ -86,6 +88,24 @@ class Vllm:
         secrets = {"VLLM_API_KEY": serving.api_key_file} if serving.api_key_file else {}
         env = {**_environment(plan, model, version), **profile.env}
         return Command(argv, env, secrets=secrets)
+
+    def prepare_start(
+        self,
+        command: Command,
+        plan: Plan,  # noqa: ARG002 (its numbers stand in the command)
+        profile: Profile,
+        found: Installation,
+        listener: StageListener,
+    ) -> None:
+        """See the contract: has this vLLM's own parser read the flags where it might refuse them, at most once.
+
+        That takes about 10 s. Where the weights are here already, vLLM itself would say the same as soon.
+        """
+        from mscli.engines.vllm_parser import check_flags, worth_asking
+
+        if worth_asking(found, command.argv, profile):
+            listener.stage(PLAN, f"asking vLLM {found.version} whether it takes these flags, before weights come")
+            check_flags(found, command.argv, profile)
 
     def stage(self, line: str) -> str | None:
         """See the contract."""

@@ -121,10 +121,12 @@ def _remedy(found: Installation, why: Cause, told: str, profile: Profile | None)
         return why.remedy
     keys = {f"--{key.replace('_', '-')}": key for key in profile.options}
     if blamed not in keys:
+        from mscli.engines.vllm_install import VERSION
+
         known = ", ".join(TRIED)
         return (
             f"mscli wrote {blamed} itself: its flags were tried with vLLM {known}, not with {found.version}. "
-            f"Get one of these: mscli engines install vllm=={TRIED[-2]}"
+            f"Get one of these: mscli engines install vllm=={VERSION}"
         )
     flags = _known(told)
     nearest = [] if blamed in flags else get_close_matches(blamed, flags, n=1)

@@ -1,21 +1,63 @@
-"""The command lines of shipped profiles before the parser of a real vLLM."""
+"""The command lines of all shipped profiles before the parsers of real vLLMs, and what the check of flags says."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from conftest import CACHE
+from parsers import Parser
+from shipped import PROFILES, command_lines
 from test_vllm_command import command
 
+from mscli.catalog.load import load_one
 from mscli.engines.engine import Installation
-from mscli.engines.vllm_installation import installation
-from mscli.engines.vllm_parser import check_flags
+from mscli.engines.vllm_installation import environment_python, installation
+from mscli.engines.vllm_parser import TRIED, check_flags
 from mscli.errors import Code, MscliError
+from mscli.paths import shipped_profiles
 
 pytestmark = pytest.mark.engines
+
+IMAGES = "--limit-mm-per-prompt"
+OLD, NEW = ["x/y", IMAGES, "image=10"], ["x/y", IMAGES, '{"image": 10}']
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one version's parser says to the command lines of all profiles, and to two ways to allow images."""
+
+    version: str
+    lines: Mapping[str, list[str]]
+    refused: Mapping[str, str]
+
+
+@pytest.fixture(scope="module", params=TRIED)
+def answer(request: pytest.FixtureRequest, vllm_place: Path) -> Answer:
+    """One version's answer."""
+    version = request.param
+    seen = installation(vllm_place / "bin" / "vllm", "named")
+    python = environment_python(seen)
+    assert python is not None
+    own = (seen.version or "").partition("+")[0] == version
+    lines = command_lines(version)
+    parser = Parser(version, python, None if own else CACHE / f"parser-{version}")
+    return Answer(version, lines, parser.refuses({**lines, "old": OLD, "new": NEW}))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_shipped_profile_is_accepted(profile: str, answer: Answer) -> None:
+    mine = [name for name in answer.lines if name.startswith(f"{profile} on ")]
+    assert mine, f"no machine of the tests takes {profile}"
+    assert not {name: answer.refused[name] for name in mine if name in answer.refused}
+
+
+def test_images_are_refused_as_other_versions_take_them(answer: Answer) -> None:
+    old, new = "old" in answer.refused, "new" in answer.refused
+    assert (old, new) == ((False, True) if answer.version == "0.8.1" else (True, False))
 
 
 @pytest.fixture
@@ -26,40 +68,6 @@ def found(vllm_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return replace(seen, version=(seen.version or "").partition("+")[0])
 
 
-@pytest.fixture(params=["0.10.2", "0.22.1"])
-def older(request: pytest.FixtureRequest, found: Installation, monkeypatch: pytest.MonkeyPatch) -> Installation:
-    """An older vLLM's parser, which runs on the packages of the one under test."""
-    sources = CACHE / f"older-vllm-{request.param}"
-    assert sources.is_dir(), "tests/run_engines vllm installs it"
-    monkeypatch.setenv("PYTHONPATH", str(sources))
-    return replace(found, version=request.param, beside={})
-
-
-@pytest.mark.parametrize(
-    ("profile", "more"),
-    [
-        ("small-bf16-2gpu", {}),
-        ("small-w4a16", {"images": 0, "kv_type": "fp8", "tensor_parallel": 1}),
-        ("small-bf16-2gpu-offload", {"settings": {"gpu_memory_utilization": 0.9, "cpu_offload_gib": 3.5}}),
-        ("magistral-bf16-2gpu", {}),
-        ("magistral-2509-bf16-2gpu", {}),
-    ],
-)  # fmt: skip
-def test_the_flags_of_profiles_are_accepted(profile: str, more: dict[str, object], found: Installation) -> None:
-    check_flags(found, command(profile, found, **more).argv)
-
-
-@pytest.mark.parametrize("profile", ["small-bf16-2gpu", "magistral-2509-bf16-2gpu"])
-def test_older_versions_accept_them_as_spelt_for_them(profile: str, older: Installation) -> None:
-    check_flags(older, command(profile, older).argv)
-
-
-def test_older_versions_refuse_images_as_still_older_ones_took_them(older: Installation) -> None:
-    with pytest.raises(MscliError, match="image=10") as refused:
-        check_flags(older, command(found=older, options={"limit-mm-per-prompt": "image=10"}).argv)
-    assert refused.value.details["cause"] == "cli_flags"
-
-
 def test_what_was_accepted_is_not_asked_again(found: Installation) -> None:
     check_flags(found, command(found=found).argv)
     begun = time.monotonic()
@@ -68,11 +76,18 @@ def test_what_was_accepted_is_not_asked_again(found: Installation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
-    [({"enable-reasoning": True}, "--enable-reasoning"), ({"limit-mm-per-prompt": "image=10"}, "image=10")],
+    ("options", "said", "nearest"),
+    [
+        ({"max-model-length": 4096}, "--max-model-length", "--max-model-len."),
+        ({"limit-mm-per-prompt": "image=10"}, "image=10", "below `options` in"),
+    ],
 )
-def test_a_flag_that_is_not_taken_is_named(options: dict[str, object], said: str, found: Installation) -> None:
+def test_a_flag_that_is_not_taken_is_named(
+    options: dict[str, object], said: str, nearest: str, found: Installation
+) -> None:
+    profile = replace(load_one("small-bf16-2gpu", shipped_profiles(), None)[0], options=options)
     with pytest.raises(MscliError) as refused:
-        check_flags(found, command(found=found, options=options).argv)
+        check_flags(found, command(found=found, options=options).argv, profile)
     assert (refused.value.code, refused.value.details["cause"]) == (Code.ENGINE_UNSUPPORTED, "cli_flags")
     assert said in refused.value.message
+    assert nearest in refused.value.hint

@@ -54,6 +54,11 @@ class Places:
         return self.state / "healed.jsonl"
 
     @property
+    def starts(self) -> Path:
+        """How long earlier starts took, for the next to be told."""
+        return self.state / "starts.jsonl"
+
+    @property
     def engines(self) -> Path:
         """Engines that mscli itself installed."""
         return self.data / "engines"

@@ -38,6 +38,8 @@ def engines(ctx: typer.Context, json: Json = False) -> None:
         ("ENGINE", "VERSION", "VISION", "TOOLS", "THINKS", "KEY", "GPUS", "CPU", "KV", "WHERE"),
         [_row(s) for s in states],
     )
+    if any(state.where and state.gpu is None for state in states):
+        screen.note("GPUS ?: this copy does not tell; `mscli up` fails rather than running on the CPU unseen", "dim")
     for state in states:
         if state.note:
             screen.note(f"{state.name}: {state.note}", "yellow")
@@ -74,11 +76,13 @@ def _row(state: EngineState) -> tuple[str, ...]:
     version = state.version or ("here" if state.where else "missing" if can else "not yet started by mscli")
     if can is None:
         return (state.name, version, *("-" * 7), state.where or "-")
-    flags = (can.vision, can.tools, can.reasoning, can.api_key, can.multi_gpu, can.cpu)
-    return (
-        state.name,
-        version,
-        *("yes" if flag else "no" for flag in flags),
-        ",".join(can.kv_types),
-        state.where or "-",
-    )
+    flags = ("yes" if flag else "no" for flag in (can.vision, can.tools, can.reasoning, can.api_key))
+    places = (_runs(state, can.multi_gpu, state.gpu), _runs(state, can.cpu, state.cpu))
+    return (state.name, version, *flags, *places, ",".join(can.kv_types), state.where or "-")
+
+
+def _runs(state: EngineState, engine_can: bool, copy_can: bool | None) -> str:
+    """Whether it runs there: the copy that is here, or, where none is, the engine."""
+    if state.where is None or not engine_can:
+        return "yes" if engine_can else "no"
+    return {True: "yes", False: "no", None: "?"}[copy_can]

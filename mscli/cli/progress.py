@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from mscli.lifecycle.failure import Heal
+    from mscli.lifecycle.pace import Forecast
     from mscli.weights.progress import Note, Progress
 
 _PIPED_EVERY_S = 5.0
+_WORTH_FORETELLING_S = 5.0
 
 
 class StartProgress:
@@ -30,10 +33,11 @@ class StartProgress:
         self._begun = time.monotonic()
         self._spoke = 0.0
         self._stage = ""
+        self._forecast: Forecast | None = None
 
     def __enter__(self) -> StartProgress:
         if self._screen.live:
-            self._bar = _moving_line()
+            self._bar = _moving_line(self._outlook)
             self._bar.start()
         return self
 
@@ -60,7 +64,8 @@ class StartProgress:
         self._stage = stage
         line = f"{stage:<9}{text}"
         if self._bar is None:
-            self._screen.note(line)
+            outlook = self._outlook()
+            self._screen.note(f"{line}; {outlook}" if outlook else line)
             return
         self._bar.console.print(f"[green]{ago(time.monotonic() - self._begun):>7}[/]  {line}", highlight=False)
         self._show(text, None, None)
@@ -68,6 +73,18 @@ class StartProgress:
     def heal(self, heal: Heal, number: int, most: int) -> None:
         """Show what is changed after a start that failed."""
         self.stage("healing", f"{heal.why}; trying again ({number} of {most}): {heal.change}")
+
+    def forecast(self, forecast: Forecast | None) -> None:
+        """Show from now on how long it will take, if it goes as the last start did."""
+        self._forecast = forecast
+
+    def _outlook(self) -> str:
+        """How much longer it will take, in words; empty where nothing is known."""
+        if self._forecast is None or self._forecast.last_s < _WORTH_FORETELLING_S:
+            return ""
+        last = f"last start took {ago(self._forecast.last_s)}"
+        left = self._forecast.left_s()
+        return f"{last}; this one takes longer" if left is None else f"about {ago(left)} left ({last})"
 
     def log_line(self, line: str) -> None:
         """Show the engine's last word behind the stage, on a terminal only."""
@@ -105,6 +122,7 @@ class EventProgress:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
+        self._forecast: Forecast | None = None
 
     def __enter__(self) -> EventProgress:
         return self
@@ -113,8 +131,14 @@ class EventProgress:
         """Nothing to leave behind."""
 
     def stage(self, stage: str, text: str) -> None:
-        """A stage began."""
-        self._screen.event({"event": "stage", "stage": stage, "text": text})
+        """A stage began; `eta_s` where an earlier start tells how long it will take."""
+        left = self._forecast.left_s() if self._forecast else None
+        eta = {} if left is None else {"eta_s": round(left, 1)}
+        self._screen.event({"event": "stage", "stage": stage, "text": text, **eta})
+
+    def forecast(self, forecast: Forecast | None) -> None:
+        """How long it will take, for the stages from now on."""
+        self._forecast = forecast
 
     def heal(self, heal: Heal, number: int, most: int) -> None:
         """A start failed, and another follows with something changed."""
@@ -145,9 +169,18 @@ def listener_of(screen: Screen, events: bool) -> Hears:
     return EventProgress(screen) if events else StartProgress(screen)
 
 
-def _moving_line() -> Bar:
+def _moving_line(outlook: Callable[[], str]) -> Bar:
+    """A line that is drawn anew several times a second, with `outlook`'s words of that moment."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+    from rich.text import Text
 
-    columns = (SpinnerColumn(), BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    class Outlook(ProgressColumn):
+        def render(self, task: Task) -> Text:  # noqa: ARG002 (it is the same for every task)
+            return Text(outlook(), style="cyan")
+
+    words = Outlook(Column(no_wrap=True))
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = (SpinnerColumn(), BarColumn(20), TimeElapsedColumn(), words, text)
     return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -43,7 +43,8 @@ class Installation:
     """One usable copy of an engine. `argv`: how to start it, before any flag. `version` None: unknown.
 
     `beside`: versions of packages in the same environment that the engine may not get on with, by name. `env`: settings
-    of the environment that `argv` was found under and has to be run under."""
+    of the environment that `argv` was found under and has to be run under. `gpu`, `cpu`: whether this copy can
+    run on the one and on the other; None: it does not tell."""
 
     engine: str
     argv: tuple[str, ...]
@@ -52,6 +53,8 @@ class Installation:
     path: Path
     beside: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    gpu: bool | None = None
+    cpu: bool | None = None
 
 
 @dataclass(frozen=True)

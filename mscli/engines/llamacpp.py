@@ -160,7 +160,9 @@ def _program(path: Path, kind: str, wording: tuple[str, str]) -> Installation:
         last = said.splitlines()[-1] if said else "it said nothing"
         raise _broken(path, wording, f"exit status {answer.returncode}: {last}")
     version = next((line for line in said.splitlines() if line.startswith("version: ")), None)
-    return Installation(NAME, (str(path),), version and version.removeprefix("version: "), kind, path)
+    version = version and version.removeprefix("version: ")
+    vulkan = True if kind == "own" else None
+    return Installation(NAME, (str(path),), version, kind, path, gpu=vulkan, cpu=True)
 
 
 def _broken(path: Path, wording: tuple[str, str], seen: str) -> MscliError:
@@ -182,7 +184,8 @@ def _wheel() -> Installation:
     package = Path(found.origin).parent
     metadata = next(package.parent.glob(f"{WHEEL}-*.dist-info"), None)
     version = metadata.name.removeprefix(f"{WHEEL}-").removesuffix(".dist-info") if metadata else None
-    return Installation(NAME, (sys.executable, "-m", "mscli.engines.llama_server"), version, "wheel", package)
+    # wheels with and without GPU code bear one name and one version
+    return Installation(NAME, (sys.executable, "-m", "mscli.engines.llama_server"), version, "wheel", package, cpu=True)
 
 
 def _refuse_old(found: Installation) -> None:

@@ -85,7 +85,9 @@ def _wheel(environment: PythonEnvironment) -> Installation | None:
     if version is None:
         return None
     argv = (str(environment.python), str(SERVER))
-    return Installation(NAME, argv, version, WHEEL, environment.python, environment.versions(WHEELS))
+    beside = environment.versions(WHEELS)
+    gpu = set(beside) != {"mistralrs"}  # the wheel of that name has no GPU code
+    return Installation(NAME, argv, version, WHEEL, environment.python, beside, gpu=gpu, cpu=True)
 
 
 def _named(place: Path) -> Installation:
@@ -124,7 +126,7 @@ def _program(path: Path) -> Installation:
     name = told["name"] if told else path.name
     kind = OLDER if name == "mistralrs-server" else CURRENT
     argv = (str(path),) if kind == OLDER else (str(path), "serve")
-    return Installation(NAME, argv, told["version"] if told else None, kind, path)
+    return Installation(NAME, argv, told["version"] if told else None, kind, path, cpu=True)
 
 
 def _broken(path: Path, seen: str) -> MscliError:

@@ -93,7 +93,8 @@ class Ollama:
                 "Without it: a profile on llama.cpp, for example mscli up small-gguf-q4",
             )
         path = Path(found).absolute()
-        return Installation(NAME, (str(path),), client_version(path), "own" if path == own else "program", path)
+        kind = "own" if path == own else "program"
+        return Installation(NAME, (str(path),), client_version(path), kind, path, cpu=True)
 
     def command(
         self,

@@ -65,7 +65,7 @@ def install(
         hashes = read(http, release.url(CHECKSUMS), PUBLISHER)
         archive = Archive(PUBLISHER, release.url(release.archive), _published_hash(hashes, release), "bin/ollama")
         program = put(http, archive, partial, place, listener)
-    return Installation("ollama", (str(program),), version, "own", program)
+    return Installation("ollama", (str(program),), version, "own", program, cpu=True)
 
 
 def _machine(name: str) -> str:

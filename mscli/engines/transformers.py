@@ -177,7 +177,9 @@ def _environments() -> Iterator[tuple[str, PythonEnvironment]]:
 def _installation(kind: str, environment: PythonEnvironment) -> Installation:
     argv = (str(environment.python), str(SERVER))
     beside = environment.versions(BESIDE)
-    return Installation(NAME, argv, environment.version("transformers"), kind, environment.python, beside)
+    gpu = "+cpu" not in beside["torch"] if "torch" in beside else None
+    version = environment.version("transformers")
+    return Installation(NAME, argv, version, kind, environment.python, beside, gpu=gpu, cpu=True)
 
 
 def _refuse(found: Installation, plan: Plan) -> None:

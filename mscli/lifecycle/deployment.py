@@ -25,6 +25,7 @@ from mscli.lifecycle.failure import Heal, StartFailure
 from mscli.lifecycle.instance import READY, STARTING, Instance
 from mscli.lifecycle.launch import Launch, Started
 from mscli.lifecycle.learning import learn, taken_bytes
+from mscli.lifecycle.pace import pace
 from mscli.lifecycle.records import Record, Records, Request, api_key
 from mscli.lifecycle.running import running, seen
 from mscli.lifecycle.shelf import check_name
@@ -100,12 +101,16 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     if record := _same(ask, records):
         return Up(record, seen(record, records), None, True, time.monotonic() - begun, None, None, {}, ())
     launch, started = _start(ask, places, records, listener)
+    going = pace(launch.decision, places, listener)
+    listener.stage(contract.STARTING, f"{launch.engine.name} on port {started.record.port}")
+    waits = ask.wait or _hosted(launch)
     try:
-        arrived = arrive(launch, started, ask.patience, listener, records) if ask.wait or _hosted(launch) else None
+        arrived = arrive(launch, started, ask.patience, listener, records, going) if waits else None
     except MscliError as fault:
         raise StartFailure.of(fault, launch.decision, started.log_text() or _said(fault)) from fault
     taken = taken_bytes(launch.decision) if arrived else {}
     if arrived:
+        going.keep(places)
         learn(launch.decision, taken, arrived.observed, places)
     return Up(
         record=started.record,
@@ -132,7 +137,6 @@ def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tu
             if not _overtaken(launch, records):
                 started = launching.start(launch, records)
                 break
-    listener.stage(contract.STARTING, f"{launch.engine.name} on port {started.record.port}")
     return launch, started
 
 

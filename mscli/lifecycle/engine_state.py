@@ -27,6 +27,7 @@ class EngineState:
     """One engine. `where` None: not here. `capabilities` None: this release plans for it, but does not start it.
 
     `kind`: program, wheel, environment, own, or adopted (a server that runs already). `note`: what is wrong, in words.
+    `gpu`, `cpu`: whether this copy can run there, where it tells; `capabilities` are those of the engine.
     """
 
     name: str
@@ -35,6 +36,8 @@ class EngineState:
     kind: str | None
     capabilities: Capabilities | None
     note: str | None
+    gpu: bool | None = None
+    cpu: bool | None = None
 
 
 def engine_states() -> tuple[EngineState, ...]:
@@ -75,4 +78,4 @@ def _state(name: str) -> EngineState:
     except MscliError as fault:
         return EngineState(name, None, None, None, known.capabilities, f"{fault.message}. {fault.hint}")
     version, note = known.health(found) if isinstance(known, Imaged) else (found.version, None)
-    return EngineState(name, version, str(found.path), found.kind, known.capabilities, note)
+    return EngineState(name, version, str(found.path), found.kind, known.capabilities, note, found.gpu, found.cpu)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from run_mscli import Mscli
 
 from mscli.catalog.profile import ENGINES
@@ -25,3 +28,18 @@ def test_an_engine_that_mscli_cannot_install_is_wrong_use(mscli: Mscli) -> None:
     assert (ran.code, ran.error["code"]) == (2, "usage")
     assert "nothing" in ran.error["message"]
     assert "llama.cpp" in ran.error["message"], "what can be installed is not said"
+
+
+@pytest.mark.parametrize(("build", "gpu", "cells"), [("+cpu", False, ["no", "yes"]), ("", True, ["yes", "no"])])
+def test_what_the_copy_of_vllm_that_is_here_can_do_is_shown(
+    build: str, gpu: bool, cells: list[str], mscli: Mscli, tmp_path: Path
+) -> None:
+    place = tmp_path / "vllm"
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "vllm").write_text(f"#!{place}/bin/python3\n")
+    (place / "lib/python3.12/site-packages" / f"vllm-0.32.0{build}.dist-info").mkdir(parents=True)
+    env = {"MSCLI_VLLM": str(place)}
+    told = {engine["name"]: engine for engine in mscli("engines", "--json", env=env).data["engines"]}["vllm"]
+    assert (told["gpu"], told["cpu"], told["version"]) == (gpu, not gpu, f"0.32.0{build}")
+    row = next(line for line in mscli("engines", env=env).out.splitlines() if line.startswith("vllm "))
+    assert row.split()[6:8] == cells

@@ -41,13 +41,13 @@ def located() -> Installation:
 def test_the_current_program_serves_by_a_subcommand(tmp_path: Path) -> None:
     path = program(tmp_path / "bin" / "mistralrs", "echo mistralrs 0.8.1")
 
-    assert located() == Installation("mistral.rs", (str(path), "serve"), "0.8.1", "program", path)
+    assert located() == Installation("mistral.rs", (str(path), "serve"), "0.8.1", "program", path, cpu=True)
 
 
 def test_the_older_program_is_the_server_itself(tmp_path: Path) -> None:
     path = program(tmp_path / "bin" / "mistralrs-server", "echo mistralrs-server 0.5.0")
 
-    assert located() == Installation("mistral.rs", (str(path),), "0.5.0", "older program", path)
+    assert located() == Installation("mistral.rs", (str(path),), "0.5.0", "older program", path, cpu=True)
 
 
 def test_the_answer_tells_the_kind_whatever_the_file_is_called(tmp_path: Path) -> None:

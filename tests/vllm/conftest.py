@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vllm_home import Home
+from vllm_home import CACHE, Home, Homes
 
-# Versions of the engine under test and where tests/run_engines puts it.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mscli-tests"
 PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
-
-Homes = Callable[[Path], Home]
 
 
 @pytest.fixture(scope="session")

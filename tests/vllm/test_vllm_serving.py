@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Homes
 from tiny_models import TinyModels
-from vllm_home import TOOL, Client, Served, png, served
+from vllm_home import TOOL, Client, Homes, Served, png, served
 
 pytestmark = pytest.mark.engines
 

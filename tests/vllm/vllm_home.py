@@ -23,6 +23,8 @@ from tiny_models import TinyFiles
 
 from mscli.lifecycle import process
 
+# Where tests/run_engines puts the engine under test, and the parsers of other versions.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mscli-tests"
 DEADLINE_S = 300.0
 TOOL = {
     "type": "function",
@@ -171,6 +173,9 @@ class Home:
         """What is left of an instance's temporary files."""
         folder = self.folder / "state" / "instances" / name / "tmp"
         return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+Homes = Callable[[Path], Home]
 
 
 def _said(entry: Path) -> bytes:

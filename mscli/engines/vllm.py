@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 
@@ -26,6 +27,8 @@ from mscli.planning.plan import Plan
 
 # The first version that serves Mistral Small 3.1.
 OLDEST = (0, 8, 1)
+# FlashInfer's own switch for not comparing the versions of its packages.
+UNCHECKED = "FLASHINFER_DISABLE_VERSION_CHECK"
 GIB = 2**30
 
 _STAGES = (
@@ -82,6 +85,7 @@ class Vllm:
 
         version = parse_version(found.version)
         _refuse(found, version, plan, model)
+        _refuse_pairs(found, plan, profile, model)
         start = found.argv if len(found.argv) > 1 else (*found.argv, "serve")
         served = (weights.model,) if start[-1] == "serve" else ("--model", weights.model)
         argv = (*start, *served, *flags(plan, model, serving, profile.options, version))
@@ -131,7 +135,6 @@ class Vllm:
 def _refuse(found: Installation, version: tuple[int, ...] | None, plan: Plan, model: Model) -> None:
     """Raises ENGINE_UNSUPPORTED for what this installation cannot do; an unknown version gets the benefit of doubt."""
     from mscli.engines.vllm_flags import KNOWS_UUIDS
-    from mscli.engines.vllm_pairs import broken
 
     where = f"{found.path} is vLLM {found.version}"
     newer = "Install a newer one in mscli's own environment: mscli engines install vllm"
@@ -144,10 +147,21 @@ def _refuse(found: Installation, version: tuple[int, ...] | None, plan: Plan, mo
         raise _unsupported(f"{where}, a build for GPUs that does not run on a CPU", hint, "build")
     if version and version < KNOWS_UUIDS and any(device.startswith("MIG") for device in plan.devices):
         raise _unsupported(f"{where}, which cannot be given a MIG instance", newer, "mig")
-    if pair := broken(found, model):
-        python = vllm_installation.environment_python(found) or "python"
+
+
+def _refuse_pairs(found: Installation, plan: Plan, profile: Profile, model: Model) -> None:
+    """Raises ENGINE_UNSUPPORTED for packages beside this vLLM that break it, with the pin that mends it."""
+    from mscli.engines.vllm_pairs import broken, unequal_flashinfer
+
+    pip = f"{vllm_installation.environment_python(found) or 'python'} -m pip"
+    where = f"{found.path} is vLLM {found.version}"
+    if pair := broken(found, model, model.variants[plan.variant].format):
         message = f"{where} beside {pair.package} {found.beside[pair.package]}: {pair.what}"
-        raise _unsupported(message, f"{python} -m pip install '{pair.pin}'", pair.package)
+        raise _unsupported(message, f"{pip} install '{pair.pin}'", pair.cause)
+    unchecked = profile.env.get(UNCHECKED, os.environ.get(UNCHECKED, "")) == "1"
+    if plan.devices and not unchecked and (words := unequal_flashinfer(found)):
+        hint = f"{pip} uninstall flashinfer-cubin (it is not needed), or {UNCHECKED}: 1 in the profile's `env`"
+        raise _unsupported(f"{where}, {words}", hint, "python_env")
 
 
 def _unsupported(message: str, hint: str, cause: str) -> MscliError:

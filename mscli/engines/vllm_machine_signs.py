@@ -182,6 +182,30 @@ SOFTWARE = (
         "Install mistral_common anew in vLLM's environment; keep one of opencv-python and opencv-python-headless.",
     ),
     Sign(
+        "python_env",
+        r"Numba needs NumPy (?P<limit>[\d.]+) or less",
+        "the NumPy in vLLM's environment is newer than numba can use",
+        "pip install 'numpy<={limit}.99' in vLLM's environment.",
+    ),
+    Sign(
+        "python_env",
+        r"'aimv2' is already used by a Transformers config",
+        "this transformers is newer than this vLLM can use",
+        "pip install 'transformers<4.54' in vLLM's environment, or a newer vLLM: mscli engines install vllm",
+    ),
+    Sign(
+        "python_env",
+        r"has no attribute all_special_tokens_extended",
+        "transformers 5 is newer than this vLLM can use",
+        "pip install 'transformers<5' in vLLM's environment, or a newer vLLM: mscli engines install vllm",
+    ),
+    Sign(
+        "python_env",
+        r"flashinfer-cubin version \((?P<kernels>[^)]+)\) does not match flashinfer version \((?P<library>[^)]+)\)",
+        "the packages of FlashInfer have different versions: flashinfer-cubin {kernels}, flashinfer-python {library}",
+        "pip uninstall flashinfer-cubin in vLLM's environment (it is not needed).",
+    ),
+    Sign(
         "transformers_old",
         r"Transformers does not recognize this architecture|KeyError: '(?:mistral3|pixtral)'"
         r"|model type `mistral3`",

@@ -49,6 +49,23 @@ SAID = (
         "mistral_common",
         "mistral_common==1.12.0",
     ),
+    ("ImportError: Numba needs NumPy 2.2 or less. Got NumPy 2.3.", "python_env", "numpy<=2.2.99"),
+    (
+        "ValueError: 'aimv2' is already used by a Transformers config, pick another name.",
+        "python_env",
+        "transformers<4.54",
+    ),
+    (
+        "AttributeError: TokenizersBackend has no attribute all_special_tokens_extended. Did you mean: 'x'?",
+        "python_env",
+        "transformers<5",
+    ),
+    ("ModuleNotFoundError: No module named 'mistral_common.guidance'", "mistral_common", "mistral_common anew"),
+    (
+        "RuntimeError: flashinfer-cubin version (0.6.13) does not match flashinfer version (0.6.14). Please install",
+        "python_env",
+        "uninstall flashinfer-cubin",
+    ),
     ("RuntimeError: operator torchvision::nms does not exist", "torch_abi", "engines install"),
     (
         "ValueError: Available memory on node 0 (11.14/12.59 GiB) on kv cache allocation is less than requested memory "

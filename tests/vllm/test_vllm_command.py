@@ -161,3 +161,50 @@ def test_a_limit_of_the_gpu_share_is_the_planners_and_the_plans_own_share_is_sai
     argv = command(options={"gpu-memory-utilization": 0.95}).argv
     assert value(argv, "--gpu-memory-utilization") == "0.912"
     assert argv.count("--gpu-memory-utilization") == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "beside", "profile", "pin"),
+    [
+        ("0.33.0", {"mistral_common": "1.13.2"}, "magistral-2509-bf16-2gpu", "mistral_common==1.12.0"),
+        ("0.22.1", {"mistral_common": "1.10.0"}, "small-bf16-2gpu", "mistral_common==1.12.0"),
+        ("0.9.2", {"transformers": "4.54.1"}, "small-bf16-2gpu", "transformers<4.54"),
+        ("0.10.2", {"transformers": "5.1.0"}, "small-w4a16", "transformers<5"),
+        ("0.10.1", {"numpy": "2.3.5", "numba": "0.61.2"}, "small-bf16-2gpu", "numpy<2.3"),
+    ],
+)
+def test_documented_pairs_are_refused_with_their_pin(
+    version: str, beside: dict[str, str], profile: str, pin: str
+) -> None:
+    with pytest.raises(MscliError) as refused:
+        command(profile, vllm(version, **beside), images=0)
+    assert refused.value.hint.endswith(f"-m pip install '{pin}'")
+
+
+@pytest.mark.parametrize(
+    ("version", "beside", "profile"),
+    [
+        ("0.19.1", {"mistral_common": "1.10.0"}, "small-bf16-2gpu"),
+        ("0.8.5", {"transformers": "4.54.1"}, "small-bf16-2gpu"),
+        ("0.10.0", {"transformers": "4.54.1"}, "small-bf16-2gpu"),
+        ("0.10.2", {"transformers": "5.1.0"}, "small-bf16-2gpu"),  # Mistral's own tokenizer is not asked
+        ("0.12.0", {"transformers": "5.1.0"}, "small-w4a16"),
+        ("0.10.1", {"numpy": "2.3.5", "numba": "0.62.0"}, "small-bf16-2gpu"),
+        ("0.16.0", {"numpy": "2.3.5", "numba": "0.61.2"}, "small-bf16-2gpu"),
+        ("0.26.0", {"flashinfer_cubin": "0.6.13", "flashinfer_python": "0.6.13"}, "small-bf16-2gpu"),
+        ("0.28.0", {"flashinfer_python": "0.6.16.post3"}, "small-bf16-2gpu"),
+    ],
+)
+def test_neighbours_of_those_pairs_are_left_alone(version: str, beside: dict[str, str], profile: str) -> None:
+    assert command(profile, vllm(version, **beside), images=0).argv
+
+
+def test_unequal_versions_of_flashinfer_are_refused_unless_their_check_is_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = vllm("0.26.0", flashinfer_cubin="0.6.13", flashinfer_python="0.6.14")
+    with pytest.raises(MscliError, match=r"flashinfer-cubin 0\.6\.13 beside flashinfer-python 0\.6\.14") as refused:
+        command(found=found)
+    assert "uninstall flashinfer-cubin" in refused.value.hint
+    monkeypatch.setenv("FLASHINFER_DISABLE_VERSION_CHECK", "1")
+    assert command(found=found).argv

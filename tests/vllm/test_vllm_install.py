@@ -45,6 +45,11 @@ def test_a_version_that_gets_on_with_everything_has_no_pin(asked: Path, tmp_path
     assert "mistral_common" not in asked.read_text()
 
 
+def test_an_old_version_comes_with_every_pin_that_it_needs(asked: Path, tmp_path: Path) -> None:
+    install(Silence(), version="0.9.2", cuda="12.8", folder=tmp_path / "engines" / "vllm")
+    assert "vllm==0.9.2 transformers<4.54 numpy<2.3 --torch-backend" in asked.read_text()
+
+
 def test_what_uv_says_is_passed_on_and_kept(asked: Path, tmp_path: Path) -> None:
     with pytest.raises(MscliError, match="No solution found") as failed:
         install(Silence(), version="0.99", cuda="12.8", folder=tmp_path / "engines" / "vllm")

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mscli.catalog.load import load_profile_file
+from mscli.catalog.load import load_catalog, load_profile_file
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
 from mscli.lifecycle.pinned import catalogue, one
 from mscli.lifecycle.records import Request
-from mscli.lifecycle.sight import Sight, see
-from mscli.paths import Places
+from mscli.lifecycle.sight import Sight, imagine, see
+from mscli.paths import Places, shipped_profiles
 from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.choose import choose
 from mscli.planning.fit import make
@@ -168,10 +168,23 @@ def _no_fit(profile: Profile, outcome: NoFit, inventory: Inventory) -> MscliErro
     return MscliError(
         Code.NO_FIT,
         f"{profile.name} does not fit this machine: {'; '.join(outcome.reasons)}",
-        f"{nearest}All verdicts for this machine: mscli profiles",
+        f"{nearest}{_instead(profile, inventory)}All verdicts for this machine: mscli profiles",
         {"profile": profile.name, "reasons": list(outcome.reasons), "missing_bytes": outcome.missing_bytes,
          "cause": outcome.cause},
     )  # fmt: skip
+
+
+def _instead(profile: Profile, inventory: Inventory) -> str:
+    """The best shipped profile of the same model that fits its GPUs, as a command: on the same engine, else on any."""
+    catalog = load_catalog(shipped_profiles(), None)
+    alike = [it for it in catalog.profiles.values() if it.model == profile.model and it.device == "gpu"]
+    others = [it for it in alike if it.name != profile.name and not it.offload]
+    for candidates in ([it for it in others if it.engine == profile.engine], others):
+        ranked = plan_all(candidates, catalog.models, imagine(inventory), Wish()).ranked
+        if found := next((outcome for outcome in ranked if isinstance(outcome, Plan)), None):
+            title = catalog.profiles[found.profile].title
+            return f"Another one that fits, with {found.context:,} tokens: mscli up {found.profile} ({title}). "
+    return ""
 
 
 def _nothing_fits(choice: Choice) -> MscliError:

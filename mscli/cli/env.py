@@ -16,7 +16,10 @@ def register(app: typer.Typer) -> None:
 
 
 def env(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
-    """Print the base URL, key and model name of an instance as `export` lines."""
+    """Print the base URL, key and model name of an instance as `export` lines, and the system prompt it is meant for.
+
+    MSCLI_SYSTEM_PROMPT is there only where the model's makers recommend one (Magistral thinks because of it).
+    """
     from mscli.lifecycle.records import Records, api_key
     from mscli.lifecycle.running import the_one
     from mscli.paths import places
@@ -28,6 +31,7 @@ def env(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
         "OPENAI_BASE_URL": record.base_url,
         "OPENAI_API_KEY": api_key(record) or "EMPTY",
         "MSCLI_MODEL": record.alias,
+        **({"MSCLI_SYSTEM_PROMPT": record.system_prompt} if record.system_prompt else {}),
     }
     if json:
         screen.data(values)

@@ -13,6 +13,7 @@ from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:
     from mscli.catalog.load import Catalog
+    from mscli.catalog.model import Model
     from mscli.planning.plan import NoFit, Plan
 
 app = typer.Typer(help="List profiles with their verdict for this machine; show, check or make one.")
@@ -73,6 +74,7 @@ def show(
     screen.text(f"{profile.name}: {profile.title}\n\n{profile.notes.strip()}\n")
     screen.text(profile.path.read_text())
     screen.text(f"# model {model.name}: {model.title}, {model.license}; variant {variant.name}: {variant.bytes_source}")
+    screen.text("\n".join(f"# {line}".rstrip() for line in _advice(model)))
 
 
 @app.command("validate", epilog="Example: mscli profiles validate my.yaml")
@@ -148,6 +150,18 @@ def update(
         screen.data({"repository": source.repository, "before": source.revision, "now": commit})
     else:
         screen.text(f"{source.repository}: {source.revision} -> {commit}. Fetch it: mscli pull {name}")
+
+
+def _advice(model: Model) -> list[str]:
+    """What the model's makers recommend, and what mscli does with it."""
+    sampling = model.sampling
+    wanted = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    said = ", ".join(f"{name} {value}" for name, value in wanted.items() if value is not None)
+    lines = [f"recommended: {said or 'no sampling of its own'}; at most {model.context_recommended} tokens of context"]
+    if model.system_prompt:
+        lines += ["system prompt, which `mscli chat` sends and `mscli env` tells other clients (MSCLI_SYSTEM_PROMPT):"]
+        lines += [f"  {line}" for line in model.system_prompt.strip().splitlines()]
+    return lines
 
 
 def _catalog() -> Catalog:

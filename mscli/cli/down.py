@@ -49,16 +49,19 @@ def down(
 
 
 def _chosen(records: Records, name: str | None, all_: bool) -> list[Record]:
-    """The records of what is to be stopped: the named one, all, or the only one that runs."""
+    """The records of what is to be stopped: the named one, all, or the only one that runs.
+
+    One whose processes have all died was not stopped either: its temporary files are still there.
+    """
     from mscli.lifecycle.running import running, the_one
 
     if name is not None and all_:
         raise MscliError(Code.USAGE, "a name and --all were both given", "Give one of them.")
     if name is not None:
         record = records.get(name)
-        return [record] if record and running(record) else []
-    live = [record for record in records.all()[0] if running(record)]
-    return live if all_ or not live else [the_one(records, None)]
+        return [record] if record and record.stopped_at is None else []
+    left = [record for record in records.all()[0] if record.stopped_at is None]
+    return left if all_ or not any(map(running, left)) else [the_one(records, None)]
 
 
 def _purge(records: Records, name: str | None, all_: bool, surviving: list[str]) -> None:

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vllm_home import CACHE, Home, Homes
-
-PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+from vllm_home import CACHE, PASSED, Home, Homes
 
 
 @pytest.fixture(scope="session")

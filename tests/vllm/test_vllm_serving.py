@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny_models import TinyModels
-from vllm_home import TOOL, Client, Homes, Served, png, served
+from vllm_home import TOOL, Client, Homes, Served, assert_all_gone, png, served, wait_for
+
+from mscli.lifecycle import process
 
 pytestmark = pytest.mark.engines
 
@@ -81,3 +85,19 @@ def test_it_samples_as_the_model_wants_unless_told(small: Served) -> None:
 
 def test_its_temporary_files_are_its_own(small: Served) -> None:
     assert small.home.leftovers(), "the sockets are expected in the instance's folder, from where they are removed"
+
+
+# The last test here ends what the others share.
+
+
+def test_what_a_killed_parent_leaves_behind_is_seen_and_stopped(small: Served) -> None:
+    instance, home = small.up["instance"], small.home
+    os.kill(instance["pid"], signal.SIGKILL)
+    assert process.wait_death(instance["pid"], 10)
+    wait_for(lambda: home.instance()["state"] == "crashed", lambda: str(home.instance()))
+    assert home.instance()["orphans"], "vLLM's engine core outlives its parent; if it no longer does, say so here"
+    status = home.mscli("status")
+    assert "mscli down tiny" in status.out + status.err
+    down = home.mscli("down", "tiny", "--json")
+    assert (down.code, down.data["stopped"][0]["survivors"]) == (0, [])
+    assert_all_gone(home, instance["port"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -21,10 +22,11 @@ from typing import Any
 from run_mscli import Ran
 from tiny_models import TinyFiles
 
-from mscli.lifecycle import process
+from mscli.lifecycle import port, process
 
 # Where tests/run_engines puts the engine under test, and the parsers of other versions.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mscli-tests"
+PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 DEADLINE_S = 300.0
 TOOL = {
     "type": "function",
@@ -60,7 +62,7 @@ architecture:
 capabilities: [{capabilities}]
 reasoning: {reasoning}
 sampling: {{temperature: 0.15}}
-variants:
+{prompt}variants:
   mistral: &weights
     format: safetensors-mistral
     quantisation: bf16
@@ -84,6 +86,13 @@ VISION = """\
   vision: {tower_parameters: 120128, projector_parameters: 98368, layers: 2, hidden: 64, heads: 2, ffn: 128, patch: 14,
     image_size: 224, spatial_merge: 2}
 """
+# What the catalogue says of each kind of tiny model: released, capabilities, reasoning, system prompt.
+PROMPT = "system_prompt: Think first, between <think> and </think>, then answer.\n"
+KINDS = {
+    "small31": ("2025-03-17", "vision, tools", "none", ""),
+    "magistral2506": ("2025-06-10", "tools, reasoning", "think-text", PROMPT),
+    "magistral": ("2025-09-17", "tools, reasoning", "think-tokens", ""),
+}
 PROFILE = """\
 title: A tiny model on the CPU
 engine: vllm
@@ -92,6 +101,7 @@ variant: {variant}
 device: cpu
 images: {images}
 context: {{floor: 1024, target: {context}}}
+kv_types: [{kv}]
 automatic: false
 options:
   enforce-eager: true
@@ -122,20 +132,23 @@ class Home:
 
     def write(self, variant: str, files: TinyFiles, *, name: str = "tiny", **more: Any) -> list[str]:
         """Writes a model and a profile `name` for these files. Returns the arguments of `mscli up` that serve them."""
+        released, capabilities, reasoning, prompt = KINDS[variant]
         sees = variant == "small31"
         model = MODEL.format(
             variant=variant,
-            released=more.get("released", "2025-03-17" if sees else "2025-09-17"),
+            released=released,
             vision=VISION if sees else "",
-            capabilities="vision, tools" if sees else "tools, reasoning",
-            reasoning="none" if sees else "think-tokens",
+            capabilities=capabilities,
+            reasoning=reasoning,
+            prompt=prompt,
             projector=438272 if sees else 0,
         )
         options = "".join(f"  {key}: {value}\n" for key, value in more.get("options", {}).items())
         profile = PROFILE.format(
             model=f"{name}-model",
             variant=more.get("format", "mistral"),
-            images=4 if sees else 0,
+            images=more.get("images", 4 if sees else 0),
+            kv=more.get("kv", "f16"),
             context=more.get("context", 2048),
             options=options,
         )
@@ -148,6 +161,11 @@ class Home:
     def instance(self, name: str = "tiny") -> dict[str, Any]:
         """What `mscli status` says of an instance."""
         return dict(self.mscli("status", name, "--json").envelope["data"]["instances"][0])
+
+    def argv(self, name: str = "tiny") -> list[str]:
+        """The command line of an instance, as the system knows it."""
+        words = Path(f"/proc/{self.instance(name)['pid']}/cmdline").read_bytes().split(b"\0")
+        return [word.decode() for word in words]
 
     def log(self, name: str = "tiny") -> str:
         """What the engine has written so far."""
@@ -168,6 +186,12 @@ class Home:
                 if seen and seen.state not in "ZX":
                     found.add(seen.pid)
         return found
+
+    def named(self, title: str) -> int:
+        """The process of this home that vLLM calls so: VLLM::EngineCore, VLLM::Worker."""
+        found = [pid for pid in self.belongings() if title in Path(f"/proc/{pid}/cmdline").read_text()]
+        assert len(found) == 1, f"{title}: {found} of {[process.describe(pid) for pid in self.belongings()]}"
+        return found[0]
 
     def leftovers(self, name: str = "tiny") -> list[str]:
         """What is left of an instance's temporary files."""
@@ -249,6 +273,23 @@ class Served:
     def up(self) -> dict[str, Any]:
         """What `mscli up` told at the end."""
         return dict(self.events[-1]["data"])
+
+
+def assert_all_gone(home: Home, number: int) -> None:
+    """Nothing of an instance is left: no process, no temporary file, no listener on its port."""
+    assert home.belongings() == set(), [process.describe(pid) for pid in home.belongings()]
+    assert home.leftovers() == []
+    assert port.free("127.0.0.1", number)
+
+
+def assert_killed_leaves_nothing(running: Served, pid: int) -> None:
+    """SIGKILL of one of its processes: status tells that it is no more, and `down` ends what that left, if anything."""
+    home, number = running.home, running.up["instance"]["port"]
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: home.instance()["state"] == "crashed", lambda: str(home.instance()))
+    down = home.mscli("down", "tiny", "--json")
+    assert (down.code, [each["survivors"] for each in down.data["stopped"] if each["survivors"]]) == (0, [])
+    assert_all_gone(home, number)
 
 
 def served(home: Home, arguments: list[str], **env: str) -> Served:

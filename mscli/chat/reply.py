@@ -24,7 +24,8 @@ _MEASURABLE_S = 0.05
 class Target:
     """Where to ask. `splits_think`: the answer's text may hold <think> tags. `name`: the instance, for hints.
 
-    `system_prompt`: the one its model's makers recommend, None where they recommend none.
+    `system_prompt`: the one its model's makers recommend, None where they recommend none. `context`: in tokens, prompt
+    and reply together; None: not known.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Target:
     sampling: Sampling
     splits_think: bool
     system_prompt: str | None = None
+    context: int | None = None
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,7 @@ def self_test(
     `capabilities`: of the model on its engine; `images`: allowed per request; `reasoning`: how it writes its thoughts.
     Waits for each reply; a refusal of the server is a failed check, never raised.
     """
-    brief = replace(target, sampling=replace(target.sampling, max_tokens=_LONGEST_REPLY))
-    patient = replace(target, sampling=replace(target.sampling, max_tokens=_LONGEST_THOUGHT))
+    brief, patient = _at_most(target, _LONGEST_REPLY), _at_most(target, _LONGEST_THOUGHT)
     thinks = reasoning != "none" and "reasoning" in capabilities
     tries: list[tuple[str, str | None, Callable[[], str]]] = [
         ("chat", None, lambda: _chat(patient if thinks else brief)),
@@ -66,6 +65,12 @@ def self_test(
         listener(name)
         checks.append(_tried(name, attempt))
     return tuple(checks)
+
+
+def _at_most(target: Target, tokens: int) -> Target:
+    """The target with replies of so many tokens, or half of a small context: vLLM refuses more than fits."""
+    longest = min(tokens, target.context // 2) if target.context else tokens
+    return replace(target, sampling=replace(target.sampling, max_tokens=longest))
 
 
 class _Wrong(Exception):

@@ -1,7 +1,7 @@
 """A server that is put together like vLLM's: an API server, its engine core, and the core's worker, in one session.
 
 As measured on vLLM 0.32: core and worker outlive a killed parent; the parent ends with status 0 when its core has died;
-each start leaves sockets in TMPDIR. It opens its port once HOLD (an environment variable) names no file that is there.
+each start leaves sockets in TMPDIR. It opens its port once there is no file of the name in HOLD (in its environment).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 POLL_S = 0.02
+WORKER = Path(os.environ["TMPDIR"]) / "worker"  # there once the worker runs
 
 
 def main() -> None:
@@ -27,6 +28,7 @@ def main() -> None:
         worker = start("VLLM::Worker")
         worker.wait()
     else:
+        WORKER.touch()
         signal.pause()
 
 
@@ -39,7 +41,7 @@ def api_server(port: int) -> None:
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(f"{os.environ['TMPDIR']}/{os.getpid()}")
     threading.Thread(target=lambda: os._exit(core.wait() * 0), daemon=True).start()
-    while (hold := os.environ.get("HOLD")) and Path(hold).exists():
+    while not WORKER.exists() or Path(os.environ["HOLD"]).exists():
         time.sleep(POLL_S)
     ThreadingHTTPServer(("127.0.0.1", port), Health).serve_forever()
 

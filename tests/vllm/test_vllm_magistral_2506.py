@@ -20,8 +20,8 @@ def model(
     """Magistral 2506, text only, whose mscli is gone."""
     home = make_home(tmp_path_factory.mktemp("magistral2506"))
     files = tiny_model("magistral2506", formats=("mistral",))
-    up = home.write("magistral2506", files, kv="fp8", options={"max_num_seqs": 4, "gpu_memory_utilization": 0.5})
-    yield _orphaned(home, up)
+    options = {"max_num_seqs": 4, "gpu_memory_utilization": 0.5}
+    yield _orphaned(home, home.write("magistral2506", files, context=4096, kv="fp8", options=options))
     home.mscli("down", "--all")
 
 

@@ -22,7 +22,9 @@ from typing import Any
 from run_mscli import Ran
 from tiny_models import TinyFiles
 
+from mscli.catalog.load import load_one
 from mscli.lifecycle import port, process
+from mscli.paths import shipped_profiles
 
 # Where tests/run_engines puts the engine under test, and the parsers of other versions.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mscli-tests"
@@ -61,7 +63,7 @@ architecture:
 {vision}context_limit: 131072
 capabilities: [{capabilities}]
 reasoning: {reasoning}
-sampling: {{temperature: 0.15}}
+sampling: {{temperature: 0.15{longest}}}
 {prompt}variants:
   mistral: &weights
     format: safetensors-mistral
@@ -87,7 +89,7 @@ VISION = """\
     image_size: 224, spatial_merge: 2}
 """
 # What the catalogue says of each kind of tiny model: released, capabilities, reasoning, system prompt.
-PROMPT = "system_prompt: Think first, between <think> and </think>, then answer.\n"
+PROMPT = f"system_prompt: {json.dumps(load_one('magistral-bf16', shipped_profiles(), None)[1].system_prompt)}\n"
 KINDS = {
     "small31": ("2025-03-17", "vision, tools", "none", ""),
     "magistral2506": ("2025-06-10", "tools, reasoning", "think-text", PROMPT),
@@ -141,6 +143,7 @@ class Home:
             capabilities=capabilities,
             reasoning=reasoning,
             prompt=prompt,
+            longest=f", max_tokens: {more.get('context', 2048)}" if prompt else "",
             projector=438272 if sees else 0,
         )
         options = "".join(f"  {key}: {value}\n" for key, value in more.get("options", {}).items())

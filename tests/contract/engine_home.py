@@ -17,7 +17,7 @@ from run_mscli import Ran
 
 # Where tests/run_engines puts engines, and under which variable mscli is told of them.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mscli-tests"
-PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
+PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR", "VLLM_CACHE_ROOT")
 DEADLINE_S = 300.0
 KEY = "a-key-of-the-test"
 

@@ -32,7 +32,8 @@ def one_at_a_time(vllm_place: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def make_home(vllm_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Homes:
     """Makes the home of a user whose vLLM is the one under test."""
-    shared = tmp_path_factory.getbasetemp() / "vllm-cache"  # what vLLM learns of a model's classes takes 10 s
+    # what vLLM learns of a model's classes takes 10 s
+    shared = os.environ.get("VLLM_CACHE_ROOT") or tmp_path_factory.getbasetemp() / "vllm-cache"
 
     def made(folder: Path) -> Home:
         env = {key: value for key, value in os.environ.items() if key in PASSED}

@@ -30,6 +30,16 @@ def test_a_wrong_flag_is_named(home: Home, tiny_model: TinyModels) -> None:
     assert_nothing_left(home)
 
 
+def test_a_wrong_flag_is_named_before_weights_are_fetched(home: Home, tiny_model: TinyModels) -> None:
+    up = home.write("small31", tiny_model("small31", formats=("mistral",)), options={"max-model-length": 2048})
+    failed = home.mscli(*up[:2], "--offline", "--json")  # the weights are named by repository, and not here
+    assert (failed.code, failed.error["code"]) == (1, "engine_unsupported")
+    assert failed.error["details"]["cause"] == "cli_flags"
+    assert "does not know --max-model-length" in failed.error["message"]
+    assert failed.error["hint"].endswith("The flag most like it that this vLLM takes is --max-model-len.")
+    assert_nothing_left(home)
+
+
 def test_a_context_that_the_engine_cannot_hold_names_the_one_it_can(home: Home, tiny_model: TinyModels) -> None:
     # The catalogue entry is that of a smaller model, so that the plan lets the 24B's KV cache through.
     files = tiny_model("small31", "kv24b", formats=("mistral",))

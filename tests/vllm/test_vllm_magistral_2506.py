@@ -66,7 +66,6 @@ def test_it_was_told_what_the_profile_says(model: Served) -> None:
 
 
 def test_down_ends_what_a_killed_mscli_started(model: Served) -> None:
-    instance = model.up["instance"]
     down = model.home.mscli("down", "tiny", "--json")
     assert (down.code, down.data["stopped"][0]["survivors"]) == (0, [])
-    assert_all_gone(model.home, instance["port"])
+    assert_all_gone(model.home)

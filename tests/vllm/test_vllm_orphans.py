@@ -61,6 +61,6 @@ def test_what_a_killed_mscli_started_goes_on_and_can_be_ended(home: Home, up: li
     assert home.instance()["state"] == "starting"
     hold.unlink()
     wait_for(lambda: home.instance()["state"] == "ready", home.log)
-    number = home.instance()["port"]
-    assert home.mscli("down", "--json").data["stopped"][0]["survivors"] == []
-    assert_all_gone(home, number)
+    stopped = home.mscli("down", "--json").data["stopped"][0]
+    assert (stopped["survivors"], stopped["port_free"]) == ([], True)
+    assert_all_gone(home)

@@ -100,4 +100,4 @@ def test_what_a_killed_parent_leaves_behind_is_seen_and_stopped(small: Served) -
     assert "mscli down tiny" in status.out + status.err
     down = home.mscli("down", "tiny", "--json")
     assert (down.code, down.data["stopped"][0]["survivors"]) == (0, [])
-    assert_all_gone(home, instance["port"])
+    assert_all_gone(home)

@@ -39,7 +39,7 @@ def start(role: str) -> subprocess.Popen[bytes]:
 def api_server(port: int) -> None:
     core = start("VLLM::EngineCore")
     with socket.socket(socket.AF_UNIX) as left_behind:
-        left_behind.bind(f"{os.environ['TMPDIR']}/{os.getpid()}")
+        left_behind.bind(f"{os.environ['VLLM_RPC_BASE_PATH']}/{os.getpid()}")  # a whole path may be too long for it
     threading.Thread(target=lambda: os._exit(core.wait() * 0), daemon=True).start()
     while not WORKER.exists() or Path(os.environ["HOLD"]).exists():
         time.sleep(POLL_S)

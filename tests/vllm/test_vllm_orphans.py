@@ -56,11 +56,11 @@ def test_what_a_killed_mscli_started_goes_on_and_can_be_ended(home: Home, up: li
     hold = tmp_path / "hold"
     hold.touch()
     with subprocess.Popen([sys.executable, "-m", "mscli", *up], env=home.env, stderr=subprocess.DEVNULL) as mscli:
-        wait_for(lambda: bool(home.leftovers()), home.log)
+        wait_for(lambda: bool(home.leftovers()), home.log, 30)
         mscli.send_signal(signal.SIGKILL)
     assert home.instance()["state"] == "starting"
     hold.unlink()
-    wait_for(lambda: home.instance()["state"] == "ready", home.log)
+    wait_for(lambda: home.instance()["state"] == "ready", home.log, 30)
     stopped = home.mscli("down", "--json").data["stopped"][0]
     assert (stopped["survivors"], stopped["port_free"]) == ([], True)
     assert_all_gone(home)

@@ -213,9 +213,9 @@ def _said(entry: Path) -> bytes:
         return b""
 
 
-def wait_for(done: Callable[[], bool], otherwise: Callable[[], str]) -> None:
-    """Waits until `done`, at most DEADLINE_S; fails with `otherwise`."""
-    deadline = time.monotonic() + DEADLINE_S
+def wait_for(done: Callable[[], bool], otherwise: Callable[[], str], deadline_s: float = DEADLINE_S) -> None:
+    """Waits until `done`, at most `deadline_s`; fails with `otherwise`."""
+    deadline = time.monotonic() + deadline_s
     while not done():
         assert time.monotonic() < deadline, otherwise()
         time.sleep(0.1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mscli.engines.engine import Observed
 from mscli.inventory.detect import detect
 from mscli.inventory.inventory import Inventory
-from mscli.lifecycle import journal
+from mscli.lifecycle import observations
 from mscli.lifecycle.decision import Decision
 from mscli.paths import Places, hub_cache
 from mscli.planning.learned import observe
@@ -38,7 +38,7 @@ def learn(decision: Decision, taken: Mapping[int, int], observed: Observed, plac
         for memory in plan.memory
         if taken.get(memory.gpu, 0) > 0
     ]
-    journal.store(places.observations, fresh)
+    observations.store(places, fresh)
 
 
 def _free(inventory: Inventory) -> dict[str, int]:

@@ -11,7 +11,7 @@ from mscli.engines.table import STARTABLE, engine
 from mscli.errors import MscliError
 from mscli.inventory.detect import detect
 from mscli.inventory.inventory import Inventory
-from mscli.lifecycle import journal
+from mscli.lifecycle import observations
 from mscli.lifecycle.records import Records
 from mscli.lifecycle.running import claims
 from mscli.paths import Places, hub_cache, shipped_profiles
@@ -42,7 +42,7 @@ def see(places: Places, engines: Sequence[str], replaced: str | None = None, gpu
         claims=claims(known, replaced),
         facts=load_gpus(shipped_profiles()),
         versions={name: found for name in sorted(set(engines)) if (found := installed(name))},
-        observations=journal.load(places.observations, Observation),
+        observations=observations.load(places),
         rivals=tuple(record.mark for record in known),
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Cause, Installation
+from mscli.engines.renamed_flags import renamed
 from mscli.engines.vllm_installation import environment_python
 from mscli.errors import Code, MscliError
 from mscli.paths import places
@@ -132,10 +133,12 @@ def _remedy(found: Installation, why: Cause, told: str, profile: Profile | None)
             f"mscli wrote {blamed} itself: its flags were tried with vLLM {known}, not with {found.version}. "
             f"Get one of these: mscli engines install vllm=={VERSION}"
         )
-    flags = _known(told)
+    key, flags = keys[blamed], _known(told)
+    if new := renamed(profile.engine, found.version, [key]).get(key):
+        return f"Write `{new}` in place of `{key}` below `options` in {profile.path}: this vLLM calls it so."
     nearest = [] if blamed in flags else get_close_matches(blamed, flags, n=1)
     like = f" The flag most like it that this vLLM takes is {nearest[0]}." if nearest else ""
-    return f"Correct or remove `{keys[blamed]}` below `options` in {profile.path}.{like}"
+    return f"Correct or remove `{key}` below `options` in {profile.path}.{like}"
 
 
 def _known(told: str) -> list[str]:

@@ -15,7 +15,7 @@ from mscli.paths import shipped_profiles
 
 Machine = Callable[..., dict[str, str]]
 
-# The environment's Python, which is asked to run vLLM's parser: it knows all flags but one.
+# The environment's Python, which is asked to run vLLM's parser: it knows all flags but two.
 PYTHON = """\
 #!/bin/sh
 echo asked >>'{asked}'
@@ -25,6 +25,7 @@ case "$*" in
     echo 'usage: vllm serve [model_tag] [options]' >&2
     echo 'vllm: error: unrecognized arguments: --enable-reasoning' >&2
     exit 2;;
+*--cuda-graph-sizes*) echo 'vllm: error: unrecognized arguments: --cuda-graph-sizes 8' >&2; exit 2;;
 esac
 echo 'mscli: accepted'
 """
@@ -80,6 +81,12 @@ def test_a_wrong_flag_is_named_with_its_file_and_the_nearest_flag_before_a_byte_
     assert refused.error["details"]["evidence"] == ["vllm: error: unrecognized arguments: --enable-reasoning"]
     assert f"`enable-reasoning` below `options` in {mine}" in refused.error["hint"]
     assert "--no-enable-reasoning-x" in refused.error["hint"]
+
+
+def test_a_flag_that_has_another_name_now_is_told_by_it(user: User) -> None:
+    mine = user.profile("{cuda-graph-sizes: 8}")
+    hint = user.up("mine").error["hint"]
+    assert f"Write `cudagraph-capture-sizes` in place of `cuda-graph-sizes` below `options` in {mine}" in hint
 
 
 def test_a_good_flag_is_asked_for_once(user: User) -> None:

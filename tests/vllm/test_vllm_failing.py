@@ -32,7 +32,9 @@ def test_a_wrong_flag_is_named(home: Home, tiny_model: TinyModels) -> None:
 
 def test_a_wrong_flag_is_named_before_weights_are_fetched(home: Home, tiny_model: TinyModels) -> None:
     up = home.write("small31", tiny_model("small31", formats=("mistral",)), options={"max-model-length": 2048})
-    failed = home.mscli(*up[:2], "--offline", "--json")  # the weights are named by repository, and not here
+    failed = home.mscli(
+        *up[:2], "--no-heal", "--offline", "--json"
+    )  # the weights are named by repository, and not here
     assert (failed.code, failed.error["code"]) == (1, "engine_unsupported")
     assert failed.error["details"]["cause"] == "cli_flags"
     assert "does not know --max-model-length" in failed.error["message"]

@@ -46,7 +46,7 @@ class User:
         if not place.exists():
             environment(place, f"vllm-{version}")
             (place / "bin" / "python3").write_text(PYTHON.format(asked=self.asked))
-        return self.mscli("up", *args, "--offline", "--json", env={**self.env, "MSCLI_VLLM": str(place)})
+        return self.mscli("up", *args, "--no-heal", "--offline", "--json", env={**self.env, "MSCLI_VLLM": str(place)})
 
     def profile(self, options: str) -> Path:
         """A profile `mine` of the user's own."""

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from mscli.errors import Code, MscliError
 from mscli.weights.connection import connection, request_target
-from mscli.weights.fault import PassingFault, Timeouts, WrongAnswerFault, answer_fault
+from mscli.weights.fault import PassingFault, Timeouts, WrongAnswerFault, answer_fault, host_in
 from mscli.weights.hub import Location, Xet
 from mscli.weights.partial import Gap
 
@@ -129,7 +129,7 @@ class HttpRanges:
             if urlsplit(urljoin(url, target)).netloc != urlsplit(url).netloc:
                 headers = {}  # the token is for the hub alone
             url = urljoin(url, target)
-        raise PassingFault("network_proxy", f"{urlsplit(url).netloc} redirects in a circle")
+        raise PassingFault("network_proxy", f"{host_in(url)} redirects in a circle")
 
     def _request(self, url: str, headers: Mapping[str, str], gap: Gap) -> http.client.HTTPResponse:
         parts = urlsplit(url)
@@ -202,7 +202,7 @@ def _body(response: http.client.HTTPResponse, length: int) -> Iterator[bytes]:
 
 def _check_answer(response: http.client.HTTPResponse, gap: Gap, size: int, url: str) -> None:
     """Raises the fault that a status or a range stands for which is not what was asked."""
-    status, host = response.status, urlsplit(url).netloc
+    status, host = response.status, host_in(url)
     if fault := answer_fault(status, response.headers, url):
         raise fault
     if status in (401, 403, 404, 410):  # signed addresses live about an hour

@@ -121,9 +121,11 @@ def container_settings(env: Mapping[str, str] | None = None) -> dict[str, str]:
     return {name: env[name] for name in _CONTAINER_SETTINGS if env.get(name)}
 
 
-def container_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment for a container client, with `settings` in place of its own of that kind."""
-    return {**{name: value for name, value in os.environ.items() if name not in _CONTAINER_SETTINGS}, **settings}
+def container_environment(settings: Mapping[str, str], env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """`env` (default: this process's environment) for a container client, with `settings` in place of its own of that
+    kind."""
+    env = os.environ if env is None else env
+    return {**{name: value for name, value in env.items() if name not in _CONTAINER_SETTINGS}, **settings}
 
 
 def _named(variable: str, env: Mapping[str, str] | None) -> Path | None:

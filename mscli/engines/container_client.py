@@ -1,7 +1,8 @@
 """The client of Docker or Podman: found on this machine, called with words, its answers read.
 
 Only what both say alike is used, so that one takes the other's place. The client and no socket of our own, because it
-knows the user's contexts, certificates and registries.
+knows the user's contexts, certificates and registries. An engine calls it under this process's environment, the doctor
+under that of its visit and with shorter deadlines.
 """
 
 from __future__ import annotations
@@ -25,23 +26,25 @@ GET_ONE = (
     "Install Docker (https://docs.docker.com/engine/install) or Podman, or name one that is there: "
     "export MSCLI_CONTAINER_ENGINE=/path/to/docker"
 )
+DEFAULT_CONTEXT = "default"
 _ABSENT = re.compile(r"no such (?:object|container)|no container with (?:name|ID)", re.I)
 
 
 @dataclass(frozen=True)
 class Client:
     """How a client is called. `kind`: docker or podman. `version`: the client's own. `settings`: which engine it speaks
-    to, as variables of the environment."""
+    to, as variables of the environment. `env`: the rest of the environment; None: this process's."""
 
     argv: tuple[str, ...]
     kind: str
     version: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class Said:
-    """What one call of the client said. `status` None: it did not end in time."""
+    """What one call of the client said. `status` None: it did not end in time, and `err` says so at its end."""
 
     status: int | None
     out: str
@@ -63,27 +66,47 @@ class Seen:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """The container engine behind the client. `root`: the folder where it keeps images. `runtimes`: names of OCI
-    runtimes. `cdi`: GPUs by CDI that it knows, where it tells. `rootless`: it runs without root's rights."""
+    """The container engine behind the client, empty where it does not tell. `root`: the folder where it keeps images.
 
-    version: str
-    root: str
-    runtimes: tuple[str, ...] = ()
+    `runtimes`: OCI runtimes by name with their programs. `cdi`: devices that the engine itself found by CDI. `cgroups`:
+    the driver that sets up control groups (systemd or cgroupfs). `rootless`: it runs without root's rights. `context`:
+    the one by which Docker's client speaks to it.
+    """
+
+    kind: str
+    version: str = ""
+    root: str = ""
+    runtimes: Mapping[str, str] = field(default_factory=dict)
     cdi: tuple[str, ...] = ()
+    cgroups: str = ""
     rootless: bool = False
+    desktop: bool = False
+    context: str = ""
+
+
+def client_program(env: Mapping[str, str] | None = None) -> str | None:
+    """The path of the client that MSCLI_CONTAINER_ENGINE names, else of docker, else of podman, by what is on PATH."""
+    named, path = container_client(env), (os.environ if env is None else env).get("PATH")
+    names = [named] if named else [DOCKER, PODMAN]
+    return next((found for name in names if (found := shutil.which(name, path=path))), None)
+
+
+def no_client(env: Mapping[str, str] | None = None) -> str:
+    """That there is no client, in words."""
+    named = container_client(env)
+    if named:
+        return f"MSCLI_CONTAINER_ENGINE is {named}, and there is no such program"
+    return "there is no docker or podman on PATH"
 
 
 def find_client() -> Client:
-    """The client that MSCLI_CONTAINER_ENGINE names, else docker, else podman, by what is on PATH.
+    """The client of this machine (see `client_program`), started once for its version, which asks no engine.
 
-    Starts it once for its version, which asks no engine. Raises ENGINE_MISSING.
+    Raises ENGINE_MISSING.
     """
-    named = container_client()
-    found = next((path for name in ([named] if named else [DOCKER, PODMAN]) if (path := shutil.which(name))), None)
+    found = client_program()
     if found is None:
-        what = f"MSCLI_CONTAINER_ENGINE is {named}, and there is no such program" if named else "no docker or podman"
-        where = "" if named else " on PATH"
-        raise MscliError(Code.ENGINE_MISSING, f"{what}{where}", GET_ONE, {"cause": "engine_missing"})
+        raise MscliError(Code.ENGINE_MISSING, no_client(), GET_ONE, {"cause": "engine_missing"})
     settings = container_settings()
     said = call(Client((found,), DOCKER, None, settings), "--version").text
     version = re.search(r"version ([\d.]+[\w.+~-]*)", said)
@@ -99,7 +122,7 @@ def _context(client: Client) -> dict[str, str]:
         return {}
     said = call(client, "context", "inspect", "--format", "{{.Name}}")
     name = said.out.strip()
-    return {"DOCKER_CONTEXT": name} if said.status == 0 and name and name != "default" else {}
+    return {"DOCKER_CONTEXT": name} if said.status == 0 and name and name != DEFAULT_CONTEXT else {}
 
 
 def client_of(contained: Contained) -> Client:
@@ -110,31 +133,31 @@ def client_of(contained: Contained) -> Client:
 def call(client: Client, *words: str, timeout_s: float = TIMEOUT_S) -> Said:
     """Call the client and wait for its end, at most `timeout_s`."""
     try:
-        done = subprocess.run(
-            [*client.argv, *words],
-            env=container_environment(client.settings),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as late:
-        err = late.stderr.decode(errors="replace") if isinstance(late.stderr, bytes) else late.stderr or ""
-        return Said(None, "", f"{err}\n{words[0]} gave no answer within {timeout_s:.0f} s".strip())
+        process = subprocess.Popen(
+            [*client.argv, *words], env=container_environment(client.settings, client.env),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
     except OSError as fault:
         return Said(127, "", f"{client.argv[0]} could not be executed: {fault.strerror}")
-    return Said(done.returncode, done.stdout, done.stderr)
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as late:
+        process.kill()  # and no wait for its end: one that hangs in the kernel does not even die of SIGKILL
+        told = f"{_text(late.stderr)}\n{words[0]} gave no answer within {timeout_s:g} s"
+        return Said(None, _text(late.stdout), told.strip())
+    return Said(process.returncode, _text(out), _text(err))
 
 
-def throw_away(client: Client, *words: str, timeout_s: float) -> Said:
-    """`run` a container that ends by itself and is gone afterwards, without a network, from an image that is here."""
+def throw_away(client: Client, *words: str, timeout_s: float, clean_up_s: float = TIMEOUT_S) -> Said:
+    """`run` a container that ends by itself and is gone afterwards, without a network, from an image that is here.
+
+    One that is not over in time is removed: the daemon does so whether or not `clean_up_s` is enough for its answer.
+    """
     name = f"mscli-probe-{os.urandom(4).hex()}"
     said = call(client, "run", "--rm", "--pull", "never", "--network", "none", "--name", name, *words,
                 timeout_s=timeout_s)  # fmt: skip
     if said.status is None:  # only the client was ended
-        call(client, "rm", "-f", name)
+        call(client, "rm", "-f", name, timeout_s=clean_up_s)
     return said
 
 
@@ -162,11 +185,11 @@ def image_id(client: Client, image: str) -> str | None:
     return said.out.strip() or None if said.status == 0 else None
 
 
-def engine_info(client: Client) -> EngineInfo | Said:
+def engine_info(client: Client, timeout_s: float = TIMEOUT_S) -> EngineInfo | Said:
     """The engine behind the client, or what the client said when none answered it."""
-    said = call(client, "info", "--format", "{{json .}}")
+    said = call(client, "info", "--format", "{{json .}}", timeout_s=timeout_s)
     try:
-        data = json.loads(said.out)
+        data = json.loads(said.out[max(said.out.find("{"), 0) :])  # a wrapper may say something before it
         found = _podman_info(data) if "host" in data else _docker_info(data)
     except (ValueError, LookupError, TypeError, AttributeError):
         return said
@@ -176,11 +199,20 @@ def engine_info(client: Client) -> EngineInfo | Said:
     return Said(said.status, "", "\n".join([said.err.strip(), *(data.get("ServerErrors") or ())]).strip())
 
 
+def telling(text: str) -> list[str]:
+    """The lines of what a client said that are no advice on its usage."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [line for line in lines if not re.search(r"See '|Run '.* --help'", line)]
+
+
 def last_line(text: str) -> str:
     """The last line of what a client said that is no advice on its usage."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if not re.search(r"See '|Run '.* --help'", line)]
-    return telling[-1] if telling else "it said nothing"
+    lines = telling(text)
+    return lines[-1] if lines else "it said nothing"
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").decode(errors="replace")
 
 
 def _seen(data: Mapping[str, Any]) -> Seen:
@@ -190,19 +222,25 @@ def _seen(data: Mapping[str, Any]) -> Seen:
 
 
 def _docker_info(data: Mapping[str, Any]) -> EngineInfo:
-    devices = data.get("DiscoveredDevices") or ()
+    devices, runtimes = data.get("DiscoveredDevices") or (), data.get("Runtimes") or {}
     return EngineInfo(
+        DOCKER,
         version=str(data.get("ServerVersion") or ""),
         root=str(data.get("DockerRootDir") or ""),
-        runtimes=tuple(data.get("Runtimes") or ()),
+        runtimes={name: str((each or {}).get("path") or "") for name, each in runtimes.items()},
         cdi=tuple(str(device.get("ID")) for device in devices if device.get("Source") == "cdi"),
+        cgroups=str(data.get("CgroupDriver") or ""),
         rootless=any("rootless" in str(option) for option in data.get("SecurityOptions") or ()),
+        desktop="Docker Desktop" in str(data.get("OperatingSystem") or ""),
+        context=str((data.get("ClientInfo") or {}).get("Context") or ""),
     )
 
 
 def _podman_info(data: Mapping[str, Any]) -> EngineInfo:
     return EngineInfo(
+        PODMAN,
         version=str(data["version"]["Version"]),
         root=str(data["store"]["graphRoot"]),
-        rootless=bool(data["host"].get("security", {}).get("rootless")),
+        cgroups=str(data["host"].get("cgroupManager") or ""),
+        rootless=bool((data["host"].get("security") or {}).get("rootless")),
     )

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mscli.engines.container_client import (
+    DEFAULT_CONTEXT,
     DOCKER,
+    TIMEOUT_S,
     Client,
     EngineInfo,
     Said,
@@ -24,10 +26,12 @@ from mscli.engines.container_signs import container_cause
 from mscli.engines.engine import Cause
 
 # Starting a container takes a second; the first one after a restart of the machine much longer.
-TIMEOUT_S = 90.0
+PATIENCE_S = 90.0
+_LOCAL = re.compile(r"(?:unix|npipe|fd)://|$|tcp://(?:localhost|127\.|\[::1\])")
 _HOOKS = ("nvidia-container-runtime-hook", "nvidia-container-toolkit", "nvidia-container-runtime")
 _SPECIFICATIONS = (Path("/etc/cdi"), Path("/var/run/cdi"))
-_PLACES = ("/usr/bin", "/usr/local/bin", "/usr/local/nvidia/toolkit", "/run/current-system/sw/bin")
+# Where the daemon, which has a PATH of its own, may find the toolkit's programs.
+PLACES = ("/usr/bin", "/usr/local/bin", "/usr/local/nvidia/toolkit", "/run/current-system/sw/bin")
 
 
 def probe_engine(client: Client) -> EngineInfo | Cause:
@@ -41,17 +45,17 @@ def probe_engine(client: Client) -> EngineInfo | Cause:
     return cause if cause.evidence else Cause(cause.code, cause.summary, cause.remedy, (last_line(said),))
 
 
-def remote(client: Client) -> str | None:
-    """The address of the engine where that is another machine, whose GPUs and folders are not these."""
+def remote(client: Client, context: str = "", timeout_s: float = TIMEOUT_S) -> str | None:
+    """The address of the engine where that is another machine, whose GPUs and folders are not these.
+
+    `context`: that of Docker's client, where it is known; empty: it is asked.
+    """
     if client.kind != DOCKER:
         host = client.settings.get("CONTAINER_HOST", "")
-    else:
-        host = client.settings.get("DOCKER_HOST", "")
-        if not host:
-            said = call(client, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
-            host = said.out.strip() if said.status == 0 else ""
-    local = re.match(r"(?:unix|npipe|fd)://|$|tcp://(?:localhost|127\.|\[::1\])", host)
-    return None if local else host
+    elif not (host := client.settings.get("DOCKER_HOST", "")) and context != DEFAULT_CONTEXT:
+        said = call(client, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", timeout_s=timeout_s)
+        host = said.out.strip() if said.status == 0 else ""
+    return None if _LOCAL.match(host) else host
 
 
 def no_runtime(client: Client, engine: EngineInfo) -> Cause | None:
@@ -59,7 +63,7 @@ def no_runtime(client: Client, engine: EngineInfo) -> Cause | None:
     there is no image yet to try it with."""
     if client.kind != DOCKER or "nvidia" in engine.runtimes or engine.cdi or engine.rootless:
         return None
-    path = os.pathsep.join((os.environ.get("PATH", ""), *_PLACES))
+    path = os.pathsep.join((os.environ.get("PATH", ""), *PLACES))
     specified = any(file for folder in _SPECIFICATIONS if folder.is_dir() for file in folder.iterdir())
     if specified or any(shutil.which(name, path=path) for name in _HOOKS):
         return None
@@ -75,7 +79,7 @@ def probe_gpus(client: Client, image: str, devices: Sequence[str]) -> Cause | No
     Runs nvidia-smi in a throw-away container, which is gone afterwards. Waits at most 90 s.
     """
     words = (*gpus(client.kind, devices), "--entrypoint", "nvidia-smi", image, "-L")
-    said = throw_away(client, *words, timeout_s=TIMEOUT_S)
+    said = throw_away(client, *words, timeout_s=PATIENCE_S)
     missing = [uuid for uuid in devices if uuid not in said.out]
     if said.status == 0 and not missing:
         return None

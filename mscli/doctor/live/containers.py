@@ -14,24 +14,20 @@ from mscli.doctor.live.check import Check, Seen, fail, ok, skipped, warn
 from mscli.doctor.live.containers_gpu import own_containers, throw_away
 from mscli.doctor.live.containers_runtime import runtime
 from mscli.doctor.live.containers_view import (
-    DOCKER,
-    PODMAN,
     Containers,
     cause_of,
     client,
     elsewhere,
     grave,
     images,
-    last_line,
     wanted,
 )
 from mscli.doctor.live.scene import Scene
+from mscli.engines.container_client import DOCKER, GET_ONE, PODMAN, last_line, no_client
 from mscli.inventory.nvml import module_version
 
 GB = 10**9
-GET_ONE = "Install Docker (https://docs.docker.com/engine/install) or Podman."
 GENERATE = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
-NO_CLIENT = "there is no docker or podman on PATH: nothing here runs in containers"
 NO_ANSWER = "the container engine does not answer"
 # vLLM's image unpacked, with what is needed to unpack it; what containers that run write; what nothing runs below.
 _IMAGE, _WORK, _LEAST = 30 * GB, 5 * GB, 1 * GB
@@ -42,9 +38,9 @@ def _engine(scene: Scene) -> Iterator[Seen]:
     found = client(scene)
     if found is None:
         if wanted(scene):
-            yield fail("engine_missing", "the profile runs in a container, and there is no docker or podman", GET_ONE)
+            yield fail("engine_missing", f"the profile runs in a container, and {no_client(scene.env)}", GET_ONE)
         else:
-            yield skipped(NO_CLIENT)
+            yield skipped(_no_client(scene))
         return
     if found.said:
         yield _no_answer(scene, found)
@@ -55,7 +51,7 @@ def _engine(scene: Scene) -> Iterator[Seen]:
             f"{found.kind} speaks to another machine ({host}): its GPUs, folders and ports are not those seen here",
             "For this machine: unset DOCKER_HOST and DOCKER_CONTEXT, or `docker context use default`.",
         )
-    elif found.desktop and scene.inventory.host.surroundings != "wsl":
+    elif found.engine.desktop and scene.inventory.host.surroundings != "wsl":
         yield grave(
             scene,
             "docker_gpu",
@@ -64,8 +60,12 @@ def _engine(scene: Scene) -> Iterator[Seen]:
             command="docker context use default",
         )
     else:
-        rootless = ", without root's rights" if found.rootless else ""
-        yield ok(f"{found.kind} {found.version} answers{rootless}")
+        rootless = ", without root's rights" if found.engine.rootless else ""
+        yield ok(f"{found.kind} {found.engine.version} answers{rootless}")
+
+
+def _no_client(scene: Scene) -> str:
+    return f"{no_client(scene.env)}: nothing here runs in containers"
 
 
 def _no_answer(scene: Scene, found: Containers) -> Seen:
@@ -105,7 +105,7 @@ def _cdi(scene: Scene) -> Iterator[Seen]:
     """CDI specifications: there where needed, and of the driver that is loaded."""
     found = client(scene)
     if found is None or not scene.inventory.gpus:
-        yield skipped(NO_CLIENT if found is None else "no NVIDIA GPU answers on this machine")
+        yield skipped(_no_client(scene) if found is None else "no NVIDIA GPU answers on this machine")
         return
     seen = specs(scene.root)
     if not seen:
@@ -154,10 +154,11 @@ def _lasting(scene: Scene) -> Iterator[Seen]:
     config = _text(scene.root / "etc/nvidia-container-runtime/config.toml")
     without = re.search(r"^\s*no-cgroups\s*=\s*(true|false)", config, re.MULTILINE)
     told = bool(without and without[1] == "true")
-    if found.rootless != told and (found.rootless or told):
-        yield _wrong_cgroups(scene, found.rootless)
-    elif found.cgroups != "systemd" or found.rootless or _linked(scene.root):
-        yield ok(f"a daemon-reload leaves containers their GPUs (cgroup driver {found.cgroups or 'unknown'})")
+    engine = found.engine
+    if engine.rootless != told and (engine.rootless or told):
+        yield _wrong_cgroups(scene, engine.rootless)
+    elif engine.cgroups != "systemd" or engine.rootless or _linked(scene.root):
+        yield ok(f"a daemon-reload leaves containers their GPUs (cgroup driver {engine.cgroups or 'unknown'})")
     else:
         yield warn(
             "container_gpu_lost",
@@ -202,15 +203,16 @@ def _text(path: Path) -> str:
 def _room(scene: Scene) -> Iterator[Seen]:
     """Room where the engine, not this user, unpacks its images."""
     found = client(scene)
-    if found is None or found.said or found.root is None or elsewhere(scene, found):
-        yield skipped(NO_CLIENT if found is None else NO_ANSWER)
+    if found is None or found.said or not found.engine.root or elsewhere(scene, found):
+        yield skipped(_no_client(scene) if found is None else NO_ANSWER)
         return
+    root = Path(found.engine.root)
     try:
-        free = shutil.disk_usage(scene.root / found.root.relative_to("/")).free
+        free = shutil.disk_usage(scene.root / root.relative_to("/")).free
     except OSError as fault:
-        yield skipped(f"{found.root} cannot be looked at ({fault.strerror})")
+        yield skipped(f"{root} cannot be looked at ({fault.strerror})")
         return
-    seen = f"{free / GB:.1f} GB free at {found.root}, where {found.kind} keeps images"
+    seen = f"{free / GB:.1f} GB free at {root}, where {found.kind} keeps images"
     remedy = f"Remove what is not used (`{found.kind} system prune`), or move data-root to a larger disk."
     if free < _LEAST:
         yield grave(scene, "disk_full", seen, remedy, command=f"{found.kind} system df")

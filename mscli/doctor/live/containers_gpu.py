@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mscli.doctor.live.check import Seen, fail, ok, skipped, warn
 from mscli.doctor.live.containers_view import (
-    DOCKER,
-    PODMAN,
     Containers,
     cause_of,
     client,
     elsewhere,
     grave,
     images,
-    last_line,
     patient,
     wanted,
 )
-from mscli.doctor.live.program import Ran, run
 from mscli.doctor.live.scene import Scene
+from mscli.engines import container_client
+from mscli.engines.container_client import DOCKER, PODMAN, Said, call, last_line, telling
 
 LABEL = "mscli.instance"
 # A container starts within a second; the first one after a start of the machine takes much longer.
@@ -57,25 +54,16 @@ def throw_away(scene: Scene) -> Iterator[Seen]:
 
 
 def _tried(scene: Scene, found: Containers, image: str, patience_s: float) -> Seen:
-    name = f"mscli-doctor-{os.urandom(4).hex()}"
-    words = ("run", "--rm", "--pull", "never", "--network", "none", "--name", name, *_gpus(found))
-    asked = (*words, "--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility", "--entrypoint", "nvidia-smi", image, "-L")
-    told = run(scene, found.program, *asked, timeout_s=patience_s)
-    if told is None:
-        return skipped(f"{found.program} could not be executed")
-    if told.status is None:
-        # Only the client was ended. The daemon goes on with what it was asked, whether or not the answer is waited for.
-        run(scene, found.program, "rm", "-f", name, timeout_s=_CLEAN_UP_S)
-        return _late(scene, image, patience_s)
-    return _judged(scene, found, image, told)
+    words = (*_gpus(found), "--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility", "--entrypoint", "nvidia-smi", image)
+    told = container_client.throw_away(found.client, *words, "-L", timeout_s=patience_s, clean_up_s=_CLEAN_UP_S)
+    return _late(scene, image, patience_s) if told.status is None else _judged(scene, found, image, told)
 
 
-def _judged(scene: Scene, found: Containers, image: str, told: Ran) -> Seen:
-    said = f"{told.out}\n{told.err}"
+def _judged(scene: Scene, found: Containers, image: str, told: Said) -> Seen:
     if told.status != 0:
-        code, remedy = cause_of(scene, said, "docker_gpu")
-        seen = f"a container of {image} with all GPUs fails: {last_line(said)}"
-        return fail(code, seen, remedy, *_telling(said), command=_by_hand(found, image))
+        code, remedy = cause_of(scene, told.text, "docker_gpu")
+        seen = f"a container of {image} with all GPUs fails: {last_line(told.text)}"
+        return fail(code, seen, remedy, *telling(told.text)[-4:], command=_by_hand(found, image))
     inside = set(_SEEN.findall(told.out))
     missing = [f"GPU {gpu.index} ({gpu.uuid})" for gpu in scene.inventory.gpus if gpu.uuid and gpu.uuid not in inside]
     if missing:
@@ -97,17 +85,14 @@ def _late(scene: Scene, image: str, patience_s: float) -> Seen:
 
 
 def _gpus(found: Containers) -> tuple[str, ...]:
-    by_cdi = any(each.startswith("nvidia.com/gpu") for each in found.cdi) and "nvidia" not in found.runtimes
+    by_cdi = (
+        any(each.startswith("nvidia.com/gpu") for each in found.engine.cdi) and "nvidia" not in found.engine.runtimes
+    )
     return ("--device", "nvidia.com/gpu=all") if found.kind == PODMAN or by_cdi else ("--gpus", "all")
 
 
 def _by_hand(found: Containers, image: str) -> str:
     return f"{found.kind} run --rm {' '.join(_gpus(found))} --entrypoint nvidia-smi {image}"
-
-
-def _telling(said: str) -> Sequence[str]:
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not re.search(r"See '|--help'", line)]
-    return lines[-4:]
 
 
 def _image(scene: Scene, found: Containers) -> str | None:
@@ -134,8 +119,8 @@ def own_containers(scene: Scene) -> Iterator[Seen]:
     shown = (
         '{{.ID}} {{.Label "mscli.instance"}}' if found.kind == DOCKER else '{{.ID}} {{index .Labels "mscli.instance"}}'
     )
-    listed = run(scene, found.program, "ps", "--filter", f"label={LABEL}", "--format", shown, timeout_s=SHORT_S)
-    if listed is None or listed.status != 0:
+    listed = call(found.client, "ps", "--filter", f"label={LABEL}", "--format", shown, timeout_s=SHORT_S)
+    if listed.status != 0:
         yield skipped(f"{found.kind} does not tell which containers run")
         return
     running = [line.split(maxsplit=1) for line in listed.out.splitlines() if line.strip()]
@@ -147,12 +132,11 @@ def own_containers(scene: Scene) -> Iterator[Seen]:
 
 
 def _asked(scene: Scene, found: Containers, container: str, name: str) -> Seen:
-    told = run(scene, found.program, "exec", container, "nvidia-smi", "-L", timeout_s=SHORT_S)
-    if told is None or told.status is None:
+    told = call(found.client, "exec", container, "nvidia-smi", "-L", timeout_s=SHORT_S)
+    if told.status is None:
         return warn(None, f"the container of {name} does not answer", f"See: {found.kind} logs {container}")
-    said = f"{told.out}\n{told.err}"
     if told.status == 0 and _SEEN.search(told.out):
         return ok(f"the container of {name} has its GPUs ({len(_SEEN.findall(told.out))})")
-    code, remedy = cause_of(scene, said, "container_gpu_lost")
-    seen = f"the container of {name} has lost its GPUs: {last_line(said)}"
-    return grave(scene, code, seen, remedy, *_telling(said), command=f"mscli restart {name}")
+    code, remedy = cause_of(scene, told.text, "container_gpu_lost")
+    seen = f"the container of {name} has lost its GPUs: {last_line(told.text)}"
+    return grave(scene, code, seen, remedy, *telling(told.text)[-4:], command=f"mscli restart {name}")

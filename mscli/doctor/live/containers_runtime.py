@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mscli.doctor.live.check import Seen, fail, ok, skipped, warn
-from mscli.doctor.live.containers_view import DOCKER, Containers, client, grave, wanted
+from mscli.doctor.live.containers_view import Containers, client, grave, wanted
 from mscli.doctor.live.program import run, which
 from mscli.doctor.live.scene import Scene
+from mscli.engines.container_client import DOCKER
+from mscli.engines.container_probe import PLACES
 
 NVIDIA = "nvidia"
 TOOLKIT = (
@@ -21,7 +23,6 @@ REGISTER = "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl
 RESTART = "sudo systemctl restart docker"
 # What `--gpus` itself looks for on the daemon's PATH, whatever is registered.
 _HOOK = "nvidia-container-runtime-hook"
-_PLACES = ("/usr/bin", "/usr/local/bin", "/usr/local/nvidia/toolkit", "/run/current-system/sw/bin")
 
 
 def runtime(scene: Scene) -> Iterator[Seen]:
@@ -59,9 +60,9 @@ def _without_gpu(scene: Scene) -> Iterator[Seen]:
 
 
 def _judged(scene: Scene, found: Containers, configured: bool, path: Path) -> Seen:
-    by_cdi = [each for each in found.cdi if each.startswith("nvidia.com/gpu")]
-    if NVIDIA in found.runtimes:
-        program = found.runtimes[NVIDIA] or "nvidia-container-runtime"
+    by_cdi = [each for each in found.engine.cdi if each.startswith("nvidia.com/gpu")]
+    if NVIDIA in found.engine.runtimes:
+        program = found.engine.runtimes[NVIDIA] or "nvidia-container-runtime"
         if _there(scene, program):
             return ok(f"Docker has the runtime nvidia ({program}){_version(scene)}")
         seen = f"Docker has the runtime nvidia registered, and its program {program} is not there"
@@ -71,7 +72,7 @@ def _judged(scene: Scene, found: Containers, configured: bool, path: Path) -> Se
     if configured:
         seen = f"{path} registers the runtime nvidia, and the daemon that runs does not know it"
         return grave(scene, "docker_gpu", seen, "Restart Docker (running containers stop).", command=RESTART)
-    names = f"runtimes: {', '.join(found.runtimes) or 'none'}"
+    names = f"runtimes: {', '.join(found.engine.runtimes) or 'none'}"
     if _there(scene, _HOOK):
         # What --gpus needs is there; only a container can tell whether the daemon found it when it started.
         seen = "Docker has no runtime nvidia registered; the toolkit's hook is there, which `--gpus` goes by"
@@ -86,9 +87,11 @@ def _judged(scene: Scene, found: Containers, configured: bool, path: Path) -> Se
 def _configuration(scene: Scene, found: Containers) -> tuple[Path, Mapping[str, Any] | str]:
     """The daemon's configuration, or what is wrong with it; nothing in it where there is none."""
     home = Path(scene.env.get("XDG_CONFIG_HOME") or Path(scene.env.get("HOME") or "/") / ".config")
-    path = home / "docker/daemon.json" if found.rootless else Path("/etc/docker/daemon.json")
+    path = home / "docker/daemon.json" if found.engine.rootless else Path("/etc/docker/daemon.json")
     try:
-        told = json.loads((path if found.rootless else scene.root / "etc/docker/daemon.json").read_text() or "{}")
+        told = json.loads(
+            (path if found.engine.rootless else scene.root / "etc/docker/daemon.json").read_text() or "{}"
+        )
     except OSError:
         return path, {}
     except ValueError as fault:
@@ -100,9 +103,7 @@ def _there(scene: Scene, program: str) -> bool:
     """A program of the daemon's, which has a PATH of its own."""
     if which(scene, program):
         return True
-    names = (
-        [program.lstrip("/")] if program.startswith("/") else [f"{place}/{program}".lstrip("/") for place in _PLACES]
-    )
+    names = [program.lstrip("/")] if program.startswith("/") else [f"{place}/{program}".lstrip("/") for place in PLACES]
     return any((scene.root / name).is_file() for name in names)
 
 

@@ -2,49 +2,47 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mscli.doctor.diagnosis import diagnose
 from mscli.doctor.facts import facts_of
 from mscli.doctor.live.check import Seen, fail, warn
-from mscli.doctor.live.program import Ran, run, which
 from mscli.doctor.live.scene import Scene
+from mscli.engines.container_client import (
+    DOCKER,
+    PODMAN,
+    Client,
+    EngineInfo,
+    Said,
+    call,
+    client_program,
+    engine_info,
+)
+from mscli.engines.container_probe import remote
+from mscli.engines.container_signs import container_cause
+from mscli.paths import container_settings
 
 AREA = "containers"
-DOCKER, PODMAN = "docker", "podman"
-NAMES_ONE = "MSCLI_CONTAINER_ENGINE"
 PROFILE_ENGINE = "vllm-docker"
 # Podman starts anew for every call and takes up to a second on a slow disk.
 QUICK_S, THOROUGH_S = 2.0, 20.0
-IMAGES_TIMEOUT_S = 1.0
-_LOCAL = re.compile(r"(?:unix|npipe|fd)://|$|tcp://(?:localhost|127\.|\[::1\])")
+IMAGES_TIMEOUT_S, CONTEXT_TIMEOUT_S = 1.0, 2.0
 _CAUSE_CONFIDENCE = 0.5
 
 
 @dataclass(frozen=True)
 class Containers:
-    """The container engine behind a client. `said`: why it gives no answer; empty where it does.
+    """A client and the container engine behind it. `said`: why that gives no answer; empty where it does."""
 
-    `kind`: docker or podman. `runtimes`: OCI runtimes by name with their programs. `cdi`: devices that the engine
-    itself found by CDI. `cgroups`: the driver that sets up control groups (systemd or cgroupfs).
-    """
-
-    program: str
-    kind: str
+    client: Client
+    engine: EngineInfo
     said: str = ""
-    version: str = ""
-    root: Path | None = None
-    runtimes: Mapping[str, str] = field(default_factory=dict)
-    cdi: tuple[str, ...] = ()
-    cgroups: str = ""
-    rootless: bool = False
-    desktop: bool = False
-    context: str = ""
+
+    @property
+    def kind(self) -> str:
+        """docker or podman."""
+        return self.client.kind
 
 
 def client(scene: Scene) -> Containers | None:
@@ -64,7 +62,7 @@ def patient(scene: Scene) -> bool:
 
 def images(scene: Scene, found: Containers) -> tuple[str, ...]:
     """The images that the engine has, as name:tag."""
-    return scene.once("images", lambda: _images(scene, found))
+    return scene.once("images", lambda: _images(found))
 
 
 def grave(scene: Scene, code: str, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Seen:
@@ -74,97 +72,38 @@ def grave(scene: Scene, code: str, seen: str, remedy: str, *evidence: str, comma
 
 
 def cause_of(scene: Scene, said: str, otherwise: str) -> tuple[str, str]:
-    """The cause that a client's words show, and its remedy; `otherwise` where they show none."""
+    """The cause that a client's words show, and its remedy; `otherwise` where they show none.
+
+    What the engine knows of them comes first; of what it does not, the signs of any log may know something.
+    """
     from mscli.doctor.causes import CAUSES
 
+    if shown := container_cause(said):
+        return shown.code, shown.remedy
     found = diagnose(said, None, facts_of(scene.inventory))
     if found and found[0].confidence >= _CAUSE_CONFIDENCE:
         return found[0].code, found[0].remedy
     return otherwise, CAUSES[otherwise][1]
 
 
-def last_line(said: str) -> str:
-    """The last line of what a client said that is no advice on its usage."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if not re.search(r"See '|Run '.* --help'", line)]
-    return telling[-1] if telling else "it said nothing"
-
-
 def elsewhere(scene: Scene, found: Containers) -> str | None:
     """The address of the engine where that is another machine, whose GPUs and folders are not these; else None."""
-    if found.kind == PODMAN:
-        host = scene.env.get("CONTAINER_HOST", "")
-    elif not (host := scene.env.get("DOCKER_HOST", "")) and found.context not in ("", "default"):
-        shown = run(scene, found.program, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
-        host = shown.out.strip() if shown and shown.status == 0 else ""
-    return None if _LOCAL.match(host) else host
+    return scene.once("elsewhere", lambda: remote(found.client, found.engine.context, CONTEXT_TIMEOUT_S))
 
 
-def _images(scene: Scene, found: Containers) -> tuple[str, ...]:
-    asked = ("image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
-    listed = run(scene, found.program, *asked, timeout_s=IMAGES_TIMEOUT_S)
-    return tuple(listed.out.split()) if listed and listed.status == 0 else ()
+def _images(found: Containers) -> tuple[str, ...]:
+    listed = call(found.client, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", timeout_s=IMAGES_TIMEOUT_S)
+    return tuple(listed.out.split()) if listed.status == 0 else ()
 
 
 def _client(scene: Scene) -> Containers | None:
-    named = scene.env.get(NAMES_ONE)
-    program = next((path for name in ([named] if named else [DOCKER, PODMAN]) if (path := which(scene, name))), None)
+    program = client_program(scene.env)
     if program is None:
         return None
-    patience_s = THOROUGH_S if patient(scene) else QUICK_S
-    told = run(scene, program, "info", "--format", "{{json .}}", timeout_s=patience_s)
+    # Its name has to do for one whose engine does not answer: to ask for its version would take Podman a second more.
     kind = PODMAN if PODMAN in Path(program).name else DOCKER
-    if told is None:
-        return Containers(program, kind, "it could not be executed")
-    return _read(program, kind, told, patience_s)
-
-
-def _read(program: str, kind: str, told: Ran, patience_s: float) -> Containers:
-    data = _json(told.out)
-    try:
-        found = _podman(program, data) if "host" in data else _docker(program, data)
-    except (LookupError, TypeError, AttributeError):
-        found = Containers(program, kind)
-    if found.version:
-        return found
-    # Docker's client says why in one of two places, by its version.
-    words = "\n".join(filter(None, [told.err.strip(), *(data.get("ServerErrors") or ())]))
-    silent = f"it gave no answer within {patience_s:g} s" if told.status is None else "it said nothing"
-    return Containers(program, found.kind, words or silent, context=found.context)
-
-
-def _json(text: str) -> dict[str, Any]:
-    begin = text.find("{")
-    try:
-        data = json.loads(text[begin:]) if begin >= 0 else {}
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _docker(program: str, data: Mapping[str, Any]) -> Containers:
-    runtimes = data.get("Runtimes") or {}
-    return Containers(
-        program,
-        DOCKER,
-        version=str(data.get("ServerVersion") or ""),
-        root=Path(data["DockerRootDir"]) if data.get("DockerRootDir") else None,
-        runtimes={name: str((each or {}).get("path") or "") for name, each in runtimes.items()},
-        cdi=tuple(str(each.get("ID")) for each in data.get("DiscoveredDevices") or () if each.get("Source") == "cdi"),
-        cgroups=str(data.get("CgroupDriver") or ""),
-        rootless=any("rootless" in str(option) for option in data.get("SecurityOptions") or ()),
-        desktop="Docker Desktop" in str(data.get("OperatingSystem") or ""),
-        context=str((data.get("ClientInfo") or {}).get("Context") or ""),
-    )
-
-
-def _podman(program: str, data: Mapping[str, Any]) -> Containers:
-    host = data["host"]
-    return Containers(
-        program,
-        PODMAN,
-        version=str(data["version"]["Version"]),
-        root=Path(data["store"]["graphRoot"]),
-        cgroups=str(host.get("cgroupManager") or ""),
-        rootless=bool((host.get("security") or {}).get("rootless")),
-    )
+    caller = Client((program,), kind, None, container_settings(scene.env), scene.env)
+    found = engine_info(caller, THOROUGH_S if patient(scene) else QUICK_S)
+    if isinstance(found, Said):
+        return Containers(caller, EngineInfo(kind), found.text or "it said nothing")
+    return Containers(replace(caller, kind=found.kind), found)

@@ -103,7 +103,7 @@ def _abilities(scene: Scene, gpus: bool) -> Iterator[tuple[str, bool]]:
     yield "vllm", _in_python(scene, VLLM, gpus)
     yield "transformers", _in_python(scene, TRANSFORMERS, gpus)
     docker = containers_view.client(scene)
-    yield "vllm-docker", gpus and docker is not None and bool("nvidia" in docker.runtimes or docker.cdi)
+    yield "vllm-docker", gpus and docker is not None and bool("nvidia" in docker.engine.runtimes or docker.engine.cdi)
     rust = located(scene, MISTRALRS).place
     yield MISTRALRS, rust is not None and (not gpus or rust.kind != WHEEL or _WITH_CUDA in rust.beside)
 

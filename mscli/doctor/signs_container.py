@@ -1,8 +1,13 @@
-"""Signs of containers: the runtime that gives them GPUs, the socket, the users inside."""
+"""Signs of containers: the runtime that gives them GPUs, the socket, the users inside.
+
+What a container's client itself says is worded in the engine's table (`engines/container_signs`); here stands how much
+it weighs in a log, and what else shows the same there.
+"""
 
 from __future__ import annotations
 
 from mscli.doctor.signs import HINT, LIKELY, STATED, STRONG, TRACE, cuda, sign
+from mscli.engines import container_signs as client
 
 _HOMES = r"(?:\.cache|\.triton|\.config|\.local|\.vllm|\.nv\b|\.huggingface|\.ollama|/root|/nonexistent|/\.\w+)"
 
@@ -10,20 +15,17 @@ SIGNS = (
     sign(
         "docker_gpu",
         STATED,
-        r"could not select device driver(?!\W+cdi\b)",
-        r"(?:unknown|invalid|unknown or invalid) runtime (?:specified|name):? ?\"?nvidia",
+        *client.NO_RUNTIME,
         r"no runtime for \"?nvidia|RuntimeHandler \"?nvidia\"? not (?:supported|found)",
-        r"nvidia-container-(?:runtime|toolkit|cli)\S*\"?:? (?:executable file )?(?:not found|no such file)",
         r"container error: cgroup subsystem devices not found",
         r"(?:runtimeclass|RuntimeClass)\S* \"?nvidia\"? not found",
         r"NVIDIA Driver was not detected.{0,80}GPU functionality will not be available",
         r"Use the NVIDIA Container Toolkit to start this container with GPU support",
-        r"nvidia-container-(?:toolkit|runtime) (?:is )?(?:not installed|missing)",
     ),
     sign(
         "docker_gpu",
         0.65,
-        r"failed to discover GPU vendor from CDI|no known GPU vendor found",
+        *client.NO_VENDOR,
         r"nvidia-container-cli: ldcache error",
         r"nvidia-container-cli: mount error: failed to add device rules",
         r"Insufficient nvidia\.com/gpu",
@@ -33,32 +35,18 @@ SIGNS = (
     sign(
         "docker_permission",
         STATED,
-        r"permission denied.{0,80}docker(?: daemon|\.sock| API|-)",
-        r"docker\.sock\S*.{0,80}(?:permission denied|Errno 13|EACCES)",
+        *client.REFUSED,
         r"(?:DockerException|docker\.errors).*(?:Permission denied|PermissionError)",
-        r"user .*(?:not in|add\w* .*to) the '?docker'? group",
-        r"podman\.sock\S*.{0,40}permission denied",
     ),
-    sign(
-        "cdi",
-        STATED,
-        r"unresolvable CDI devices?",
-        r"(?:failed to|cannot|could not|error) .{0,40}\bCDI\b.{0,20}(?:device|spec|registry)",
-        r"\bCDI (?:device|spec|registry)\S*.{0,60}(?:not found|invalid|conflict|fail|missing|unresolvable|not exist"
-        r"|stale)",
-        r"/(?:etc|run)/cdi\b.{0,80}(?:no such file|not found|invalid|fail)",
-        r"no CDI devices? found|no CDI specs?\b",
-        r"CDI is not (?:enabled|supported|configured)",
-        unless=r"failed to discover GPU vendor from CDI",
-    ),
+    sign("cdi", STATED, *client.CDI_FAULTS, unless=client.NO_VENDOR[0]),
     sign("cdi", 0.3, r"nvidia-ctk cdi generate", r"nvidia\.com/gpu=\w+.*fail"),
     sign(
         "container_gpu_lost",
         STRONG,
-        r"Failed to initialize NVML: Unknown Error|NVML: Unknown Error|NVMLError_?Unknown",
+        *client.GPU_LOST,
+        r"NVMLError_?Unknown",
         r"nvml\w* .{0,30}(?:failed|failure|error).{0,20}(?:Unknown Error|\b999\b)",
         cuda(800),
-        r"/dev/nvidia\S*:? (?:Operation not permitted|operation not permitted)",
         unless=r"\bWSL|/usr/lib/wsl",
     ),
     sign("container_gpu_lost", STATED, r"Unknown Error|lost .{0,20}GPU|GPUs? .*disappear", beside=r"daemon-reload"),
@@ -66,7 +54,7 @@ SIGNS = (
         "container_user",
         STATED,
         r"getpwuid\S*:? ?(?:uid not found|.*not found)|uid not found",
-        r"no matching entries in passwd file|unable to find user \S+: no",
+        *client.NO_USER,
         r"cannot find name for user ID|I have no name!",
         r"No username set in the environment",
         r"\$HOME is not defined|(?<!_)\bHOME (?:environment variable )?is not (?:set|defined)|[Cc]ould not "
@@ -99,15 +87,10 @@ SIGNS = (
     ),
     sign("engine_missing", HINT, r"Cannot connect to the Docker daemon", r"pull access denied"),
     sign("engine_missing", LIKELY, r"manifest for \S+ not found: manifest unknown"),
-    sign("docker_gpu", HINT, r"executable file `?\"?nvidia-smi`?\"? not found|nvidia-smi\": executable file not found"),
+    sign("docker_gpu", HINT, *client.NO_SMI),
     sign("container_user", LIKELY, r"failed to be inspected", beside=r"uid not found|getpwuid"),
-    sign("docker_gpu", HINT, r"Failed to initialize NVML: Insufficient Permissions"),
-    sign(
-        "docker_gpu",
-        STATED,
-        r"unknown flag: --gpus",
-        r"unable to load config for runtime docker|nvidia-container-runtime did not terminate",
-    ),
+    sign("docker_gpu", HINT, *client.NVML_REFUSED),
+    sign("docker_gpu", STATED, *client.NO_GPUS_FLAG, *client.TOOLKIT_FAULTS),
     sign(
         "docker_gpu",
         0.65,
@@ -116,18 +99,11 @@ SIGNS = (
         r"daemon\.json\W.{0,100}(?:invalid|unable|cannot|fail|conflict)",
     ),
     sign(
-        "cdi",
-        STATED,
-        r"stat nvidia\.com/gpu=\S+|nvidia\.com/gpu\S* (?:not found|unknown|unresolvable|is invalid)",
-        r"does not have a CDI configuration|No CDI configuration",
-    ),
-    sign(
         "container_user",
         STATED,
         r"no (?:passwd|password) entry|mkdir (?:-p )?'?/\.\w+",
         r"(?:Permission denied|Errno 13|Read-only file system)\W.{0,20}'/\.\w+",
     ),
-    sign("cdi", STATED, r"could not select device driver\W+cdi\b"),
     sign("permissions", STATED, r"path elements are traversable", unless=r"docker\.sock"),
     sign("permissions", 0.6, r"Access is denied|\bEPERM\b|[Oo]peration not permitted", unless=r"nvidia|docker\.sock"),
     sign("engine_missing", LIKELY, r"repository does not exist or may require 'docker login'"),

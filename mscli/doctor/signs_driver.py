@@ -6,6 +6,7 @@ Numbers are those of CUDA's driver API and of NVML, which engines print in their
 from __future__ import annotations
 
 from mscli.doctor.signs import HINT, LIKELY, STATED, STRONG, TRACE, cuda, nvml, sign
+from mscli.engines import container_signs as client
 
 _WSL = r"/usr/lib/wsl|microsoft-standard-WSL|\bWSL2?\b"
 
@@ -181,7 +182,7 @@ _WINDOWS = (
     sign(
         "wsl",
         STATED,
-        r"WSL environment detected but no adapters were found",
+        *client.NO_ADAPTERS,
         r"GPU access blocked by the operating system",
         r"lib(?:nvidia-ml|cuda)\S*: file exists",
         r"libdxcore\S*(?: cannot open shared object|.*not found)",
@@ -199,7 +200,7 @@ _WINDOWS = (
         r"Failed to initialize NVML|Unable to determine the device handle",
         beside=_WSL,
     ),
-    sign("wsl", 0.65, r"nvidia-container-cli: initialization error: driver error: failed to process request"),
+    sign("wsl", 0.65, *client.WSL_DRIVER),
     sign("wsl", HINT, r"load library failed: libnvidia-ml\.so\.1", r"Failed to initialize NVML: N/A"),
     sign("wsl", TRACE, r"Failed to infer device type", r"dxgkio_\w+: Ioctl failed"),
     # CUDA error 500 at its very start: libcuda and what lies below it are of different origin, as under WSL.

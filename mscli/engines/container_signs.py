@@ -1,4 +1,8 @@
-"""What docker, podman and the NVIDIA container toolkit say when they cannot run a container, as causes."""
+"""What docker, podman and the NVIDIA container toolkit say when they cannot run a container, as causes.
+
+The one table of a client's words, for the start of an engine and for the doctor. Those wordings that show their cause
+wherever they stand have names: the doctor's signs of any log, which are weighed and not ordered, take them from here.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +24,55 @@ _SOCKET = (
 )
 _DRIVER = "Check with `nvidia-smi` on the host: without the driver there, no container sees a GPU."
 
+REFUSED = (
+    r"permission denied.{0,80}docker(?: daemon|\.sock| API|-)",
+    r"(?:docker|podman)\.sock\S*.{0,80}(?:permission denied|Errno 13|EACCES)",
+    r"user .*(?:not in|add\w* .*to) the '?docker'? group",
+)
+NO_RUNTIME = (
+    r"could not select device driver(?!\W+cdi\b)",
+    r"(?:unknown|invalid|unknown or invalid) runtime (?:specified|name):? ?\"?nvidia",
+    r"nvidia-container-(?:runtime|toolkit|cli)\S*\"?:? (?:executable file )?(?:not found|no such file)",
+    r"nvidia-container-(?:toolkit|runtime) (?:is )?(?:not installed|missing)",
+)
+NO_VENDOR = (r"failed to discover GPU vendor from CDI", r"no known GPU vendor found")
+NO_SMI = (r"executable file `?\"?nvidia-smi`?\"? not found", r"nvidia-smi\"?`?: executable file not found")
+NO_GPUS_FLAG = (r"unknown flag: --gpus",)
+TOOLKIT_FAULTS = (r"unable to load config for runtime docker", r"nvidia-container-runtime did not terminate")
+NVML_REFUSED = (r"Failed to initialize NVML: Insufficient Permissions",)
+CDI_FAULTS = (
+    r"unresolvable CDI devices?",
+    r"(?:failed to|cannot|could not|error) .{0,40}\bCDI\b.{0,20}(?:device|spec|registry)",
+    r"\bCDI (?:device|spec|registry)\S*.{0,60}(?:not found|invalid|conflict|fail|missing|unresolvable|not exist|stale)",
+    r"/(?:etc|run)/cdi\b.{0,80}(?:no such file|not found|invalid|fail)",
+    r"no CDI devices? found|no CDI specs?\b",
+    r"CDI is not (?:enabled|supported|configured)",
+    r"could not select device driver\W+cdi\b",
+    r"stat nvidia\.com/gpu=\S+|nvidia\.com/gpu\S* (?:not found|unknown|unresolvable|is invalid)",
+    r"does not have a CDI configuration|No CDI configuration",
+)
+GPU_LOST = (r"NVML: Unknown Error", r"/dev/nvidia\S*:? Operation not permitted")
+NO_USER = (r"no matching entries in passwd file", r"unable to find user \S+: no")
+NO_ADAPTERS = (r"WSL environment detected but no adapters were found",)
+WSL_DRIVER = (r"nvidia-container-cli: initialization error: driver error: failed to process request",)
+
+
+def _any(*wordings: str) -> str:
+    """A pattern for each of the wordings, in letters of any case."""
+    return f"(?i:{'|'.join(wordings)})"
+
+
 SIGNS = (
     Sign(
         "docker_permission",
-        r"permission denied.{0,120}(?:docker|podman)|(?:docker|podman)\.sock\S*.{0,80}permission denied",
+        rf"permission denied.{{0,120}}(?:docker|podman)|{_any(*REFUSED)}",
         "this user may not speak to Docker",
         _SOCKET,
     ),
     Sign(
         "engine_missing",
-        r"Cannot connect to the Docker daemon|[Uu]nable to connect to Podman|error during connect",
+        r"Cannot connect to (?:the Docker daemon|Podman)|[Uu]nable to connect to Podman|error during connect"
+        r"|failed to connect to the docker API",
         "the Docker daemon does not answer",
         "sudo systemctl start docker. Or export DOCKER_HOST, where it listens elsewhere; or use Podman, which needs no "
         "daemon: export MSCLI_CONTAINER_ENGINE=podman",
@@ -48,15 +91,21 @@ SIGNS = (
     ),
     Sign(
         "driver_too_old",
-        r"unsatisfied condition: (?P<what>(?:cuda|driver)\s?>=\s?[\d.]+)",
+        r"unsatisfied condition: (?P<what>(?:cuda|driver|brand)\s?[<>=]+\s?[\w.]+)",
         "the image needs a driver with {what}",
         "Update the NVIDIA driver, or name an image that is built for an older CUDA; `mscli gpus` shows the driver's.",
     ),
     Sign(
         "wsl",
-        r"nvidia\S*\.so\S*: file exists",
+        r"(?:nvidia|libcuda)\S*\.so\S*: file exists",
         "the image or the distribution brings its own NVIDIA driver libraries, which hide the projected ones",
         "Remove the Linux driver's packages there: in WSL only the Windows driver may be installed.",
+    ),
+    Sign(
+        "wsl",
+        _any(*NO_ADAPTERS, *WSL_DRIVER),
+        "Windows does not give this Linux its GPU",
+        "Update Windows and its NVIDIA driver, then: wsl --update && wsl --shutdown",
     ),
     Sign(
         "no_driver",
@@ -78,28 +127,53 @@ SIGNS = (
     ),
     Sign(
         "cdi",
-        r"unresolvable CDI devices? (?P<what>.*)|failed to inject CDI|(?:parse|load) CDI spec|device driver \"cdi\"",
+        r"unresolvable CDI devices? (?P<what>.*)|(?:parse|load) CDI spec|device driver \"cdi\"",
         "the CDI specification does not name this GPU {what}",
         _CDI,
     ),
     Sign(
         "cdi",
-        r"error (?:stat'ing|mounting) \S*(?:nvidia|libcuda)\S*|lstat \S*(?:nvidia|libcuda)\S*: no such file",
+        r"error (?:stat'ing|mounting) \S*(?:nvidia|libcuda)\S*|lstat \S*(?:nvidia|libcuda)\S*: no such file"
+        r"|failed to stat CDI host device",
         "the CDI specification names files of a driver that is no longer there",
         _CDI,
     ),
     Sign(
+        "docker_gpu",
+        _any(*NO_VENDOR),
+        "Docker gives GPUs by CDI here, and there is no CDI specification of an NVIDIA GPU",
+        f"{_TOOLKIT}. Without an NVIDIA GPU in this machine that changes nothing.",
+    ),
+    Sign("cdi", rf"failed to inject CDI|{_any(*CDI_FAULTS)}", "the CDI specification of the GPUs does not do", _CDI),
+    Sign(
         "container_gpu_lost",
-        r"Failed to initialize NVML: Unknown Error",
+        _any(*GPU_LOST),
         "the container is refused its GPU",
         "Let the toolkit use CDI, or Docker the cgroup driver cgroupfs, and start it anew.",
     ),
     Sign(
         "docker_gpu",
-        r"could not select device driver|[Uu]nknown(?: or invalid)? runtime (?:specified|name):? ?\"?nvidia"
-        r"|nvidia-container-(?:runtime|toolkit|cli)\S*: (?:executable file )?not found",
+        _any(*NO_RUNTIME),
         "Docker cannot give a container a GPU: it has no NVIDIA runtime",
         f"{_TOOLKIT}. Without an NVIDIA GPU in this machine that changes nothing.",
+    ),
+    Sign(
+        "docker_gpu",
+        _any(*NO_GPUS_FLAG),
+        "this Docker is too old to give a container GPUs",
+        "Install Docker 19.03 or later (https://docs.docker.com/engine/install).",
+    ),
+    Sign(
+        "docker_gpu",
+        _any(*TOOLKIT_FAULTS),
+        "the NVIDIA container toolkit cannot work with its configuration or Docker's",
+        "Look into /etc/docker/daemon.json and /etc/nvidia-container-runtime/config.toml.",
+    ),
+    Sign(
+        "docker_gpu",
+        _any(*NVML_REFUSED),
+        "the container's user may not use the GPUs",
+        "Look at the rights of /dev/nvidia* on the host: ls -l /dev/nvidia*",
     ),
     Sign(
         "docker_gpu",
@@ -109,7 +183,7 @@ SIGNS = (
     ),
     Sign(
         "docker_gpu",
-        r"\"?nvidia-smi\"?`?: executable file (?:`nvidia-smi` )?not found",
+        _any(*NO_SMI),
         "the container has no nvidia-smi: the NVIDIA runtime gave it no driver",
         _TOOLKIT,
     ),
@@ -153,11 +227,24 @@ SIGNS = (
         "Where the engine runs in a virtual machine, share that folder with it.",
     ),
     Sign(
+        "container_user",
+        _any(*NO_USER),
+        "the image does not know the user as whom its program is to run",
+        "Name another image in the profile's `image`, or give the user an entry in its /etc/passwd.",
+    ),
+    Sign(
         "permissions",
         r"failed to create the container ID file|container ID file.*(?:denied|read-only)",
         "the client may not write into the instance's folder",
         "Docker from a snap sees no hidden folders: let MSCLI_HOME name one that is not hidden, or install Docker "
         "from its own package.",
+    ),
+    Sign(
+        "permissions",
+        r"mkdir \S+: (?:permission denied|read-only file system|operation not permitted)",
+        "the container engine may not write where it has to",
+        "`namei -l FOLDER` shows which folder on the way is closed. Docker from a snap reaches homes alone: install "
+        "Docker from its own package.",
     ),
     Sign(
         "build",

@@ -48,6 +48,21 @@ GPU_FAULTS = {
         'error mounting "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15" to rootfs: no such file or directory\n',
         "cdi",
     ),
+    "CDI device that is gone": (
+        "docker: Error response from daemon: could not inject CDI devices: failed to inject devices: failed to stat "
+        'CDI host device "/dev/nvidia-uvm": no such file or directory\n',
+        "cdi",
+    ),
+    "CDI device of no specification": (
+        "Error: stat nvidia.com/gpu=all: no such file or directory\n",
+        "cdi",
+    ),
+    "no GPU by CDI": (
+        "docker: Error response from daemon: failed to discover GPU vendor from CDI: no known GPU vendor found\n",
+        "docker_gpu",
+    ),
+    "Docker without --gpus": ("unknown flag: --gpus\nSee 'docker run --help'.\n", "docker_gpu"),
+    "GPU not for this user": ("Failed to initialize NVML: Insufficient Permissions\n", "docker_gpu"),
     "library missing": (
         f"{OCI}nvidia-container-cli: initialization error: load library failed: libnvidia-ml.so.1: cannot open shared "
         "object file: no such file or directory: unknown\n",
@@ -75,6 +90,11 @@ GPU_FAULTS = {
         "x86_64-linux-gnu/libnvidia-ml.so.1: file exists: unknown\n",
         "wsl",
     ),
+    "WSL without a GPU": (
+        f"{OCI}nvidia-container-cli: initialization error: WSL environment detected but no adapters were found: "
+        "unknown\n",
+        "wsl",
+    ),
     "another fault of the toolkit": (
         f"{OCI}nvidia-container-cli: ldcache error: process /sbin/ldconfig failed with error code: 127: unknown\n",
         "docker_gpu",
@@ -91,6 +111,11 @@ START_FAULTS = {
     '"212b853c004d". You have to remove (or rename) that container to be able to reuse that name.\n': "unknown",
     "docker: Error response from daemon: driver failed programming external connectivity on endpoint x: Bind for "
     "127.0.0.1:8124 failed: port is already allocated\n": "port",
+    "docker: Error response from daemon: error while creating mount source path '/mnt/w': mkdir /mnt/w: read-only file "
+    "system\n": "permissions",
+    "docker: Error response from daemon: unable to find user vllm: no matching entries in passwd file\n": (
+        "container_user"
+    ),
     'time="2026-11-26T16:00:00Z" level=error msg="error waiting for container: unexpected EOF"\n': "engine_missing",
     "docker: Error response from daemon: failed to create shim task: OCI runtime create failed: runc create failed: "
     'unable to start container process: exec: "vllm": executable file not found in $PATH: unknown\n': "build",
@@ -100,6 +125,11 @@ START_FAULTS = {
 }
 DAEMON_FAULTS = {
     "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n": (
+        "engine_missing",
+        "systemctl start docker",
+    ),
+    "failed to connect to the docker API at unix:///var/run/docker.sock; check if the path is correct and if the "
+    "daemon is running: dial unix /var/run/docker.sock: connect: no such file or directory\n": (
         "engine_missing",
         "systemctl start docker",
     ),

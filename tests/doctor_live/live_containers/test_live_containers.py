@@ -60,6 +60,29 @@ def test_no_client_is_a_failure_for_a_profile_that_runs_in_a_container(visit: Vi
     assert (found.status, found.code) == ("fail", "engine_missing")
 
 
+def test_a_client_that_is_named_and_is_not_there_is_said_to_be_missing(programs: Programs, visit: Visit) -> None:
+    programs.docker()
+    found = visit(profile="small-bf16-docker", MSCLI_CONTAINER_ENGINE="/nowhere/docker")["engine"][0]
+    assert (found.status, found.code) == ("fail", "engine_missing")
+    assert "MSCLI_CONTAINER_ENGINE is /nowhere/docker" in found.seen
+
+
+def test_a_podman_that_says_nothing_is_not_taken_for_docker(programs: Programs, visit: Visit) -> None:
+    programs.docker(Answer(err="Error: could not open /srv/libpod: permission denied", status=125), "podman")
+    found = visit()["engine"][0]
+    assert found.seen.startswith("podman is installed")
+    assert found.command is None
+
+
+def test_a_profile_in_a_container_has_its_client_checked_and_its_engine(
+    mscli: Mscli, programs: Programs, machine: Machine
+) -> None:
+    env = {**machine("rtx5090"), "PATH": str(programs.bin), "MSCLI_CONTAINER_ENGINE": "/nowhere/docker"}
+    told = mscli("doctor", "small-bf16-docker", "--json", env=env)
+    found = {each["id"]: each for each in told.data["findings"]}
+    assert [found[name]["code"] for name in ("profile.engine", "containers.engine")] == ["engine_missing"] * 2
+
+
 def test_a_socket_that_the_user_may_not_use_is_named_with_the_group(programs: Programs, visit: Visit) -> None:
     programs.silent(SOCKET)
     found = visit()["engine"][0]

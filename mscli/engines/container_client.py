@@ -142,9 +142,11 @@ def call(client: Client, *words: str, timeout_s: float = TIMEOUT_S) -> Said:
     try:
         out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as late:
-        process.kill()  # and no wait for its end: one that hangs in the kernel does not even die of SIGKILL
         told = f"{_text(late.stderr)}\n{words[0]} gave no answer within {timeout_s:g} s"
         return Said(None, _text(late.stdout), told.strip())
+    finally:  # on Ctrl-C too
+        if process.returncode is None:
+            process.kill()  # and no wait for its end: one that hangs in the kernel does not even die of SIGKILL
     return Said(process.returncode, _text(out), _text(err))
 
 

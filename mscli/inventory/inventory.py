@@ -6,6 +6,7 @@ and a Problem says which field, with which NVML error: one unreadable field neve
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,3 +156,16 @@ class Inventory:
     host: Host
     visible_devices: str | None
     problems: tuple[Problem, ...]
+
+    def holders(self, pids: Collection[int], uuids: Collection[str] | None = None) -> tuple[Holder, ...]:
+        """What these processes hold, a Holder for each of them on each GPU and MIG instance; `uuids`: of these only."""
+        parts: list[Gpu | MigInstance] = [*self.gpus, *(part for gpu in self.gpus for part in gpu.mig.instances)]
+        wanted = (part for part in parts if uuids is None or part.uuid in uuids)
+        return tuple(holder for part in wanted for holder in part.holders if holder.pid in pids)
+
+
+def total_bytes(holders: Iterable[Holder]) -> int | None:
+    """What they hold together; None where the driver does not tell it of one of them."""
+    sizes = [holder.used_bytes for holder in holders]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None

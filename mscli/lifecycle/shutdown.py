@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mscli.engines.engine import Engine, Hosted
 from mscli.engines.table import engine as engine_named
-from mscli.inventory.inventory import Gpu, Holder, Inventory, MigInstance
+from mscli.inventory.inventory import total_bytes
 from mscli.lifecycle import container as containers
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.probe import probe
@@ -124,12 +124,4 @@ def _held(record: Record, pids: Collection[int]) -> int | None:
         return None
     from mscli.inventory.detect import detect  # pynvml is only worth its import where GPUs were used
 
-    holders = [h for h in _holders(detect(Path("/")), record.plan.devices) if h.pid in pids]
-    known = [h.used_bytes for h in holders if h.used_bytes is not None]
-    return sum(known) if len(known) == len(holders) else None
-
-
-def _holders(inventory: Inventory, uuids: Collection[str]) -> list[Holder]:
-    parts: list[Gpu | MigInstance] = [*inventory.gpus]
-    parts += [slice_ for gpu in inventory.gpus for slice_ in gpu.mig.instances]
-    return [holder for part in parts if part.uuid in uuids for holder in part.holders]
+    return total_bytes(detect(Path("/")).holders(pids, record.plan.devices))

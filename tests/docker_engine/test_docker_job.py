@@ -147,6 +147,21 @@ def test_a_container_whose_client_was_killed_is_named_and_ended(up: Up, mscli: M
     assert gone(server)
 
 
+def test_the_doctor_names_a_container_left_behind_and_counts_nothing_as_stopped(
+    up: Up, mscli: Mscli, docker: StandinDocker
+) -> None:
+    server = killed(up, docker)
+    container = docker.containers()[0]
+    ran = mscli("doctor", "--only", "instances", "--fix", "--yes", "--json")
+    (found,) = [each for each in ran.data["findings"] if each["id"] == "instances.orphans"]
+    assert (found["status"], found["command"]) == ("fail", "mscli down tiny")
+    assert container in found["seen"]
+    assert "mscli down tiny" in [each["command"] for each in ran.data["commands"]]
+    assert ran.data["fixes"] == []
+    now = mscli("status", "--json").envelope["data"]["instances"][0]
+    assert (now["state"], now["orphaned"], gone(server)) == ("crashed", True, False)
+
+
 def test_a_container_left_behind_keeps_its_instances_name(up: Up, docker: StandinDocker) -> None:
     docker.flag("visible")
     server = killed(up, docker)

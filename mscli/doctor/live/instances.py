@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mscli.doctor.live.check import Check
 from mscli.doctor.live.instance_folders import folders, logs, records
-from mscli.doctor.live.instance_leftovers import leftovers, orphans, unrecorded
+from mscli.doctor.live.instance_leftovers import files, orphans, unrecorded
 from mscli.doctor.live.instance_state import context, failed_starts, states
 
 CHECKS = (
@@ -13,7 +13,7 @@ CHECKS = (
     Check("instances.failed_starts", failed_starts),
     Check("instances.orphans", orphans),
     Check("instances.unrecorded", unrecorded),
-    Check("instances.leftovers", leftovers),
+    Check("instances.leftovers", files),
     Check("instances.folders", folders),
     Check("instances.logs", logs),
     Check("instances.context", context),

@@ -55,7 +55,7 @@ class Instances:
     def run(self, name: str, code: str, *args: str) -> tuple[subprocess.Popen[bytes], Identity, str]:
         """A process in the folder of the instance `name`, with its mark, once it says "up"."""
         folder, mark = self.records.prepare(name), f"{name}:{len(self.started)}{os.getpid()}"
-        env = {**os.environ, MARK: mark, "TMPDIR": str(folder / "tmp")}
+        env = {**os.environ, MARK: mark, "MSCLI_HOME": str(self.home), "TMPDIR": str(folder / "tmp")}
         log = folder / "log"
         with log.open("ab") as output:
             child = subprocess.Popen(
@@ -99,6 +99,15 @@ class Instances:
         child.wait(10)
         return members(identity, mark)
 
+    def stranger(self, folder: Path) -> subprocess.Popen[bytes]:
+        """A shell of the user's that stands in `folder` and has nothing to do with mscli, once it does."""
+        shell = subprocess.Popen(["/bin/sh", "-c", "echo up; read _"], cwd=folder, stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE)  # fmt: skip
+        self.started.append(shell)
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == b"up\n"
+        return shell
+
     def stop(self) -> None:
         """Kill whatever is left of what was started here."""
         for identity, mark in self.marks:
@@ -106,4 +115,5 @@ class Instances:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         for child in self.started:
+            child.kill()
             child.wait(10)

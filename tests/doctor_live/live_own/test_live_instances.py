@@ -156,6 +156,24 @@ def test_processes_whose_record_was_deleted_are_found(here: Doctor, instances: I
     assert found["command"] == f"kill {child.pid}"
 
 
+def test_a_shell_that_stands_in_an_instances_folder_is_nobodys_leftover(here: Doctor, instances: Instances) -> None:
+    child = instances.serving("lost", free_port())
+    shell = instances.stranger(instances.records.run_dir("lost"))
+    shutil.rmtree(instances.records.run_dir("lost"))
+    seen = here(*INSTANCES)
+    assert seen.bad("instances.unrecorded")["command"] == f"kill {child.pid}"
+    assert str(shell.pid) not in seen.text
+
+
+def test_processes_of_another_home_are_none_of_ours(here: Doctor, instances: Instances, tmp_path: Path) -> None:
+    elsewhere = Instances(tmp_path / "another-home", instances.started, instances.marks)
+    child = elsewhere.serving("lost", free_port())
+    shutil.rmtree(elsewhere.records.run_dir("lost"))
+    seen = here(*INSTANCES)
+    seen.good("instances.unrecorded")
+    assert str(child.pid) not in seen.text
+
+
 def test_a_damaged_record_is_named_and_left_alone(here: Doctor, instances: Instances) -> None:
     instances.record("torn", dead("torn"))
     path = instances.records.run_dir("torn") / "record.json"

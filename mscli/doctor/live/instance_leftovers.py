@@ -52,7 +52,7 @@ def unrecorded(scene: Scene) -> Iterator[Seen]:
         held = total_bytes(scene.inventory.holders(leftover.pids))
         yield fail(
             "gpu_busy" if held else None,
-            f"{_many(leftover)} of an instance {leftover.name} live{_holding(held, ())}, and no record knows of it any more",
+            f"{_many(leftover)} of an instance {leftover.name}, whose record is gone, live on{_holding(held, ())}",
             "mscli no longer knows them: look at them, and stop them by hand.",
             *(describe(pid) for pid in leftover.pids),
             command=f"kill {' '.join(map(str, leftover.pids))}",

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mscli.catalog.profile import Profile
+from mscli.lifecycle import journal
 from mscli.lifecycle.sight import Sight
-from mscli.lifecycle.values import Mismatch, from_json, to_json
+from mscli.lifecycle.values import to_json
 from mscli.paths import Places
 from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.plan import Wish
 
-_KEPT = 1000
 # So much more memory than then, and what was too much then may fit now.
 _MORE = 1.05
 _MEMORY_FLAGS = ("gpu-memory-utilization", "max-num-seqs", "max-num-batched-tokens", "enforce-eager")
@@ -75,25 +75,13 @@ def recall(now: Circumstances, places: Places) -> Adjustment:
 
 
 def load(places: Places) -> tuple[Remembered, ...]:
-    """The entries in order of time; lines that cannot be read are passed over, since the next start finds out anew."""
-    try:
-        lines = places.healed.read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
-        return ()
-    found = []
-    for line in lines[-_KEPT:]:
-        try:
-            found.append(from_json(Remembered, json.loads(line)))
-        except (ValueError, Mismatch):
-            continue
-    return tuple(found)
+    """The entries in order of time; one that cannot be read is passed over: the next start finds out anew."""
+    return journal.load(places.healed, Remembered)
 
 
 def store(places: Places, fresh: Sequence[Remembered]) -> None:
     """Add entries at the end. Raises OSError when the state folder cannot be written."""
-    places.healed.parent.mkdir(parents=True, exist_ok=True)
-    with places.healed.open("a") as handle:
-        handle.write("".join(json.dumps(to_json(item)) + "\n" for item in fresh))
+    journal.store(places.healed, fresh)
 
 
 def _fixed(where: Circumstances) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -52,6 +53,13 @@ def test_a_check_that_hangs_is_given_up_at_its_deadline(scene: Scene) -> None:
     assert [each.status for each in found] == ["crashed", "ok"]
     assert "0.2 s" in found[0].seen
     assert time.monotonic() - begun < 10
+
+
+def test_two_modules_that_ask_for_the_same_word_get_each_their_own(scene: Scene) -> None:
+    modules = [ModuleType("one"), ModuleType("other")]
+    for module in modules:
+        exec("def look(scene): return scene.once('program', lambda: __name__)", module.__dict__)
+    assert [module.look(scene) for module in modules] == ["one", "other"]
 
 
 def test_an_area_asked_for_by_name_is_given_more_time(scene: Scene) -> None:

@@ -35,8 +35,8 @@ class Scene:
     root: Path = Path("/")
     chosen: Chosen | None = None
     asked: frozenset[str] = frozenset()
-    _known: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    _locks: dict[str, threading.Lock] = field(default_factory=dict, compare=False, repr=False)
+    _known: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+    _locks: dict[tuple[str, str], threading.Lock] = field(default_factory=dict, compare=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def thorough(self, area: str) -> bool:
@@ -44,13 +44,17 @@ class Scene:
         return self.chosen is not None or area in self.asked
 
     def once(self, what: str, look: Callable[[], T]) -> T:
-        """What `look` returns, called the first time that anybody asks for `what`."""
+        """What `look` returns, called the first time that its module asks for `what`.
+
+        A word means the same within the module of `look` only: no module can be given what another one has found.
+        """
+        key = (look.__module__, what)
         with self._lock:
-            lock = self._locks.setdefault(what, threading.Lock())
+            lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            if what not in self._known:
-                self._known[what] = look()
-            known: T = self._known[what]
+            if key not in self._known:
+                self._known[key] = look()
+            known: T = self._known[key]
             return known
 
     @property

@@ -32,7 +32,7 @@ from mscli.paths import places
 def look(areas, root, patience_s):
     scene = Scene(places(), root=pathlib.Path(root))
     if patience_s:  # do not wait for a CUDA that hangs as long as a user would
-        scene.once("cuda_start", lambda: start(scene, patience_s))
+        scene.once("cuda_start", lambda: start(scene, patience_s), of=start.__module__)
     return [dict(to_json(finding)) for finding in examine(scene, checks(areas))]
 
 def command(argv):

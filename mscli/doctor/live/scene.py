@@ -43,12 +43,13 @@ class Scene:
         """Whether checks of `area` may take their time: it was asked for by name, or a profile was."""
         return self.chosen is not None or area in self.asked
 
-    def once(self, what: str, look: Callable[[], T]) -> T:
+    def once(self, what: str, look: Callable[[], T], of: str | None = None) -> T:
         """What `look` returns, called the first time that its module asks for `what`.
 
-        A word means the same within the module of `look` only: no module can be given what another one has found.
+        A word means the same within one module only, so that none is given what another one has found. `of`: the module
+        for which this answers, where it is not that of `look`.
         """
-        key = (look.__module__, what)
+        key = (of or look.__module__, what)
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:

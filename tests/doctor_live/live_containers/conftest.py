@@ -48,7 +48,7 @@ def visit(programs: Programs, machine: Callable[..., dict[str, str]], tmp_path: 
         wanted = chosen(profile, None, where) if profile else None
         areas = frozenset({"containers"}) if asked else frozenset()
         scene = Scene(where, env=own, root=programs.root, chosen=wanted, asked=areas)
-        scene.once("inventory", lambda: inventory_of(on, machine))
+        scene.once("inventory", lambda: inventory_of(on, machine), of=Scene.__module__)
         found: dict[str, list[Finding]] = {}
         for finding in examine(scene, checks(("containers",))):
             assert finding.status != "crashed", finding.seen

@@ -67,7 +67,7 @@ def visit(bin_folder: Path, machine: Callable[..., dict[str, str]], monkeypatch:
         scene = Scene(
             places(), env=dict(os.environ), chosen=wanted, asked=frozenset({"engines"}) if asked else frozenset()
         )
-        scene.once("inventory", lambda: inventory_of(on, machine))
+        scene.once("inventory", lambda: inventory_of(on, machine), of=Scene.__module__)
         found = examine(scene, [each for each in checks(("engines",)) if each.id == f"engines.{check}"])
         assert "crashed" not in {each.status for each in found}, found
         return list(found)

@@ -27,7 +27,7 @@ Machine = Callable[..., dict[str, str]]
 def on(name: str, machine: Machine, profile: str | None = None) -> Scene:
     """The scene of this process's user, on a described machine."""
     scene = Scene(places(), env=dict(os.environ), chosen=chosen(profile, None, places()) if profile else None)
-    scene.once("inventory", lambda: inventory_of(name, machine))
+    scene.once("inventory", lambda: inventory_of(name, machine), of=Scene.__module__)
     return scene
 
 

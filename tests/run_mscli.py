@@ -43,6 +43,28 @@ class Ran:
 
 
 Mscli = Callable[..., Ran]
+PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
+
+
+def environment(user: Path, home: Path, **more: str) -> dict[str, str]:
+    """What a user has in his environment, without this machine's settings. `home`: his MSCLI_HOME."""
+    passed = {key: value for key, value in os.environ.items() if key in PASSED}
+    return {**passed, "HOME": str(user), "MSCLI_HOME": str(home), "HF_HUB_CACHE": str(user / "hub"), **more}
+
+
+def call(*args: str, env: Mapping[str, str], stdin: str = "", timeout_s: float = 60) -> Ran:
+    """One call of mscli, to its end. No traceback is what a user should see, whatever happens."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mscli", *args],
+        env=env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert "Traceback (most recent call last)" not in done.stderr + done.stdout, done.stderr + done.stdout
+    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -54,9 +76,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def user_env(home: Path, tmp_path: Path) -> dict[str, str]:
     """A user's environment without this machine's settings."""
-    passed = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
-    env = {key: value for key, value in os.environ.items() if key in passed}
-    return {**env, "HOME": str(tmp_path), "MSCLI_HOME": str(home), "HF_HUB_CACHE": str(tmp_path / "hub")}
+    return environment(tmp_path, home)
 
 
 @pytest.fixture
@@ -64,17 +84,7 @@ def mscli(user_env: dict[str, str], home: Path) -> Iterator[Mscli]:
     """Runs mscli; stops at the end whatever the test started."""
 
     def run(*args: str, env: Mapping[str, str] | None = None, stdin: str | None = None, timeout_s: float = 60) -> Ran:
-        done = subprocess.run(
-            [sys.executable, "-m", "mscli", *args],
-            env={**user_env, **(env or {})},
-            input="" if stdin is None else stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-        assert "Traceback (most recent call last)" not in done.stderr + done.stdout, done.stderr + done.stdout
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return call(*args, env={**user_env, **(env or {})}, stdin=stdin or "", timeout_s=timeout_s)
 
     yield run
     if (home / "state" / "instances").exists():

@@ -11,15 +11,11 @@ from typing import Any
 import pytest
 from run_mscli import Mscli
 from tiny_models import TinyModels
+from tiny_twin import TEXT
 
 from mscli.catalog.load import load_one
 from mscli.paths import shipped_profiles
 
-# The shipped entry, with the sizes of the tiny model in place of the real one's.
-SIZES = """\
-  text: {parameters: 2163968, linear_parameters: 1179648, layers: 2, hidden: 256, heads: 4, kv_heads: 2, head_dim: 64,
-    ffn: 512, vocabulary: 1920}
-"""
 VARIANT = """\
 variants:
   q8_0:
@@ -46,9 +42,10 @@ def magistral(mscli: Mscli, home: Path, tiny_model: TinyModels) -> Mscli:
     """mscli with a running Magistral that is as the real one in all but size."""
     profiles = home / "config" / "profiles"
     (profiles / "models").mkdir(parents=True)
+    # the shipped entry, with the sizes of the tiny model in place of the real one's
     shipped = (shipped_profiles() / "models" / "magistral-small-2506.yaml").read_text()
     head, _, rest = shipped.partition("  text:\n")
-    entry = head + SIZES + rest[rest.index("\ncontext_limit") : rest.index("\nvariants:")] + "\n" + VARIANT
+    entry = head + TEXT + rest[rest.index("\ncontext_limit") : rest.index("\nvariants:")] + "\n" + VARIANT
     (profiles / "models" / "tiny-2506.yaml").write_text(entry)
     (profiles / "tiny.yaml").write_text(PROFILE)
     up = mscli("up", "tiny", "--weights", str(tiny_model("magistral2506").folder))

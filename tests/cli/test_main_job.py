@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import signal
 import socket
-import struct
 import urllib.error
 import urllib.request
-import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from picture import png, png_file
 from run_mscli import Mscli
+from weather import TOOL
 
 from mscli.lifecycle import port, process
-
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-
-
-def png(side: int = 56) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    row = [bytes(value for x in range(side) for value in (x * 4 % 256, y * 4 % 256, 128)) for y in range(side)]
-    rows = b"".join(b"\0" + line for line in row)
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def post(url: str, body: dict[str, Any], key: str | None = None) -> str:
@@ -82,7 +62,7 @@ def test_clients_get_a_stream_a_tool_call_and_an_answer_about_an_image(mscli: Ms
     called = json.loads(post(url, {**ask, "tools": [TOOL]}))["choices"][0]["message"]["tool_calls"][0]["function"]
     assert (called["name"], json.loads(called["arguments"])) == ("get_weather", {"city": "Paris"})
 
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(png()).decode()}}
+    image = {"type": "image_url", "image_url": {"url": png()}}
     content = [{"type": "text", "text": "What is this?"}, image]
     seen = json.loads(post(url, {"model": model, "messages": [{"role": "user", "content": content}]}))
     assert "image" in seen["choices"][0]["message"]["content"]
@@ -225,7 +205,7 @@ def test_chat_reads_a_pipe_only_without_a_prompt(mscli: Mscli, tmp_path: Path) -
     assert "scripted" in mscli("chat", stdin="hello\n").out
     assert "scripted" in mscli("chat", "-", stdin="hello\n").out
     picture = tmp_path / "picture.png"
-    picture.write_bytes(png())
+    picture.write_bytes(png_file())
     assert "image" in mscli("chat", "--image", str(picture), "What is this?").out
     (tmp_path / "not.png").write_text("text")
     wrong = mscli("chat", "--image", str(tmp_path / "not.png"), "?", "--json")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -13,25 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from run_mscli import Ran
+from installed_engines import CACHE
+from run_mscli import Ran, call, environment
+from tiny_twin import described
 
-# Where tests/run_engines puts engines, and under which variable mscli is told of them.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mscli-tests"
-PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR", "VLLM_CACHE_ROOT")
 DEADLINE_S = 300.0
 KEY = "a-key-of-the-test"
 
-MODEL = """\
-title: Tiny twin of Mistral Small 3.1 (scripted stand-in)
-released: "2026-11-20"
-license: Apache-2.0
-stand_in: true
-architecture:
-  text: {parameters: 2163968, linear_parameters: 1179648, layers: 2, hidden: 256, heads: 4, kv_heads: 2, head_dim: 64,
-    ffn: 512, vocabulary: 1920}
-  vision: {tower_parameters: 120128, projector_parameters: 98368, layers: 2, hidden: 64, heads: 2, ffn: 128, patch: 14,
-    image_size: 224, spatial_merge: 2}
-context_limit: 131072
+MODEL = described("Tiny twin of Mistral Small 3.1", """\
 capabilities: [vision, tools]
 sampling: {temperature: 0.15}
 variants:
@@ -51,7 +38,7 @@ variants:
     <<: *hugging-face
     format: safetensors-mistral
     source: {kind: hub, repository: tests/twin, files: [params.json, "consolidated*.safetensors", tekken.json]}
-"""
+""", released="2026-11-20")  # fmt: skip
 PROFILE = """\
 title: The tiny twin on {engine}
 engine: {engine}
@@ -106,17 +93,7 @@ class Home:
 
     def mscli(self, *args: str, env: Mapping[str, str] | None = None) -> Ran:
         """One call of mscli."""
-        done = subprocess.run(
-            [sys.executable, "-m", "mscli", *args],
-            env={**self.env, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        assert "Traceback (most recent call last)" not in done.stderr + done.stdout, done.stderr + done.stdout
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return call(*args, env={**self.env, **(env or {})}, timeout_s=DEADLINE_S)
 
     def up(self, *args: str, env: Mapping[str, str] | None = None) -> Ran:
         """`mscli up` of the twin."""
@@ -125,8 +102,9 @@ class Home:
 
 def make_home(twin: Twin, folder: Path, weights: Path | None, options: str | None = None) -> Home:
     """A home with the twin in its catalogue. llama.cpp has one that comes with mscli."""
-    env = {key: value for key, value in os.environ.items() if key in PASSED}
-    env |= {"HOME": str(folder), "MSCLI_HOME": str(folder), "HF_HUB_CACHE": str(folder / "hub")}
+    env = environment(folder, folder)
+    if shared := os.environ.get("VLLM_CACHE_ROOT"):
+        env["VLLM_CACHE_ROOT"] = shared
     if twin.variable and (place := twin.place()):
         env[twin.variable] = str(place)
     if weights is None:

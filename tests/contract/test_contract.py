@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from engine_home import Home, Running, Twin, deltas, make_home
 from picture import png
+from weather import TOOL
 
 from mscli.engines.engine import Capabilities
 from mscli.engines.table import engine
@@ -19,14 +20,6 @@ from mscli.paths import places
 
 HELLO = [{"role": "user", "content": "hello"}]
 REPLY = "Hello! This is a scripted stand-in"
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
 
 
 # Those with a start of their own come first, before the instance that the others share.

@@ -11,20 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tiny_twin import described
+
 IMAGE = "docker.io/vllm/vllm-openai:v0.32.0"
 HERE = Path(__file__).parent
 KEY = "sk-very-secret-4711"
-MODEL = """\
-title: Tiny twin of Mistral Small 3.1 (scripted stand-in)
-released: "2025-03-17"
-license: Apache-2.0
-stand_in: true
-architecture:
-  text: {parameters: 2163968, linear_parameters: 1179648, layers: 2, hidden: 256, heads: 4, kv_heads: 2, head_dim: 64,
-    ffn: 512, vocabulary: 1920}
-  vision: {tower_parameters: 120128, projector_parameters: 98368, layers: 2, hidden: 64, heads: 2, ffn: 128, patch: 14,
-    image_size: 224, spatial_merge: 2}
-context_limit: 131072
+MODEL = described("Tiny twin of Mistral Small 3.1", """\
 capabilities: [vision, tools]
 sampling: {temperature: 0.15}
 variants:
@@ -36,7 +28,7 @@ variants:
     download_bytes: 5000000
     bytes_source: made for a test
     source: {kind: hub, repository: tests/tiny, files: [params.json, "consolidated*.safetensors", tekken.json]}
-"""
+""")  # fmt: skip
 PROFILE = """\
 title: A tiny model in a container, on the CPU
 engine: vllm-docker

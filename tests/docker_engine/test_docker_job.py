@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +12,13 @@ from typing import Any
 
 import pytest
 from home import KEY, StandinDocker, write_profile
-from run_mscli import Mscli, Ran
+from run_mscli import Mscli, Ran, call, environment
 from tiny_models import TinyModels
 
 from mscli.lifecycle import process
 from mscli.lifecycle.container import publishes, remembered
 
 Up = Callable[..., Ran]
-PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
 
 
 @dataclass(frozen=True)
@@ -42,19 +39,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory, tiny_model: TinyModels) -> 
     docker, home = StandinDocker(folder / "docker", folder / "bin"), folder / "home"
     docker.has()
     write_profile(home)
-    own = {"HOME": str(folder), "MSCLI_HOME": str(home), "HF_HUB_CACHE": str(folder / "hub"), "MSCLI_API_KEY": KEY}
-    env = {**{key: value for key, value in os.environ.items() if key in PASSED}, **own, **docker.env}
+    env = environment(folder, home, MSCLI_API_KEY=KEY, **docker.env)
 
-    def call(*args: str) -> Ran:
-        done = subprocess.run(
-            [sys.executable, "-m", "mscli", *args], env=env, capture_output=True, text=True, timeout=60
-        )
-        return Ran(done.returncode, done.stdout, done.stderr)
+    def run(*args: str) -> Ran:
+        return call(*args, env=env)
 
     start = ("up", "tiny", "--weights", str(tiny_model("small31", formats=("mistral",)).folder), "--json")
-    shown = call(*start, "--dry-run").data
-    yield Shared(call, docker, home, start, shown, call(*start).data)
-    call("down", "--all")
+    shown = run(*start, "--dry-run").data
+    yield Shared(run, docker, home, start, shown, run(*start).data)
+    run("down", "--all")
 
 
 def test_it_is_ready_logged_and_answers(shared: Shared) -> None:

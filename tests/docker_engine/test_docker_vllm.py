@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import signal
-import struct
 import time
 import urllib.request
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,24 +14,18 @@ from typing import Any
 import pytest
 from home import KEY, write_profile
 from images import make_image
+from installed_engines import CACHE
+from picture import png
 from real import Dockerd, wait_for
 from run_mscli import Mscli
 from tiny_models import TinyModels
+from weather import TOOL
 
 from mscli.lifecycle import process
 
 pytestmark = pytest.mark.engines
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mscli-tests"
 IMAGE = "mscli-tests/vllm-cpu:v0.32.0"
 START_S = 400
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +51,6 @@ def arguments(
     user_env["DOCKER_HOST"] = dockerd.host
     write_profile(home, image=vllm_image)
     return ["up", "tiny", "--weights", str(tiny_model("small31", formats=("mistral",)).folder)]
-
-
-def png(side: int = 56) -> str:
-    """A small picture as a data URL."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    row = b"\0" + bytes(value for x in range(side) for value in (x * 4 % 256, 64, 128))
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(row * side)) + chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + parts).decode()
 
 
 def ask(instance: dict[str, Any], content: object, key: str = KEY, **more: Any) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tiny_twin import described
+
 PROFILE = """\
 title: A profile of the user's own
 engine: llama.cpp
@@ -17,15 +19,7 @@ automatic: false
 options: {options}
 """
 # The catalogue entry is that of a smaller model, so that the plan lets the 24B's KV cache through.
-WIDE = """\
-title: A wide model
-released: "2026-11-20"
-license: Apache-2.0
-stand_in: true
-architecture:
-  text: {parameters: 2163968, linear_parameters: 1179648, layers: 2, hidden: 256, heads: 4, kv_heads: 2, head_dim: 64,
-    ffn: 512, vocabulary: 1920}
-context_limit: 131072
+WIDE = described("A wide model", """\
 variants:
   q8_0:
     format: gguf
@@ -34,7 +28,7 @@ variants:
     download_bytes: 2302976
     bytes_source: made for a test
     source: {kind: hub, repository: tests/wide, files: ["text-q8_0.gguf"]}
-"""
+""", released="2026-11-20", sees=False)  # fmt: skip
 
 
 def write(

@@ -11,19 +11,10 @@ from typing import Any
 import pytest
 from nvml_machines import child, rewrite
 from run_mscli import Mscli, Ran
+from tiny_twin import described
 
 Machine = Callable[..., dict[str, str]]
-MODEL = """\
-title: A tiny model
-released: "2026-11-20"
-license: Apache-2.0
-stand_in: true
-architecture:
-  text: {parameters: 2163968, linear_parameters: 1179648, layers: 2, hidden: 256, heads: 4, kv_heads: 2, head_dim: 64,
-    ffn: 512, vocabulary: 1920}
-  vision: {tower_parameters: 120128, projector_parameters: 98368, layers: 2, hidden: 64, heads: 2, ffn: 128, patch: 14,
-    image_size: 224, spatial_merge: 2}
-context_limit: 131072
+MODEL = described("A tiny model", """\
 capabilities: [vision]
 variants:
   fp8:
@@ -34,7 +25,7 @@ variants:
     download_bytes: 5000000
     bytes_source: made for a test
     source: {kind: hub, repository: tests/tiny, files: [params.json, "*.safetensors"]}
-"""
+""", released="2026-11-20")  # fmt: skip
 PROFILE = """\
 title: A tiny model
 engine: vllm

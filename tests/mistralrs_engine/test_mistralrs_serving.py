@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installed_engines import CACHE
 from tiny_models import TinyModels
 
 from mscli.engines.mistralrs import FOLDER, TEMPLATE, MistralRs
@@ -24,7 +25,6 @@ from mscli.engines.mistralrs_installation import SERVER
 
 pytestmark = pytest.mark.engines
 DEADLINE_S = 60.0
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mscli-tests"
 HELLO = [{"role": "user", "content": "Hello"}]
 
 

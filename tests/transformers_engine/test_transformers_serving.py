@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installed_engines import CACHE
 from tiny_models import TinyModels
 
 from mscli.engines.transformers import SERVER, TEMPLATE, Transformers
 
 pytestmark = pytest.mark.engines
 DEADLINE_S = 120.0
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mscli-tests"
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "w", "parameters": {"type": "object"}}}
 HELLO = [{"role": "user", "content": "Hello"}]
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vllm_home import CACHE, PASSED, Home, Homes
+from installed_engines import CACHE
+from run_mscli import environment
+from vllm_home import Home, Homes
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +38,8 @@ def make_home(vllm_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Hom
     shared = os.environ.get("VLLM_CACHE_ROOT") or tmp_path_factory.getbasetemp() / "vllm-cache"
 
     def made(folder: Path) -> Home:
-        env = {key: value for key, value in os.environ.items() if key in PASSED}
-        own = {"HOME": str(folder), "MSCLI_HOME": str(folder), "HF_HUB_CACHE": str(folder / "hub")}
-        return Home(folder, {**env, **own, "MSCLI_VLLM": str(vllm_place), "VLLM_CACHE_ROOT": str(shared)})
+        own = environment(folder, folder, MSCLI_VLLM=str(vllm_place), VLLM_CACHE_ROOT=str(shared))
+        return Home(folder, own)
 
     return made
 

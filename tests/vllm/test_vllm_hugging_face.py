@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from picture import png
 from tiny_models import TinyModels
-from vllm_home import TOOL, Homes, Served, assert_killed_leaves_nothing, png, served
+from vllm_home import Homes, Served, assert_killed_leaves_nothing, served
+from weather import TOOL
 
 pytestmark = pytest.mark.engines
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from tiny_models import TinyModels
-from vllm_home import TOOL, Homes, Served, assert_killed_leaves_nothing, served
+from vllm_home import Homes, Served, assert_killed_leaves_nothing, served
+from weather import TOOL
 
 pytestmark = pytest.mark.engines
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from tiny_models import TinyModels
-from vllm_home import TOOL, Client, Home, Homes, Served, assert_all_gone, wait_for
+from vllm_home import Client, Home, Homes, Served, assert_all_gone, wait_for
+from weather import TOOL
 
 pytestmark = pytest.mark.engines
 

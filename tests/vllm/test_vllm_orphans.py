@@ -5,7 +5,6 @@ The same on the real engine, some 25 s each: tests/run_engines vllm.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import run_mscli
 from environments import environment
 from tiny_models import TinyModels
-from vllm_home import PASSED, Client, Home, Served, assert_all_gone, assert_killed_leaves_nothing, wait_for
+from vllm_home import Client, Home, Served, assert_all_gone, assert_killed_leaves_nothing, wait_for
 
 
 @pytest.fixture
@@ -26,9 +26,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     text = Path(__file__).with_name("forking_vllm.py").read_text()
     program.write_text(f"#!{sys.executable}\n{text}")
     folder = tmp_path / "home"
-    env = {key: value for key, value in os.environ.items() if key in PASSED}
-    own = {"HOME": str(folder), "MSCLI_HOME": str(folder), "HF_HUB_CACHE": str(folder / "hub")}
-    made = Home(folder, {**env, **own, "MSCLI_VLLM": str(place), "HOLD": str(tmp_path / "hold")})
+    made = Home(folder, run_mscli.environment(folder, folder, MSCLI_VLLM=str(place), HOLD=str(tmp_path / "hold")))
     yield made
     made.mscli("down", "--all")
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from installed_engines import CACHE
 from parsers import Parser
 from shipped import PROFILES, command_lines
 from test_vllm_command import command
-from vllm_home import CACHE
 
 from mscli.catalog.load import load_one
 from mscli.engines.engine import Installation

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from installed_engines import CACHE
 from test_vllm_command import command
 
 from mscli.catalog.profile import OptionValue
@@ -16,8 +16,6 @@ from mscli.engines.vllm_installation import installation
 from mscli.engines.vllm_parser import check_flags
 from mscli.errors import MscliError
 
-# Where tests/run_engines puts older versions.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mscli-tests"
 VALUES: dict[str, OptionValue] = {
     "cuda-graph-sizes": 8,
     "override-pooler-config": "{}",

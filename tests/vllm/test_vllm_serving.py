@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from picture import png
 from tiny_models import TinyModels
-from vllm_home import TOOL, Client, Homes, Served, assert_all_gone, png, served, wait_for
+from vllm_home import Client, Homes, Served, assert_all_gone, served, wait_for
+from weather import TOOL
 
 from mscli.lifecycle import process
 

@@ -2,65 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import signal
-import struct
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from run_mscli import Ran
+from run_mscli import Ran, call
 from tiny_models import TinyFiles
+from tiny_twin import described
 
 from mscli.catalog.load import load_one
 from mscli.lifecycle import process
 from mscli.paths import shipped_profiles
 
-# Where tests/run_engines puts the engine under test, and the parsers of other versions.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mscli-tests"
-PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 DEADLINE_S = 300.0
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-
-
-def png(side: int = 56) -> str:
-    """A small picture as a data URL."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    row = b"\0" + bytes(value for x in range(side) for value in (x * 4 % 256, 64, 128))
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(row * side)) + chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + parts).decode()
-
-
 MODEL = """\
-title: Tiny {variant} (scripted stand-in)
-released: "{released}"
-license: Apache-2.0
-stand_in: true
-architecture:
-  text: {{parameters: 2163968, linear_parameters: 1179648, layers: 2, hidden: 256, heads: 4, kv_heads: 2, head_dim: 64,
-    ffn: 512, vocabulary: 1920}}
-{vision}context_limit: 131072
 capabilities: [{capabilities}]
 reasoning: {reasoning}
 sampling: {{temperature: 0.15{longest}}}
@@ -83,10 +46,6 @@ sampling: {{temperature: 0.15{longest}}}
       kind: hub
       repository: tests/tiny-{variant}
       files: ["*.json", "model*.safetensors", "*.jinja"]
-"""
-VISION = """\
-  vision: {tower_parameters: 120128, projector_parameters: 98368, layers: 2, hidden: 64, heads: 2, ffn: 128, patch: 14,
-    image_size: 224, spatial_merge: 2}
 """
 # What the catalogue says of each kind of tiny model: released, capabilities, reasoning, system prompt.
 PROMPT = f"system_prompt: {json.dumps(load_one('magistral-bf16', shipped_profiles(), None)[1].system_prompt)}\n"
@@ -121,31 +80,21 @@ class Home:
 
     def mscli(self, *args: str, **more: str) -> Ran:
         """Runs mscli to its end; `more`: further environment variables."""
-        done = subprocess.run(
-            [sys.executable, "-m", "mscli", *args],
-            env={**self.env, **more},
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        assert "Traceback (most recent call last)" not in done.stderr, done.stderr
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return call(*args, env={**self.env, **more}, timeout_s=DEADLINE_S)
 
     def write(self, variant: str, files: TinyFiles, *, name: str = "tiny", **more: Any) -> list[str]:
         """Writes a model and a profile `name` for these files. Returns the arguments of `mscli up` that serve them."""
         released, capabilities, reasoning, prompt = KINDS[variant]
         sees = variant == "small31"
-        model = MODEL.format(
+        rest = MODEL.format(
             variant=variant,
-            released=released,
-            vision=VISION if sees else "",
             capabilities=capabilities,
             reasoning=reasoning,
             prompt=prompt,
             longest=f", max_tokens: {more.get('context', 2048)}" if prompt else "",
             projector=438272 if sees else 0,
         )
+        model = described(f"Tiny {variant}", rest, released, sees)
         options = "".join(f"  {key}: {value}\n" for key, value in more.get("options", {}).items())
         profile = PROFILE.format(
             model=f"{name}-model",

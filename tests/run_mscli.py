@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -77,6 +78,14 @@ def home(tmp_path: Path) -> Path:
 def user_env(home: Path, tmp_path: Path) -> dict[str, str]:
     """A user's environment without this machine's settings."""
     return environment(tmp_path, home)
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address at which nothing listens as long as the test runs."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
 @pytest.fixture

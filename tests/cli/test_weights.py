@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hub import Hub
+from hub_profile import GGUF, REPOSITORY, at, own_profile, published
 from run_mscli import Mscli, Ran
 
-import mscli as package
-from mscli.paths import shipped_profiles
-
-REPOSITORY = "makers/tiny"
-GGUF, PROJECTOR = "rehearsal-q8_0.gguf", "mmproj-rehearsal-f16.gguf"
 Served = Callable[..., Ran]
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     """A hub that publishes the rehearsal's two files."""
-    folder = Path(package.__file__).parent / "rehearsal"
-    with Hub(tmp_path / "cas") as hub:
-        hub.add(REPOSITORY, {GGUF: folder / GGUF, PROJECTOR: folder / PROJECTOR, "README.md": b"tiny"})
+    with published(tmp_path / "cas") as hub:
         yield hub
 
 
 @pytest.fixture
 def served(mscli: Mscli, hub: Hub, home: Path) -> Served:
     """mscli with that hub, and a user's own profile `tiny` whose weights come from it."""
-    profiles = home / "config" / "profiles"
-    (profiles / "models").mkdir(parents=True)
-    shutil.copy(shipped_profiles() / "rehearsal.yaml", profiles / "tiny.yaml")
-    text = (profiles / "tiny.yaml").read_text().replace("model: rehearsal", "model: tiny")
-    (profiles / "tiny.yaml").write_text(text)
-    model = (shipped_profiles() / "models" / "rehearsal.yaml").read_text()
-    source = f"source:\n      kind: hub\n      repository: {REPOSITORY}\n      revision: main\n"
-    model = model.replace("source:\n      kind: package\n", source).replace("rehearsal/", "")
-    (profiles / "models" / "tiny.yaml").write_text(model)
-    env = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    own_profile(home)
 
     def run(*args: str, more: dict[str, str] | None = None) -> Ran:
-        return mscli(*args, env={**env, **(more or {})})
+        return mscli(*args, env=at(hub, **(more or {})))
 
     return run
 

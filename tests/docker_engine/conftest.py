@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,32 +40,32 @@ def up(mscli: Mscli, container_env: dict[str, str], home: Path, tiny_model: Tiny
     return start
 
 
-@pytest.fixture(scope="session")
-def dockerd() -> Iterator[Dockerd]:
-    """A Docker engine that the tests of this session share, with the image IMAGE of a stand-in for vLLM."""
+@contextmanager
+def running(number: int) -> Iterator[Dockerd]:
+    """A Docker engine with the image IMAGE of a stand-in for vLLM."""
     if reason := why_not():
         pytest.skip(reason)
-    engine = Dockerd(0)
+    engine = Dockerd(number)
     try:
         engine.start()
         standin_image(engine)
         yield engine
     finally:
         engine.close()
+
+
+@pytest.fixture(scope="session")
+def dockerd() -> Iterator[Dockerd]:
+    """The one that the tests of this session share."""
+    with running(0) as engine:
+        yield engine
 
 
 @pytest.fixture
 def engine_of_its_own() -> Iterator[Dockerd]:
-    """A Docker engine for a test that ends it."""
-    if reason := why_not():
-        pytest.skip(reason)
-    engine = Dockerd(1)
-    try:
-        engine.start()
-        standin_image(engine)
+    """One for a test that ends it."""
+    with running(1) as engine:
         yield engine
-    finally:
-        engine.close()
 
 
 def standin_image(engine: Dockerd) -> None:

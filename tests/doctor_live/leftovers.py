@@ -5,22 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mscli.catalog.model import Sampling
-from mscli.lifecycle.process import MARK, Identity, alive, boot_id, identify, stat, wait_death
-from mscli.lifecycle.records import Record, Records, Request
-from mscli.lifecycle.shelf import SCHEMA
-from mscli.paths import places
-from mscli.planning.plan import Plan, Wish
+from instance_records import IDLE, await_words, python, write_record
 
-PLAN = Plan(
-    "rehearsal", "llama.cpp", "rehearsal", "q8_0", "safe", ("why",), 4096, "f16", 1, 0, 1, (), (), (), 0, 0,
-)  # fmt: skip
-IDLE = "import time; print('up', flush=True); time.sleep(600)"
+from mscli.lifecycle.process import MARK, Identity, alive, boot_id, identify, stat
+from mscli.lifecycle.records import Record, Records
+from mscli.paths import places
+
 # A leader with a worker that has lost its environment, and the mark with it, as one that sets its own title has.
 LEADER = f"""
 import os, subprocess, sys, time
@@ -45,41 +39,21 @@ class Leftovers:
 
     def process(self, code: str, log: Path, **env: str) -> subprocess.Popen[bytes]:
         """A process in a session of its own, once it has said something."""
-        with log.open("ab") as output:
-            child = subprocess.Popen(
-                [sys.executable, "-c", code], env={**self.env, **env}, stdout=output, stderr=output,
-                stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+        child = python(code, log=log, env={**self.env, **env})
         self.started.append(child)
-        self.await_words(log, "up")
+        await_words("up", log, child)
         return child
 
-    def await_words(self, log: Path, words: str) -> str:
-        deadline = time.monotonic() + 20
-        while words not in log.read_text():
-            assert time.monotonic() < deadline, f"the test's process never came up: {log.read_text()}"
-            wait_death(self.started[-1].pid, 0.02)
-        return log.read_text()
-
     def record(self, name: str, identity: Identity | None = None, **changed: object) -> Record:
-        """A record as `mscli up` writes it, of an instance that died with an earlier boot unless told otherwise."""
-        run_dir = self.records.prepare(name)
-        (run_dir / "log").touch()
+        """A record of an instance that died with an earlier boot unless told otherwise."""
         who = identity or Identity(4711, 1, "an earlier boot")
-        record = Record(
-            SCHEMA, name, Request("rehearsal", None, None, None, Wish()), PLAN, "A model", True, "m",
-            Sampling(None, None, None), None, "none", (), who, None, f"{name}:0123", "1.0", ("llama-server", "--jinja"),
-            {}, "127.0.0.1", 1, "/health", None, run_dir / "log", (), 1.5,
-        )  # fmt: skip
-        record = replace(record, **changed)  # type: ignore[arg-type]
-        self.records.save(record)
-        return record
+        return write_record(self.records, name, who, f"{name}:0123", **changed)
 
     def crashed(self, name: str) -> int:
         """An instance whose leader was killed, and whose worker lives on; the worker's pid."""
         log = self.records.prepare(name) / "log"
         leader = self.process(LEADER, log, **{MARK: f"{name}:0123"})
-        worker = int(self.await_words(log, "child").split("child ")[1].split()[0])
+        worker = int(await_words("child", log, leader).split("child ")[1].split()[0])
         self.others.append(worker)
         who = identify(leader.pid)
         assert who is not None

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from in_process import Doctor, doctor_of
-from leftovers import IDLE, Leftovers, alive_pid, dead_identity
+from instance_records import IDLE
+from leftovers import Leftovers, alive_pid, dead_identity
 from run_mscli import Mscli, Ran
 
 from mscli.lifecycle.process import MARK, wait_death

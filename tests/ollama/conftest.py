@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import threading
@@ -37,14 +36,6 @@ def program(tmp_path: Path) -> Path:
     for made in path.parent.iterdir():
         made.chmod(0o755)
     return path
-
-
-@pytest.fixture
-def nobody() -> Iterator[str]:
-    """An address at which nothing listens as long as the test runs."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -38,14 +37,6 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> User:
     for name, value in {**changed, "PATH": f"{folder}:{os.environ['PATH']}"}.items():
         monkeypatch.setenv(name, value)
     return made
-
-
-@pytest.fixture
-def nobody() -> Iterator[str]:
-    """An address at which nothing listens as long as the test runs."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from hub import Hub
+from hub_profile import GGUF, PROJECTOR, own_profile, published
 from run_mscli import Mscli
-from visits import GGUF, PROJECTOR, REPOSITORY, Doctor, Visit, own_profile
+from visits import Doctor, Visit
 
 import mscli as package
 from mscli.cli.main import main
@@ -52,9 +53,7 @@ def here(user_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pyte
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     """A hub that publishes the rehearsal's two files."""
-    folder = Path(package.__file__).parent / "rehearsal"
-    with Hub(tmp_path / "cas") as hub:
-        hub.add(REPOSITORY, {GGUF: folder / GGUF, PROJECTOR: folder / PROJECTOR, "README.md": b"tiny"})
+    with published(tmp_path / "cas") as hub:
         yield hub
 
 

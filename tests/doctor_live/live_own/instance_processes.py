@@ -1,27 +1,20 @@
-"""Instances as they are found on a machine: records that point at real processes of a test's own."""
+"""Instances that run or ran, as the doctor finds them: real processes, and records that point at them."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
-import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mscli.catalog.model import Sampling
-from mscli.lifecycle.process import MARK, Identity, identify, members, wait_death
-from mscli.lifecycle.records import Record, Records, Request
-from mscli.lifecycle.shelf import SCHEMA
-from mscli.paths import places
-from mscli.planning.plan import Plan, Wish
+from instance_records import IDLE, await_words, python, write_record
 
-PLAN = Plan(
-    "rehearsal", "llama.cpp", "rehearsal", "q8_0", "safe", ("why",), 4096, "f16", 1, 0, 1, (), (), (), 0, 0,
-)  # fmt: skip
-IDLE = "import time; print('up', flush=True); time.sleep(600)"
+from mscli.lifecycle.process import MARK, Identity, identify, members
+from mscli.lifecycle.records import Record, Records
+from mscli.paths import places
+
 SERVER = """
 import http.server, sys
 class Well(http.server.BaseHTTPRequestHandler):
@@ -56,17 +49,9 @@ class Instances:
         """A process in the folder of the instance `name`, with its mark, once it says "up"."""
         folder, mark = self.records.prepare(name), f"{name}:{len(self.started)}{os.getpid()}"
         env = {**os.environ, MARK: mark, "MSCLI_HOME": str(self.home), "TMPDIR": str(folder / "tmp")}
-        log = folder / "log"
-        with log.open("ab") as output:
-            child = subprocess.Popen(
-                [sys.executable, "-c", code, *args], env=env, cwd=folder, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
+        child = python(code, *args, log=folder / "log", env=env, cwd=folder)
         self.started.append(child)
-        deadline = time.monotonic() + 20
-        while "up" not in log.read_text():
-            assert time.monotonic() < deadline, f"the test's process never came up: {log.read_text()}"
-            wait_death(child.pid, 0.02)
+        await_words("up", folder / "log", child)
         identity = identify(child.pid)
         assert identity is not None
         self.marks.append((identity, mark))
@@ -74,16 +59,7 @@ class Instances:
 
     def record(self, name: str, identity: Identity | None, mark: str = "", **changed: object) -> Record:
         """A record as `mscli up` writes it."""
-        folder = self.records.prepare(name)
-        (folder / "log").touch()
-        record = Record(
-            SCHEMA, name, Request("rehearsal", None, None, None, Wish()), PLAN, "A model", True, "m",
-            Sampling(None, None, None), None, "none", (), identity, None, mark or f"{name}:0", "1.0", ("x",), {},
-            "127.0.0.1", 1, "/health", None, folder / "log", (), 1.5,
-        )  # fmt: skip
-        record = replace(record, **changed)  # type: ignore[arg-type]
-        self.records.save(record)
-        return record
+        return write_record(self.records, name, identity, mark or f"{name}:0", **changed)
 
     def serving(self, name: str, port: int, host: str = "127.0.0.1", **changed: object) -> subprocess.Popen[bytes]:
         """An instance that answers on `port`."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from instance_processes import IDLE, PLAN, Instances
+from instance_processes import Instances
+from instance_records import IDLE, PLAN
 from run_mscli import Mscli
 from visits import Doctor
 

@@ -11,7 +11,8 @@ from hub import Hub
 from hub.company import proxying, root_certificate
 from hub.faults import API, STATUS
 from hub.server import black_hole
-from visits import GGUF, REPOSITORY, Doctor, at
+from hub_profile import GGUF, REPOSITORY, at
+from visits import Doctor
 
 GOOD, STALE = "hf_" + "a" * 34, "hf_" + "b" * 34
 NETWORK = ("--only", "network")

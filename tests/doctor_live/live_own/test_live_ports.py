@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hub_profile import own_profile
 from instance_processes import Instances
-from visits import Doctor, own_profile
+from visits import Doctor
 
 from mscli.doctor.live.keeper import keeper
 from mscli.doctor.live.scene import Scene

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_profile import own_profile
 from run_mscli import Mscli
-from visits import Doctor, own_profile
+from visits import Doctor
 
 from mscli.doctor.live.check import Seen
 from mscli.doctor.live.profile import CHECKS

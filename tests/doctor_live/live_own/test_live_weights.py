@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from hub import Hub
+from hub_profile import GGUF, at
 from run_mscli import Mscli
-from visits import GGUF, Doctor, at
+from visits import Doctor
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from hub import Hub
+from hub_profile import REPOSITORY, at
 from run_mscli import Mscli
-from visits import REPOSITORY, Doctor, at
+from visits import Doctor
 
 from mscli.catalog.load import load_catalog
 from mscli.paths import shipped_profiles

@@ -42,7 +42,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, tiny_model: TinyModels) -> 
     env = environment(folder, home, MSCLI_API_KEY=KEY, **docker.env)
 
     def run(*args: str) -> Ran:
-        return call(*args, env=env)
+        return call(*args, env=env, quotes_logs=True)
 
     start = ("up", "tiny", "--weights", str(tiny_model("small31", formats=("mistral",)).folder), "--json")
     shown = run(*start, "--dry-run").data

@@ -80,7 +80,7 @@ class Home:
 
     def mscli(self, *args: str, **more: str) -> Ran:
         """Runs mscli to its end; `more`: further environment variables."""
-        return call(*args, env={**self.env, **more}, timeout_s=DEADLINE_S)
+        return call(*args, env={**self.env, **more}, timeout_s=DEADLINE_S, quotes_logs=True)
 
     def write(self, variant: str, files: TinyFiles, *, name: str = "tiny", **more: Any) -> list[str]:
         """Writes a model and a profile `name` for these files. Returns the arguments of `mscli up` that serve them."""

@@ -121,7 +121,7 @@ def _remove_leftovers(name: str, records: Records) -> str:
 
 def _open(records: Records) -> Iterator[tuple[Path, int]]:
     """Folders and keys of instances that others may read, with the mode that they should have; this user's only."""
-    for path in sorted([*records.folder.glob("*/"), *records.folder.glob("*/key")]):
+    for path in sorted([*records.folders(), *records.folder.glob("*/key")]):
         mode = path.stat()
         if mode.st_mode & 0o077 and mode.st_uid == os.geteuid() and not path.is_symlink():
             yield path, 0o700 if path.is_dir() else 0o600

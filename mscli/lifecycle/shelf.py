@@ -57,6 +57,13 @@ class Shelf:
         except (FileNotFoundError, NotADirectoryError):
             return ()
 
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder of an instance, with a record or without."""
+        try:  # before Python 3.11, glob("*/") gives files too
+            return tuple(sorted(entry for entry in self.folder.iterdir() if entry.is_dir()))
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+
     def raw(self, name: str) -> dict[str, Any] | Unreadable | None:
         """The record of `name` as JSON data of this mscli's schema, None if there is none, or why it is unreadable."""
         path = self.run_dir(name) / "record.json"

@@ -32,8 +32,7 @@ def records(scene: Scene) -> Iterator[Seen]:
 
 def folders(scene: Scene) -> Iterator[Seen]:
     """Folders and keys of instances are this user's, and closed to everybody else."""
-    root = scene.places.instances
-    found = [seen for folder in sorted(root.glob("*/")) for seen in _folder(folder)]
+    found = [seen for folder in Records(scene.places).folders() for seen in _folder(folder)]
     yield from found
     if not found:
         yield ok("folders and keys of instances are closed to others")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -199,17 +200,23 @@ def _import_fault(scene: Scene, found: Found, imported: Imported, seen: Environm
 
 
 def _failed(scene: Scene, found: Found, name: str, error: str) -> Seen:
-    ranked = diagnose(error, found.engine, facts_of(scene.inventory))
     part = name.split(".")[0]
-    if ranked and ranked[0].confidence >= _SURE:
-        code, remedy = ranked[0].code, ranked[0].remedy
-    else:
-        code = _BY_PART.get(part, "python_env") if "signal 4" not in error else "build"
-        remedy = CAUSES[code][1]
+    code, remedy = _blamed(scene, found, part, error)
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     return fail(
         code, f"{found.words}: importing {part} fails: {lines[-1]}", remedy, *_frames(lines), command=found.install
     )
+
+
+def _blamed(scene: Scene, found: Found, part: str, error: str) -> tuple[str, str]:
+    """The cause of a failed import, and its remedy: what killed it, else what its words say, else what it imported."""
+    if error.endswith(f"signal {signal.SIGILL:d}"):  # the frames that Python shows then would mislead
+        return "build", CAUSES["build"][1]
+    ranked = diagnose(error, found.engine, facts_of(scene.inventory))
+    if ranked and ranked[0].confidence >= _SURE:
+        return ranked[0].code, ranked[0].remedy
+    code = _BY_PART.get(part, "python_env")
+    return code, CAUSES[code][1]
 
 
 def _frames(lines: Sequence[str]) -> Sequence[str]:

@@ -76,8 +76,8 @@ _SHORT = {
 _LLAMA_FLAGS = tuple(
     word.removeprefix("--") for group in (*VALUES, *SWITCHES) for word in group if word.startswith("--")
 )
-# Spellings that a check of the profile does not see.
-_DECIDED = {**DECIDED, **dict.fromkeys(("parallel", "gpu-layers", "n-gpu-layers"), "the plan decides it")}
+# What the plan decides, with two more names that llama-server has for it and the check of a profile does not know.
+_DECIDED = {*DECIDED, "parallel", "gpu-layers"}
 
 
 def respelt(engine: str, log: str, options: Options) -> Options | None:

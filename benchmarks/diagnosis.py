@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mscli.doctor.causes import CAUSES
-from mscli.doctor.diagnosis import RankedCause, diagnose, guess, weigh
-from mscli.doctor.readings import JUDGES, Judge
-from mscli.doctor.tables import ENGINES, MECHANISMS, written_by
-from mscli.doctor.wordings import alternatives
-from mscli.engines.sign import Sign
+from mscli.diagnosis.causes import CAUSES
+from mscli.diagnosis.diagnose import RankedCause, diagnose, guess, weigh
+from mscli.diagnosis.readings import JUDGES, Judge
+from mscli.diagnosis.tables import ENGINES, MECHANISMS, written_by
+from mscli.diagnosis.wordings import alternatives
+from mscli.diagnosis.signature import Sign
 
 TESTS = Path(__file__).parents[1] / "tests" / "doctor"
 FOLDS, SHUFFLES = 5, 5
@@ -226,7 +226,7 @@ honest figure. What the eight misses showed to be missing was added afterwards, 
 
 ## How sure it says it is
 
-How confidence is computed stands in `mscli/doctor/diagnosis.py`. The first cause named, on all labelled failures:
+How confidence is computed stands in `mscli/diagnosis/diagnose.py`. The first cause named, on all labelled failures:
 """
     )
     print("\n".join(calibration(known.judged)))

@@ -16,7 +16,7 @@ from mscli.paths import shipped_profiles
 from mscli.planning.figures import GIB, MIB
 from mscli.planning.fit import make
 from mscli.planning.machine import machine
-from mscli.planning.plan import NoFit, Plan, Wish
+from mscli.planning.plan import NoFit, Plan, Overrides
 
 RAN, PARTLY, FAILED = "ran", "partly on the CPU", "failed"
 
@@ -49,14 +49,20 @@ class Asker:
         return machine(cards, self.facts, free_bytes=free, used_bytes=round(used_gib * GIB))
 
     def say(
-        self, name: str, where: Inventory, wish: Wish, version: str = "", model: Model | None = None, **options: Any
+        self,
+        name: str,
+        where: Inventory,
+        overrides: Overrides,
+        version: str = "",
+        model: Model | None = None,
+        **options: Any,
     ) -> Plan | NoFit:
         """The verdict."""
         profile = self.catalog.profiles[name]
         flags = {key.replace("_", "-"): value for key, value in options.items()}
         changed = replace(profile, options={**profile.options, **flags})
         versions = {profile.engine: version} if version else {}
-        return make(changed, model or self.catalog.models[profile.model], where, wish, (), self.facts, versions)
+        return make(changed, model or self.catalog.models[profile.model], where, overrides, (), self.facts, versions)
 
 
 def verdicts() -> list[Verdict]:
@@ -65,15 +71,15 @@ def verdicts() -> list[Verdict]:
     return sorted([*_llama_cpp(ask), *_ollama(ask), *_no_flash(ask), *_vllm(ask)], key=lambda item: item.row)
 
 
-def _f16(context: int, **more: Any) -> Wish:
-    return Wish(context=context, kv_type="f16", **more)
+def _f16(context: int, **more: Any) -> Overrides:
+    return Overrides(context=context, kv_type="f16", **more)
 
 
 def _llama_cpp(ask: Asker) -> list[Verdict]:
     desktop = ask.on("RTX 5070 Ti", used_gib=968 / 1024)
     found = [Verdict(26, "Q4_K_M on 12 GB", PARTLY, ask.say("small-gguf-q4-text", ask.on("RTX 5070"), _f16(4096)))]
     for row, context, reality in ((1, 12288, RAN), (2, 16384, PARTLY), (3, 32768, PARTLY)):
-        said = ask.say("devstral-q4", desktop, Wish(context=context, kv_type="q8_0"))
+        said = ask.say("devstral-q4", desktop, Overrides(context=context, kv_type="q8_0"))
         found.append(Verdict(row, f"Devstral Q4_K_M, {context} tokens of q8_0", reality, said))
     return found
 
@@ -86,14 +92,21 @@ def _ollama(ask: Asker) -> list[Verdict]:
     cases = (
         (5, "65,536 tokens on 2 x 24 GB, 0.6", PARTLY, ask.on("2x RTX 3090"), _f16(65536), "0.6.5"),
         (6, "4,096 tokens in 9.9 GiB, 0.6.5", FAILED, ten_gib, _f16(4096), "0.6.5"),
-        (7, "4,096 tokens of q4_0 on 24 + 8 GB", FAILED, with_a1000, Wish(context=4096, kv_type="q4_0"), "0.9.6"),
-        (8, "4,096 tokens of q8_0, 0.11.7", PARTLY, ask.on("RTX 4090"), Wish(context=4096, kv_type="q8_0"), "0.11.7"),
+        (7, "4,096 tokens of q4_0 on 24 + 8 GB", FAILED, with_a1000, Overrides(context=4096, kv_type="q4_0"), "0.9.6"),
+        (
+            8,
+            "4,096 tokens of q8_0, 0.11.7",
+            PARTLY,
+            ask.on("RTX 4090"),
+            Overrides(context=4096, kv_type="q8_0"),
+            "0.11.7",
+        ),
         (11, "2,048 tokens on an A10, 0.6.5", PARTLY, ask.on("A10"), _f16(2048), "0.6.5"),
         (35, "8,192 tokens on 16 GB, 0.20", PARTLY, ask.on("RTX 4060 Ti"), _f16(8192), "0.20.0"),
     )
     return [
-        Verdict(row, what, reality, ask.say("small-q4", where, wish, version))
-        for row, what, reality, where, wish, version in cases
+        Verdict(row, what, reality, ask.say("small-q4", where, overrides, version))
+        for row, what, reality, where, overrides, version in cases
     ]
 
 
@@ -112,9 +125,9 @@ def _vllm(ask: Asker) -> list[Verdict]:
         return {"gpu_memory_utilization": share, **more}
 
     text, small = "small-bf16-text", ask.catalog.models["mistral-small-3.1"]
-    fp8 = Wish(context=32768, images=0, kv_type="fp8")
+    fp8 = Overrides(context=32768, images=0, kv_type="fp8")
     gemma = _f16(4096, images=0, variant="w4a16")
-    cases: tuple[tuple[int, str, str, str, str, Wish, str, Model, dict[str, float]], ...] = (
+    cases: tuple[tuple[int, str, str, str, str, Overrides, str, Model, dict[str, float]], ...] = (
         (20, "8B, 20,000 tokens", RAN, text, "RTX 3090", _f16(20000, images=0), "0.6.4", llama_8b(), util(0.9)),
         (21, "int4 with images on 24 GB, 0.8.3", FAILED, "small-w4a16", "RTX 3090", _f16(4096, images=1), "0.8.3",
          small, util(0.95, max_num_seqs=2)),
@@ -125,6 +138,6 @@ def _vllm(ask: Asker) -> list[Verdict]:
          ask.catalog.models["mistral-small-3.2"], util(0.4)),
     )  # fmt: skip
     return [
-        Verdict(row, what, reality, ask.say(profile, ask.on(cards), wish, version, model, **options))
-        for row, what, reality, profile, cards, wish, version, model, options in cases
+        Verdict(row, what, reality, ask.say(profile, ask.on(cards), overrides, version, model, **options))
+        for row, what, reality, profile, cards, overrides, version, model, options in cases
     ]

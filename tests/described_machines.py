@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from nvml_machines import child
 
+from mscli.instances.json_values import from_json
 from mscli.inventory.inventory import Inventory
-from mscli.lifecycle.values import from_json
 
 _LOOK = """
 import json

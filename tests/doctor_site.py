@@ -23,17 +23,17 @@ from nvml_machines import Edit
 CHILD = """
 import contextlib, io, json, os, pathlib, sys
 from mscli.cli.main import main
-from mscli.doctor.live.cuda_start import start
-from mscli.doctor.live.examine import checks, examine
-from mscli.doctor.live.scene import Scene
+from mscli.doctor.checks.cuda.start import start
+from mscli.doctor.checks.run import checks, examine
+from mscli.doctor.checks.context import CheckContext
 from mscli.lifecycle.values import to_json
 from mscli.paths import places
 
 def look(areas, root, patience_s):
-    scene = Scene(places(), root=pathlib.Path(root))
+    ctx = CheckContext(places(), root=pathlib.Path(root))
     if patience_s:  # do not wait for a CUDA that hangs as long as a user would
-        scene.once("cuda_start", lambda: start(scene, patience_s), of=start.__module__)
-    return [dict(to_json(finding)) for finding in examine(scene, checks(areas))]
+        ctx.once("cuda_start", lambda: start(ctx, patience_s), of=start.__module__)
+    return [dict(to_json(finding)) for finding in examine(ctx, checks(areas))]
 
 def command(argv):
     with contextlib.redirect_stdout(io.StringIO()) as out:

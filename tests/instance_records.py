@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mscli.catalog.model import Sampling
-from mscli.lifecycle.process import Identity, wait_death
-from mscli.lifecycle.records import Record, Records, Request
-from mscli.lifecycle.shelf import SCHEMA
-from mscli.planning.plan import Plan, Wish
+from mscli.instances.process import Identity, wait_death
+from mscli.instances.records import Record, Records, Request
+from mscli.instances.store import SCHEMA
+from mscli.planning.plan import Overrides, Plan
 
 PLAN = Plan(
     "rehearsal", "llama.cpp", "rehearsal", "q8_0", "safe", ("why",), 4096, "f16", 1, 0, 1, (), (), (), 0, 0,
@@ -26,7 +26,7 @@ def write_record(records: Records, name: str, identity: Identity | None, mark: s
     folder = records.prepare(name)
     (folder / "log").touch()
     record = Record(
-        SCHEMA, name, Request("rehearsal", None, None, None, Wish()), PLAN, "A model", True, "m",
+        SCHEMA, name, Request("rehearsal", None, None, None, Overrides()), PLAN, "A model", True, "m",
         Sampling(None, None, None), None, "none", (), identity, None, mark, "1.0", ("llama-server", "--jinja"), {},
         "127.0.0.1", 1, "/health", None, folder / "log", (), 1.5,
     )  # fmt: skip

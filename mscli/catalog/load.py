@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from mscli.catalog.kind import nearest
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.model_file import read_model
 from mscli.catalog.profile import Profile
 from mscli.catalog.profile_file import read_profile
 from mscli.catalog.schema import NAME
+from mscli.catalog.types import nearest
 from mscli.errors import Code, MscliError
 
 ANNOTATED = "annotated"
@@ -51,7 +51,7 @@ class Catalog:
         return {str(error.details[sort]): error for error in self.broken if sort in error.details}
 
 
-class _Shelf(Mapping[str, _Value | MscliError], Generic[_Value]):
+class _Store(Mapping[str, _Value | MscliError], Generic[_Value]):
     """One folder's files by name, each parsed when first asked for: its value, or the error of its file."""
 
     def __init__(self, sort: str, files: Mapping[str, Path], read: Callable[[Path], _Value]) -> None:
@@ -82,7 +82,7 @@ def load_catalog(shipped: Path, user: Path | None) -> Catalog:
     Broken files are collected, never raised. Raises MscliError(FILE) when a folder cannot be listed.
     """
     models, profiles = _shelves(shipped, user)
-    errors = [entry for shelf in (models, profiles) for entry in shelf.values() if isinstance(entry, MscliError)]
+    errors = [entry for store in (models, profiles) for entry in store.values() if isinstance(entry, MscliError)]
     return Catalog(
         {name: entry for name, entry in profiles.items() if isinstance(entry, Profile)},
         {name: entry for name, entry in models.items() if isinstance(entry, Model)},
@@ -108,10 +108,10 @@ def load_profile_file(path: Path, catalog: Catalog) -> Profile:
     return read_profile(path, {**catalog._broken("model"), **catalog.models})
 
 
-def _shelves(shipped: Path, user: Path | None) -> tuple[_Shelf[Model], _Shelf[Profile]]:
-    models = _Shelf("model", _files(shipped / "models", user / "models" if user else None), read_model)
+def _shelves(shipped: Path, user: Path | None) -> tuple[_Store[Model], _Store[Profile]]:
+    models = _Store("model", _files(shipped / "models", user / "models" if user else None), read_model)
     files = _files(shipped, user)
-    return models, _Shelf("profile", files, lambda path: read_profile(path, models))
+    return models, _Store("profile", files, lambda path: read_profile(path, models))
 
 
 def _files(shipped: Path, user: Path | None) -> dict[str, Path]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.document import Fault, invalid, read_document
-from mscli.catalog.kind import Key, Table, size, text
+from mscli.catalog.types import Key, Table, size, text
 
 _MACHINE = Table(
     (

@@ -18,7 +18,7 @@ OptionValue = str | int | float | bool
 
 
 @dataclass(frozen=True)
-class ContextWish:
+class ContextRange:
     """Tokens. The planner takes the largest context from `floor` to `cap` that fits; `target` None: as much as fits."""
 
     floor: int
@@ -55,7 +55,7 @@ class Profile:
     variant: str
     device: str
     gpus: tuple[int, ...]
-    context: ContextWish
+    context: ContextRange
     kv_types: tuple[str, ...]
     images: int
     users: int

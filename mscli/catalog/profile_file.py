@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mscli.catalog.document import Fault, invalid, read_document
-from mscli.catalog.kind import refuse
 from mscli.catalog.model import Model, Variant
-from mscli.catalog.profile import TENSOR_PARALLEL_ENGINES, ContextWish, Profile, loads
+from mscli.catalog.profile import TENSOR_PARALLEL_ENGINES, ContextRange, Profile, loads
 from mscli.catalog.schema import NAME, PROFILE
+from mscli.catalog.types import refuse
 from mscli.errors import MscliError
 
 # Flags that the plan, or a key of its own, decides: set twice, the plan would not be what runs. Engines take dashes and
@@ -43,7 +43,7 @@ def read_profile(path: Path, models: Mapping[str, Model | MscliError]) -> Profil
     _complete(values, models)
     if found := [*_contradictions(values), *_model_faults(values, models)]:
         raise invalid(path, document.located(found))
-    return Profile(name=path.stem, path=path, context=ContextWish(**values.pop("context")), **values)
+    return Profile(name=path.stem, path=path, context=ContextRange(**values.pop("context")), **values)
 
 
 def _complete(values: dict[str, Any], models: Mapping[str, Model | MscliError]) -> None:

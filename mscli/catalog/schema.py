@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from mscli.catalog import model
-from mscli.catalog.kind import (
+from mscli.catalog.profile import ENGINES, KV_TYPES, Needs
+from mscli.catalog.types import (
     Key,
     Table,
     checked,
@@ -20,7 +21,6 @@ from mscli.catalog.kind import (
     word,
     written,
 )
-from mscli.catalog.profile import ENGINES, KV_TYPES, Needs
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Names of profiles, models and variants: they are typed, and they become file names."""

@@ -81,7 +81,7 @@ def ask(
     """
     import httpx
 
-    draft = _Draft(target.splits_think, listener)
+    preview = _Preview(target.splits_think, listener)
     headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
     client = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), headers=headers, trust_env=False)
     try:
@@ -92,7 +92,7 @@ def ask(
             if got.status_code != 200:
                 raise _refused(target, got)
             for event in _events(got):
-                draft.add(event)
+                preview.add(event)
     except httpx.ConnectError as fault:
         raise MscliError(
             Code.NOT_RUNNING, f"{target.name} does not answer at {target.base_url}", "See: mscli status"
@@ -103,7 +103,7 @@ def ask(
             f"the connection to {target.name} broke off: {fault or type(fault).__name__}",
             f"See whether it still lives: mscli status. Its last words: mscli logs {target.name} -n 30",
         ) from fault
-    return draft.reply()
+    return preview.reply()
 
 
 def _body(target: Target, messages: Sequence[Message], tools: Sequence[Mapping[str, object]]) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _words(data: Any) -> str:
     return str(fault.get("message", fault)) if isinstance(fault, dict) else str(fault)
 
 
-class _Draft:
+class _Preview:
     """A reply while it comes in."""
 
     def __init__(self, splits_think: bool, listener: Callable[[Piece], None]) -> None:

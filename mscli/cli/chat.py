@@ -103,8 +103,8 @@ def _target(name: str | None, max_tokens: int | None, temperature: float | None)
     from dataclasses import replace
 
     from mscli.cli.target import target_of
-    from mscli.lifecycle.records import Records
-    from mscli.lifecycle.running import the_one
+    from mscli.instances.records import Records
+    from mscli.instances.running import the_one
     from mscli.paths import places
 
     target = target_of(the_one(Records(places()), name))
@@ -119,7 +119,7 @@ def _target(name: str | None, max_tokens: int | None, temperature: float | None)
 def _answer_json(screen: Screen, target: Target, messages: list[Message]) -> None:
     from mscli.chat.reply import ask
     from mscli.chat.truncation import cut_prompt
-    from mscli.lifecycle.values import to_json
+    from mscli.instances.json_values import to_json
 
     reply = ask(target, messages, lambda _: None)
     speed = reply.tokens_per_second

@@ -18,9 +18,9 @@ def check(ctx: typer.Context, name: Instance = None, json: Json = False) -> int:
     """Ask an instance once for each of its abilities: chat, tool call, image, thoughts; exit code 5 when one fails."""
     from mscli.chat.selftest import FAIL, self_test
     from mscli.cli.target import target_of
-    from mscli.lifecycle.records import Records
-    from mscli.lifecycle.running import the_one
-    from mscli.lifecycle.values import to_json
+    from mscli.instances.json_values import to_json
+    from mscli.instances.records import Records
+    from mscli.instances.running import the_one
     from mscli.paths import places
 
     screen = open_screen(ctx, json)

@@ -15,7 +15,7 @@ from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:
-    from mscli.doctor.facts import Facts
+    from mscli.diagnosis.facts import Facts
 
 _EPILOG = (
     "Examples: mscli doctor  |  mscli doctor small-q4 --only gpu  |  mscli doctor --log vllm.log  |  "
@@ -84,7 +84,7 @@ def _refuse_mixed(fix: bool, report: bool, for_fix: bool, log: bool) -> None:
 
 
 def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:
-    from mscli.doctor.diagnosis import diagnose
+    from mscli.diagnosis.diagnose import diagnose
 
     text, cut, own = _read(log)
     if cut:
@@ -99,7 +99,7 @@ def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:
 
 def _read(log: str) -> tuple[str, bool, bool]:
     """The text, whether it is only the end of the log, and whether it is the log of an instance of this machine."""
-    from mscli.doctor.log import READ_BYTES, read_log, read_stream
+    from mscli.diagnosis.log import READ_BYTES, read_log, read_stream
 
     if log == "-":
         return *read_stream(sys.stdin.buffer, READ_BYTES), False
@@ -121,7 +121,7 @@ def log_file(log: str) -> Path:
 
 def _instance_log(name: str) -> Path:
     """The log of an instance, also of one that failed. Raises FILE when there is neither such a file nor instance."""
-    from mscli.lifecycle.records import Records
+    from mscli.instances.records import Records
     from mscli.paths import places
 
     records = Records(places())
@@ -134,7 +134,7 @@ def _instance_log(name: str) -> Path:
 
 
 def _facts() -> Facts:
-    from mscli.doctor.facts import facts_of
+    from mscli.diagnosis.facts import facts_of
     from mscli.inventory.detect import detect
     from mscli.paths import hub_cache
 

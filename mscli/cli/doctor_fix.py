@@ -12,17 +12,17 @@ from mscli.cli.doctor_machine import (
     About,
     Visit,
     areas_of,
+    context_in_spite,
+    context_of,
     exit_code,
-    scene_in_spite,
-    scene_of,
     show_visit,
     visit,
     visit_json,
 )
 from mscli.cli.screen import Screen
-from mscli.doctor.fix import Chore, Fix, Outcome, carry_out, look
-from mscli.doctor.live.check import CRASHED, FAIL, WARN, Finding
-from mscli.doctor.live.scene import Scene
+from mscli.doctor.checks.check import CRASHED, FAIL, WARN, Finding
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.repair.repairs import Fix, ManualStep, Outcome, carry_out, look
 from mscli.errors import MscliError
 
 _OWN = "mscli doctor"
@@ -37,17 +37,17 @@ class _Asked:
 def fix_machine(screen: Screen, about: About, dry_run: bool, yes: bool) -> int:
     """Show what can be put right, do it (unless `dry_run`), look again, and show what is left; the exit code."""
     areas = areas_of(about)  # an unknown area is told before anything is changed
-    scene, broken = scene_in_spite(about)
-    fixes, chores = look(scene, areas)
+    ctx, broken = context_in_spite(about)
+    fixes, repairs = look(ctx, areas)
     if broken:
         screen.note(f"warning: {broken.message}", "yellow")
     outcomes = [_treated(screen, fix, _Asked(dry_run, yes)) for fix in fixes]
     if not dry_run:
-        scene = _scene_after(about, outcomes)
-        chores = look(scene, areas)[1]
-    seen = visit(screen, scene, about)
+        ctx = _context_after(about, outcomes)
+        repairs = look(ctx, areas)[1]
+    seen = visit(screen, ctx, about)
     spared = {command for fix in fixes for command in fix.instead_of} if dry_run else set()
-    left = [each for each in _left(chores, seen.findings) if each.command not in spared]
+    left = [each for each in _left(repairs, seen.findings) if each.command not in spared]
     if screen.json_mode:
         commands = [_command_json(each) for each in left]
         screen.data({**visit_json(seen), "fixes": [_json(each) for each in outcomes], "commands": commands})
@@ -57,10 +57,10 @@ def fix_machine(screen: Screen, about: About, dry_run: bool, yes: bool) -> int:
     return exit_code(seen, about)
 
 
-def _scene_after(about: About, outcomes: list[Outcome]) -> Scene:
+def _context_after(about: About, outcomes: list[Outcome]) -> CheckContext:
     """The machine anew. Raises PROFILE_INVALID, with what was done, where the profile asked about is still broken."""
     try:
-        return scene_of(about)
+        return context_of(about)
     except MscliError as fault:
         fault.details["fixes"] = [_json(each) for each in outcomes]
         raise
@@ -92,28 +92,28 @@ def _told(screen: Screen, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _left(chores: Iterable[Chore], findings: Iterable[Finding]) -> Iterator[Chore]:
+def _left(repairs: Iterable[ManualStep], findings: Iterable[Finding]) -> Iterator[ManualStep]:
     """What is left to the user, each command once. None is ever run."""
     told: set[str] = set()
     trouble = (found for found in findings if found.status in (WARN, FAIL, CRASHED) and found.command)
     remedies = (
-        Chore(found.area, f"{found.seen}. {found.remedy}".removesuffix(". "), found.command) for found in trouble
+        ManualStep(found.area, f"{found.seen}. {found.remedy}".removesuffix(". "), found.command) for found in trouble
     )
-    for chore in (*chores, *remedies):
-        if chore.command is None or not (chore.command in told or chore.command.startswith(_OWN)):
-            told.add(chore.command or "")
-            yield chore
+    for repair in (*repairs, *remedies):
+        if repair.command is None or not (repair.command in told or repair.command.startswith(_OWN)):
+            told.add(repair.command or "")
+            yield repair
 
 
-def _show_rest(screen: Screen, about: About, seen: Visit, left: list[Chore]) -> None:
+def _show_rest(screen: Screen, about: About, seen: Visit, left: list[ManualStep]) -> None:
     screen.text("")
     show_visit(screen, seen, about)
     if left:
         screen.text("\nFor you to do (mscli runs none of it):")
-    for chore in left:
-        screen.text(f"  {chore.area}: {chore.why}")
-        if chore.command:
-            screen.text(f"      $ {chore.command}")
+    for repair in left:
+        screen.text(f"  {repair.area}: {repair.why}")
+        if repair.command:
+            screen.text(f"      $ {repair.command}")
 
 
 def _last_word(outcomes: list[Outcome], dry_run: bool) -> str:
@@ -139,6 +139,6 @@ def _json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _command_json(chore: Chore) -> dict[str, object]:
-    root = chore.command is not None and "sudo" in chore.command.split()
-    return {"area": chore.area, "why": chore.why, "command": chore.command, "root": root}
+def _command_json(repair: ManualStep) -> dict[str, object]:
+    root = repair.command is not None and "sudo" in repair.command.split()
+    return {"area": repair.area, "why": repair.why, "command": repair.command, "root": root}

@@ -12,8 +12,8 @@ from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:
-    from mscli.doctor.live.check import Finding
-    from mscli.doctor.live.scene import Scene
+    from mscli.doctor.checks.check import Finding
+    from mscli.doctor.checks.context import CheckContext
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Visit:
 
 def examine_machine(screen: Screen, about: About) -> int:
     """Look, and show what was found; the exit code."""
-    seen = visit(screen, scene_of(about), about)
+    seen = visit(screen, context_of(about), about)
     if screen.json_mode:
         screen.data(visit_json(seen))
     else:
@@ -48,46 +48,46 @@ def examine_machine(screen: Screen, about: About) -> int:
     return exit_code(seen, about)
 
 
-def visit(screen: Screen, scene: Scene, about: About) -> Visit:
+def visit(screen: Screen, ctx: CheckContext, about: About) -> Visit:
     """Run the checks, with progress on a terminal. Raises USAGE for an area that there is not."""
     from mscli.cli.findings_view import progress
-    from mscli.doctor.live.examine import checks, examine
+    from mscli.doctor.checks.run import checks, examine
 
     wanted = checks(areas_of(about))
     begun = time.monotonic()
     with progress(screen) as listener:
-        findings = examine(scene, wanted, listener)
+        findings = examine(ctx, wanted, listener)
     return Visit(findings, time.monotonic() - begun)
 
 
-def scene_of(about: About) -> Scene:
+def context_of(about: About) -> CheckContext:
     """The machine, and the profile asked about. Raises as the catalogue does for one that is not there or broken."""
-    from mscli.cli.wish import only_one
-    from mscli.doctor.live.scene import Scene
+    from mscli.cli.overrides import only_one
+    from mscli.doctor.checks.context import CheckContext
     from mscli.lifecycle.decision import chosen
     from mscli.paths import places
 
     only_one(about.profile, about.file)
     wanted = chosen(about.profile, about.file, places()) if about.profile or about.file else None
-    return Scene(places(), chosen=wanted, asked=frozenset(about.only))
+    return CheckContext(places(), chosen=wanted, asked=frozenset(about.only))
 
 
-def scene_in_spite(about: About) -> tuple[Scene, MscliError | None]:
-    """As `scene_of`, but a profile whose file is broken is left out, and told."""
-    from mscli.doctor.live.scene import Scene
+def context_in_spite(about: About) -> tuple[CheckContext, MscliError | None]:
+    """As `context_of`, but a profile whose file is broken is left out, and told."""
+    from mscli.doctor.checks.context import CheckContext
     from mscli.paths import places
 
     try:
-        return scene_of(about), None
+        return context_of(about), None
     except MscliError as fault:
         if fault.code is not Code.PROFILE_INVALID:
             raise
-        return Scene(places(), asked=frozenset(about.only)), fault
+        return CheckContext(places(), asked=frozenset(about.only)), fault
 
 
 def areas_of(about: About) -> Sequence[str]:
     """The areas to look at. Raises USAGE for an area that there is not."""
-    from mscli.doctor.live.check import AREAS
+    from mscli.doctor.checks.check import AREAS
 
     if unknown := [area for area in about.only if area not in AREAS]:
         raise MscliError(Code.USAGE, f"there is no area {unknown[0]!r}", f"There are: {', '.join(AREAS)}")
@@ -110,7 +110,7 @@ def show_visit(screen: Screen, seen: Visit, about: About) -> None:
 
 def exit_code(seen: Visit, about: About) -> Exit:
     """5 where something fails (with `strict` also where something is doubtful), else 0."""
-    from mscli.doctor.live.check import FAIL, WARN
+    from mscli.doctor.checks.check import FAIL, WARN
 
     bad = {FAIL, WARN} if about.strict else {FAIL}
     return Exit.FINDINGS if any(found.status in bad for found in seen.findings) else Exit.DONE

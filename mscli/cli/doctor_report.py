@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from mscli.cli.doctor_machine import About, exit_code, scene_in_spite, visit, visit_json
+from mscli.cli.doctor_machine import About, context_in_spite, exit_code, visit, visit_json
 from mscli.cli.screen import Screen
-from mscli.doctor.report import TITLE, report
-from mscli.doctor.report_runs import Subject
+from mscli.doctor.report.report import TITLE, report
+from mscli.doctor.report.runs import Subject
 from mscli.errors import Code, MscliError
-from mscli.lifecycle.shelf import write_private
+from mscli.instances.store import write_private
 
 STDOUT = "-"
 
@@ -21,10 +21,10 @@ def report_machine(screen: Screen, about: About, target: str, log: str | None) -
     `log`: the instance or file whose log it shows. Returns the doctor's exit code.
     """
     path = None if target == STDOUT else _place(Path(target).expanduser())
-    scene, broken = scene_in_spite(about)
+    ctx, broken = context_in_spite(about)
     subject = _subject(about, broken, log)
-    seen = visit(screen, scene, about)
-    text = report(scene, seen.findings, subject)
+    seen = visit(screen, ctx, about)
+    text = report(ctx, seen.findings, subject)
     if path is not None:
         _write(path, text)
     if screen.json_mode:

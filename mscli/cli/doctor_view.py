@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mscli.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from mscli.doctor.diagnosis import RankedCause
+    from mscli.diagnosis.diagnose import RankedCause
 
 FOUND = 0.5  # from here on a cause counts as found, and the command's exit code says so
 _SURE = 0.85

@@ -11,7 +11,7 @@ from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:
-    from mscli.lifecycle.records import Record, Records
+    from mscli.instances.records import Record, Records
     from mscli.lifecycle.shutdown import Stopped
 
 
@@ -28,9 +28,9 @@ def down(
     json: Json = False,
 ) -> None:
     """Stop an instance: its whole process group. Stopping what does not run is not an error."""
-    from mscli.lifecycle.records import Records
+    from mscli.instances.json_values import to_json
+    from mscli.instances.records import Records
     from mscli.lifecycle.shutdown import stop
-    from mscli.lifecycle.values import to_json
     from mscli.paths import places
 
     screen = open_screen(ctx, json)
@@ -53,7 +53,7 @@ def _chosen(records: Records, name: str | None, all_: bool) -> list[Record]:
 
     One whose processes have all died was not stopped either: its temporary files are still there.
     """
-    from mscli.lifecycle.running import running, the_one
+    from mscli.instances.running import running, the_one
 
     if name is not None and all_:
         raise MscliError(Code.USAGE, "a name and --all were both given", "Give one of them.")
@@ -72,7 +72,7 @@ def _purge(records: Records, name: str | None, all_: bool, surviving: list[str])
 
 
 def _survived(left: list[Stopped]) -> MscliError:
-    from mscli.lifecycle.process import describe
+    from mscli.instances.process import describe
 
     pids = [pid for item in left for pid in item.survivors]
     return MscliError(

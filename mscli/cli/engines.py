@@ -26,8 +26,8 @@ def engines(ctx: typer.Context, json: Json = False) -> None:
     """List every engine: whether it is here, which version, where, and what it can do."""
     if ctx.invoked_subcommand is not None:
         return
+    from mscli.instances.json_values import to_json
     from mscli.lifecycle.engine_state import engine_states
-    from mscli.lifecycle.values import to_json
 
     screen = open_screen(ctx, json)
     states = engine_states()
@@ -54,8 +54,8 @@ def install(
 ) -> None:
     """Install an engine into mscli's own folder: no root, checked, and nothing of it elsewhere."""
     from mscli.cli.progress import listener_of
+    from mscli.instances.json_values import to_json
     from mscli.lifecycle.engine_state import install_engine
-    from mscli.lifecycle.values import to_json
 
     screen = open_screen(ctx, json or events)
     with listener_of(screen, events) as progress:

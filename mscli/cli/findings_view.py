@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mscli.cli.screen import Screen
-from mscli.doctor.live.check import CRASHED, FAIL, OK, SKIPPED, WARN, Finding
+from mscli.doctor.checks.check import CRASHED, FAIL, OK, SKIPPED, WARN, Finding
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -25,7 +25,7 @@ _TROUBLE = (WARN, FAIL, CRASHED)
 
 def as_json(finding: Finding) -> dict[str, object]:
     """One finding for scripts."""
-    from mscli.lifecycle.values import to_json
+    from mscli.instances.json_values import to_json
 
     return dict(to_json(finding))
 

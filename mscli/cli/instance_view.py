@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from mscli.cli.size import ago, iso
-from mscli.lifecycle.instance import Instance
+from mscli.instances.state import Instance
 
 
 def instance_json(instance: Instance) -> dict[str, Any]:

@@ -44,9 +44,9 @@ def logs(
 
 def _log(name: str | None) -> tuple[Path, Callable[[], bool]]:
     """The log meant, and a function that tells whether its writer lives."""
-    from mscli.lifecycle.records import Records
-    from mscli.lifecycle.running import running, the_one
-    from mscli.lifecycle.shelf import check_name
+    from mscli.instances.records import Records
+    from mscli.instances.running import running, the_one
+    from mscli.instances.store import check_name
     from mscli.paths import places
 
     records = Records(places())
@@ -78,7 +78,7 @@ def _tail(path: Path, count: int) -> list[str]:
 def _follow(screen: Screen, path: Path, lives: Callable[[], bool]) -> None:
     import time
 
-    from mscli.lifecycle.endpoint import LogTail
+    from mscli.lifecycle.readiness import LogTail
 
     tail = LogTail(path)
     while True:

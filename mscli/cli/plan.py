@@ -13,7 +13,7 @@ from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:
     from mscli.catalog.load import Catalog
-    from mscli.lifecycle.sight import Sight
+    from mscli.lifecycle.snapshot import Snapshot
     from mscli.planning.plan import Choice, NoFit, Plan
 
 _EPILOG = (
@@ -48,19 +48,19 @@ def plan(
     json: Json = False,
 ) -> int:  # fmt: skip
     """Plan without starting: every profile's verdict, and for the chosen one memory, speed and the exact command."""
-    from mscli.cli.wish import only_one, wish_of
+    from mscli.cli.overrides import only_one, overrides_of
 
     screen = open_screen(ctx, json)
     only_one(profile, file)
     if on is None and (free or ram):
         raise MscliError(Code.USAGE, "--free and --ram describe another machine", "Give --on as well.")
-    wish = wish_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
+    overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
     if on == "all":
         from mscli.cli.plan_table import show_all_cards
 
-        return show_all_cards(screen, wish, profile)
+        return show_all_cards(screen, overrides, profile)
     look = _Look(profile, file, on, free, ram)
-    choice = look.priced(look.verdicts(wish), price)
+    choice = look.priced(look.verdicts(overrides), price)
     _report(screen, look, choice, explain)
     found = choice.ranked[0] if look.single and choice.ranked else choice.chosen
     return Exit.NO_FIT if found is None or found.verdict == "no" else Exit.DONE
@@ -81,26 +81,26 @@ class _Look:
             self.profiles = [load_profile_file(file, self.catalog)]
         elif name is not None:
             self.profiles = [self.catalog.profile(name)]
-        self.sight = self._sight(on, free, ram)
+        self.snapshot = self._snapshot(on, free, ram)
 
-    def _sight(self, on: str | None, free: str | None, ram: str | None) -> Sight:
-        from mscli.lifecycle.sight import imagine, see
+    def _snapshot(self, on: str | None, free: str | None, ram: str | None) -> Snapshot:
+        from mscli.lifecycle.snapshot import imagine, see
         from mscli.paths import places
 
         if on is None:
             return see(places(), [profile.engine for profile in self.profiles])
-        from mscli.lifecycle.elsewhere import elsewhere
+        from mscli.lifecycle.what_if import elsewhere
 
         return imagine(elsewhere(on, free, ram))
 
-    def verdicts(self, wish: Any) -> Choice:
-        """All verdicts; a single profile is planned with the nearest wish that works."""
+    def verdicts(self, overrides: Any) -> Choice:
+        """All verdicts; a single profile is planned with the nearest overrides that works."""
         from mscli.lifecycle.decision import plan_all, plan_one
         from mscli.planning.plan import Choice, NoFit
 
         if not self.single:
-            return plan_all(self.profiles, self.catalog.models, self.sight, wish)
-        outcome = plan_one(self.profiles[0], self.catalog.models[self.profiles[0].model], self.sight, wish)
+            return plan_all(self.profiles, self.catalog.models, self.snapshot, overrides)
+        outcome = plan_one(self.profiles[0], self.catalog.models[self.profiles[0].model], self.snapshot, overrides)
         chosen = None if isinstance(outcome, NoFit) else outcome
         return Choice(chosen, "it was asked for by name" if chosen else "; ".join(outcome.reasons), (outcome,))
 
@@ -131,30 +131,30 @@ class _Look:
 
 def _report(screen: Screen, look: _Look, choice: Choice, explain: bool) -> None:
     from mscli.cli.plan_view import plan_json
-    from mscli.lifecycle.draft import Draft, draft, somewhere
+    from mscli.lifecycle.preview import Preview, preview, somewhere
     from mscli.paths import places
     from mscli.planning.learned import history
     from mscli.planning.plan import NoFit
 
-    def drafted(outcome: Plan | NoFit) -> Draft:
+    def previewed(outcome: Plan | NoFit) -> Preview:
         if isinstance(outcome, NoFit):
-            return Draft(None, ())
+            return Preview(None, ())
         profile, model = look.profile_of(outcome), look.catalog.models[outcome.model]
-        return draft(outcome, profile, model, somewhere(profile, model, places()))
+        return preview(outcome, profile, model, somewhere(profile, model, places()))
 
     learned: tuple[str, ...] = ()
     if explain and choice.chosen:
-        version = look.sight.versions.get(choice.chosen.engine)
-        learned = history(look.sight.observations, choice.chosen, version)
+        version = look.snapshot.versions.get(choice.chosen.engine)
+        learned = history(look.snapshot.observations, choice.chosen, version)
     if screen.json_mode:
         rows = [
-            {**plan_json(item, (made := drafted(item)).command), "notes": list(made.notes)} for item in choice.ranked
+            {**plan_json(item, (made := previewed(item)).command), "notes": list(made.notes)} for item in choice.ranked
         ]
         chosen = choice.chosen.profile if choice.chosen else None
         screen.data({"chosen": chosen, "reason": choice.reason, "profiles": rows, "learned": list(learned)})
         return
     from mscli.cli.plan_table import show_choice
 
-    show_choice(screen, choice, look.catalog, drafted(choice.chosen) if choice.chosen else None)
+    show_choice(screen, choice, look.catalog, previewed(choice.chosen) if choice.chosen else None)
     for line in learned or (("no earlier start of this on this card is known",) if explain else ()):
         screen.text(f"  learned: {line}")

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from mscli.cli.plan_view import show_plan
 from mscli.cli.screen import Screen
 from mscli.errors import Exit
-from mscli.planning.plan import Choice, NoFit, Plan, Wish
+from mscli.planning.plan import Choice, NoFit, Overrides, Plan
 
 if TYPE_CHECKING:
     from mscli.catalog.load import Catalog
-    from mscli.lifecycle.draft import Draft
+    from mscli.lifecycle.preview import Preview
 
 _COUNTS = (1, 2, 4, 8)
 
 
-def show_choice(screen: Screen, choice: Choice, catalog: Catalog, drafted: Draft | None) -> None:
+def show_choice(screen: Screen, choice: Choice, catalog: Catalog, previewed: Preview | None) -> None:
     """All verdicts, then the chosen plan in full."""
     columns = ("PROFILE", "VERDICT", "ENGINE", "CONTEXT", "KV", "GPUS", "TOK/S", "WHY")
     screen.table(columns, [_row(outcome) for outcome in choice.ranked])
@@ -24,14 +24,14 @@ def show_choice(screen: Screen, choice: Choice, catalog: Catalog, drafted: Draft
         screen.text(f"nothing chosen: {choice.reason}")
         return
     screen.text(f"\nchosen: {choice.chosen.profile}. {choice.reason}")
-    show_plan(screen, choice.chosen, catalog.models[choice.chosen.model], drafted.command if drafted else None)
-    for note in drafted.notes if drafted else ():
+    show_plan(screen, choice.chosen, catalog.models[choice.chosen.model], previewed.command if previewed else None)
+    for note in previewed.notes if previewed else ():
         screen.note(f"note: {note}", "yellow")
 
 
-def show_all_cards(screen: Screen, wish: Wish, name: str | None) -> int:
+def show_all_cards(screen: Screen, overrides: Overrides, name: str | None) -> int:
     """What would be chosen on 1, 2, 4 and 8 of every card of the catalogue, headless."""
-    rows = _all_cards(wish, name)
+    rows = _all_cards(overrides, name)
     if screen.json_mode:
         from mscli.planning.report import to_json
 
@@ -51,11 +51,11 @@ def show_all_cards(screen: Screen, wish: Wish, name: str | None) -> int:
     return Exit.DONE
 
 
-def _all_cards(wish: Wish, name: str | None) -> list[tuple[str, Plan | None, str]]:
+def _all_cards(overrides: Overrides, name: str | None) -> list[tuple[str, Plan | None, str]]:
     from mscli.catalog.gpus import load_gpus
     from mscli.catalog.load import load_catalog
     from mscli.lifecycle.decision import plan_all
-    from mscli.lifecycle.sight import imagine
+    from mscli.lifecycle.snapshot import imagine
     from mscli.paths import places, shipped_profiles
     from mscli.planning.machine import machine
 
@@ -65,7 +65,7 @@ def _all_cards(wish: Wish, name: str | None) -> list[tuple[str, Plan | None, str
     found = []
     for card in sorted(facts):
         for count in _COUNTS:
-            choice = plan_all(profiles, catalog.models, imagine(machine(f"{count}x {card}", facts)), wish)
+            choice = plan_all(profiles, catalog.models, imagine(machine(f"{count}x {card}", facts)), overrides)
             plan = choice.chosen or next((item for item in choice.ranked if name and isinstance(item, Plan)), None)
             found.append((f"{count}x {card}", plan, choice.reason))
     return found

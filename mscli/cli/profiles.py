@@ -31,14 +31,14 @@ def profiles(ctx: typer.Context, json: Json = False) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from mscli.lifecycle.decision import plan_all
-    from mscli.lifecycle.sight import see
+    from mscli.lifecycle.snapshot import see
     from mscli.paths import places
-    from mscli.planning.plan import Wish
+    from mscli.planning.plan import Overrides
 
     screen = open_screen(ctx, json)
     catalog = _catalog()
-    sight = see(places(), [profile.engine for profile in catalog.profiles.values()])
-    choice = plan_all(catalog.profiles.values(), catalog.models, sight, Wish())
+    snapshot = see(places(), [profile.engine for profile in catalog.profiles.values()])
+    choice = plan_all(catalog.profiles.values(), catalog.models, snapshot, Overrides())
     for fault in catalog.broken:
         screen.note(f"warning: {fault.message}", "yellow")
     if json:

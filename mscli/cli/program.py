@@ -15,11 +15,11 @@ def _polled() -> int:
     from mscli.cli.screen import Screen
     from mscli.cli.status_view import show_status
     from mscli.errors import MscliError
-    from mscli.lifecycle.shelf import Shelf
+    from mscli.instances.store import Store
     from mscli.paths import places
 
     try:
-        return show_status(Screen("status", json_mode=True), Shelf(places()))
+        return show_status(Screen("status", json_mode=True), Store(places()))
     except (MscliError, OSError):
         return _whole()  # the same again, inside the boundary that words faults
 

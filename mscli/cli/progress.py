@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from mscli.lifecycle.eta import Forecast
     from mscli.lifecycle.failure import Heal
-    from mscli.lifecycle.pace import Forecast
     from mscli.weights.progress import Note, Progress
 
 _PIPED_EVERY_S = 5.0

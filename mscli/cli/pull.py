@@ -111,7 +111,7 @@ def _verify(what: Chosen, offline: bool, progress: Listener) -> dict[str, object
 
 def _copy(what: Chosen, to: Path, offline: bool, progress: Listener) -> dict[str, object]:
     from mscli.cli.size import size
-    from mscli.weights.carry import copy_to
+    from mscli.weights.export import copy_to
 
     listing = copy_to(what.variant, to, progress, offline=offline)
     said = f"{size(listing.total_bytes)} in {to}\nOn the other machine: mscli up {what.profile.name} --weights {to}"
@@ -121,7 +121,7 @@ def _copy(what: Chosen, to: Path, offline: bool, progress: Listener) -> dict[str
 def _through_server(what: Chosen, offline: bool, progress: Listener) -> dict[str, object]:
     from mscli.cli.size import size
     from mscli.engines.table import engine as engine_named
-    from mscli.lifecycle.records import Records
+    from mscli.instances.records import Records
     from mscli.lifecycle.server_weights import Fetching, fetch
     from mscli.paths import places
 

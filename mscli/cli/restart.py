@@ -16,13 +16,13 @@ def register(app: typer.Typer) -> None:
 def restart(
     ctx: typer.Context, name: Instance = None, timeout: TimeoutS = 1800.0, heal: Heal = True, json: Json = False
 ) -> None:
-    """Stop an instance if it runs, then start it again on the same port with the same wishes."""
+    """Stop an instance if it runs, then start it again on the same port with the same overrides."""
     from mscli.cli.progress import StartProgress
     from mscli.cli.up import report
-    from mscli.doctor.healing import restart as again
-    from mscli.lifecycle.endpoint import Patience
-    from mscli.lifecycle.records import Records
-    from mscli.lifecycle.running import the_one
+    from mscli.instances.records import Records
+    from mscli.instances.running import the_one
+    from mscli.lifecycle.healing.attempts import restart as again
+    from mscli.lifecycle.readiness import Patience
     from mscli.paths import places
 
     screen = open_screen(ctx, json)

@@ -23,7 +23,7 @@ def status(
 ) -> int:
     """Show the instances and their state; exit code 3 when nothing is running."""
     from mscli.cli.status_view import show_status
-    from mscli.lifecycle.shelf import Shelf
+    from mscli.instances.store import Store
     from mscli.paths import places
 
-    return show_status(open_screen(ctx, json), Shelf(places()), name, all_)
+    return show_status(open_screen(ctx, json), Store(places()), name, all_)

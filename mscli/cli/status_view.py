@@ -5,13 +5,13 @@ from __future__ import annotations
 from mscli.cli.instance_view import COLUMNS, instance_json, instance_row
 from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
-from mscli.lifecycle.instance import RUNNING, STOPPED, Instance, look
-from mscli.lifecycle.shelf import Shelf, Unreadable, unreadable
+from mscli.instances.state import RUNNING, STOPPED, Instance, look
+from mscli.instances.store import Store, Unreadable, unreadable
 
 
-def show_status(screen: Screen, shelf: Shelf, name: str | None = None, all_: bool = False) -> Exit:
+def show_status(screen: Screen, store: Store, name: str | None = None, all_: bool = False) -> Exit:
     """Show the instances (or the named one) and return the exit code. Waits at most about 2 s per silent endpoint."""
-    seen, broken = _look(shelf, name)
+    seen, broken = _look(store, name)
     if name is not None and broken:
         raise unreadable(broken[0])
     if not all_ and name is None:
@@ -26,12 +26,12 @@ def show_status(screen: Screen, shelf: Shelf, name: str | None = None, all_: boo
     return Exit.DONE if any(instance.state in RUNNING for instance in seen) else Exit.NOT_RUNNING
 
 
-def _look(shelf: Shelf, name: str | None) -> tuple[list[Instance], list[Unreadable]]:
+def _look(store: Store, name: str | None) -> tuple[list[Instance], list[Unreadable]]:
     """The instances (or the named one) as they are now, and the records that cannot be read."""
-    raw = [shelf.raw(item) for item in (shelf.names() if name is None else (name,))]
+    raw = [store.raw(item) for item in (store.names() if name is None else (name,))]
     if name is not None and raw == [None]:
         raise MscliError(Code.NOT_RUNNING, f"there is no instance {name!r}", "What runs: mscli status")
-    looked = [item if isinstance(item, Unreadable) else look(item, shelf) for item in raw if item is not None]
+    looked = [item if isinstance(item, Unreadable) else look(item, store) for item in raw if item is not None]
     seen = [item for item in looked if not isinstance(item, Unreadable)]
     return seen, [item for item in looked if isinstance(item, Unreadable)]
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from mscli.catalog.model import Sampling
 from mscli.chat.reply import Target
 from mscli.errors import Code, MscliError
-from mscli.lifecycle.process import alive
-from mscli.lifecycle.records import Record, api_key
+from mscli.instances.process import alive
+from mscli.instances.records import Record, api_key
 
 
 def target_of(record: Record) -> Target:

@@ -53,15 +53,15 @@ def up(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Start a model: the profile given, or the best one for this machine."""
-    from mscli.cli.wish import only_one, wish_of
+    from mscli.cli.overrides import only_one, overrides_of
+    from mscli.instances.records import Request
     from mscli.lifecycle.deployment import Ask
-    from mscli.lifecycle.endpoint import Patience
-    from mscli.lifecycle.records import Request
+    from mscli.lifecycle.readiness import Patience
 
     screen = open_screen(ctx, json or events)
     only_one(profile, file)
-    wish = wish_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
-    request = Request(profile, _absolute(file), host, port, wish, require_gpu, _absolute(weights))
+    overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
+    request = Request(profile, _absolute(file), host, port, overrides, require_gpu, _absolute(weights))
     key = _key(api_key_file)
     ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline)
     if dry_run:
@@ -86,19 +86,19 @@ def _key(file: Path | None) -> str | None:
 
 def _dry_run(screen: Screen, ask: Ask, heal: bool) -> None:
     from mscli.cli.plan_view import plan_json, show_plan
-    from mscli.doctor import healing
     from mscli.lifecycle import deployment
+    from mscli.lifecycle.healing import attempts as healing
     from mscli.paths import places
 
     done = (healing if heal else deployment).dry_run(ask, places())
-    plan, notes = plan_json(done.decision.plan, done.draft.command), done.draft.notes
+    plan, notes = plan_json(done.decision.plan, done.preview.command), done.preview.notes
     reason = done.decision.choice.reason if done.decision.choice else None
     if screen.json_mode:
         screen.data({"plan": plan, "instance": None, "name": done.name, "reason": reason, "notes": list(notes)})
         return
     if reason:
         screen.text(f"chosen: {done.decision.profile.name}. {reason}")
-    show_plan(screen, done.decision.plan, done.decision.model, done.draft.command)
+    show_plan(screen, done.decision.plan, done.decision.model, done.preview.command)
     for note in notes:
         screen.note(f"note: {note}", "yellow")
 
@@ -107,7 +107,7 @@ def _up(screen: Screen, ask: Ask, events: bool, heal: bool, confirm: bool) -> No
     from dataclasses import replace
 
     from mscli.cli.progress import listener_of
-    from mscli.doctor import healing
+    from mscli.lifecycle.healing import attempts as healing
     from mscli.paths import places
 
     start = healing.up if heal else healing.up_as_planned
@@ -127,7 +127,7 @@ def report(screen: Screen, done: Up) -> None:
     """Show what `up` or `restart` did."""
     from mscli.cli.instance_view import instance_json
     from mscli.cli.plan_view import plan_json
-    from mscli.lifecycle.values import to_json
+    from mscli.instances.json_values import to_json
 
     for warning in done.warnings:
         screen.note(f"warning: {warning}", "yellow")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from mscli.diagnosis.signature import Sign, first
 from mscli.engines.engine import Cause
-from mscli.engines.sign import Sign, first
 
 _LINES = 8
 # Colours of the terminal, which some libraries write into a file too.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mscli.engines.sign import Sign
+from mscli.diagnosis.signature import Sign
 
 LESS_WEIGHTS = "Take a smaller variant or more GPUs: `mscli plan` shows what fits, `mscli gpus` who holds memory."
 LESS_KV = "Ask for less: a smaller --ctx, fewer --users or shorter prompts; `mscli plan` shows what fits."

@@ -10,12 +10,12 @@ from mscli.errors import Code, MscliError
 
 # name -> module and class; each engine's own imports cost milliseconds that the others' starts do not pay
 _CLASSES = {
-    "llama.cpp": ("mscli.engines.llamacpp", "LlamaCpp"),
-    "ollama": ("mscli.engines.ollama", "Ollama"),
-    "mistral.rs": ("mscli.engines.mistralrs", "MistralRs"),
-    "transformers": ("mscli.engines.transformers", "Transformers"),
-    "vllm": ("mscli.engines.vllm", "Vllm"),
-    "vllm-docker": ("mscli.engines.vllm_docker", "VllmDocker"),
+    "llama.cpp": ("mscli.engines.llamacpp.engine", "LlamaCpp"),
+    "ollama": ("mscli.engines.ollama.engine", "Ollama"),
+    "mistral.rs": ("mscli.engines.mistralrs.engine", "MistralRs"),
+    "transformers": ("mscli.engines.transformers.engine", "Transformers"),
+    "vllm": ("mscli.engines.vllm.engine", "Vllm"),
+    "vllm-docker": ("mscli.engines.vllm.docker", "VllmDocker"),
 }
 STARTABLE = tuple(_CLASSES)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mscli.inventory.fields import Fields
 
-# Why clocks are held down against the GPU's wish: NVML's bits of nvmlDeviceGetCurrentClocksThrottleReasons.
+# Why clocks are held down against the GPU's overrides: NVML's bits of nvmlDeviceGetCurrentClocksThrottleReasons.
 _SLOWED = {
     0x40: "it is too hot (hardware)",
     0x20: "it is too hot (driver)",

@@ -9,10 +9,10 @@ from typing import Protocol
 from mscli.engines import engine as contract
 from mscli.engines.engine import Hosted, Observed, Talkative
 from mscli.errors import Code, MscliError
-from mscli.lifecycle.endpoint import Patience, Wait, wait_ready
+from mscli.instances.records import Record, Records
+from mscli.lifecycle.eta import Eta
 from mscli.lifecycle.launch import Launch, Started, loopback
-from mscli.lifecycle.pace import Pace
-from mscli.lifecycle.records import Record, Records
+from mscli.lifecycle.readiness import Patience, Wait, wait_ready
 from mscli.lifecycle.shutdown import end_group, release
 from mscli.weights.progress import Listener as WeightsListener
 from mscli.weights.progress import Note, Progress
@@ -42,27 +42,27 @@ class Arrived:
 
 
 def arrive(
-    launch: Launch, started: Started, patience: Patience, listener: Listener, records: Records, pace: Pace
+    launch: Launch, started: Started, patience: Patience, listener: Listener, records: Records, eta: Eta
 ) -> Arrived:
     """Wait until the server answers, have the model loaded, and prove that it sits where it was planned.
 
     Whatever fails, nothing of the start is left but its log. Raises START_FAILED or START_TIMEOUT with the cause. A
     KeyboardInterrupt leaves an engine that loads by itself running.
     """
-    ended = _wait(launch, started, patience, listener, pace) if started.child else None
+    ended = _wait(launch, started, patience, listener, eta) if started.child else None
     if ended and ended.outcome != "ready":
         _give_up(launch, started.record, records)
         raise _failed(launch, started, ended)
-    observed = _load(launch, started, listener, records, pace)
+    observed = _load(launch, started, listener, records, eta)
     if started.record.request.require_gpu:
         _require_gpu(launch, started.record, observed, records)
     records.mark_ready(started.record.name)
-    pace.ready()
+    eta.ready()
     listener.stage(contract.READY, started.record.base_url)
     return Arrived(ended.seconds if ended else None, observed, _warnings(launch, started.record, observed))
 
 
-def _wait(launch: Launch, started: Started, patience: Patience, listener: Listener, pace: Pace) -> Wait:
+def _wait(launch: Launch, started: Started, patience: Patience, listener: Listener, eta: Eta) -> Wait:
     record, stage = started.record, contract.STARTING
     assert started.child is not None
     assert record.identity is not None
@@ -77,7 +77,7 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
         if step or (announced and announced != stage):
             stage = announced or stage
             text = step or f"{engine.name} is {announced}"
-            pace.mark(text)
+            eta.mark(text)
             listener.stage(stage, text)
 
     address = (record.host, record.port)
@@ -86,13 +86,13 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
     )
 
 
-def _load(launch: Launch, started: Started, listener: Listener, records: Records, pace: Pace) -> Observed:
+def _load(launch: Launch, started: Started, listener: Listener, records: Records, eta: Eta) -> Observed:
     """What the engine took; a server that holds many models is first made to fetch and load ours."""
     if not isinstance(launch.engine, Hosted):
         return _observe(launch, started)
     record, decision = started.record, launch.decision
     text = f"{decision.model.title}, {decision.variant.name}"
-    pace.mark(text)
+    eta.mark(text)
     listener.stage(contract.WEIGHTS, text)
     loaded = False
     try:
@@ -103,7 +103,7 @@ def _load(launch: Launch, started: Started, listener: Listener, records: Records
             decision.profile,
             decision.model,
             record.alias,
-            _Download(listener, pace),
+            _Download(listener, eta),
         )
         loaded = True
     finally:
@@ -115,12 +115,12 @@ def _load(launch: Launch, started: Started, listener: Listener, records: Records
 class _Download(WeightsListener):
     """Hears of a pull: a start that waited for one tells nothing of the next."""
 
-    def __init__(self, listener: Listener, pace: Pace) -> None:
-        self._listener, self._pace = listener, pace
+    def __init__(self, listener: Listener, eta: Eta) -> None:
+        self._listener, self._eta = listener, eta
 
     def progress(self, progress: Progress) -> None:
         """Passes it on."""
-        self._pace.spoilt = True
+        self._eta.spoilt = True
         self._listener.progress(progress)
 
     def note(self, note: Note) -> None:

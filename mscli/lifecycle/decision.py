@@ -10,19 +10,19 @@ from mscli.catalog.load import load_catalog, load_profile_file
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
+from mscli.instances.records import Request
 from mscli.inventory.inventory import Inventory
 from mscli.lifecycle.pinned import catalogue, one
-from mscli.lifecycle.records import Request
-from mscli.lifecycle.sight import Sight, imagine, see
+from mscli.lifecycle.snapshot import Snapshot, imagine, see
 from mscli.paths import Places, shipped_profiles
 from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.choose import choose
 from mscli.planning.fit import make
-from mscli.planning.plan import Choice, NoFit, Plan, Wish
+from mscli.planning.plan import Choice, NoFit, Overrides, Plan
 from mscli.planning.requirements import no_device_cause
 
 # What to change of a profile before it is planned, given what is seen of the machine.
-Adjust = Callable[[Profile, Sight], Adjustment]
+Adjust = Callable[[Profile, Snapshot], Adjustment]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Decision:
     model: Model
     variant: Variant
     plan: Plan
-    sight: Sight
+    snapshot: Snapshot
     choice: Choice | None
     adjustment: Adjustment = NOTHING
 
@@ -55,11 +55,11 @@ def decide(
     chosen_before = stay.chosen.profile if stay and stay.chosen and _unnamed(request) else None
     named = _named(replace(request, profile=chosen_before) if chosen_before else request, places)
     if named is None:
-        return _adjusted(_best(request.wish, places, replaced), request.wish, adjust)
+        return _adjusted(_best(request.overrides, places, replaced), request.overrides, adjust)
     profile, model = named
-    sight = see(places, (profile.engine,), replaced, gpus=profile.device == "gpu")
-    change = adjust(profile, sight) if adjust else NOTHING
-    decision = _planned(change, profile, model, sight, request.wish)
+    snapshot = see(places, (profile.engine,), replaced, gpus=profile.device == "gpu")
+    change = adjust(profile, snapshot) if adjust else NOTHING
+    decision = _planned(change, profile, model, snapshot, request.overrides)
     return replace(decision, choice=stay) if chosen_before else decision
 
 
@@ -67,22 +67,22 @@ def _unnamed(request: Request) -> bool:
     return request.profile is None and request.file is None
 
 
-def _adjusted(decision: Decision, wish: Wish, adjust: Adjust | None) -> Decision:
+def _adjusted(decision: Decision, overrides: Overrides, adjust: Adjust | None) -> Decision:
     """The best profile, planned again with what is to be changed of it."""
-    change = adjust(decision.profile, decision.sight) if adjust else NOTHING
+    change = adjust(decision.profile, decision.snapshot) if adjust else NOTHING
     if change == NOTHING:
         return decision
-    again = _planned(change, decision.profile, decision.model, decision.sight, wish)
+    again = _planned(change, decision.profile, decision.model, decision.snapshot, overrides)
     return replace(again, choice=decision.choice)
 
 
-def _planned(change: Adjustment, profile: Profile, model: Model, sight: Sight, wish: Wish) -> Decision:
+def _planned(change: Adjustment, profile: Profile, model: Model, snapshot: Snapshot, overrides: Overrides) -> Decision:
     """Raises NO_FIT or NO_GPU."""
     profile = change.applied(profile)
-    outcome = plan_one(profile, model, sight, wish)
+    outcome = plan_one(profile, model, snapshot, overrides)
     if isinstance(outcome, NoFit):
-        raise _no_fit(profile, outcome, sight.inventory)
-    return Decision(profile, model, model.variants[outcome.variant], change.settled(outcome), sight, None, change)
+        raise _no_fit(profile, outcome, snapshot.inventory)
+    return Decision(profile, model, model.variants[outcome.variant], change.settled(outcome), snapshot, None, change)
 
 
 @dataclass(frozen=True)
@@ -96,39 +96,44 @@ class Chosen:
 
 def chosen(name: str | None, file: Path | None, places: Places) -> Chosen:
     """The profile that is named, in a file, or else the best one for this machine. Raises as `decide` does."""
-    named = _named(Request(name, str(file) if file else None, None, None, Wish()), places)
+    named = _named(Request(name, str(file) if file else None, None, None, Overrides()), places)
     if named is None:
-        best = _best(Wish(), places, None)
+        best = _best(Overrides(), places, None)
         return Chosen(best.profile, best.model, best.variant)
     return Chosen(*named, named[1].variants[named[0].variant])
 
 
-def plan_one(profile: Profile, model: Model, sight: Sight, wish: Wish) -> Plan | NoFit:
-    """The plan of one profile, or why it does not fit and the nearest wish that does."""
+def plan_one(profile: Profile, model: Model, snapshot: Snapshot, overrides: Overrides) -> Plan | NoFit:
+    """The plan of one profile, or why it does not fit and the nearest overrides that do."""
     return make(
-        profile, model, sight.inventory, wish, sight.claims, sight.facts, sight.versions, sight.observations
+        profile, model, snapshot.inventory, overrides,
+        snapshot.claims, snapshot.facts, snapshot.versions, snapshot.observations,
     )  # fmt: skip
 
 
-def plan_all(profiles: Iterable[Profile], models: Mapping[str, Model], sight: Sight, wish: Wish) -> Choice:
+def plan_all(
+    profiles: Iterable[Profile], models: Mapping[str, Model], snapshot: Snapshot, overrides: Overrides
+) -> Choice:
     """Every profile's verdict, best first, and the one that `mscli up` would take."""
     pairs = [(profile, models[profile.model]) for profile in profiles]
-    return choose(pairs, sight.inventory, wish, sight.claims, sight.facts, sight.versions, sight.observations)
+    return choose(
+        pairs, snapshot.inventory, overrides, snapshot.claims, snapshot.facts, snapshot.versions, snapshot.observations
+    )
 
 
-def _best(wish: Wish, places: Places, replaced: str | None) -> Decision:
+def _best(overrides: Overrides, places: Places, replaced: str | None) -> Decision:
     """The best automatic profile for this machine. Raises NO_GPU or NO_FIT: never a silent run on the CPU."""
     catalog = catalogue(places)
     automatic = [profile for profile in catalog.profiles.values() if profile.automatic]
-    sight = see(places, [profile.engine for profile in automatic], replaced)
-    if not sight.inventory.devices:
-        raise no_gpu(sight.inventory)
-    choice = plan_all(automatic, catalog.models, sight, wish)
+    snapshot = see(places, [profile.engine for profile in automatic], replaced)
+    if not snapshot.inventory.devices:
+        raise no_gpu(snapshot.inventory)
+    choice = plan_all(automatic, catalog.models, snapshot, overrides)
     if choice.chosen is None:
         raise _nothing_fits(choice)
     profile = catalog.profiles[choice.chosen.profile]
     model = catalog.models[profile.model]
-    return Decision(profile, model, model.variants[choice.chosen.variant], choice.chosen, sight, choice)
+    return Decision(profile, model, model.variants[choice.chosen.variant], choice.chosen, snapshot, choice)
 
 
 def _named(request: Request, places: Places) -> tuple[Profile, Model] | None:
@@ -180,7 +185,7 @@ def _instead(profile: Profile, inventory: Inventory) -> str:
     alike = [it for it in catalog.profiles.values() if it.model == profile.model and it.device == "gpu"]
     others = [it for it in alike if it.name != profile.name and not it.offload]
     for candidates in ([it for it in others if it.engine == profile.engine], others):
-        ranked = plan_all(candidates, catalog.models, imagine(inventory), Wish()).ranked
+        ranked = plan_all(candidates, catalog.models, imagine(inventory), Overrides()).ranked
         if found := next((outcome for outcome in ranked if isinstance(outcome, Plan)), None):
             title = catalog.profiles[found.profile].title
             return f"Another one that fits, with {found.context:,} tokens: mscli up {found.profile} ({title}). "

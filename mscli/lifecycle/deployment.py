@@ -16,19 +16,19 @@ from mscli.engines.engine import Hosted, Imaged, Observed, Preparing, WeightFile
 from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
+from mscli.instances.records import Record, Records, Request, api_key
+from mscli.instances.running import running, seen
+from mscli.instances.state import READY, STARTING, Instance
+from mscli.instances.store import check_name
 from mscli.lifecycle import launch as launching
 from mscli.lifecycle.arrival import Listener, arrive
 from mscli.lifecycle.decision import Adjust, Decision, decide
-from mscli.lifecycle.draft import Draft, draft, expected_weights, somewhere
-from mscli.lifecycle.endpoint import Patience
+from mscli.lifecycle.eta import eta
 from mscli.lifecycle.failure import Heal, StartFailure
-from mscli.lifecycle.instance import READY, STARTING, Instance
 from mscli.lifecycle.launch import Launch, Started
 from mscli.lifecycle.learning import learn, taken_bytes
-from mscli.lifecycle.pace import pace
-from mscli.lifecycle.records import Record, Records, Request, api_key
-from mscli.lifecycle.running import running, seen
-from mscli.lifecycle.shelf import check_name
+from mscli.lifecycle.preview import Preview, expected_weights, preview, somewhere
+from mscli.lifecycle.readiness import Patience
 from mscli.lifecycle.shutdown import stop
 from mscli.paths import Places
 from mscli.planning.plan import Choice
@@ -86,7 +86,7 @@ class DryRun:
 
     decision: Decision
     name: str
-    draft: Draft
+    preview: Preview
 
 
 def up(ask: Ask, places: Places, listener: Listener) -> Up:
@@ -101,7 +101,7 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     if record := _same(ask, records):
         return Up(record, seen(record, records), None, True, time.monotonic() - begun, None, None, {}, ())
     launch, started = _start(ask, places, records, listener)
-    going = pace(launch.decision, places, listener)
+    going = eta(launch.decision, places, listener)
     listener.stage(contract.STARTING, f"{launch.engine.name} on port {started.record.port}")
     waits = ask.wait or _hosted(launch)
     try:
@@ -151,9 +151,11 @@ def dry_run(ask: Ask, places: Places) -> DryRun:
     if decision.plan.engine in STARTABLE:
         launch = _find_engine(ask, decision, name, must_exist=False)
         if launch.adopted:
-            return DryRun(decision, name, Draft(None, (f"uses the server that runs already: {launch.adopted.owner}",)))
+            return DryRun(
+                decision, name, Preview(None, (f"uses the server that runs already: {launch.adopted.owner}",))
+            )
         where = launching.serving(launch, Records(places))
-    return DryRun(decision, name, draft(decision.plan, profile, model, where, ask.request.weights))
+    return DryRun(decision, name, preview(decision.plan, profile, model, where, ask.request.weights))
 
 
 def restart(
@@ -261,7 +263,7 @@ def _overtaken(launch: Launch, records: Records) -> bool:
     devices = set(launch.decision.plan.devices)
     return any(
         record.name != launch.name
-        and record.mark not in launch.decision.sight.rivals
+        and record.mark not in launch.decision.snapshot.rivals
         and devices & set(record.plan.devices)
         and running(record)
         for record in records.all()[0]

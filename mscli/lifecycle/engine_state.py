@@ -14,11 +14,11 @@ from mscli.weights.progress import Listener
 
 # engine -> module whose function `install(listener, version=...)` puts it into mscli's own folder
 _INSTALLERS = {
-    "llama.cpp": "mscli.engines.llamacpp_install",
-    "mistral.rs": "mscli.engines.mistralrs_installation",
-    "ollama": "mscli.engines.ollama_install",
-    "transformers": "mscli.engines.transformers",
-    "vllm": "mscli.engines.vllm_install",
+    "llama.cpp": "mscli.engines.llamacpp.install",
+    "mistral.rs": "mscli.engines.mistralrs.installation",
+    "ollama": "mscli.engines.ollama.install",
+    "transformers": "mscli.engines.transformers.engine",
+    "vllm": "mscli.engines.vllm.install",
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from mscli.lifecycle.values import Mismatch, from_json, to_json
+from mscli.instances.json_values import Mismatch, from_json, to_json
 
 T = TypeVar("T")
 _KEPT = 1000

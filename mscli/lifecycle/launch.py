@@ -12,12 +12,12 @@ from pathlib import Path
 
 from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving, WeightFiles
 from mscli.errors import Code, MscliError
+from mscli.instances.process import MARK, Identity, identify, spawn
+from mscli.instances.records import Record, Records, Request
+from mscli.instances.store import SCHEMA, write_private
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.decision import Decision
-from mscli.lifecycle.endpoint import LogTail
-from mscli.lifecycle.process import MARK, Identity, identify, spawn
-from mscli.lifecycle.records import Record, Records, Request
-from mscli.lifecycle.shelf import SCHEMA, write_private
+from mscli.lifecycle.readiness import LogTail
 
 FIRST_PORT = 8000
 

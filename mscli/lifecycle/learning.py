@@ -20,7 +20,7 @@ def taken_bytes(decision: Decision) -> Mapping[int, int]:
     """
     if not decision.plan.devices:
         return {}
-    before, now = _free(decision.sight.inventory), _free(detect(hub_cache()))
+    before, now = _free(decision.snapshot.inventory), _free(detect(hub_cache()))
     index = dict(zip(decision.plan.devices, decision.plan.gpus, strict=True))
     return {index[uuid]: before[uuid] - now[uuid] for uuid in decision.plan.devices if uuid in before and uuid in now}
 
@@ -31,7 +31,7 @@ def learn(decision: Decision, taken: Mapping[int, int], observed: Observed, plac
     The engine's log tells the KV cache of all GPUs together, so it is only used where there is one.
     """
     plan = decision.plan
-    version = decision.sight.versions.get(plan.engine)
+    version = decision.snapshot.versions.get(plan.engine)
     kv_bytes = observed.kv_bytes if len(plan.memory) == 1 else None
     fresh = [
         observe(plan, memory, version, taken[memory.gpu], kv_bytes)

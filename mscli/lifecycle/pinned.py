@@ -15,7 +15,7 @@ from mscli.catalog.load import Catalog, load_catalog, load_one
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
-from mscli.lifecycle.shelf import write_private
+from mscli.instances.store import write_private
 from mscli.paths import Places, shipped_profiles
 
 
@@ -64,5 +64,5 @@ def _pinned(model: Model, pins: Mapping[str, str]) -> Model:
 
 def _damaged(path: Path, seen: str) -> MscliError:
     return MscliError(
-        Code.FILE, f"the pinned revisions cannot be read: {path}: {seen}", "Repair the file, or remove it."
+        Code.FILE, f"the pinned revisions cannot be read: {path}: {seen}", "ManualStep the file, or remove it."
     )

@@ -6,8 +6,8 @@ import errno
 import socket
 from collections.abc import Collection
 
+from mscli.instances.process import describe
 from mscli.inventory.ports import listening, owner
-from mscli.lifecycle.process import describe
 
 __all__ = ["choose", "claim", "describe_owner", "free", "listening", "owner"]
 

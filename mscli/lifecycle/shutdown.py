@@ -9,13 +9,13 @@ from pathlib import Path
 
 from mscli.engines.engine import Engine, Hosted
 from mscli.engines.table import engine as engine_named
+from mscli.instances import container as containers
+from mscli.instances.probe import probe
+from mscli.instances.process import Halt, halt
+from mscli.instances.records import Record, Records
+from mscli.instances.running import group
 from mscli.inventory.inventory import total_bytes
-from mscli.lifecycle import container as containers
 from mscli.lifecycle import port as ports
-from mscli.lifecycle.probe import probe
-from mscli.lifecycle.process import Halt, halt
-from mscli.lifecycle.records import Record, Records
-from mscli.lifecycle.running import group
 
 Listener = Callable[[str], None]
 _MEMORY_TIMEOUT_S = 60.0

@@ -1,6 +1,6 @@
 """What a profile is changed by so that its engine starts on this machine.
 
-It changes the profile and never the wish: what the user typed goes before the profile, so an adjustment cannot break
+It changes the profile and never the overrides: what the user typed goes first, so an adjustment cannot break
 it. Pure.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from mscli.catalog.profile import ContextWish, OptionValue, Profile
+from mscli.catalog.profile import ContextRange, OptionValue, Profile
 from mscli.planning.figures import tokens
 from mscli.planning.memory.footprint import cuda_total
 from mscli.planning.plan import TIGHT, Plan
@@ -87,11 +87,11 @@ class Adjustment:
 NOTHING = Adjustment()
 
 
-def _at_most(wish: ContextWish, most: int | None) -> ContextWish:
+def _at_most(overrides: ContextRange, most: int | None) -> ContextRange:
     if most is None:
-        return wish
-    target = None if wish.target is None else min(wish.target, most)
-    return ContextWish(min(wish.floor, most), target, min(wish.cap, most))
+        return overrides
+    target = None if overrides.target is None else min(overrides.target, most)
+    return ContextRange(min(overrides.floor, most), target, min(overrides.cap, most))
 
 
 def _with_utilisation(plan: Plan, share: float) -> Plan:

@@ -10,7 +10,7 @@ from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
 from mscli.planning.figures import gib, tokens
 from mscli.planning.learned import Observation
-from mscli.planning.plan import SAFE, Choice, Claim, NoFit, Plan, Wish
+from mscli.planning.plan import SAFE, Choice, Claim, NoFit, Overrides, Plan
 from mscli.planning.verdict import Known, plan_once
 
 Verdict = Plan | NoFit
@@ -21,7 +21,7 @@ Key = tuple[float, ...]
 def choose(
     pairs: Sequence[tuple[Profile, Model]],
     inventory: Inventory,
-    wish: Wish | None = None,
+    overrides: Overrides | None = None,
     claims: Sequence[Claim] = (),
     facts: Mapping[str, GpuFacts] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -29,10 +29,10 @@ def choose(
 ) -> Choice:
     """Plan every profile and take the best automatic one that is safe, else the best that is tight.
 
-    Preferred by quality (the profile's rank) unless the wish says speed (predicted tokens per second) or context.
+    Preferred by quality (the profile's rank) unless the overrides says speed (predicted tokens per second) or context.
     A profile for the CPU, or one that offloads, is never taken unasked. `ranked` holds every verdict, best first.
     """
-    asked = wish or Wish()
+    asked = overrides or Overrides()
     known = Known(inventory, claims, facts or {}, versions or {}, observations)
     profiles = {profile.name: profile for profile, _ in pairs}
     verdicts = [plan_once(profile, model, asked, known) for profile, model in pairs if _wanted(profile, asked)]
@@ -45,8 +45,8 @@ def choose(
     return Choice(first, _why(first, ranked, profiles, asked.prefer or "quality"), ranked)
 
 
-def _wanted(profile: Profile, wish: Wish) -> bool:
-    return wish.engine is None or profile.engine == wish.engine
+def _wanted(profile: Profile, overrides: Overrides) -> bool:
+    return overrides.engine is None or profile.engine == overrides.engine
 
 
 def _automatic(profile: Profile) -> bool:

@@ -1,6 +1,6 @@
 """One profile on this machine: a Plan, or a NoFit that says which number breaks and the nearest that works.
 
-Pure: the same inventory, wish and claims always give the same plan.
+Pure: the same inventory, overrides and claims always give the same plan.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
 from mscli.planning.learned import Observation
 from mscli.planning.nearest import nearest
-from mscli.planning.plan import Claim, NoFit, Plan, Wish
+from mscli.planning.plan import Claim, NoFit, Overrides, Plan
 from mscli.planning.verdict import Known, plan_once
 
 
@@ -22,7 +22,7 @@ def make(
     profile: Profile,
     model: Model,
     inventory: Inventory,
-    wish: Wish | None = None,
+    overrides: Overrides | None = None,
     claims: Sequence[Claim] = (),
     facts: Mapping[str, GpuFacts] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -35,7 +35,7 @@ def make(
     `observations`: earlier good starts, which correct the formulas on the same card, engine version and profile.
     """
     known = Known(inventory, claims, facts or {}, versions or {}, observations)
-    asked = wish or Wish()
+    asked = overrides or Overrides()
     outcome = plan_once(profile, model, asked, known)
     if isinstance(outcome, Plan) or outcome.nearest:
         return outcome

@@ -12,7 +12,7 @@ SAFE, TIGHT, NO = "safe", "tight", "no"
 
 
 @dataclass(frozen=True)
-class Wish:
+class Overrides:
     """What the user asked for beyond the profile. None: the profile or the planner decides.
 
     `gpus`: indices or UUIDs of the GPUs to use. `prefer`: quality, speed or context.
@@ -122,7 +122,7 @@ class Plan:
 @dataclass(frozen=True)
 class NoFit:
     """Why a profile does not fit. `missing_bytes`: how much more free memory (on the worst GPU) it would take, 0 when
-    memory is not the reason. `nearest`: the nearest wish that works, in words ("--ctx 18432"), or None. `cause`: a code
+    memory is not the reason. `nearest`: the nearest options that work ("--ctx 18432"), or None. `cause`: a code
     of the closed list of causes, None where none says it."""
 
     profile: str

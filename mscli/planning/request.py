@@ -1,4 +1,4 @@
-"""The profile and the user's wish made one: the limits within which the planner may choose."""
+"""The profile and the user's overrides made one: the limits within which the planner may choose."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mscli.catalog.profile import Profile
 from mscli.planning.figures import tokens
 from mscli.planning.memory.engines import MEMORY
 from mscli.planning.memory.footprint import Configuration, EngineMemory
-from mscli.planning.plan import Wish
+from mscli.planning.plan import Overrides
 
 FORMATS = {
     "ollama": ("ollama",),
@@ -86,34 +86,34 @@ class Request:
         )  # fmt: skip
 
 
-def resolve(profile: Profile, model: Model, wish: Wish, version: str | None = None) -> Request | Refusal:
-    """Merge the wish into the profile; a Refusal says which wish no machine can grant, and the nearest that works."""
-    variant = model.variants.get(wish.variant or profile.variant)
+def resolve(profile: Profile, model: Model, overrides: Overrides, version: str | None = None) -> Request | Refusal:
+    """Merge the overrides into the profile; a Refusal says which no machine can grant, and what would work."""
+    variant = model.variants.get(overrides.variant or profile.variant)
     if variant is None or not loads(profile.engine, variant):
-        return _unknown_variant(profile, model, wish.variant or profile.variant)
-    kv_types = (wish.kv_type,) if wish.kv_type else profile.kv_types
-    images = profile.images if wish.images is None else wish.images
+        return _unknown_variant(profile, model, overrides.variant or profile.variant)
+    kv_types = (overrides.kv_type,) if overrides.kv_type else profile.kv_types
+    images = profile.images if overrides.images is None else overrides.images
     for refusal in (
-        _wrong_engine(profile, wish),
-        _wrong_context(model, wish),
+        _wrong_engine(profile, overrides),
+        _wrong_context(model, overrides),
         _wrong_kv_type(profile, kv_types),
         _wrong_images(model, variant, images),
-        _wrong_users(wish),
+        _wrong_users(overrides),
     ):
         if refusal:
             return refusal
     cap = min(profile.context.cap, model.context_recommended, model.context_limit)
     floor, target = min(profile.context.floor, cap), profile.context.target
-    if wish.prefer == "context":
+    if overrides.prefer == "context":
         target = None
-    if wish.context:
-        floor = target = cap = wish.context
+    if overrides.context:
+        floor = target = cap = overrides.context
     return Request(
         profile=profile, model=model, variant=variant,
         floor=floor, target=None if target is None else min(target, cap), cap=cap,
-        kv_types=kv_types, images=images, users=wish.users or profile.users,
-        offload=wish.offload or profile.offload, prefer=wish.prefer or "quality", gpus=wish.gpus,
-        version=parse_version(version), notes=_notes(model, wish),
+        kv_types=kv_types, images=images, users=overrides.users or profile.users,
+        offload=overrides.offload or profile.offload, prefer=overrides.prefer or "quality", gpus=overrides.gpus,
+        version=parse_version(version), notes=_notes(model, overrides),
     )  # fmt: skip
 
 
@@ -146,17 +146,17 @@ def _unknown_variant(profile: Profile, model: Model, name: str) -> Refusal:
     return Refusal((reason,), f"--variant {close[0]}" if close else None, "model_not_found")
 
 
-def _wrong_engine(profile: Profile, wish: Wish) -> Refusal | None:
-    if wish.engine is None or wish.engine == profile.engine:
+def _wrong_engine(profile: Profile, overrides: Overrides) -> Refusal | None:
+    if overrides.engine is None or overrides.engine == profile.engine:
         return None
-    reason = f"profile {profile.name} runs on {profile.engine}, not on {wish.engine}"
+    reason = f"profile {profile.name} runs on {profile.engine}, not on {overrides.engine}"
     return Refusal((reason,), f"--engine {profile.engine}")
 
 
-def _wrong_context(model: Model, wish: Wish) -> Refusal | None:
-    if wish.context is None or 0 < wish.context <= model.context_limit:
+def _wrong_context(model: Model, overrides: Overrides) -> Refusal | None:
+    if overrides.context is None or 0 < overrides.context <= model.context_limit:
         return None
-    reason = f"--ctx {wish.context}: {model.title} takes 1 to {tokens(model.context_limit)}"
+    reason = f"--ctx {overrides.context}: {model.title} takes 1 to {tokens(model.context_limit)}"
     return Refusal((reason,), f"--ctx {model.context_limit}")
 
 
@@ -175,14 +175,14 @@ def _wrong_images(model: Model, variant: Variant, images: int) -> Refusal | None
     return Refusal((f"--images {images}: {model.title} {variant.name} reads text only",), "--images 0", "vision")
 
 
-def _wrong_users(wish: Wish) -> Refusal | None:
-    if wish.users is None or wish.users > 0:
+def _wrong_users(overrides: Overrides) -> Refusal | None:
+    if overrides.users is None or overrides.users > 0:
         return None
-    return Refusal((f"--users {wish.users}: at least one user is planned for",), "--users 1")
+    return Refusal((f"--users {overrides.users}: at least one user is planned for",), "--users 1")
 
 
-def _notes(model: Model, wish: Wish) -> tuple[str, ...]:
-    if wish.context and wish.context > model.context_recommended:
+def _notes(model: Model, overrides: Overrides) -> tuple[str, ...]:
+    if overrides.context and overrides.context > model.context_recommended:
         return (
             f"{model.title} is recommended for up to {tokens(model.context_recommended)}; beyond, answers may degrade",
         )

@@ -1,6 +1,6 @@
 """One profile on this machine: a Plan, or a NoFit that says which number breaks.
 
-Pure: the same inventory, wish and claims always give the same verdict.
+Pure: the same inventory, overrides and claims always give the same verdict.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mscli.planning.groups import Group, candidates, counts, divides, link_remar
 from mscli.planning.host import plan_on_cpu, ram_shortage
 from mscli.planning.learned import Observation, correction_bytes
 from mscli.planning.memory.footprint import Footprint, Room
-from mscli.planning.plan import SAFE, Claim, GpuMemory, NoFit, Plan, Wish
+from mscli.planning.plan import SAFE, Claim, GpuMemory, NoFit, Overrides, Plan
 from mscli.planning.request import Refusal, Request, resolve
 from mscli.planning.requirements import (
     hidden_cause,
@@ -39,7 +39,7 @@ from mscli.planning.speed import predict
 
 @dataclass(frozen=True)
 class Known:
-    """What the planner is told beside profile, model and wish. `versions`: engine name -> installed version.
+    """What the planner is told beside profile, model and overrides. `versions`: engine name -> installed version.
     `observations`: earlier good starts, in order of time."""
 
     inventory: Inventory
@@ -61,15 +61,15 @@ class Known:
         return {room.uuid: known[room.name, room.total_bytes, room.unified] for room in self.rooms[0]}
 
 
-def plan_once(profile: Profile, model: Model, wish: Wish, known: Known) -> Plan | NoFit:
-    """The verdict on one profile, without a search for the nearest wish that works."""
-    request = resolve(profile, model, wish, known.versions.get(profile.engine))
+def plan_once(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Plan | NoFit:
+    """The verdict on one profile, without a search for the nearest overrides that works."""
+    request = resolve(profile, model, overrides, known.versions.get(profile.engine))
     if isinstance(request, Refusal):
         return NoFit(
             profile.name,
             profile.engine,
             model.name,
-            wish.variant or profile.variant,
+            overrides.variant or profile.variant,
             request.reasons,
             0,
             request.nearest,

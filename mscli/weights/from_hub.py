@@ -19,8 +19,8 @@ from mscli.weights.fault import offline as offline_fault
 from mscli.weights.hub import hub, offline_by_environment
 from mscli.weights.listing import Listing
 from mscli.weights.lm_studio import in_lm_studio
+from mscli.weights.local_folder import unlisted
 from mscli.weights.lookup import looked_up, patiently, remembered
-from mscli.weights.loose import unlisted
 from mscli.weights.progress import Listener, Note, Silence
 from mscli.weights.pull import pull_from_hub
 

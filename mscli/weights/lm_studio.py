@@ -9,7 +9,7 @@ from mscli.catalog.model import Variant
 from mscli.errors import MscliError
 from mscli.paths import lm_studio_folders
 from mscli.weights.listing import Listing
-from mscli.weights.loose import Loose, loose
+from mscli.weights.local_folder import Loose, loose
 
 
 def in_lm_studio(variant: Variant, listing: Listing | None) -> Loose | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mscli.engines.ollama_causes import cause
+from mscli.engines.ollama.causes import cause
 from mscli.errors import Code, MscliError
 from mscli.weights.fault import PassingFault
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from mscli.catalog.annotated import new_profile
 from mscli.catalog.document import Node, read_document
-from mscli.catalog.kind import Table
 from mscli.catalog.load import Catalog, load_catalog, load_profile_file
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.catalog.report import model_json, profile_json
 from mscli.catalog.schema import MODEL, PROFILE
+from mscli.catalog.types import Table
 from mscli.errors import Code, MscliError
 
 

@@ -16,7 +16,8 @@ from picture import png, png_file
 from run_mscli import Mscli
 from weather import TOOL
 
-from mscli.lifecycle import port, process
+from mscli.instances import process
+from mscli.lifecycle import port
 
 
 def post(url: str, body: dict[str, Any], key: str | None = None) -> str:

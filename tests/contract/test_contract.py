@@ -14,8 +14,9 @@ from weather import TOOL
 
 from mscli.engines.engine import Capabilities
 from mscli.engines.table import engine
-from mscli.lifecycle import port, process
-from mscli.lifecycle.records import Records
+from mscli.instances import process
+from mscli.instances.records import Records
+from mscli.lifecycle import port
 from mscli.paths import places
 
 HELLO = [{"role": "user", "content": "hello"}]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.lifecycle import process
+from mscli.instances import process
 
 START_S = 90.0
 DOCKERD = "/usr/sbin:/sbin:/usr/bin:/usr/local/sbin"

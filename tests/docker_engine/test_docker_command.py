@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from mscli.catalog.load import load_one
-from mscli.engines.container_mounts import folders
-from mscli.engines.container_run import tag_version
+from mscli.engines.containers.mounts import folders
+from mscli.engines.containers.run import tag_version
 from mscli.engines.engine import Command, Installation, Serving, WeightFiles
-from mscli.engines.vllm_docker import VllmDocker
+from mscli.engines.vllm.docker import VllmDocker
 from mscli.errors import MscliError
-from mscli.lifecycle import process
+from mscli.instances import process
 from mscli.paths import MARK, shipped_profiles
 from mscli.planning.plan import Plan
 

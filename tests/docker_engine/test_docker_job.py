@@ -15,8 +15,8 @@ from home import KEY, StandinDocker, write_profile
 from run_mscli import Mscli, Ran, call, environment
 from tiny_models import TinyModels
 
-from mscli.lifecycle import process
-from mscli.lifecycle.container import publishes, remembered
+from mscli.instances import process
+from mscli.instances.container import publishes, remembered
 
 Up = Callable[..., Ran]
 

@@ -13,11 +13,11 @@ import pytest
 from home import IMAGE, StandinDocker, write_profile
 from run_mscli import Mscli, Ran
 
-from mscli.engines.container_client import find_client
-from mscli.engines.container_probe import probe_engine, remote
-from mscli.engines.container_signs import container_cause
+from mscli.engines.containers.client import find_client
+from mscli.engines.containers.probe import probe_engine, remote
+from mscli.engines.containers.signs import container_cause
 from mscli.engines.engine import Cause
-from mscli.engines.vllm_docker import VllmDocker
+from mscli.engines.vllm.docker import VllmDocker
 
 Machine = Callable[..., dict[str, str]]
 Up = Callable[..., Ran]

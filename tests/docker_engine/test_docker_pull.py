@@ -15,8 +15,8 @@ from home import write_profile
 from real import Dockerd, wait_for
 from registry import Registry, layer
 
-from mscli.engines.container_client import Client, image_id
-from mscli.engines.container_image import pull
+from mscli.engines.containers.client import Client, image_id
+from mscli.engines.containers.image import pull
 from mscli.errors import MscliError
 from mscli.weights.progress import Note, Progress
 

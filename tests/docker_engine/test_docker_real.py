@@ -16,7 +16,8 @@ from home import IMAGE, KEY
 from real import Dockerd, wait_for
 from run_mscli import Mscli, Ran
 
-from mscli.lifecycle import port, process
+from mscli.instances import process
+from mscli.lifecycle import port
 
 pytestmark = pytest.mark.engines
 RealUp = Callable[..., Ran]

@@ -12,11 +12,11 @@ from run_mscli import Mscli
 
 from mscli.catalog.load import load_one
 from mscli.lifecycle.decision import plan_one
-from mscli.lifecycle.draft import draft, somewhere
-from mscli.lifecycle.elsewhere import elsewhere
-from mscli.lifecycle.sight import imagine
+from mscli.lifecycle.preview import preview, somewhere
+from mscli.lifecycle.snapshot import imagine
+from mscli.lifecycle.what_if import elsewhere
 from mscli.paths import places, shipped_profiles
-from mscli.planning.plan import Plan, Wish
+from mscli.planning.plan import Overrides, Plan
 
 GUIDE = """
   --model mistralai/Mistral-Small-3.1-24B-Instruct-2503
@@ -43,9 +43,9 @@ NAMED = sorted(set(re.findall(r"mscli (?:up|plan) ([\w-]+-docker)", PAGE.read_te
 @pytest.mark.parametrize(("profile", "on", "line"), LINES, ids=lambda value: value if "--" not in value else "")
 def test_a_documented_line_is_in_the_planned_command(profile: str, on: str, line: str, tmp_path: Path) -> None:
     known, model = load_one(profile, shipped_profiles(), None)
-    planned = plan_one(known, model, imagine(elsewhere(on)), Wish())
+    planned = plan_one(known, model, imagine(elsewhere(on)), Overrides())
     assert isinstance(planned, Plan), planned
-    made = draft(planned, known, model, somewhere(known, model, places({"MSCLI_HOME": str(tmp_path)}))).command
+    made = preview(planned, known, model, somewhere(known, model, places({"MSCLI_HOME": str(tmp_path)}))).command
     assert made is not None
     found = made.argv
     behind = found[found.index("--entrypoint") :]

@@ -21,7 +21,7 @@ from run_mscli import Mscli
 from tiny_models import TinyModels
 from weather import TOOL
 
-from mscli.lifecycle import process
+from mscli.instances import process
 
 pytestmark = pytest.mark.engines
 IMAGE = "mscli-tests/vllm-cpu:v0.32.0"

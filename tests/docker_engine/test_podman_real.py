@@ -18,10 +18,10 @@ from registry import Registry, layer
 from run_mscli import Mscli
 from tiny_models import TinyModels
 
-from mscli.engines.container_client import Client, image_id
-from mscli.engines.container_image import compressed_bytes, pull
-from mscli.engines.container_probe import probe_gpus
-from mscli.lifecycle import process
+from mscli.engines.containers.client import Client, image_id
+from mscli.engines.containers.image import compressed_bytes, pull
+from mscli.engines.containers.probe import probe_gpus
+from mscli.instances import process
 from mscli.weights.progress import Note, Progress
 
 pytestmark = pytest.mark.engines

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mscli.cli.main import main
-from mscli.doctor import log as logs
+from mscli.diagnosis import log as logs
 
 ECC = "RuntimeError: CUDA error: uncorrectable ECC error encountered"
 

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from mscli.doctor.causes import CAUSES
-from mscli.doctor.diagnosis import diagnose
-from mscli.doctor.facts import Facts, weighed
-from mscli.doctor.log import telling
+from mscli.diagnosis.causes import CAUSES
+from mscli.diagnosis.diagnose import diagnose
+from mscli.diagnosis.facts import Facts, weighed
+from mscli.diagnosis.log import telling
 
 BARE = Facts(
     surroundings="bare", nvml=None, gpus=1, capability=(8, 9), mig=False, visible_devices=None, disk_free_bytes=2**40

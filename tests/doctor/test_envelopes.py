@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mscli.doctor.diagnosis import diagnose
-from mscli.doctor.log import read_log, telling
+from mscli.diagnosis.diagnose import diagnose
+from mscli.diagnosis.log import read_log, telling
 
 LINES = (
     "INFO 11-20 13:41:02 [api_server.py:1755] vLLM API server version 0.10.0",

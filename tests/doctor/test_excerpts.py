@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mscli.doctor.causes import CAUSES, LEADS_TO
-from mscli.doctor.diagnosis import diagnose
-from mscli.doctor.tables import ENGINES, MECHANISMS
+from mscli.diagnosis.causes import CAUSES, LEADS_TO
+from mscli.diagnosis.diagnose import diagnose
+from mscli.diagnosis.tables import ENGINES, MECHANISMS
 from tests.doctor.excerpts import EXCERPTS
 from tests.doctor.field import FIELD
 

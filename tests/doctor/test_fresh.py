@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mscli.doctor.causes import CAUSES
-from mscli.doctor.diagnosis import diagnose
+from mscli.diagnosis.causes import CAUSES
+from mscli.diagnosis.diagnose import diagnose
 
 ROWS = [json.loads(row) for row in (Path(__file__).parent / "fresh.jsonl").read_text().splitlines()]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.doctor.diagnosis import diagnose
+from mscli.diagnosis.diagnose import diagnose
 
 LOGS = sorted((Path(__file__).parent / "healthy").glob("*.log"))
 

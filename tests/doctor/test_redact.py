@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mscli.doctor.redact import Private, redacted
-from mscli.doctor.redact_prompts import without_prompts
+from mscli.doctor.report.redact import Private, redacted
+from mscli.doctor.report.redact_prompts import without_prompts
 
 PRIVATE = Private(
     secrets=("correct-horse-battery", "s3cr"),

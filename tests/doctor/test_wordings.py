@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mscli.doctor.tables import MECHANISMS
-from mscli.doctor.topics import TOPICS
-from mscli.doctor.wordings import fixed_pieces, spread, worth_searching
+from mscli.diagnosis.tables import MECHANISMS
+from mscli.diagnosis.topics import TOPICS
+from mscli.diagnosis.wordings import fixed_pieces, spread, worth_searching
 
 FRESH = [json.loads(row)["log"] for row in (Path(__file__).parent / "fresh.jsonl").read_text().splitlines()]
 

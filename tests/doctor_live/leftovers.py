@@ -11,8 +11,8 @@ from pathlib import Path
 
 from instance_records import IDLE, await_words, python, write_record
 
-from mscli.lifecycle.process import MARK, Identity, alive, boot_id, identify, stat
-from mscli.lifecycle.records import Record, Records
+from mscli.instances.process import MARK, Identity, alive, boot_id, identify, stat
+from mscli.instances.records import Record, Records
 from mscli.paths import places
 
 # A leader with a worker that has lost its environment, and the mark with it, as one that sets its own title has.

@@ -13,7 +13,7 @@ from in_process import Doctor, doctor_of
 from leftovers import Leftovers, dead_identity
 from run_mscli import Mscli
 
-from mscli.lifecycle.shelf import write_private
+from mscli.instances.store import write_private
 
 USER, HOST = "zqalice", "zqbox"
 SECRETS = {

@@ -11,27 +11,27 @@ from types import ModuleType
 import pytest
 
 from mscli.cli.main import main
-from mscli.doctor.live.check import AREAS, Check, Finding, Seen, ok
-from mscli.doctor.live.examine import checks, examine
-from mscli.doctor.live.scene import Scene
+from mscli.doctor.checks.check import AREAS, Check, Finding, Seen, ok
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.run import checks, examine
 from mscli.paths import places
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(places({"MSCLI_HOME": str(tmp_path)}), env={}, root=tmp_path)
+def ctx(tmp_path: Path) -> CheckContext:
+    return CheckContext(places({"MSCLI_HOME": str(tmp_path)}), env={}, root=tmp_path)
 
 
-def good(_: Scene) -> Iterator[Seen]:
+def good(_: CheckContext) -> Iterator[Seen]:
     yield ok("all is well")
 
 
-def test_a_check_that_raises_counts_as_crashed_and_the_others_are_shown(scene: Scene) -> None:
-    def broken(_: Scene) -> Iterator[Seen]:
+def test_a_check_that_raises_counts_as_crashed_and_the_others_are_shown(ctx: CheckContext) -> None:
+    def broken(_: CheckContext) -> Iterator[Seen]:
         yield ok("this was seen before")
         raise RuntimeError("never expected")
 
-    found = examine(scene, (Check("host.broken", broken), Check("gpu.good", good)))
+    found = examine(ctx, (Check("host.broken", broken), Check("gpu.good", good)))
     assert [(each.id, each.status) for each in found] == [
         ("host.broken", "ok"),
         ("host.broken", "crashed"),
@@ -40,63 +40,63 @@ def test_a_check_that_raises_counts_as_crashed_and_the_others_are_shown(scene: S
     assert "never expected" in found[1].seen
 
 
-def test_a_check_that_hangs_is_given_up_at_its_deadline(scene: Scene) -> None:
+def test_a_check_that_hangs_is_given_up_at_its_deadline(ctx: CheckContext) -> None:
     release = threading.Event()
 
-    def hanging(_: Scene) -> Iterator[Seen]:
+    def hanging(_: CheckContext) -> Iterator[Seen]:
         release.wait(30)
         yield ok("too late")
 
     begun = time.monotonic()
-    found = examine(scene, (Check("host.hanging", hanging, deadline_s=0.2), Check("gpu.good", good)))
+    found = examine(ctx, (Check("host.hanging", hanging, deadline_s=0.2), Check("gpu.good", good)))
     release.set()
     assert [each.status for each in found] == ["crashed", "ok"]
     assert "0.2 s" in found[0].seen
     assert time.monotonic() - begun < 10
 
 
-def test_two_modules_that_ask_for_the_same_word_get_each_their_own(scene: Scene) -> None:
+def test_two_modules_that_ask_for_the_same_word_get_each_their_own(ctx: CheckContext) -> None:
     modules = [ModuleType("one"), ModuleType("other")]
     for module in modules:
-        exec("def look(scene): return scene.once('program', lambda: __name__)", module.__dict__)
-    assert [module.look(scene) for module in modules] == ["one", "other"]
+        exec("def look(ctx): return ctx.once('program', lambda: __name__)", module.__dict__)
+    assert [module.look(ctx) for module in modules] == ["one", "other"]
 
 
-def test_an_area_asked_for_by_name_is_given_more_time(scene: Scene) -> None:
-    def slow(seen: Scene) -> Iterator[Seen]:
+def test_an_area_asked_for_by_name_is_given_more_time(ctx: CheckContext) -> None:
+    def slow(seen: CheckContext) -> Iterator[Seen]:
         threading.Event().wait(0.2)
         yield ok("there it is")
 
     check = Check("host.slow", slow, deadline_s=0.05, thorough_s=30)
-    asked = Scene(scene.places, env={}, root=scene.root, asked=frozenset({"host"}))
+    asked = CheckContext(ctx.places, env={}, root=ctx.root, asked=frozenset({"host"}))
     assert [each.status for each in examine(asked, (check,))] == ["ok"]
-    assert [each.status for each in examine(scene, (check,))] == ["crashed"]
+    assert [each.status for each in examine(ctx, (check,))] == ["crashed"]
 
 
-def test_checks_run_side_by_side(scene: Scene) -> None:
+def test_checks_run_side_by_side(ctx: CheckContext) -> None:
     both = threading.Barrier(2)
 
-    def meets(_: Scene) -> Iterator[Seen]:
+    def meets(_: CheckContext) -> Iterator[Seen]:
         both.wait(10)  # raises when the other one does not come
         yield ok("met")
 
-    found = examine(scene, (Check("host.a", meets, 20), Check("host.b", meets, 20)))
+    found = examine(ctx, (Check("host.a", meets, 20), Check("host.b", meets, 20)))
     assert [each.status for each in found] == ["ok", "ok"]
 
 
-def test_the_listener_hears_every_finding(scene: Scene) -> None:
+def test_the_listener_hears_every_finding(ctx: CheckContext) -> None:
     heard: list[Finding] = []
-    found = examine(scene, (Check("host.good", good), Check("gpu.good", good)), heard.append)
+    found = examine(ctx, (Check("host.good", good), Check("gpu.good", good)), heard.append)
     assert sorted(each.id for each in heard) == sorted(each.id for each in found)
 
 
-def test_what_several_checks_need_is_looked_at_once(scene: Scene) -> None:
+def test_what_several_checks_need_is_looked_at_once(ctx: CheckContext) -> None:
     looked = []
 
-    def sees(seen: Scene) -> Iterator[Seen]:
+    def sees(seen: CheckContext) -> Iterator[Seen]:
         yield ok(str(seen.once("thing", lambda: looked.append(1))))
 
-    examine(scene, (Check("host.a", sees), Check("host.b", sees), Check("host.c", sees)))
+    examine(ctx, (Check("host.a", sees), Check("host.b", sees), Check("host.c", sees)))
     assert looked == [1]
 
 

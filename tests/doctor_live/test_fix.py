@@ -18,7 +18,7 @@ from instance_records import IDLE
 from leftovers import Leftovers, alive_pid, dead_identity
 from run_mscli import Mscli, Ran
 
-from mscli.lifecycle.process import MARK, wait_death
+from mscli.instances.process import MARK, wait_death
 from mscli.weights.cache import Cache
 from mscli.weights.listing import RemoteFile
 from mscli.weights.partial import partial_paths

@@ -144,7 +144,7 @@ def test_a_port_that_its_own_instance_uses_stays(mscli: Mscli, profile: Write) -
 
 
 LARGE = """\
-title: As much as one could wish for
+title: As much as one could overrides for
 engine: llama.cpp
 model: mistral-small-3.1
 variant: q4_k_m

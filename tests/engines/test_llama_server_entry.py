@@ -1,4 +1,4 @@
-"""`python -m mscli.engines.llama_server`: llama-server's flags over the wheel, and its complaints."""
+"""`python -m mscli.engines.llamacpp.embedded`: llama-server's flags over the wheel, and its complaints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ENTRY = [sys.executable, "-m", "mscli.engines.llama_server"]
+ENTRY = [sys.executable, "-m", "mscli.engines.llamacpp.embedded"]
 
 
 def complaint(*flags: str) -> str:

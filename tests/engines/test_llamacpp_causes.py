@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mscli.engines.llamacpp_causes import cause
+from mscli.engines.llamacpp.causes import cause
 
 BEGIN = "0.00.000.001 I srv          init: initializing ...\n"
 END = """

@@ -135,7 +135,7 @@ def test_without_a_llama_server_the_wheel_of_this_environment_is_taken(
 
     found = LLAMA.locate()
 
-    assert (found.kind, found.argv) == ("wheel", (sys.executable, "-m", "mscli.engines.llama_server"))
+    assert (found.kind, found.argv) == ("wheel", (sys.executable, "-m", "mscli.engines.llamacpp.embedded"))
     assert found.path.is_dir()
 
 

@@ -170,7 +170,7 @@ if port and os.path.exists("{asked}"):
         asked.write(port)
     with open("{taken}") as taken:
         taken.read()
-os.execv("{python}", ["{python}", "-m", "mscli.engines.llama_server", *sys.argv[1:]])
+os.execv("{python}", ["{python}", "-m", "mscli.engines.llamacpp.embedded", *sys.argv[1:]])
 """
 
 

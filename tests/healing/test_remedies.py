@@ -10,31 +10,31 @@ import pytest
 from mscli.catalog.gpus import load_gpus
 from mscli.catalog.load import load_one
 from mscli.catalog.profile import OptionValue
-from mscli.doctor.remedies import Failure, remedies
-from mscli.doctor.respelling import respelt
-from mscli.engines.llamacpp_causes import cause as llamacpp_cause
-from mscli.engines.vllm_causes import cause as vllm_cause
+from mscli.engines.llamacpp.causes import cause as llamacpp_cause
+from mscli.engines.vllm.causes import cause as vllm_cause
 from mscli.lifecycle.decision import Decision, plan_one
-from mscli.lifecycle.sight import imagine
+from mscli.lifecycle.healing.flag_renames import respelt
+from mscli.lifecycle.healing.remedies import Failure, remedies
+from mscli.lifecycle.snapshot import imagine
 from mscli.paths import shipped_profiles
 from mscli.planning.machine import machine
-from mscli.planning.plan import Plan, Wish
+from mscli.planning.plan import Overrides, Plan
 
 LOADED = "INFO Model loading took 14.9 GiB memory and 8 seconds\n"
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 256.00 MiB."
 
 
 def failure(log: str, name: str = "small-fp8-2gpu", cards: str = "2x RTX 4090", **more: Any) -> Failure:
-    """The failure of a shipped profile on a machine that is not here; `more` goes into its profile, wish or itself."""
-    wish = more.pop("wish", Wish())
+    """The failure of a shipped profile on another machine; `more` goes into its profile, overrides or itself."""
+    overrides = more.pop("overrides", Overrides())
     profile, model = load_one(name, shipped_profiles(), None)
     profile = replace(profile, **more.pop("profile", {}))
-    sight = imagine(machine(cards, load_gpus(shipped_profiles())))
-    plan = plan_one(profile, model, sight, wish)
+    snapshot = imagine(machine(cards, load_gpus(shipped_profiles())))
+    plan = plan_one(profile, model, snapshot, overrides)
     assert isinstance(plan, Plan), plan
-    decision = Decision(profile, model, model.variants[plan.variant], plan, sight, None)
+    decision = Decision(profile, model, model.variants[plan.variant], plan, snapshot, None)
     code = (vllm_cause if plan.engine == "vllm" else llamacpp_cause)(log, 1).code
-    return replace(Failure(code, log, decision, wish, None, 1), **more)
+    return replace(Failure(code, log, decision, overrides, None, 1), **more)
 
 
 def tried(found: Failure) -> list[str]:
@@ -113,23 +113,23 @@ def test_a_context_below_the_floor_is_not_tried() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "stays"),
+    ("overrides", "stays"),
     [
-        (Wish(context=8192), "context"),
-        (Wish(kv_type="f16"), "KV"),
-        (Wish(users=4), "user"),
-        (Wish(images=3), "image"),
+        (Overrides(context=8192), "context"),
+        (Overrides(kv_type="f16"), "KV"),
+        (Overrides(users=4), "user"),
+        (Overrides(images=3), "image"),
     ],
 )
-def test_what_was_asked_for_stays(wish: Wish, stays: str) -> None:
+def test_what_was_asked_for_stays(overrides: Overrides, stays: str) -> None:
     for log in ("No available memory for the cache blocks", f"{LOADED}{OOM}"):
         more = {"profile": {"users": 4, "images": 4, "kv_types": ("f16", "fp8")}}
-        assert not any(stays in change for change in tried(failure(log, wish=wish, **more)))
+        assert not any(stays in change for change in tried(failure(log, overrides=overrides, **more)))
 
 
 def test_a_kv_type_asked_for_beside_the_profiles_own_is_no_trouble() -> None:
     found = failure(
-        "No available memory for the cache blocks", wish=Wish(kv_type="fp8"), profile={"kv_types": ("f16",)}
+        "No available memory for the cache blocks", overrides=Overrides(kv_type="fp8"), profile={"kv_types": ("f16",)}
     )
     assert not any("KV" in change for change in tried(found))
 

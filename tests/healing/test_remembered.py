@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mscli.doctor.remembered import Circumstances, Remembered, load, recall, store
+from mscli.lifecycle.healing.remembered import Circumstances, Remembered, load, recall, store
 from mscli.paths import Places
 from mscli.planning.adjustment import NOTHING, Adjustment
-from mscli.planning.plan import Wish
+from mscli.planning.plan import Overrides
 
 GIB = 2**30
-THEN = Circumstances(("NVIDIA GeForce RTX 4090",), "vllm", "0.32.0", "mine", "0123456789abcdef", Wish(), 20 * GIB)
+THEN = Circumstances(("NVIDIA GeForce RTX 4090",), "vllm", "0.32.0", "mine", "0123456789abcdef", Overrides(), 20 * GIB)
 FOUND = Adjustment(
     context=6400, kv_types=("fp8",), options={"swap-space": False, "enforce-eager": True}, env={"A": "1"}
 )
@@ -31,9 +31,9 @@ def test_the_same_start_begins_with_all_of_it(places: Places) -> None:
     assert recall(replace(THEN, room_bytes=15 * GIB), places) == FOUND
 
 
-@pytest.mark.parametrize("other", [Wish(users=4), Wish(context=8192)])
-def test_another_wish_begins_with_the_flags_alone(places: Places, other: Wish) -> None:
-    assert recall(replace(THEN, wish=other), places) == Adjustment(options={"swap-space": False}, env={"A": "1"})
+@pytest.mark.parametrize("other", [Overrides(users=4), Overrides(context=8192)])
+def test_another_wish_begins_with_the_flags_alone(places: Places, other: Overrides) -> None:
+    assert recall(replace(THEN, overrides=other), places) == Adjustment(options={"swap-space": False}, env={"A": "1"})
 
 
 def test_more_memory_is_tried_out_anew(places: Places) -> None:

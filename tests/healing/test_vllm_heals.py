@@ -224,9 +224,9 @@ from dataclasses import replace
 from mscli.lifecycle.decision import decide
 from mscli.lifecycle.records import Request
 from mscli.paths import places
-from mscli.planning.plan import Plan, Wish
+from mscli.planning.plan import Plan, Overrides
 
-request = Request(None, None, None, None, Wish())
+request = Request(None, None, None, None, Overrides())
 first = decide(request, places())
 other = next(it for it in first.choice.ranked if isinstance(it, Plan) and it.profile != first.profile.name)
 stayed = decide(request, places(), stay=replace(first.choice, chosen=other))

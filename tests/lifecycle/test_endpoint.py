@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from mscli.engines.llamacpp import LlamaCpp
-from mscli.lifecycle import process
-from mscli.lifecycle.endpoint import LogTail, Patience, Wait, wait_ready
-from mscli.lifecycle.probe import probe
+from mscli.engines.llamacpp.engine import LlamaCpp
+from mscli.instances import process
+from mscli.instances.probe import probe
+from mscli.lifecycle.readiness import LogTail, Patience, Wait, wait_ready
 
 SERVER = Path(__file__).with_name("misbehaving_server.py")
 Waiter = Callable[..., tuple[Wait, list[str]]]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mscli.lifecycle import journal
-from mscli.lifecycle.pace import Forecast, Kind, Mark, Pace, Past
+from mscli.lifecycle.eta import Eta, Forecast, Kind, Mark, Past
 from mscli.paths import Places, places
 
 KIND = Kind("vllm", "0.32.0", "small-bf16-2gpu", "bf16", ("NVIDIA GeForce RTX 5090", "NVIDIA GeForce RTX 5090"))
@@ -37,22 +37,22 @@ def home(tmp_path: Path) -> Places:
 
 def test_the_first_start_is_told_nothing() -> None:
     heard = Heard()
-    Pace(KIND, None, heard).mark("loading the weights")
+    Eta(KIND, None, heard).mark("loading the weights")
     assert heard.forecasts == []
 
 
 def test_the_next_one_is_told_what_the_last_one_took() -> None:
     heard = Heard()
-    Pace(KIND, PAST, heard)
+    Eta(KIND, PAST, heard)
     assert (heard.left_s, heard.forecasts[-1].last_s if heard.forecasts[-1] else None) == (63, 63.0)
 
 
 def test_a_step_that_the_last_start_told_as_well_sets_the_clock() -> None:
     heard = Heard()
-    pace = Pace(KIND, PAST, heard)
-    pace.mark("CUDA graphs are captured")
+    eta = Eta(KIND, PAST, heard)
+    eta.mark("CUDA graphs are captured")
     assert heard.left_s == 3
-    pace.mark("something new")
+    eta.mark("something new")
     assert heard.left_s == 3
 
 
@@ -62,22 +62,22 @@ def test_a_start_that_takes_longer_is_told_nothing_false() -> None:
 
 def test_nothing_is_foreseen_of_what_is_ready() -> None:
     heard = Heard()
-    Pace(KIND, PAST, heard).ready()
+    Eta(KIND, PAST, heard).ready()
     assert heard.forecasts[-1] is None
 
 
 def test_a_good_start_is_kept_with_its_steps(tmp_path: Path) -> None:
-    pace = Pace(KIND, None, Heard())
-    pace.mark("loading the weights")
-    pace.ready()
-    pace.keep(home(tmp_path))
+    eta = Eta(KIND, None, Heard())
+    eta.mark("loading the weights")
+    eta.ready()
+    eta.keep(home(tmp_path))
     (kept,) = journal.load(home(tmp_path).starts, Past)
     assert (kept.kind, [mark.text for mark in kept.marks]) == (KIND, ["loading the weights"])
 
 
 def test_a_start_that_failed_or_waited_for_a_download_teaches_nothing(tmp_path: Path) -> None:
-    Pace(KIND, None, Heard()).keep(home(tmp_path))
-    slow = Pace(KIND, None, Heard())
+    Eta(KIND, None, Heard()).keep(home(tmp_path))
+    slow = Eta(KIND, None, Heard())
     slow.spoilt = True
     slow.ready()
     slow.keep(home(tmp_path))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mscli.lifecycle import process
-from mscli.lifecycle.process import MARK, Identity
+from mscli.instances import process
+from mscli.instances.process import MARK, Identity
 
 # A worker tree as vLLM makes it: a parent, a child of its session, and one that has left the session.
 TREE = """

@@ -15,11 +15,11 @@ import pytest
 from mscli.catalog.model import Sampling
 from mscli.engines.engine import Contained
 from mscli.errors import Code, MscliError
-from mscli.lifecycle.process import Identity
-from mscli.lifecycle.records import Record, Records, Request
-from mscli.lifecycle.shelf import SCHEMA, Unreadable, check_name
+from mscli.instances.process import Identity
+from mscli.instances.records import Record, Records, Request
+from mscli.instances.store import SCHEMA, Unreadable, check_name
 from mscli.paths import places
-from mscli.planning.plan import GpuMemory, Plan, Wish
+from mscli.planning.plan import GpuMemory, Overrides, Plan
 
 MEMORY = GpuMemory(0, "GPU-1", "NVIDIA GeForce RTX 4090", 24, 23, 1, 10, 1, 5, 1, 1, 1, 4)
 PLAN = Plan(
@@ -30,7 +30,7 @@ PLAN = Plan(
 
 def record(name: str, folder: Path) -> Record:
     return Record(
-        SCHEMA, name, Request("p", None, None, None, Wish(gpus=("0",))), PLAN, "A model", False, "m",
+        SCHEMA, name, Request("p", None, None, None, Overrides(gpus=("0",))), PLAN, "A model", False, "m",
         Sampling(0.15, None, None), None, "none", ("tools",), Identity(1, 2, "boot"), None, "p:1", "1.0", ("x", "--y"),
         {"A": "b"},
         "127.0.0.1", 8000, "/health", None, folder / "log", (folder / "w.gguf",), 1.5,
@@ -135,7 +135,7 @@ def test_a_reader_never_sees_half_a_record(records: Records) -> None:
 
 def test_the_lock_is_held_by_one_process_at_a_time(records: Records, tmp_path: Path) -> None:
     code = (
-        "import sys; from mscli.lifecycle.records import Records; from mscli.paths import places\n"
+        "import sys; from mscli.instances.records import Records; from mscli.paths import places\n"
         "with Records(places()).lock(): print('held', flush=True); sys.stdin.read()"
     )
     env = {**os.environ, "MSCLI_HOME": str(tmp_path)}

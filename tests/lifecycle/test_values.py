@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.lifecycle.values import Mismatch, from_json, to_json
+from mscli.instances.json_values import Mismatch, from_json, to_json
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mscli.engines.mistralrs import MistralRs
+from mscli.engines.mistralrs.engine import MistralRs
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
 PANIC = "called `Result::unwrap()` on an `Err` value: RecvError"

@@ -13,7 +13,7 @@ import pytest
 
 from mscli.catalog.load import load_one
 from mscli.engines.engine import Command, Installation, Serving, WeightFiles
-from mscli.engines.mistralrs import FOLDER, TEMPLATE, MistralRs
+from mscli.engines.mistralrs.engine import FOLDER, TEMPLATE, MistralRs
 from mscli.engines.serving.model_folder import corrected, linked
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mscli.engines.engine import Installation
-from mscli.engines.mistralrs import MistralRs
-from mscli.engines.mistralrs_installation import SERVER
+from mscli.engines.mistralrs.engine import MistralRs
+from mscli.engines.mistralrs.installation import SERVER
 from mscli.errors import Code, MscliError
 
 

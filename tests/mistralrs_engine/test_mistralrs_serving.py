@@ -20,8 +20,8 @@ import pytest
 from installed_engines import CACHE
 from tiny_models import TinyModels
 
-from mscli.engines.mistralrs import FOLDER, TEMPLATE, MistralRs
-from mscli.engines.mistralrs_installation import SERVER
+from mscli.engines.mistralrs.engine import FOLDER, TEMPLATE, MistralRs
+from mscli.engines.mistralrs.installation import SERVER
 
 pytestmark = pytest.mark.engines
 DEADLINE_S = 60.0

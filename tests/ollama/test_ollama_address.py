@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from standins import Scene, Server
 
-from mscli.engines.ollama_server import Address, Service, address, find, look, systemd_service
+from mscli.engines.ollama.server import Address, Service, address, find, look, systemd_service
 from mscli.errors import Code, MscliError
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mscli.engines.ollama import Ollama
-from mscli.engines.ollama_signs import SIGNS
+from mscli.engines.ollama.engine import Ollama
+from mscli.engines.ollama.signs import SIGNS
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
 

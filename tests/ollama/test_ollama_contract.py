@@ -24,8 +24,8 @@ import mscli
 from mscli.catalog.model import Sampling
 from mscli.chat.message import user
 from mscli.chat.reply import Target, ask
-from mscli.engines.ollama_api import Api, Refusal
-from mscli.engines.ollama_causes import cause
+from mscli.engines.ollama.api import Api, Refusal
+from mscli.engines.ollama.causes import cause
 
 BASE = "base:latest"
 DERIVED = "mscli/derived"

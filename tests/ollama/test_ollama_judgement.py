@@ -18,9 +18,9 @@ from mscli.catalog.load import load_one
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Adopted
-from mscli.engines.ollama import Ollama
-from mscli.engines.ollama_server import Address, look
-from mscli.engines.ollama_warnings import cpu_reason, settings_note
+from mscli.engines.ollama.engine import Ollama
+from mscli.engines.ollama.server import Address, look
+from mscli.engines.ollama.warnings import cpu_reason, settings_note
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Device, Holder
 from mscli.paths import shipped_profiles

@@ -16,7 +16,7 @@ from mscli.catalog.load import load_one
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Hosted, Installation, Serving, WeightFiles
-from mscli.engines.ollama import Ollama, alias_of
+from mscli.engines.ollama.engine import Ollama, alias_of
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
@@ -105,7 +105,11 @@ def test_the_profiles_environment_and_an_ipv6_address(small: tuple[Profile, Mode
 
 
 def test_the_program_is_found_with_its_own_version_not_the_servers(
-    start: Callable[..., Server], scene: Scene, program: Path, user_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Server],
+    scene: Scene,
+    program: Path,
+    user_env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scene.play(version="0.7.0", client_version="0.11.2")
     for name in ("PATH", "OLLAMA_STANDIN"):

@@ -17,7 +17,7 @@ from mscli.planning.choose import choose
 from mscli.planning.figures import GIB
 from mscli.planning.fit import make
 from mscli.planning.machine import machine
-from mscli.planning.plan import Choice, Claim, NoFit, Plan, Wish
+from mscli.planning.plan import Choice, Claim, NoFit, Overrides, Plan
 
 DESKTOP = 3 * GIB // 2
 
@@ -45,32 +45,34 @@ def on(cards: str, free: int | None = None, ram: int | None = None, used: int = 
     return machine(cards, facts(), free, ram, used)
 
 
-def plan(name: str, where: Inventory | str, wish: Wish | None = None, *claims: Claim, **more: object) -> Plan:
+def plan(name: str, where: Inventory | str, overrides: Overrides | None = None, *claims: Claim, **more: object) -> Plan:
     """The plan of a shipped profile. Fails with the reasons when there is none."""
-    outcome = verdict(name, where, wish, *claims, **more)
+    outcome = verdict(name, where, overrides, *claims, **more)
     assert isinstance(outcome, Plan), f"{name} does not fit: {outcome.reasons}"
     return outcome
 
 
-def refusal(name: str, where: Inventory | str, wish: Wish | None = None, *claims: Claim, **more: object) -> NoFit:
+def refusal(
+    name: str, where: Inventory | str, overrides: Overrides | None = None, *claims: Claim, **more: object
+) -> NoFit:
     """The refusal of a shipped profile. Fails with the plan when there is one."""
-    outcome = verdict(name, where, wish, *claims, **more)
+    outcome = verdict(name, where, overrides, *claims, **more)
     assert isinstance(outcome, NoFit), f"{name} fits: {outcome}"
     return outcome
 
 
 def verdict(
-    name: str, where: Inventory | str, wish: Wish | None = None, *claims: Claim, **more: object
+    name: str, where: Inventory | str, overrides: Overrides | None = None, *claims: Claim, **more: object
 ) -> Plan | NoFit:
     """What the planner says of a shipped profile."""
     seen = on(where) if isinstance(where, str) else where
-    return make(*pair(name), seen, wish, claims, facts(), **more)  # type: ignore[arg-type]
+    return make(*pair(name), seen, overrides, claims, facts(), **more)  # type: ignore[arg-type]
 
 
-def choice(where: Inventory | str, wish: Wish | None = None) -> Choice:
+def choice(where: Inventory | str, overrides: Overrides | None = None) -> Choice:
     """What is chosen from everything that ships."""
     seen = on(where) if isinstance(where, str) else where
-    return choose([pair(name) for name in catalog().profiles], seen, wish, (), facts())
+    return choose([pair(name) for name in catalog().profiles], seen, overrides, (), facts())
 
 
 def held(where: Inventory, index: int, *holders: Holder) -> Inventory:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from planned import catalog, choice, held, holder, on
 
-from mscli.planning.plan import SAFE, NoFit, Plan, Wish
+from mscli.planning.plan import SAFE, NoFit, Overrides, Plan
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_full_card_gives_the_reason_with_the_holder() -> None:
 
 
 def test_preferring_context_takes_the_longest() -> None:
-    found = choice("RTX 4090", Wish(prefer="context"))
+    found = choice("RTX 4090", Overrides(prefer="context"))
     assert found.chosen is not None
     automatic = [
         item for item in found.ranked
@@ -101,13 +101,13 @@ def test_preferring_context_takes_the_longest() -> None:
 
 
 def test_preferring_speed_takes_the_fastest() -> None:
-    found = choice("H100", Wish(prefer="speed"))
+    found = choice("H100", Overrides(prefer="speed"))
     assert found.chosen is not None
     assert found.chosen.speed is not None
     assert found.chosen.variant == "w4a16"
 
 
 def test_an_engine_narrows_the_choice() -> None:
-    found = choice("H100", Wish(engine="ollama"))
+    found = choice("H100", Overrides(engine="ollama"))
     assert found.chosen is not None
     assert {item.engine for item in found.ranked} == {"ollama"}

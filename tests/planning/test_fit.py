@@ -8,7 +8,7 @@ import pytest
 from planned import DESKTOP, changed, held, holder, linked, on, plan, refusal, verdict
 
 from mscli.planning.figures import GIB
-from mscli.planning.plan import SAFE, TIGHT, NoFit, Plan, Wish
+from mscli.planning.plan import SAFE, TIGHT, NoFit, Overrides, Plan
 
 
 def test_q4_on_one_24_gb_card_leaves_room_for_about_50_000_tokens() -> None:
@@ -91,71 +91,75 @@ def test_vllm_s_pool_is_told_apart_from_the_planned_cache() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "context"),
-    [(Wish(context=4096), 4096), (Wish(context=10_000), 10_000), (Wish(prefer="context"), None)],
+    ("overrides", "context"),
+    [(Overrides(context=4096), 4096), (Overrides(context=10_000), 10_000), (Overrides(prefer="context"), None)],
 )
-def test_context_by_wish(wish: Wish, context: int | None) -> None:
-    found = plan("small-q4", "RTX 4090", wish)
+def test_context_by_wish(overrides: Overrides, context: int | None) -> None:
+    found = plan("small-q4", "RTX 4090", overrides)
     assert found.context == (context or found.context)
-    if wish.prefer == "context":
+    if overrides.prefer == "context":
         assert found.kv_type == "q8_0"
         assert found.context > 80_000
 
 
 def test_quantised_kv_is_the_second_step_and_named() -> None:
-    found = plan("small-q4", "RTX 4090", Wish(context=65536))
+    found = plan("small-q4", "RTX 4090", Overrides(context=65536))
     assert found.kv_type == "q8_0"
     assert any("f16 KV" in step and "q8_0" in step for step in found.steps)
 
 
 @pytest.mark.parametrize(
-    ("wish", "word", "nearest"),
+    ("overrides", "word", "nearest"),
     [
-        (Wish(context=131072, kv_type="f16"), "131,072 tokens", "--kv q8_0|--kv q4_0"),
-        (Wish(context=200_000), "200000", "--ctx 131072"),
-        (Wish(kv_type="fp8"), "no fp8 KV cache", "--kv q4_0"),
-        (Wish(users=64, context=8192), "64 x 8,192 tokens", "--users"),
-        (Wish(gpus=("3",)), "--gpus 3", "--gpus 0"),
-        (Wish(variant="q5"), "no variant q5", "--variant"),
-        (Wish(engine="vllm"), "runs on ollama", "--engine ollama"),
-        (Wish(users=0), "--users 0", "--users 1"),
+        (Overrides(context=131072, kv_type="f16"), "131,072 tokens", "--kv q8_0|--kv q4_0"),
+        (Overrides(context=200_000), "200000", "--ctx 131072"),
+        (Overrides(kv_type="fp8"), "no fp8 KV cache", "--kv q4_0"),
+        (Overrides(users=64, context=8192), "64 x 8,192 tokens", "--users"),
+        (Overrides(gpus=("3",)), "--gpus 3", "--gpus 0"),
+        (Overrides(variant="q5"), "no variant q5", "--variant"),
+        (Overrides(engine="vllm"), "runs on ollama", "--engine ollama"),
+        (Overrides(users=0), "--users 0", "--users 1"),
     ],
 )
-def test_an_impossible_wish_says_which_number_breaks_and_what_works(wish: Wish, word: str, nearest: str) -> None:
-    found = refusal("small-q4", "RTX 4090", wish)
+def test_an_impossible_wish_says_which_number_breaks_and_what_works(
+    overrides: Overrides, word: str, nearest: str
+) -> None:
+    found = refusal("small-q4", "RTX 4090", overrides)
     assert word in found.reasons[0]
     assert found.nearest is not None
     assert any(found.nearest.startswith(flag) for flag in nearest.split("|"))
 
 
 @pytest.mark.parametrize(
-    ("name", "cards", "wish"),
+    ("name", "cards", "overrides"),
     [
-        ("small-q4", "RTX 4090", Wish(context=131072, kv_type="f16")),
-        ("small-q4", "RTX 5070 Ti", Wish()),
-        ("small-w4a16", "RTX 4090", Wish(users=4, context=32768)),
-        ("small-fp8", "RTX 4090", Wish()),
-        ("small-bf16-2gpu", "2x RTX 4090", Wish()),
+        ("small-q4", "RTX 4090", Overrides(context=131072, kv_type="f16")),
+        ("small-q4", "RTX 5070 Ti", Overrides()),
+        ("small-w4a16", "RTX 4090", Overrides(users=4, context=32768)),
+        ("small-fp8", "RTX 4090", Overrides()),
+        ("small-bf16-2gpu", "2x RTX 4090", Overrides()),
     ],
 )
-def test_the_nearest_flag_works_when_typed(name: str, cards: str, wish: Wish) -> None:
-    flag, value = str(refusal(name, cards, wish).nearest).split(" ")
+def test_the_nearest_flag_works_when_typed(name: str, cards: str, overrides: Overrides) -> None:
+    flag, value = str(refusal(name, cards, overrides).nearest).split(" ")
     field, kind = {"--ctx": ("context", int), "--kv": ("kv_type", str), "--variant": ("variant", str)}[flag]
-    assert isinstance(verdict(name, cards, replace(wish, **{field: kind(value)})), Plan)  # type: ignore[arg-type]
+    assert isinstance(verdict(name, cards, replace(overrides, **{field: kind(value)})), Plan)  # type: ignore[arg-type]
 
 
 def test_text_only_models_refuse_images() -> None:
-    found = refusal("magistral-q4", "RTX 4090", Wish(images=1))
+    found = refusal("magistral-q4", "RTX 4090", Overrides(images=1))
     assert found.nearest == "--images 0"
 
 
 def test_images_that_would_fill_the_context_are_remarked_on() -> None:
     """The largest image is 3,080 tokens for vLLM, 1,024 for llama.cpp."""
     assert any(
-        "30,800 tokens" in reason for reason in plan("small-bf16", "H100", Wish(context=16384, images=10)).reasons
+        "30,800 tokens" in reason for reason in plan("small-bf16", "H100", Overrides(context=16384, images=10)).reasons
     )
-    assert not any("images of the" in reason for reason in plan("small-bf16", "H100", Wish(images=10)).reasons)
-    assert any("4,096 tokens" in reason for reason in plan("small-q4", "A6000", Wish(context=2048, images=4)).reasons)
+    assert not any("images of the" in reason for reason in plan("small-bf16", "H100", Overrides(images=10)).reasons)
+    assert any(
+        "4,096 tokens" in reason for reason in plan("small-q4", "A6000", Overrides(context=2048, images=4)).reasons
+    )
 
 
 def test_magistral_stays_within_its_recommended_context() -> None:
@@ -163,7 +167,7 @@ def test_magistral_stays_within_its_recommended_context() -> None:
 
 
 def test_beyond_the_recommended_context_is_possible_and_said() -> None:
-    found = plan("magistral-bf16", "H200", Wish(context=131072))
+    found = plan("magistral-bf16", "H200", Overrides(context=131072))
     assert found.context == 131072
     assert any("recommended" in reason for reason in found.reasons)
 
@@ -209,16 +213,16 @@ def test_nvlink_does_not_cost_context() -> None:
 
 
 def test_layers_stay_on_gpus_when_more_gpus_hold_them() -> None:
-    found = plan("small-q8", "2x RTX 4090", Wish(offload=True))
+    found = plan("small-q8", "2x RTX 4090", Overrides(offload=True))
     assert (found.gpus, found.layers_on_gpu) == ((0, 1), 41)
 
 
 def test_gpus_by_name_are_taken_as_they_are() -> None:
-    assert plan("small-bf16-2gpu", "4x A6000", Wish(gpus=("3", "1"))).gpus == (3, 1)
+    assert plan("small-bf16-2gpu", "4x A6000", Overrides(gpus=("3", "1"))).gpus == (3, 1)
 
 
 def test_tensor_parallel_sizes_divide_the_heads() -> None:
-    found = refusal("small-bf16-2gpu", "3x A6000", Wish(gpus=("0", "1", "2")))
+    found = refusal("small-bf16-2gpu", "3x A6000", Overrides(gpus=("0", "1", "2")))
     assert "32 attention heads over 3 GPUs" in found.reasons[0]
     assert found.nearest == "--gpus 0,1"
 
@@ -246,7 +250,7 @@ def test_too_few_gpus_say_how_many_are_needed_and_whether_one_would_do() -> None
     found = refusal("small-fp8-2gpu", "A6000")
     assert "needs 2 or 4 GPUs; 1 can be used" in found.reasons[0]
     assert found.nearest == "--gpus 0"
-    assert plan("small-fp8-2gpu", "A6000", Wish(gpus=("0",))).tensor_parallel == 1
+    assert plan("small-fp8-2gpu", "A6000", Overrides(gpus=("0",))).tensor_parallel == 1
 
 
 def test_small_mig_slices_hold_no_24b() -> None:
@@ -297,16 +301,16 @@ def test_the_driver_s_cuda_is_checked() -> None:
 
 def test_three_to_eight_percent_left_is_tight() -> None:
     free = plan("small-q4", "RTX 4090").memory[0].needed_bytes
-    found = plan("small-q4", on("RTX 4090", free=free + GIB), Wish(context=plan("small-q4", "RTX 4090").context))
+    found = plan("small-q4", on("RTX 4090", free=free + GIB), Overrides(context=plan("small-q4", "RTX 4090").context))
     assert found.verdict == TIGHT or found.kv_type != "f16"
 
 
 def test_windows_gets_no_tight_plans() -> None:
     """Below 1.2 GiB of headroom Windows spills silently to host memory: slow instead of refused."""
     tight = on("T4")
-    assert plan("small-gguf-q4-text", tight, Wish(context=4096)).verdict == TIGHT
+    assert plan("small-gguf-q4-text", tight, Overrides(context=4096)).verdict == TIGHT
     wsl = replace(tight, host=replace(tight.host, surroundings="wsl"))
-    assert refusal("small-gguf-q4-text", wsl, Wish(context=4096)).missing_bytes > 0
+    assert refusal("small-gguf-q4-text", wsl, Overrides(context=4096)).missing_bytes > 0
     roomy = replace(on("RTX 4090"), host=wsl.host)
     assert any("Windows" in reason for reason in plan("small-q4", roomy).reasons)
 

@@ -32,7 +32,7 @@ MODEL, KV = re.compile(r"model buffer size =\s*([\d.]+) MiB"), re.compile(r"KV b
 
 def llama_log(until: str, *flags: str) -> str:
     """The server's log up to the line that contains `until`; the server is killed there."""
-    argv = [sys.executable, "-m", "mscli.engines.llama_server", "--port", "0", "-t", "1", "-lv", "4", *flags]
+    argv = [sys.executable, "-m", "mscli.engines.llamacpp.embedded", "--port", "0", "-t", "1", "-lv", "4", *flags]
     lines: list[str] = []
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     deadline = time.monotonic() + DEADLINE_S

@@ -1,4 +1,4 @@
-"""What holds for every machine, profile and wish."""
+"""What holds for every machine, profile and overrides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mscli.planning.figures import GIB, MIB
 from mscli.planning.fit import make
 from mscli.planning.memory.engines import MEMORY
 from mscli.planning.memory.footprint import Configuration, nvml_total
-from mscli.planning.plan import SAFE, Claim, NoFit, Plan, Wish
+from mscli.planning.plan import SAFE, Claim, NoFit, Overrides, Plan
 from mscli.planning.request import KV_BY_ENGINE, loads, resolve
 from mscli.planning.room import rooms
 from mscli.planning.search import margin
@@ -36,8 +36,8 @@ CARDS = (
 profiles = st.sampled_from(ON_GPU)
 machines = st.sampled_from(CARDS)
 bytes_of_memory = st.integers(0, 100 * GIB)
-wishes = st.builds(
-    Wish,
+overrides = st.builds(
+    Overrides,
     context=st.none() | st.integers(256, 131072),
     users=st.none() | st.integers(1, 16),
     images=st.sampled_from([None, 0]),
@@ -55,9 +55,9 @@ def with_free(where: Inventory, free: tuple[int, ...]) -> Inventory:
     return replace(where, devices=tuple(devices))
 
 
-def outcome(name: str, where: Inventory, wish: Wish) -> Plan | NoFit:
+def outcome(name: str, where: Inventory, overrides: Overrides) -> Plan | NoFit:
     """The verdict with the GPUs pinned."""
-    pinned = replace(wish, gpus=tuple(str(item.gpu) for item in where.devices))
+    pinned = replace(overrides, gpus=tuple(str(item.gpu) for item in where.devices))
     return plan_once(*pair(name), pinned, Known(where, (), facts()))
 
 
@@ -65,17 +65,17 @@ def context(found: Plan | NoFit) -> int:
     return found.context if isinstance(found, Plan) else 0
 
 
-@given(profiles, machines, wishes, bytes_of_memory, bytes_of_memory, bytes_of_memory)
+@given(profiles, machines, overrides, bytes_of_memory, bytes_of_memory, bytes_of_memory)
 def test_more_free_memory_never_shortens_the_context(
-    name: str, cards: str, wish: Wish, first: int, second: int, more: int
+    name: str, cards: str, overrides: Overrides, first: int, second: int, more: int
 ) -> None:
     less, greater = with_free(on(cards), (first, second)), with_free(on(cards), (first + more, second))
-    assert context(outcome(name, less, wish)) <= context(outcome(name, greater, wish))
+    assert context(outcome(name, less, overrides)) <= context(outcome(name, greater, overrides))
 
 
-@given(profiles, machines, wishes, st.tuples(bytes_of_memory, bytes_of_memory))
-def test_no_plan_exceeds_free_memory(name: str, cards: str, wish: Wish, free: tuple[int, int]) -> None:
-    found = outcome(name, with_free(on(cards), free), wish)
+@given(profiles, machines, overrides, st.tuples(bytes_of_memory, bytes_of_memory))
+def test_no_plan_exceeds_free_memory(name: str, cards: str, overrides: Overrides, free: tuple[int, int]) -> None:
+    found = outcome(name, with_free(on(cards), free), overrides)
     if not isinstance(found, Plan):
         return
     for gpu in found.memory:
@@ -86,28 +86,30 @@ def test_no_plan_exceeds_free_memory(name: str, cards: str, wish: Wish, free: tu
         assert gpu.total_bytes == gpu.free_bytes + gpu.held_bytes
 
 
-@given(profiles, machines, wishes, st.tuples(bytes_of_memory, bytes_of_memory))
-def test_a_safe_plan_leaves_its_margin(name: str, cards: str, wish: Wish, free: tuple[int, int]) -> None:
+@given(profiles, machines, overrides, st.tuples(bytes_of_memory, bytes_of_memory))
+def test_a_safe_plan_leaves_its_margin(name: str, cards: str, overrides: Overrides, free: tuple[int, int]) -> None:
     where = with_free(on(cards), free)
-    found = outcome(name, where, wish)
+    found = outcome(name, where, overrides)
     if isinstance(found, Plan) and found.verdict == SAFE:
         by_uuid = {room.uuid: room for room in rooms(where)[0]}
         for gpu in found.memory:
             assert gpu.margin_bytes >= margin(SAFE, by_uuid[gpu.uuid])
 
 
-@given(profiles, machines, wishes, st.tuples(bytes_of_memory, bytes_of_memory))
-def test_the_missing_bytes_are_what_is_missing(name: str, cards: str, wish: Wish, free: tuple[int, int]) -> None:
+@given(profiles, machines, overrides, st.tuples(bytes_of_memory, bytes_of_memory))
+def test_the_missing_bytes_are_what_is_missing(
+    name: str, cards: str, overrides: Overrides, free: tuple[int, int]
+) -> None:
     where = with_free(on(cards), free)
-    found = outcome(name, where, replace(wish, offload=False))
+    found = outcome(name, where, replace(overrides, offload=False))
     if not isinstance(found, NoFit) or not found.memory:
         return
     assert found.missing_bytes > 0
     assert "missing" in found.reasons[0]
-    enough = outcome(name, grown(where, found.missing_bytes), replace(wish, offload=False))
+    enough = outcome(name, grown(where, found.missing_bytes), replace(overrides, offload=False))
     assert isinstance(enough, Plan), f"{found.reasons} but with that: {enough.reasons}"
     if found.missing_bytes > MIB:
-        less = outcome(name, grown(where, found.missing_bytes - 2 * MIB), replace(wish, offload=False))
+        less = outcome(name, grown(where, found.missing_bytes - 2 * MIB), replace(overrides, offload=False))
         assert isinstance(less, NoFit), f"{found.reasons}, but less does: {less}"
 
 
@@ -155,15 +157,17 @@ def test_tensor_parallel_halves_what_it_should(name: str, tokens: int) -> None:
 def test_a_claim_never_lengthens_the_context(name: str, cards: str, planned: int) -> None:
     where = on(cards)
     claim = Claim("other", device(where, 0).uuid, planned, ())
-    pinned = Wish(gpus=tuple(str(item.gpu) for item in where.devices))
+    pinned = Overrides(gpus=tuple(str(item.gpu) for item in where.devices))
     claimed = make(*pair(name), where, pinned, [claim], facts())
     assert context(claimed) <= context(make(*pair(name), where, pinned, [], facts()))
 
 
 @settings(max_examples=30)
-@given(profiles, machines, wishes, st.tuples(bytes_of_memory, bytes_of_memory))
-def test_the_nearest_flag_is_one_the_user_can_type(name: str, cards: str, wish: Wish, free: tuple[int, int]) -> None:
-    found = make(*pair(name), with_free(on(cards), free), wish, (), facts())
+@given(profiles, machines, overrides, st.tuples(bytes_of_memory, bytes_of_memory))
+def test_the_nearest_flag_is_one_the_user_can_type(
+    name: str, cards: str, overrides: Overrides, free: tuple[int, int]
+) -> None:
+    found = make(*pair(name), with_free(on(cards), free), overrides, (), facts())
     if isinstance(found, NoFit) and found.nearest:
         flag = found.nearest.split(" ")[0]
         assert flag in {"--ctx", "--kv", "--users", "--images", "--gpus", "--variant", "--engine", "--offload"}
@@ -173,4 +177,4 @@ def test_the_nearest_flag_is_one_the_user_can_type(name: str, cards: str, wish: 
 def test_every_shipped_profile_can_be_resolved(name: str) -> None:
     profile: Profile = pair(name)[0]
     assert loads(profile.engine, pair(name)[1].variants[profile.variant])
-    assert not hasattr(resolve(*pair(name), Wish()), "nearest")
+    assert not hasattr(resolve(*pair(name), Overrides()), "nearest")

@@ -9,7 +9,7 @@ from planned import catalog, choice, on, plan, verdict
 
 from mscli.errors import MscliError
 from mscli.planning.cost import cost, price_per_hour
-from mscli.planning.plan import Plan, Wish
+from mscli.planning.plan import Overrides, Plan
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from mscli.planning.plan import Plan, Wish
     ],
 )
 def test_decode_rates_lie_in_the_predicted_range(profile: str, cards: str, measured: float) -> None:
-    found = verdict(profile, cards, Wish(context=4096))
+    found = verdict(profile, cards, Overrides(context=4096))
     assert isinstance(found, Plan), found.reasons
     assert found.speed is not None
     low, expected, high = found.speed.decode_tok_s
@@ -33,7 +33,7 @@ def test_decode_rates_lie_in_the_predicted_range(profile: str, cards: str, measu
 
 @pytest.mark.parametrize(("cards", "measured"), [("RTX 5070 Ti", 2350), ("RTX 5060 Ti", 1293)])
 def test_prompt_rates_are_within_a_third(cards: str, measured: float) -> None:
-    speed = plan("small-gguf-q4-text", cards, Wish(context=4096)).speed
+    speed = plan("small-gguf-q4-text", cards, Overrides(context=4096)).speed
     assert speed is not None
     assert speed.ttft_s is not None
     assert 1000 / speed.ttft_s == pytest.approx(measured, rel=0.33)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mscli.engines.serving.openai_http import PORT_STATUS, Body, Delta, RequestError, Server, flags, run
-from mscli.engines.transformers import Transformers
+from mscli.engines.transformers.engine import Transformers
 
 KEY = "a-key-of-the-test"
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from plans import environment, program
 
-from mscli.engines import mistralrs_installation, transformers
 from mscli.engines.engine import Installation
+from mscli.engines.mistralrs import installation as mistralrs_installation
 from mscli.engines.python_environment import environment_in, environment_of, make_environment
+from mscli.engines.transformers import engine as transformers
 from mscli.errors import Code, MscliError
 from mscli.weights.progress import Note, Silence
 

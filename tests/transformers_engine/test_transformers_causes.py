@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mscli.engines.transformers import Transformers
+from mscli.engines.transformers.engine import Transformers
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
 OOM = (

@@ -11,7 +11,7 @@ from plans import ON_CPU, ON_ONE_GPU, ON_TWO_GPUS, WEIGHTS, after, serving, ship
 
 from mscli.catalog.profile import OptionValue
 from mscli.engines.engine import Command, Installation
-from mscli.engines.transformers import SERVER, TEMPLATE, Transformers
+from mscli.engines.transformers.engine import SERVER, TEMPLATE, Transformers
 from mscli.errors import MscliError
 from mscli.planning.plan import Plan
 

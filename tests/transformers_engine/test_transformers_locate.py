@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from plans import environment, program
 
-from mscli.engines.transformers import SERVER, Transformers
+from mscli.engines.transformers.engine import SERVER, Transformers
 from mscli.errors import Code, MscliError
 
 WHOLE = {"transformers": "5.23.0", "torch": "2.13.0", "accelerate": "1.15.0"}

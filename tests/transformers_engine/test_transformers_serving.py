@@ -21,7 +21,7 @@ import pytest
 from installed_engines import CACHE
 from tiny_models import TinyModels
 
-from mscli.engines.transformers import SERVER, TEMPLATE, Transformers
+from mscli.engines.transformers.engine import SERVER, TEMPLATE, Transformers
 
 pytestmark = pytest.mark.engines
 DEADLINE_S = 120.0

@@ -7,11 +7,11 @@ from pathlib import Path
 from mscli.catalog.gpus import load_gpus
 from mscli.catalog.load import load_catalog
 from mscli.engines.engine import Installation, Serving, WeightFiles
-from mscli.engines.vllm import Vllm
+from mscli.engines.vllm.engine import Vllm
 from mscli.paths import shipped_profiles
 from mscli.planning.fit import make
 from mscli.planning.machine import machine
-from mscli.planning.plan import Plan, Wish
+from mscli.planning.plan import Overrides, Plan
 
 CATALOG = load_catalog(shipped_profiles(), Path("/nonexistent"))
 FACTS = load_gpus(shipped_profiles())
@@ -29,18 +29,18 @@ def command_lines(version: str) -> dict[str, list[str]]:
         mine: list[list[str]] = []
         for cards in MACHINES:
             for kv in CATALOG.profiles[name].kv_types:
-                words = _words(name, cards, Wish(kv_type=kv), version)
+                words = _words(name, cards, Overrides(kv_type=kv), version)
                 if words and words not in mine:
                     mine.append(words)
                     lines[f"{name} on {cards}, {kv}"] = words
     return lines
 
 
-def _words(name: str, cards: str, wish: Wish, version: str) -> list[str] | None:
+def _words(name: str, cards: str, overrides: Overrides, version: str) -> list[str] | None:
     """The command line of one profile on one machine; None where it does not fit."""
     profile = CATALOG.profiles[name]
     model = CATALOG.models[profile.model]
-    plan = make(profile, model, machine(cards, FACTS), wish, facts=FACTS, versions={profile.engine: version})
+    plan = make(profile, model, machine(cards, FACTS), overrides, facts=FACTS, versions={profile.engine: version})
     if not isinstance(plan, Plan):
         return None
     run_dir = Path("/run/x")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mscli.engines.vllm_causes import cause
+from mscli.engines.vllm.causes import cause
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
 DEAD = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"

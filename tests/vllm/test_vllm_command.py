@@ -11,7 +11,7 @@ import pytest
 
 from mscli.catalog.load import load_one
 from mscli.engines.engine import Command, Installation, Serving, WeightFiles
-from mscli.engines.vllm import Vllm
+from mscli.engines.vllm.engine import Vllm
 from mscli.errors import MscliError
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan

@@ -10,7 +10,7 @@ import pytest
 from environments import environment
 from run_mscli import Mscli, Ran
 
-from mscli.engines.vllm_parser import TRIED
+from mscli.engines.vllm.parser import TRIED
 from mscli.paths import shipped_profiles
 
 Machine = Callable[..., dict[str, str]]

@@ -17,10 +17,10 @@ from tiny_models import TinyModels
 from vllm_home import DEADLINE_S, Client, Home, wait_for
 
 from mscli.catalog.profile import OptionValue
-from mscli.doctor.respelling import respelt
-from mscli.engines.vllm_installation import installation
-from mscli.engines.vllm_parser import check_flags
+from mscli.engines.vllm.installation import installation
+from mscli.engines.vllm.parser import check_flags
 from mscli.errors import MscliError
+from mscli.lifecycle.healing.flag_renames import respelt
 
 pytestmark = pytest.mark.engines
 

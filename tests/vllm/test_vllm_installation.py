@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from environments import environment
 
-from mscli.engines.vllm_installation import environment_python, installation, locate, on_cpu_only
+from mscli.engines.vllm.installation import environment_python, installation, locate, on_cpu_only
 from mscli.errors import Code, MscliError
 
 

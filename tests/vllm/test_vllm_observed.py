@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mscli.engines.engine import LOADING, STARTING
-from mscli.engines.vllm import Vllm
+from mscli.engines.vllm.engine import Vllm
 
 GIB = 2**30
 TWO_GPUS = """\

@@ -15,8 +15,8 @@ from test_vllm_command import command
 
 from mscli.catalog.load import load_one
 from mscli.engines.engine import Installation
-from mscli.engines.vllm_installation import environment_python, installation
-from mscli.engines.vllm_parser import TRIED, check_flags
+from mscli.engines.vllm.installation import environment_python, installation
+from mscli.engines.vllm.parser import TRIED, check_flags
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
 

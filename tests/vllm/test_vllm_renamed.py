@@ -12,8 +12,8 @@ from test_vllm_command import command
 from mscli.catalog.profile import OptionValue
 from mscli.engines.engine import Installation
 from mscli.engines.renamed_flags import VLLM, renamed
-from mscli.engines.vllm_installation import installation
-from mscli.engines.vllm_parser import check_flags
+from mscli.engines.vllm.installation import installation
+from mscli.engines.vllm.parser import check_flags
 from mscli.errors import MscliError
 
 VALUES: dict[str, OptionValue] = {

@@ -15,7 +15,7 @@ from tiny_models import TinyModels
 from vllm_home import Client, Homes, Served, assert_all_gone, served, wait_for
 from weather import TOOL
 
-from mscli.lifecycle import process
+from mscli.instances import process
 
 pytestmark = pytest.mark.engines
 

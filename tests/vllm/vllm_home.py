@@ -19,7 +19,7 @@ from tiny_models import TinyFiles
 from tiny_twin import described
 
 from mscli.catalog.load import load_one
-from mscli.lifecycle import process
+from mscli.instances import process
 from mscli.paths import shipped_profiles
 
 DEADLINE_S = 300.0

@@ -10,9 +10,9 @@ import pytest
 from described_machines import inventory_of
 from docker_program import Programs
 
-from mscli.doctor.live.check import Finding
-from mscli.doctor.live.examine import checks, examine
-from mscli.doctor.live.scene import Scene
+from mscli.doctor.checks.check import Finding
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.run import checks, examine
 from mscli.lifecycle.decision import chosen
 from mscli.paths import places
 
@@ -47,10 +47,10 @@ def visit(programs: Programs, machine: Callable[..., dict[str, str]], tmp_path: 
         where = places({"MSCLI_HOME": str(tmp_path / "home")})
         wanted = chosen(profile, None, where) if profile else None
         areas = frozenset({"containers"}) if asked else frozenset()
-        scene = Scene(where, env=own, root=programs.root, chosen=wanted, asked=areas)
-        scene.once("inventory", lambda: inventory_of(on, machine), of=Scene.__module__)
+        ctx = CheckContext(where, env=own, root=programs.root, chosen=wanted, asked=areas)
+        ctx.once("inventory", lambda: inventory_of(on, machine), of=CheckContext.__module__)
         found: dict[str, list[Finding]] = {}
-        for finding in examine(scene, checks(("containers",))):
+        for finding in examine(ctx, checks(("containers",))):
             assert finding.status != "crashed", finding.seen
             found.setdefault(finding.id.removeprefix("containers."), []).append(finding)
         return found

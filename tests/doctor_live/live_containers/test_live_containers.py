@@ -9,7 +9,7 @@ from described_machines import inventory_of
 from docker_program import ADVICE, NVIDIA, Answer, Programs
 from run_mscli import Mscli
 
-from mscli.doctor.live.check import Finding
+from mscli.doctor.checks.check import Finding
 
 Visit = Callable[..., dict[str, list[Finding]]]
 Machine = Callable[..., dict[str, str]]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from docker_program import Programs
 
-from mscli.doctor.live.check import Finding
+from mscli.doctor.checks.check import Finding
 
 pytestmark = pytest.mark.engines
 Visit = Callable[..., dict[str, list[Finding]]]

@@ -11,9 +11,9 @@ import pytest
 from described_machines import inventory_of
 from made_environment import MadeEnvironment
 
-from mscli.doctor.live.check import Finding
-from mscli.doctor.live.examine import checks, examine
-from mscli.doctor.live.scene import Scene
+from mscli.doctor.checks.check import Finding
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.run import checks, examine
 from mscli.lifecycle.decision import chosen
 from mscli.paths import places
 
@@ -64,11 +64,11 @@ def visit(bin_folder: Path, machine: Callable[..., dict[str, str]], monkeypatch:
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         wanted = chosen(profile, None, places()) if profile else None
-        scene = Scene(
+        ctx = CheckContext(
             places(), env=dict(os.environ), chosen=wanted, asked=frozenset({"engines"}) if asked else frozenset()
         )
-        scene.once("inventory", lambda: inventory_of(on, machine), of=Scene.__module__)
-        found = examine(scene, [each for each in checks(("engines",)) if each.id == f"engines.{check}"])
+        ctx.once("inventory", lambda: inventory_of(on, machine), of=CheckContext.__module__)
+        found = examine(ctx, [each for each in checks(("engines",)) if each.id == f"engines.{check}"])
         assert "crashed" not in {each.status for each in found}, found
         return list(found)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from made_environment import MadeEnvironment
 
-from mscli.doctor.live.check import Finding
+from mscli.doctor.checks.check import Finding
 
 Visit = Callable[..., list[Finding]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.doctor.live.check import Finding
+from mscli.doctor.checks.check import Finding
 
 pytestmark = pytest.mark.engines
 Visit = Callable[..., list[Finding]]

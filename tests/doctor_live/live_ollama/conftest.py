@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from ollama_user import User, Visit, play
 
-from mscli.doctor.live.check import Finding
-from mscli.doctor.live.examine import checks, examine
-from mscli.doctor.live.scene import Scene
+from mscli.doctor.checks.check import Finding
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.run import checks, examine
 from mscli.paths import places
 
 STANDIN = Path(__file__).parents[2] / "ollama" / "standin"
@@ -74,12 +74,12 @@ def _follow(process: subprocess.Popen[str], found: list[str], ready: threading.E
 def visit(user: User, monkeypatch: pytest.MonkeyPatch) -> Visit:
     """Runs the checks of Ollama for the user: findings by the check's name. `gpus`: an inventory in place of NVML's."""
 
-    def run(host: str | None = None, scene: Scene | None = None, **env: str) -> dict[str, list[Finding]]:
+    def run(host: str | None = None, ctx: CheckContext | None = None, **env: str) -> dict[str, list[Finding]]:
         if host:
             monkeypatch.setenv("OLLAMA_HOST", host)
         for name, value in env.items():
             monkeypatch.setenv(name, value)
-        seen = scene or Scene(places(), env=dict(os.environ))
+        seen = ctx or CheckContext(places(), env=dict(os.environ))
         found: dict[str, list[Finding]] = {}
         for finding in examine(seen, checks(("ollama",))):
             assert finding.status != "crashed", finding.seen

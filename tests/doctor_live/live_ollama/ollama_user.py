@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.doctor.live.check import Finding
+from mscli.doctor.checks.check import Finding
 
 SMALL = "mistral-small3.1:24b-instruct-2503-q4_K_M"
 Visit = Callable[..., dict[str, list[Finding]]]

@@ -15,8 +15,8 @@ import pytest
 from described_machines import inventory_of
 from ollama_user import SMALL, User, Visit, play
 
-from mscli.doctor.live.scene import Scene
-from mscli.engines.ollama_api import Api
+from mscli.doctor.checks.context import CheckContext
+from mscli.engines.ollama.api import Api
 from mscli.lifecycle.decision import chosen
 from mscli.paths import places
 
@@ -24,11 +24,11 @@ Start = Callable[..., tuple[str, int]]
 Machine = Callable[..., dict[str, str]]
 
 
-def on(name: str, machine: Machine, profile: str | None = None) -> Scene:
-    """The scene of this process's user, on a described machine."""
-    scene = Scene(places(), env=dict(os.environ), chosen=chosen(profile, None, places()) if profile else None)
-    scene.once("inventory", lambda: inventory_of(name, machine), of=Scene.__module__)
-    return scene
+def on(name: str, machine: Machine, profile: str | None = None) -> CheckContext:
+    """The context of this process's user, on a described machine."""
+    ctx = CheckContext(places(), env=dict(os.environ), chosen=chosen(profile, None, places()) if profile else None)
+    ctx.once("inventory", lambda: inventory_of(name, machine), of=CheckContext.__module__)
+    return ctx
 
 
 def test_a_machine_without_ollama_is_no_failure(user: User, visit: Visit, nobody: str) -> None:
@@ -166,7 +166,7 @@ def test_a_server_too_old_for_the_profile_fails(
     play(user.home / "scene.json", version="0.6.2", client_version="0.6.2")
     host, _ = start()
     monkeypatch.setenv("OLLAMA_HOST", host)
-    found = visit(scene=on("rtx4090", machine, "small-q4"))["version"][0]
+    found = visit(ctx=on("rtx4090", machine, "small-q4"))["version"][0]
     assert (found.status, found.code) == ("fail", "version_backend_old")
     assert "needs 0.6.5" in found.seen
 
@@ -221,8 +221,8 @@ def test_a_folder_on_the_way_that_the_services_user_may_not_enter_is_named(
     (root / "srv").chmod(0o755)
     models.parent.chmod(mode)
     user.service(ActiveState="failed", User=OTHER, Environment="OLLAMA_MODELS=/srv/private/models")
-    scene = replace(Scene(places(), env={**os.environ, "OLLAMA_HOST": nobody}), root=root)
-    found = visit(scene=scene)["folder"][0]
+    ctx = replace(CheckContext(places(), env={**os.environ, "OLLAMA_HOST": nobody}), root=root)
+    found = visit(ctx=ctx)["folder"][0]
     if lacks is None:
         assert found.status == "ok"
         return
@@ -240,8 +240,8 @@ def test_a_folder_that_is_missing_where_its_user_may_not_make_it_is_named(
     for folder in (root, root / "var", root / "var" / "lib"):
         folder.chmod(0o755)
     user.service(ActiveState="failed", User=OTHER, Environment="HOME=/var/lib/ollama")
-    scene = Scene(places(), env={**os.environ, "OLLAMA_HOST": nobody}, root=root)
-    found = visit(scene=scene)["folder"][0]
+    ctx = CheckContext(places(), env={**os.environ, "OLLAMA_HOST": nobody}, root=root)
+    found = visit(ctx=ctx)["folder"][0]
     assert (found.status, found.code) == ("fail", "permissions")
     assert "may not write /var/lib" in found.seen
     assert found.command == f"sudo install -d -o {OTHER} -g {OTHER} /var/lib/ollama/.ollama/models"
@@ -252,7 +252,7 @@ def test_weights_that_do_not_fit_the_servers_disk_are_named(
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", nobody)
     user.service(ActiveState="failed", Environment=f"OLLAMA_MODELS={full_disk}/models")
-    found = visit(scene=on("rtx4090", machine, "small-q4"))["disk"][0]
+    found = visit(ctx=on("rtx4090", machine, "small-q4"))["disk"][0]
     assert (found.status, found.code) == ("fail", "disk_full")
 
 
@@ -285,7 +285,7 @@ def test_a_model_that_sits_on_the_cpu_of_a_machine_with_gpus_is_named(
     host, _ = start()
     loaded(host)
     monkeypatch.setenv("OLLAMA_HOST", host)
-    found = visit(scene=on("rtx4090", machine))["gpu"][0]
+    found = visit(ctx=on("rtx4090", machine))["gpu"][0]
     assert found.status == status
     assert found.code == (None if status == "ok" else "cpu_fallback")
 
@@ -324,7 +324,7 @@ def test_what_the_services_log_says_since_its_last_start_counts(
     user.service(MainPID=str(pid), User=pwd.getpwuid(os.getuid()).pw_name, Environment=f"OLLAMA_HOST={host}")
     user.journal(*lines)
     monkeypatch.setenv("OLLAMA_HOST", host)
-    found = visit(scene=on("rtx4090", machine))["log"][0]
+    found = visit(ctx=on("rtx4090", machine))["log"][0]
     assert (found.status, found.code) == expected
 
 
@@ -335,7 +335,7 @@ def test_a_server_without_gpu_on_a_machine_without_one_is_as_it_should_be(
     user.service(MainPID=str(pid), User=pwd.getpwuid(os.getuid()).pw_name, Environment=f"OLLAMA_HOST={host}")
     user.journal(BEGIN, DISCOVERY)
     monkeypatch.setenv("OLLAMA_HOST", host)
-    assert visit(scene=on("no-driver", machine))["log"][0].status == "ok"
+    assert visit(ctx=on("no-driver", machine))["log"][0].status == "ok"
 
 
 def test_a_log_that_this_user_may_not_read_is_said_to_be_unread(user: User, visit: Visit, start: Start) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from instance_records import IDLE, await_words, python, write_record
 
-from mscli.lifecycle.process import MARK, Identity, identify, members
-from mscli.lifecycle.records import Record, Records
+from mscli.instances.process import MARK, Identity, identify, members
+from mscli.instances.records import Record, Records
 from mscli.paths import places
 
 SERVER = """

@@ -17,7 +17,7 @@ from instance_records import IDLE, PLAN
 from run_mscli import Mscli
 from visits import Doctor
 
-from mscli.lifecycle.process import Identity, boot_id, wait_death
+from mscli.instances.process import Identity, boot_id, wait_death
 from mscli.planning.plan import GpuMemory
 
 INSTANCES = ("--only", "instances")

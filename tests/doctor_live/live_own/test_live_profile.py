@@ -12,9 +12,9 @@ from hub_profile import own_profile
 from run_mscli import Mscli
 from visits import Doctor
 
-from mscli.doctor.live.check import Seen
-from mscli.doctor.live.profile import CHECKS
-from mscli.doctor.live.scene import Scene
+from mscli.doctor.checks.check import Seen
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.profile.profile import CHECKS
 from mscli.lifecycle.decision import chosen
 from mscli.paths import places
 
@@ -25,8 +25,8 @@ Machine = Callable[..., dict[str, str]]
 def look(home: Path, check: str, name: str | None = "mine") -> list[Seen]:
     """What one check finds on the user's profile, asked about by name or (None) at a plain visit."""
     here = places({"MSCLI_HOME": str(home)})
-    scene = Scene(here, env={}, chosen=chosen(name, None, here) if name else None)
-    return [seen for each in CHECKS if each.id == check for seen in each.look(scene)]
+    ctx = CheckContext(here, env={}, chosen=chosen(name, None, here) if name else None)
+    return [seen for each in CHECKS if each.id == check for seen in each.look(ctx)]
 
 
 def write(home: Path, text: str, name: str = "mine") -> None:

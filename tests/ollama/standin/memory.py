@@ -40,7 +40,7 @@ class Memory:
     """What is loaded. With MSCLI_TEST_MACHINE set, the described GPU's used memory follows."""
 
     def __init__(self, scene: Scene) -> None:
-        self._scene = scene
+        self._ctx = scene
         self._runners: dict[str, Runner] = {}
         self._lock = threading.Lock()
 
@@ -53,8 +53,8 @@ class Memory:
                 return
             if runner:
                 self._unload(name)
-            size = self._scene["load_bytes"]
-            share = 0.0 if os.environ.get("CUDA_VISIBLE_DEVICES") == "-1" else self._scene["gpu_share"]
+            size = self._ctx["load_bytes"]
+            share = 0.0 if os.environ.get("CUDA_VISIBLE_DEVICES") == "-1" else self._ctx["gpu_share"]
             runner = Runner(name, size, int(size * share), context, time.time() + seconds(keep_alive))
             self._runners[name] = runner
             _show_on_gpu(runner.size_vram)

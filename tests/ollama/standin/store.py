@@ -140,7 +140,7 @@ class Download:
     """One blob on its way from the registry, in parts; stopped when nobody waits for it any more, and kept."""
 
     def __init__(self, blob: Path, content: bytes, scene: Scene) -> None:
-        self.blob, self._content, self._scene = blob, content, scene
+        self.blob, self._content, self._ctx = blob, content, scene
         self.partial = blob.with_name(f"{blob.name}-partial")
         self.done = threading.Event()
         self.stalled_at: int | None = None
@@ -222,7 +222,7 @@ class Download:
         return True
 
     def _pause_s(self) -> float:
-        speed = self._scene["bytes_per_s"]
+        speed = self._ctx["bytes_per_s"]
         return STEP_BYTES / speed if speed else 0.0
 
 

@@ -1,0 +1,133 @@
+"""Containers tried out: a throw-away one with all GPUs, and those of our own that run."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+from mscli.doctor.checks.check import Seen, fail, ok, skipped, warn
+from mscli.doctor.checks.containers.view import Containers, cause_of, client, elsewhere, grave, images, patient, wanted
+from mscli.doctor.checks.context import CheckContext
+from mscli.engines.containers import client as container_client
+from mscli.engines.containers.client import DOCKER, PODMAN, Said, call, last_line, telling
+
+LABEL = "mscli.instance"
+# A container starts within a second; the first one after a start of the machine takes much longer.
+QUICK_S, THOROUGH_S = 2.0, 90.0
+_WORTH_TRYING_S, _CLEAN_UP_S = 0.8, 0.3
+SHORT_S = 1.0
+# nvidia-smi comes from the host; to run it an image needs no more than glibc, which these have. Best first.
+_GOOD = re.compile(r"vllm|cuda|nvidia|ollama|pytorch|tensorflow|text-generation|ubuntu|debian|rocky|fedora|python")
+_BAD = re.compile(r"alpine|busybox|scratch|hello-world|distroless|<none>")
+_SEEN = re.compile(r"^GPU \d+: .*\(UUID: (GPU-[^)]+)\)", re.MULTILINE)
+
+
+def throw_away(ctx: CheckContext) -> Iterator[Seen]:
+    """nvidia-smi in a container that is gone afterwards, from an image that is here: nothing is ever pulled for it."""
+    begun = time.monotonic()
+    found = client(ctx)
+    if found is None or found.said or elsewhere(ctx, found):
+        yield skipped("no container engine of this machine answers")
+        return
+    if not ctx.inventory.gpus:
+        yield skipped("no NVIDIA GPU answers on this machine, so that a container would see none")
+        return
+    image = _image(ctx, found)
+    if image is None:
+        yield skipped("no image is here to try a container with, and none is fetched for it")
+        return
+    left_s = (THOROUGH_S if patient(ctx) else QUICK_S) - (time.monotonic() - begun)
+    if left_s < _WORTH_TRYING_S:
+        yield skipped("the container engine is too slow for a container to be tried; `--only containers` waits longer")
+    else:
+        yield _tried(ctx, found, image, left_s)
+
+
+def _tried(ctx: CheckContext, found: Containers, image: str, patience_s: float) -> Seen:
+    words = (*_gpus(found), "--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility", "--entrypoint", "nvidia-smi", image)
+    told = container_client.throw_away(found.client, *words, "-L", timeout_s=patience_s, clean_up_s=_CLEAN_UP_S)
+    return _late(ctx, image, patience_s) if told.status is None else _judged(ctx, found, image, told)
+
+
+def _judged(ctx: CheckContext, found: Containers, image: str, told: Said) -> Seen:
+    if told.status != 0:
+        code, remedy = cause_of(ctx, told.text, "docker_gpu")
+        seen = f"a container of {image} with all GPUs fails: {last_line(told.text)}"
+        return fail(code, seen, remedy, *telling(told.text)[-4:], command=_by_hand(found, image))
+    inside = set(_SEEN.findall(told.out))
+    missing = [f"GPU {gpu.index} ({gpu.uuid})" for gpu in ctx.inventory.gpus if gpu.uuid and gpu.uuid not in inside]
+    if missing:
+        return fail(
+            "docker_gpu",
+            f"a container of {image} sees {len(inside)} of {len(ctx.inventory.gpus)} GPUs",
+            "Look for NVIDIA_VISIBLE_DEVICES in the image and for a CDI specification of fewer GPUs.",
+            f"missing: {', '.join(missing)}",
+            command=_by_hand(found, image),
+        )
+    return ok(f"a container of {image} sees every GPU ({len(inside)})", *told.out.strip().splitlines()[:4])
+
+
+def _late(ctx: CheckContext, image: str, patience_s: float) -> Seen:
+    seen = f"a container of {image} was not over within {patience_s:.1f} s"
+    if patient(ctx):
+        return warn(None, seen, "Try it by hand, and look into the daemon's log: journalctl -u docker")
+    return skipped(f"{seen}; `mscli doctor --only containers` waits longer")
+
+
+def _gpus(found: Containers) -> tuple[str, ...]:
+    by_cdi = (
+        any(each.startswith("nvidia.com/gpu") for each in found.engine.cdi) and "nvidia" not in found.engine.runtimes
+    )
+    return ("--device", "nvidia.com/gpu=all") if found.kind == PODMAN or by_cdi else ("--gpus", "all")
+
+
+def _by_hand(found: Containers, image: str) -> str:
+    return f"{found.kind} run --rm {' '.join(_gpus(found))} --entrypoint nvidia-smi {image}"
+
+
+def _image(ctx: CheckContext, found: Containers) -> str | None:
+    """An image that is here: the profile's, else one that has very likely what nvidia-smi needs."""
+    here = images(ctx, found)
+    own = ctx.chosen.profile.image if ctx.chosen and wanted(ctx) else None
+    if own and own in here:
+        return own
+    good = [name for name in here if _GOOD.search(name) and not _BAD.search(name)]
+    return min(good, key=_rank, default=None)
+
+
+def _rank(name: str) -> int:
+    found = _GOOD.search(name)
+    return _GOOD.pattern.split("|").index(found[0]) if found else 99
+
+
+def own_containers(ctx: CheckContext) -> Iterator[Seen]:
+    """Whether the containers of our instances still have their GPUs: after a daemon-reload the engine goes on, deaf."""
+    found = client(ctx)
+    if found is None or found.said:
+        yield skipped("no container engine answers")
+        return
+    shown = (
+        '{{.ID}} {{.Label "mscli.instance"}}' if found.kind == DOCKER else '{{.ID}} {{index .Labels "mscli.instance"}}'
+    )
+    listed = call(found.client, "ps", "--filter", f"label={LABEL}", "--format", shown, timeout_s=SHORT_S)
+    if listed.status != 0:
+        yield skipped(f"{found.kind} does not tell which containers run")
+        return
+    running = [line.split(maxsplit=1) for line in listed.out.splitlines() if line.strip()]
+    if not running or not ctx.inventory.gpus:
+        yield ok(f"containers of ours that run: {len(running)}" if running else "no container of ours runs")
+        return
+    for container, *label in running:
+        yield _asked(ctx, found, container, label[0] if label else container)
+
+
+def _asked(ctx: CheckContext, found: Containers, container: str, name: str) -> Seen:
+    told = call(found.client, "exec", container, "nvidia-smi", "-L", timeout_s=SHORT_S)
+    if told.status is None:
+        return warn(None, f"the container of {name} does not answer", f"See: {found.kind} logs {container}")
+    if told.status == 0 and _SEEN.search(told.out):
+        return ok(f"the container of {name} has its GPUs ({len(_SEEN.findall(told.out))})")
+    code, remedy = cause_of(ctx, told.text, "container_gpu_lost")
+    seen = f"the container of {name} has lost its GPUs: {last_line(told.text)}"
+    return grave(ctx, code, seen, remedy, *telling(told.text)[-4:], command=f"mscli restart {name}")

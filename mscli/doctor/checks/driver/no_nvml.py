@@ -1,0 +1,234 @@
+"""Why NVML does not answer: the same error has a dozen reasons, told apart by what the kernel and the bus show."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mscli.diagnosis.causes import CAUSES
+from mscli.doctor.checks.check import FAIL, Seen, fail, warn
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.driver.pci import gpus
+from mscli.doctor.checks.driver.upgrades import last_upgrades
+from mscli.doctor.checks.host.kernel_log import kernel_log
+from mscli.inventory.inventory import Problem
+from mscli.inventory.kernel import text_of
+from mscli.inventory.nvml import module_version
+
+_NVML = "libnvidia-ml.so"
+_WSL_LIBRARIES = "usr/lib/wsl/lib"
+_SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+_MODULE_FILE = re.compile(r"(?:^|/)nvidia\.ko", re.MULTILINE)
+_REFUSED = re.compile(
+    r"Loading of (?:unsigned module|module with unavailable key)|nvidia.*(?:Key was rejected|Required key|Lockdown)"
+    r"|Lockdown: .*unsigned module",
+    re.IGNORECASE,
+)
+_OPEN_ONLY = re.compile(r"requires? use of the NVIDIA open kernel modules")
+_KERNEL_WORDS = re.compile(r"NVRM|nvidia: |nouveau .*(?:fail|error)")
+
+
+def reason(ctx: CheckContext, problem: Problem) -> Seen:
+    """The finding for an NVML that failed with `problem`."""
+    told = _TOLD.get(problem.code, _other)
+    return told(ctx, problem)
+
+
+# ---- the library is not there ----
+
+
+def _no_library(ctx: CheckContext, problem: Problem) -> Seen:
+    where, root = ctx.inventory.host.surroundings, ctx.root
+    if where == "wsl":
+        return _wsl_without_library(root)
+    module = module_version(root / "proc")
+    if module and where == "container":
+        seen = f"the host's NVIDIA module {module} is loaded, but this container has none of the driver's libraries"
+        return fail("nvml_not_found", seen, CAUSES["nvml_not_found"][1], _loaded_version(root))
+    if module:
+        remedy = (
+            "Install the driver's libraries of the same release (libnvidia-compute, nvidia-utils), then `ldconfig`."
+        )
+        seen = f"the NVIDIA module {module} is loaded, but libnvidia-ml.so.1 cannot be loaded"
+        return fail("nvml_not_found", seen, remedy, _loaded_version(root), command="ldconfig -p | grep libnvidia-ml")
+    if gpus(root):
+        return _not_loaded(ctx, problem)
+    if where == "container":
+        remedy = "If the host has one, start the container with it: docker run --gpus all."
+        return warn("nvml_not_found", "this container has no NVIDIA GPU", remedy)
+    return _no_gpu(root)
+
+
+def _no_gpu(root: Path) -> Seen:
+    bus = "no NVIDIA GPU is on the PCI bus" if (root / "sys/bus/pci/devices").is_dir() else "the PCI bus cannot be read"
+    remedy = "Models run on the CPU here. In a virtual machine, hand a GPU through to it and install NVIDIA's driver."
+    return warn("no_driver", f"{bus}, and no NVIDIA driver is installed", remedy)
+
+
+def _wsl_without_library(root: Path) -> Seen:
+    if (root / _WSL_LIBRARIES / "libnvidia-ml.so.1").exists():
+        remedy = "Put it back: `echo /usr/lib/wsl/lib | sudo tee /etc/ld.so.conf.d/ld.wsl.conf && sudo ldconfig`."
+        return fail("wsl", f"/{_WSL_LIBRARIES} has libnvidia-ml.so.1, but the loader does not look there", remedy)
+    gives = "" if (root / "dev/dxg").exists() else ", and there is no /dev/dxg"
+    return warn("wsl", f"Windows gives this Linux no NVIDIA library (/{_WSL_LIBRARIES}){gives}", CAUSES["wsl"][1])
+
+
+# ---- the library is there, the module is not ----
+
+
+def _not_loaded(ctx: CheckContext, problem: Problem) -> Seen:
+    """In the order of what explains most: another driver on the GPU, no module, a refused one, one not loaded yet."""
+    host, root = ctx.inventory.host, ctx.root
+    if host.surroundings == "wsl":
+        return _shadowed(problem)
+    if module := module_version(root / "proc"):
+        return _without_nodes(ctx, module)
+    cards = gpus(root)
+    shown = (*map(str, cards), *_kernel_words(ctx))
+    taken = {card.driver for card in cards} - {None, "nvidia"}
+    command = "sudo modprobe nvidia"
+    if "vfio-pci" in taken:
+        remedy = "Give it back by removing its ids from vfio-pci's options; the GPU is reserved for virtual machines."
+        return fail("no_driver", "the GPU is bound to vfio-pci, not to NVIDIA's driver", remedy, *shown)
+    if "nouveau" in taken:
+        remedy = "Install NVIDIA's driver, which blacklists nouveau, and restart the machine."
+        return fail("no_driver", "the GPU is driven by nouveau, which has no CUDA", remedy, *shown)
+    if not cards:
+        seen = "NVIDIA's libraries are installed, but its kernel module is not loaded and no NVIDIA GPU is on the bus"
+        return fail("no_driver", f"{seen}", CAUSES["no_driver"][1], problem.message, *shown)
+    if refusal := _refusal(ctx):
+        return refusal
+    installed = _kernels_with_module(root)
+    if installed is not None and host.kernel not in installed:
+        others = f"there is one for {', '.join(installed)}" if installed else "there is one for no kernel"
+        remedy = (
+            f"Install linux-headers-{host.kernel} and reinstall the driver (dkms autoinstall), or start another kernel."
+        )
+        return fail(
+            "no_driver", f"there is no NVIDIA module for the running kernel {host.kernel}", remedy, others, *shown
+        )
+    return fail("no_driver", "the NVIDIA kernel module is not loaded", CAUSES["no_driver"][1], *shown, command=command)
+
+
+def _refusal(ctx: CheckContext) -> Seen | None:
+    """The kernel will not have the module: Secure Boot, or a GPU that only the open module drives."""
+    lines = kernel_log(ctx).matching(_REFUSED)
+    if needs := kernel_log(ctx).matching(_OPEN_ONLY):
+        remedy = "Install the open kernel modules of the same release (nvidia-open, nvidia-driver-NNN-open)."
+        return fail("no_driver", "this GPU needs NVIDIA's open kernel modules", remedy, needs[-1].text)
+    if not lines and not (
+        _secure_boot(ctx.root) and ctx.inventory.host.kernel in (_kernels_with_module(ctx.root) or ())
+    ):
+        return None
+    state = "Secure Boot is on" if _secure_boot(ctx.root) else "the kernel accepts signed modules only"
+    remedy = (
+        "Sign the module and enrol the key (`sudo mokutil --import /var/lib/shim-signed/mok/MOK.der`, restart, "
+        "confirm), or switch Secure Boot off."
+    )
+    seen = f"{state}, and the NVIDIA module is not loaded"
+    return fail("no_driver", seen, remedy, *(line.text for line in lines[-2:]), command="mokutil --sb-state")
+
+
+def _secure_boot(root: Path) -> bool:
+    """The firmware's variable: four bytes of attributes, then 1 for on."""
+    try:
+        return (root / _SECURE_BOOT).read_bytes()[4:5] == b"\x01"
+    except OSError:
+        return False
+
+
+def _kernels_with_module(root: Path) -> list[str] | None:
+    """The installed kernels that have an NVIDIA module by their own lists; None where no list can be read."""
+    lists = sorted((root / "lib/modules").glob("*/modules.dep"))
+    return [path.parent.name for path in lists if _MODULE_FILE.search(text_of(path))] if lists else None
+
+
+def _kernel_words(ctx: CheckContext) -> tuple[str, ...]:
+    return tuple(line.text for line in kernel_log(ctx).matching(_KERNEL_WORDS)[-3:])
+
+
+def _shadowed(problem: Problem) -> Seen:
+    """WSL has no kernel module: a libnvidia-ml of a Linux driver looks for one in vain."""
+    path = loaded(_NVML)
+    remedy = "Remove the Linux driver inside WSL (`sudo apt purge 'libnvidia-*' 'nvidia-*'`, `sudo ldconfig`)."
+    if path and not path.startswith(f"/{_WSL_LIBRARIES}") and "/wsl/" not in path:
+        seen = f"{path} stands before WSL's own libnvidia-ml and asks for a kernel module, which WSL has not"
+        return fail("wsl", seen, remedy, problem.message)
+    return fail("wsl", "NVML of the Windows driver does not answer", CAUSES["wsl"][1], problem.message)
+
+
+def _without_nodes(ctx: CheckContext, module: str) -> Seen:
+    seen = f"the NVIDIA module {module} is loaded, but its device files cannot be used"
+    nodes = sorted(node.name for node in (ctx.root / "dev").glob("nvidia*"))
+    shown = f"/dev has {', '.join(nodes)}" if nodes else "there are no /dev/nvidia* here"
+    if ctx.inventory.host.surroundings == "container":
+        return fail("docker_gpu", f"{seen} in this container", CAUSES["docker_gpu"][1], shown)
+    return fail(
+        "no_driver", seen, "Make them: `sudo nvidia-modprobe -u -c 0`.", shown, command="sudo nvidia-modprobe -u"
+    )
+
+
+# ---- the two are there ----
+
+
+def _mismatch(ctx: CheckContext, problem: Problem) -> Seen:
+    module, library = module_version(ctx.root / "proc"), release_of(loaded(_NVML))
+    seen = f"the driver's library is {library or 'of another release'}, the loaded kernel module {module or 'unknown'}"
+    shown = (problem.message, *last_upgrades(ctx.root))
+    return fail("nvml_mismatch", seen, CAUSES["nvml_mismatch"][1], *shown, command="sudo reboot")
+
+
+def _no_permission(ctx: CheckContext, problem: Problem) -> Seen:
+    """By the files' rights, or, where those are open, by the container's control group, which lost them."""
+    nodes = sorted((ctx.root / "dev").glob("nvidia*"))
+    allowed = nodes and all(os.access(node, os.R_OK | os.W_OK) for node in nodes if not node.is_dir())
+    if allowed and ctx.inventory.host.surroundings == "container":
+        seen = "this container may no longer open its GPUs, although their files are open to this user"
+        return fail("container_gpu_lost", seen, CAUSES["container_gpu_lost"][1], problem.message)
+    remedy = "Join the group that owns /dev/nvidia* (often `video` or `render`), then log in anew."
+    seen, command = "this user may not open the NVIDIA device files", "ls -l /dev/nvidia*"
+    return fail("permissions", seen, remedy, problem.message, command=command)
+
+
+def _broken(ctx: CheckContext, problem: Problem) -> Seen:
+    words = _kernel_words(ctx)
+    return fail("xid", f"the driver does not get through to the GPU: {problem.message}", CAUSES["xid"][1], *words)
+
+
+def _other(ctx: CheckContext, problem: Problem) -> Seen:
+    if ctx.inventory.host.surroundings == "container":
+        return fail("container_gpu_lost", problem.message, CAUSES["container_gpu_lost"][1])
+    return Seen(FAIL, problem.message, None, _kernel_words(ctx), "`sudo dmesg | grep -e NVRM -e nvidia` may tell why.")
+
+
+_TOLD: Mapping[str, Callable[[CheckContext, Problem], Seen]] = {
+    "LIBRARY_NOT_FOUND": _no_library,
+    "DRIVER_NOT_LOADED": _not_loaded,
+    "LIB_RM_VERSION_MISMATCH": _mismatch,
+    "NO_PERMISSION": _no_permission,
+    "GPU_IS_LOST": _broken,
+    "RESET_REQUIRED": _broken,
+    "TIMEOUT": _broken,
+    "IRQ_ISSUE": _broken,
+}
+
+
+def loaded(library: str) -> str | None:
+    """The file that this process has mapped for a library, links resolved; None where it is not loaded."""
+    for line in text_of(Path("/proc/self/maps")).splitlines():
+        path = line.partition("/")[2]
+        if library in path:
+            return f"/{path}"
+    return None
+
+
+def release_of(path: str | None) -> str | None:
+    """The driver's release in a library's file name: libnvidia-ml.so.570.124.04."""
+    found = re.search(r"\.so\.(\d+\.\d+(?:\.\d+)?)$", path or "")
+    return found[1] if found else None
+
+
+def _loaded_version(root: Path) -> str:
+    return text_of(root / "proc/driver/nvidia/version").partition("\n")[0].strip()

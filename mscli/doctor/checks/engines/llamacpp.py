@@ -1,0 +1,170 @@
+"""llama.cpp: its server run for its version and for the devices that it sees; the wheel's likewise, in a child."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscli.diagnosis.causes import CAUSES
+from mscli.diagnosis.diagnose import diagnose
+from mscli.diagnosis.facts import facts_of
+from mscli.doctor.checks.check import Seen, fail, ok, skipped, warn
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.engines.found import AREA, located, wanted
+from mscli.doctor.checks.program import Ran, run, which
+from mscli.engines.llamacpp.engine import NAME, OLDEST_BUILD, PROGRAM
+
+INSTALL = f"mscli engines install {NAME}"
+# With CUDA it starts every GPU before it answers, which takes seconds where the driver was asleep.
+_QUICK_S, _THOROUGH_S = 1.1, 20.0
+_BUILD = re.compile(r"build (\d+)|version: (\d+) \(")
+# "  CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23650 MiB free)"
+_DEVICE = re.compile(r"^ +(\w+): (.+) \(\d+ MiB", re.MULTILINE)
+# Vulkan's renderer on the CPU, and arithmetic libraries that are no GPU.
+_NO_GPU = re.compile(r"llvmpipe|\bBLAS\b|\bCPU\b", re.IGNORECASE)
+_SURE = 0.5
+_WHEEL_DEVICES = (
+    "import xllamacpp\n"
+    "for each in xllamacpp.get_device_info():\n"
+    "    if 'GPU' in str(each['type']):\n"
+    "        print(f\"  {each['name']}: {each['description']} ({each['memory_total'] >> 20} MiB)\")\n"
+    "print('Available devices:')\n"
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """One llama-server. `devices`: the GPUs that it sees, None where it did not tell. `said`: all that it said.
+
+    `broken`: it does not run. `late`: it gave no answer in the time that it was given.
+    """
+
+    path: Path
+    kind: str
+    version: str | None
+    devices: tuple[str, ...] | None
+    said: str
+    broken: bool = False
+    late: bool = False
+
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        what = "the wheel xllamacpp" if self.kind == "wheel" else PROGRAM
+        return f"{what} {self.version or '(version unknown)'} in {self.path}"
+
+
+def server(ctx: CheckContext) -> Server | None:
+    """The one that mscli would start; None where there is none."""
+    return ctx.once("llama-server", lambda: _server(ctx))
+
+
+def llamacpp(ctx: CheckContext) -> Iterator[Seen]:
+    """Whether it runs, is new enough, and sees the GPUs."""
+    found = server(ctx)
+    if found is None:
+        if wanted(ctx, NAME):
+            yield fail("engine_missing", "llama.cpp is not here", "mscli can fetch it, without root.", command=INSTALL)
+        else:
+            yield skipped("llama.cpp is not here")
+        return
+    if found.late:
+        yield _late(ctx, found)
+        return
+    if found.broken:
+        code, remedy = _cause(ctx, found.said, "engine_missing")
+        seen = f"{found.words} is the one to be used, and does not run"
+        yield fail(code, seen, f"{remedy} Or take it off PATH.", *_last(found.said))
+        return
+    build = _BUILD.search(f"version: {found.version}")
+    if found.kind != "wheel" and build and (number := int(build[1] or build[2])) < OLDEST_BUILD:
+        seen = f"{found.words} is build {number}, which does not know the flags that mscli uses"
+        yield fail("version_backend_old", seen, f"Install build {OLDEST_BUILD} or later.", command=INSTALL)
+        return
+    yield _devices(ctx, found)
+
+
+def _late(ctx: CheckContext, found: Server) -> Seen:
+    if not _patient(ctx):
+        return skipped(f"{found.words} gave no answer in time; `mscli doctor --only engines` waits longer")
+    seen = f"{found.words} is the one to be used, and gives no answer within {_THOROUGH_S:g} s"
+    return fail("engine_missing", seen, "Try it by hand; take it off PATH to use another.", *_last(found.said))
+
+
+def _patient(ctx: CheckContext) -> bool:
+    return AREA in ctx.asked or wanted(ctx, NAME)
+
+
+def _devices(ctx: CheckContext, found: Server) -> Seen:
+    on_cpu = ctx.chosen is not None and ctx.chosen.profile.device == "cpu"
+    if not ctx.inventory.devices or on_cpu:
+        return ok(f"{found.words} runs")
+    if found.devices is None:
+        return warn(None, f"{found.words} does not tell which devices it sees (--list-devices)", "Install a newer one.")
+    if found.devices:
+        return ok(f"{found.words} sees GPUs: {len(found.devices)}", *found.devices[:4])
+    code, remedy = _cause(ctx, found.said, "backend_no_gpu_build")
+    if code == "backend_no_gpu_build":
+        remedy = (
+            "Install one with Vulkan (below), or a build with CUDA on PATH: https://github.com/ggml-org/llama.cpp. "
+            "Vulkan needs libvulkan.so.1 and the driver's Vulkan part."
+        )
+    # The wheel is made for CPUs and comes along with mscli: no fault, unless it is all that a profile has.
+    status = warn if found.kind == "wheel" and not wanted(ctx, NAME) else fail
+    seen = (
+        f"{found.words} sees no GPU, and there are GPUs here ({len(ctx.inventory.gpus)}): it would compute on the CPU"
+    )
+    return status(code, seen, remedy, *_last(found.said), command=INSTALL)
+
+
+def _server(ctx: CheckContext) -> Server | None:
+    own = ctx.places.engines / NAME / PROGRAM
+    first = which(ctx, PROGRAM)
+    if first or own.is_file():
+        return _program(ctx, Path(first) if first else own, "program" if first else "own")
+    found = located(ctx, NAME)
+    if found.place is None or found.place.kind != "wheel":
+        return None
+    told = run(ctx, found.place.argv[0], "-c", _WHEEL_DEVICES, timeout_s=_patience_s(ctx))
+    words = told.err if told else ""
+    late, broken = told is not None and told.status is None, told is None or bool(told.status)
+    return Server(found.place.path, "wheel", found.version, _listed(told) if told else None, words, broken, late)
+
+
+def _program(ctx: CheckContext, path: Path, kind: str) -> Server:
+    patience_s = _patience_s(ctx)
+    told = run(ctx, str(path), "--version", timeout_s=patience_s)
+    if told is None or told.status:
+        return Server(path, kind, None, None, f"{told.err}\n{told.out}" if told else "it cannot be executed", True)
+    said = f"{told.err}\n{told.out}"
+    version = next((line.removeprefix("version: ") for line in said.splitlines() if line.startswith("version: ")), None)
+    listed = run(ctx, str(path), "--list-devices", timeout_s=patience_s) if told.status == 0 else None
+    late = told.status is None or (listed is not None and listed.status is None)
+    words = f"{said}\n{listed.err}\n{listed.out}" if listed else said
+    return Server(path, kind, version, _listed(listed) if listed else None, words, late=late)
+
+
+def _patience_s(ctx: CheckContext) -> float:
+    return _THOROUGH_S if _patient(ctx) else _QUICK_S
+
+
+def _listed(told: Ran) -> tuple[str, ...] | None:
+    """The GPUs among the devices; None where the program does not know the question."""
+    if told.status != 0 or "devices" not in told.out + told.err:
+        return None
+    found = [f"{name}: {what}" for name, what in _DEVICE.findall(told.out + told.err)]
+    return tuple(each for each in found if not _NO_GPU.search(each))
+
+
+def _cause(ctx: CheckContext, said: str, otherwise: str) -> tuple[str, str]:
+    ranked = diagnose(said, NAME, facts_of(ctx.inventory))
+    if ranked and ranked[0].confidence >= _SURE:
+        return ranked[0].code, ranked[0].remedy
+    return otherwise, CAUSES[otherwise][1]
+
+
+def _last(said: str) -> tuple[str, ...]:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return tuple(lines[-3:])

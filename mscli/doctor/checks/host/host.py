@@ -1,0 +1,164 @@
+"""Checks of the host: RAM, shared memory, limits, CPU, Python, what the kernel killed, and WSL's own conditions."""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Iterator
+
+from mscli.diagnosis.causes import CAUSES
+from mscli.doctor.checks.check import Check, Seen, fail, ok, skipped, warn
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.host.kernel_log import ago, kernel_log
+from mscli.doctor.checks.host.shared_memory import shared_memory
+from mscli.doctor.checks.program import run, which
+from mscli.inventory.kernel import text_of
+from mscli.inventory.limits import read_limits
+from mscli.planning.figures import gib
+
+GIB = 2**30
+# mscli, an engine's Python and its libraries, before any weight is in memory.
+_LEAST_RAM = 4 * GIB
+# vLLM raises its own soft limit as far as the hard one lets it (vllm-project/vllm#11530), so the hard one counts. Each
+# user's request is a socket or more; 1024, the usual soft limit, was what a loaded server ran out of.
+_FILES_WANTED, _FILES_LEAST = 16384, 1024
+# A CUDA process reserves address space for all GPUs' memory and the host's.
+_ADDRESSES_LEAST = 2**40
+_KILLED = re.compile(r"(?:Out of memory|Memory cgroup out of memory): Killed process (\d+) \(([^)]*)\)")
+# 21H2, the first Windows 10 that hands a GPU to WSL2 (Windows 11 begins with 22000). Source: Microsoft, "GPU
+# acceleration in WSL".
+_LEAST_WINDOWS = 19044
+
+
+def _ram(ctx: CheckContext) -> Iterator[Seen]:
+    host = ctx.inventory.host
+    seen = f"{gib(host.ram_available_bytes)} of {gib(host.ram_total_bytes)} of RAM are available"
+    limit = read_limits(ctx.root).memory_bytes
+    if limit is not None and limit <= host.ram_total_bytes:
+        seen += " (the limit of this container or control group)"
+    elif host.surroundings == "wsl":
+        seen += " (WSL's share, half of the machine's unless .wslconfig says otherwise)"
+    if host.ram_available_bytes < _LEAST_RAM:
+        remedy = "Stop what uses it, or raise the limit; engines that run out of RAM are killed without a word."
+        yield warn("host_ram", seen, remedy, _swap(ctx))
+    else:
+        yield ok(seen, _swap(ctx))
+
+
+def _swap(ctx: CheckContext) -> str:
+    found = re.search(r"^SwapFree:\s+(\d+) kB", text_of(ctx.root / "proc/meminfo"), re.MULTILINE)
+    return f"free swap: {gib(int(found[1]) * 1024)}" if found else "free swap: unknown"
+
+
+def _killed(ctx: CheckContext) -> Iterator[Seen]:
+    """Processes that the kernel killed for memory: an engine that this befell says nothing itself."""
+    log = kernel_log(ctx)
+    lines = [line for line in log.matching(_KILLED) if line.recent]
+    if log.refused:
+        yield skipped(f"the kernel's log cannot be read by this user ({log.refused})")
+    elif lines:
+        found = _KILLED.search(lines[-1].text)
+        what = f"{found[2]} (pid {found[1]})" if found else "a process"
+        within = "its control group's limit" if "cgroup" in lines[-1].text else "the machine's RAM"
+        seen = f"the kernel killed {what} {ago(lines[-1])}: {within} had run out"
+        yield warn("host_ram", seen, CAUSES["host_ram"][1], *(line.text for line in lines[-3:]))
+    else:
+        yield ok(f"the kernel killed nothing for memory in the last day ({log.source})")
+
+
+def _limits(_: CheckContext) -> Iterator[Seen]:
+    """The limits of this shell, which an engine that is started here inherits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = f"open files: {_shown(soft)}, at most {_shown(hard)}"
+    addresses = resource.getrlimit(resource.RLIMIT_AS)[0]
+    locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    if 0 <= addresses < _ADDRESSES_LEAST:
+        remedy = "Lift it where mscli is started: `ulimit -v unlimited`."
+        yield fail("ulimit", f"address space is limited to {gib(addresses)}: CUDA reserves more", remedy)
+    if 0 <= hard < _FILES_LEAST:
+        yield fail("ulimit", f"{files}: too few for a server under load", CAUSES["ulimit"][1])
+    elif 0 <= hard < _FILES_WANTED:
+        yield warn("ulimit", f"{files}: few for many users at once", CAUSES["ulimit"][1])
+    else:
+        yield ok(f"{files}; locked memory: {_shown(locked)}")
+
+
+def _shown(limit: int) -> str:
+    return "unlimited" if limit == resource.RLIM_INFINITY else str(limit)
+
+
+def _cpu(ctx: CheckContext) -> Iterator[Seen]:
+    host = ctx.inventory.host
+    flags, cores = set(host.cpu_flags), f"{host.cpu_model}, {host.cpu_cores} logical CPUs for this process"
+    if "sse2" not in flags:
+        yield ok(f"{cores}; not an x86 CPU, so its extensions are not judged" if flags else cores)
+    elif missing := [flag for flag in ("avx", "f16c", "fma", "avx2") if flag not in flags]:
+        remedy = "In a virtual machine, pass the host's CPU through (cpu: host); else build llama.cpp on this machine."
+        lacking = f"{cores}: no {', '.join(missing)}, so prebuilt engines crash (illegal instruction) or crawl"
+        yield warn("build", lacking, remedy)
+    else:
+        yield ok(f"{cores}, AVX2{' and AVX-512' if 'avx512f' in flags else ''}")
+
+
+def _python(ctx: CheckContext) -> Iterator[Seen]:
+    """Engines get an environment of their own, made by uv or by Python's venv, which Debian leaves out."""
+    if uv := which(ctx, "uv"):
+        yield ok(f"environments are made by {uv}")
+        return
+    asked = run(ctx, "python3", "-c", "import ensurepip, venv, sys; print('.'.join(map(str, sys.version_info[:3])))")
+    if asked is None:
+        yield warn("python_env", "there is neither uv nor python3 on PATH", "Install uv, or python3 with python3-venv.")
+    elif asked.status == 0:
+        yield ok(f"Python {asked.last_words} on PATH can make environments")
+    else:
+        remedy = "Install python3-venv (`sudo apt install python3-venv`), or uv."
+        yield warn("python_env", "python3 on PATH cannot make environments", remedy, asked.last_words)
+
+
+def _wsl(ctx: CheckContext) -> Iterator[Seen]:
+    host = ctx.inventory.host
+    if "microsoft" not in host.kernel.lower():
+        yield ok("not under WSL")
+        return
+    if "wsl2" not in host.kernel.lower() and host.kernel.startswith("4.4."):
+        yield fail("wsl", "this is WSL 1, which has no GPU", "`wsl --set-version DISTRIBUTION 2` in Windows.")
+        return
+    told = run(ctx, "cmd.exe", "/c", "ver", timeout_s=2.0)
+    found = re.search(r"10\.0\.(\d+)", told.out) if told else None
+    if found and int(found[1]) < _LEAST_WINDOWS:
+        seen = f"Windows build {found[1]} is older than {_LEAST_WINDOWS} (21H2): it hands no GPU to WSL"
+        yield fail("wsl", seen, "Update Windows, then `wsl --update && wsl --shutdown`.")
+    elif not (ctx.root / "dev/dxg").exists():
+        yield warn("wsl", "there is no /dev/dxg: Windows hands no GPU to this Linux", CAUSES["wsl"][1])
+    else:
+        yield ok(f"WSL 2, kernel {host.kernel}, Windows build {found[1] if found else 'unknown'}")
+
+
+def _shm(ctx: CheckContext) -> Iterator[Seen]:
+    shared = shared_memory(ctx.root / "dev/shm")
+    if shared is None:
+        remedy = "Mount it: `sudo mount -t tmpfs tmpfs /dev/shm`; in a container: --ipc=host or --shm-size 16g."
+        yield fail("shm", "there is no /dev/shm: an engine's processes cannot share memory", remedy)
+        return
+    figures = f"/dev/shm: {gib(shared.free)} of {gib(shared.total)} free"
+    left = [f"{gib(size)} {name}" for name, size in shared.leftovers[:5]]
+    if shared.free < 2**26:
+        yield fail("shm", f"{figures}: it is full", CAUSES["shm"][1], *left, command="ls -laS /dev/shm | head")
+    elif shared.free < GIB:
+        yield warn("shm", f"{figures}: too little for several GPUs", CAUSES["shm"][1], *left)
+    elif sum(size for _, size in shared.leftovers) > GIB:
+        remedy = "Remove what no running engine uses: `fuser -v /dev/shm/*` shows who has it open."
+        yield warn("shm", f"{figures}; engines left segments behind", remedy, *left)
+    else:
+        yield ok(figures)
+
+
+CHECKS = (
+    Check("host.ram", _ram),
+    Check("host.killed", _killed),
+    Check("host.shm", _shm),
+    Check("host.limits", _limits),
+    Check("host.cpu", _cpu),
+    Check("host.python", _python),
+    Check("host.wsl", _wsl),
+)

@@ -1,0 +1,227 @@
+"""Checks of the network, as the process that pulls sees it: the hub, the token, the repository wanted, its bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from mscli.doctor.checks.check import Check, Seen, fail, ok, skipped, warn
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.patience import within
+from mscli.doctor.checks.weights.local_weights import needs_hub
+from mscli.errors import MscliError
+from mscli.weights.fault import PassingFault, Timeouts, host_in, proxy_hint, without_password
+from mscli.weights.hub import client, hub, offline_by_environment
+from mscli.weights.hub_check import (
+    DNS,
+    PROXY,
+    SILENT,
+    STRANGE,
+    TLS,
+    Sample,
+    Token,
+    Unreached,
+    ask,
+    first_byte,
+    host_of,
+    hub_answers,
+    sample,
+    token,
+    token_known,
+)
+from mscli.weights.ranges import xet_usable
+
+T = TypeVar("T")
+PATIENCE_S = 2.0
+OLLAMA_REGISTRY = "https://registry.ollama.ai"
+
+_REMEDIES = {
+    DNS: "Check the name's spelling (HF_ENDPOINT, HTTPS_PROXY) and this machine's DNS: /etc/resolv.conf.",
+    TLS: "Something in between opens encrypted connections: name its certificate in SSL_CERT_FILE (and in "
+    "REQUESTS_CA_BUNDLE for older tools) where the pull runs.",
+    PROXY: "Give the proxy's address and login in HTTPS_PROXY, ask for the host to be let through, or name it in "
+    "NO_PROXY.",
+    SILENT: "A firewall drops it, or a proxy is needed: set HTTPS_PROXY where the pull runs.",
+    STRANGE: "Open the hub in a browser of this machine: a network that wants a log-in shows its page there.",
+}
+
+
+def _skip(ctx: CheckContext) -> Seen | None:
+    """Why nothing of the hub is looked at; None when it is."""
+    if ctx.chosen is not None and (kind := ctx.chosen.variant.source.kind) != "hub":
+        return skipped(f"{ctx.chosen.profile.name} takes no weights from the hub ({kind})")
+    if offline_by_environment():
+        return skipped("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids the hub: nothing was asked")
+    return None
+
+
+def _wrong(ctx: CheckContext, fault: PassingFault) -> Seen:
+    """A fault of the network: in the way of a profile that must be fetched first, else worth knowing."""
+    remedy = _REMEDIES.get(fault.kind, proxy_hint()) if isinstance(fault, Unreached) else _remedy(fault)
+    seen = fault.seen if needs_hub(ctx) else f"{fault.seen}; what is on the disk still serves"
+    return (fail if needs_hub(ctx) else warn)(fault.cause, seen, remedy, _way())
+
+
+def _remedy(fault: PassingFault) -> str:
+    if fault.cause == "hf_rate_limit":
+        wait = f" It asks for {fault.wait_s:g} s." if fault.wait_s is not None else ""
+        return f"Wait, and log in (`hf auth login`, HF_TOKEN): that raises the limit.{wait}"
+    return proxy_hint()
+
+
+def _way() -> str:
+    """Through which settings the hub was asked, passwords left out."""
+    return proxy_hint().partition(": ")[2].partition(". Then ")[0]
+
+
+def _asked(call: Callable[[], T], deadline: float) -> T:
+    """The answer to `call`; one that does not come before `deadline` (monotonic) is a fault of the network."""
+    try:
+        return within(deadline - time.monotonic(), call)
+    except TimeoutError as late:
+        raise Unreached(SILENT, "there is no answer in time") from late
+
+
+def _hub_fault(ctx: CheckContext) -> PassingFault | None:
+    """Why the hub's API does not answer; None when it does. Asked once."""
+
+    def look() -> PassingFault | None:
+        endpoint = hub(Timeouts()).endpoint
+        try:
+            within(PATIENCE_S, lambda: hub_answers(endpoint, PATIENCE_S))
+        except TimeoutError:
+            return Unreached(SILENT, f"{host_in(endpoint)} does not answer within {PATIENCE_S:g} s")
+        except PassingFault as fault:
+            return fault
+        return None
+
+    return ctx.once("hub answers", look)
+
+
+def _hub(ctx: CheckContext) -> Iterator[Seen]:
+    if why := _skip(ctx):
+        yield why
+        return
+    begun = time.monotonic()
+    fault = _hub_fault(ctx)
+    if fault is not None:
+        yield _wrong(ctx, fault)
+    else:
+        yield ok(
+            f"{without_password(hub(Timeouts()).endpoint)} answers within {time.monotonic() - begun:.1f} s", _way()
+        )
+
+
+def _token(ctx: CheckContext) -> Iterator[Seen]:
+    if why := _skip(ctx):
+        yield why
+        return
+    sent = token(ctx.env)
+    if sent is None:
+        yield ok("no token is set: enough for repositories without a gate")
+        return
+    endpoint = hub(Timeouts()).endpoint
+    try:
+        known = _asked(lambda: token_known(endpoint, sent, PATIENCE_S), time.monotonic() + PATIENCE_S)
+    except PassingFault as fault:
+        yield skipped(f"whether the token in {sent.origin} is known: {fault.seen}")
+        return
+    yield ok(f"the hub knows the token in {sent.origin}") if known else _unknown(ctx, sent)
+
+
+def _unknown(ctx: CheckContext, sent: Token) -> Seen:
+    report = fail if ctx.chosen is None or needs_hub(ctx) else warn
+    return report(
+        "hf_gated",
+        f"the hub does not know the token in {sent.origin}: it is mistyped, expired or revoked",
+        "With it even open repositories are refused: make a new one at https://huggingface.co/settings/tokens, or "
+        f"remove {sent.origin}.",
+        "GET /api/whoami-v2: HTTP 401",
+        command="hf auth login" if sent.origin != "HF_TOKEN" else "unset HF_TOKEN",
+    )
+
+
+def _repository(ctx: CheckContext) -> Iterator[Seen]:
+    """The repository wanted, and a byte of its weights from wherever they lie."""
+    if ctx.chosen is None or _skip(ctx):
+        return
+    name = ctx.chosen.variant.source.repository
+    client()
+    deadline = time.monotonic() + PATIENCE_S
+    try:
+        found = _asked(lambda: _sample(ctx), deadline)
+        timeouts = _timeouts(deadline)
+        _asked(lambda: first_byte(found, timeouts), deadline)
+    except MscliError as refusal:
+        report = fail if needs_hub(ctx) else warn
+        yield report(_cause(refusal), refusal.message, refusal.hint)
+        return
+    except PassingFault as fault:
+        if fault.cause == "network_proxy" and _hub_fault(ctx) is not None:
+            yield skipped(f"whether {name} may be fetched: the hub does not answer")
+        else:
+            yield _wrong(ctx, fault)
+        return
+    yield ok(f"{name} may be fetched; {host_of(found)} hands out its bytes", f"one byte of {found.file.name}")
+    yield from _xet(found, deadline)
+
+
+def _sample(ctx: CheckContext) -> Sample:
+    assert ctx.chosen is not None
+    return sample(hub(Timeouts(connect_s=PATIENCE_S)), ctx.chosen.variant)
+
+
+def _timeouts(deadline: float) -> Timeouts:
+    left = max(deadline - time.monotonic(), 0.1)
+    return Timeouts(connect_s=left, stall_s=left)
+
+
+def _cause(refusal: MscliError) -> str | None:
+    cause = refusal.details.get("cause")
+    return cause if isinstance(cause, str) else None
+
+
+def _xet(found: Sample, deadline: float) -> Iterator[Seen]:
+    """Where Xet storage is said to be: without a way there a pull loses time before it takes plain HTTP."""
+    import json
+
+    xet = found.location.xet
+    if xet is None or not xet_usable():
+        return
+    try:
+        told = _asked(lambda: ask(xet.refresh_url, PATIENCE_S, xet.headers), deadline)
+        storage = str(json.loads(told.body).get("casUrl", "")) if told.status == 200 else ""
+        if storage.startswith("http"):
+            _asked(lambda: ask(storage, PATIENCE_S), deadline)
+    except (PassingFault, ValueError, AttributeError) as fault:
+        seen = fault.seen if isinstance(fault, PassingFault) else "the answer is none of a hub"
+        yield warn(
+            "network_proxy",
+            f"Xet storage cannot be reached: {seen}",
+            "Plain HTTP works: take it at once with HF_HUB_DISABLE_XET=1, or have the host let through.",
+        )
+
+
+def _ollama(ctx: CheckContext) -> Iterator[Seen]:
+    """Ollama's registry. The server pulls, not this process: its own proxy and roots may be other ones."""
+    if ctx.chosen is None or ctx.chosen.variant.source.kind != "ollama":
+        return
+    whose = "the Ollama server pulls, with the environment of its own process"
+    host = host_in(OLLAMA_REGISTRY)
+    try:
+        answer = _asked(lambda: ask(f"{OLLAMA_REGISTRY}/v2/", PATIENCE_S), time.monotonic() + PATIENCE_S)
+    except PassingFault as fault:
+        remedy = _REMEDIES.get(fault.kind, "") if isinstance(fault, Unreached) else ""
+        systemd = "For a service: `sudo systemctl edit ollama`, [Service] Environment=HTTPS_PROXY=..."
+        yield warn("network_proxy", f"{fault.seen}, from this process; {whose}", f"{remedy} {systemd}".strip())
+        return
+    yield ok(f"{host} answers this process (HTTP {answer.status}); {whose}")
+
+
+CHECKS = (
+    Check("network.hub", _hub),
+    Check("network.token", _token),
+    Check("network.repository", _repository, deadline_s=6.0),  # loading the hub's client counts too, on a slow disk
+    Check("network.ollama", _ollama),
+)

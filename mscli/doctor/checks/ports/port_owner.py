@@ -1,0 +1,100 @@
+"""Who keeps a port: the process, the service it belongs to, or the container behind Docker's proxy."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.program import run
+from mscli.instances.process import describe
+from mscli.inventory.ports import addresses, owner, owner_uid
+
+_UNIT = re.compile(r"/([^/]+\.service)(?:/|$)")
+_PROXY_PORT = re.compile(rb"docker-proxy.*-host-port\0(\d+)", re.DOTALL)
+_DOCKER_S = 1.0
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Whoever listens on a port. None: not told to this user."""
+
+    pid: int | None
+    command: str | None
+    user: str | None
+    unit: str | None
+    container: str | None
+
+    @property
+    def said(self) -> str:
+        """In words, the name one knows it by first."""
+        if self.container:
+            return f"the container {self.container}"
+        who = self.command or f"a process of {self.user or 'another user'}"
+        return f"{self.unit}, {who}" if self.unit else who
+
+    @property
+    def stop(self) -> str | None:
+        """What ends it, where that is sure."""
+        if self.container:
+            return f"docker stop {self.container}"
+        if self.unit and not self.unit.startswith("user@"):
+            return f"sudo systemctl stop {self.unit}"
+        return f"kill {self.pid}" if self.pid and self.pid > 1 else None
+
+
+def keeper(ctx: CheckContext, port: int) -> Keeper:
+    """Who listens on `port`. Asks Docker, for at most a second, where its proxy does."""
+    pid, uid = owner(port), owner_uid(port)
+    proxy = _proxy(port)
+    return Keeper(
+        pid=pid,
+        command=describe(pid) if pid else None,
+        user=_user(uid) if uid is not None else None,
+        unit=_unit(ctx.root, pid) if pid else None,
+        container=_container(ctx, port) if proxy else None,
+    )
+
+
+def where(port: int) -> str:
+    """The addresses that are listened on, in words."""
+    return ", ".join(f"{f'[{each}]' if ':' in each else each}:{port}" for each in addresses(port))
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _unit(root: Path, pid: int) -> str | None:
+    try:
+        text = (root / f"proc/{pid}/cgroup").read_text()
+    except OSError:
+        return None
+    found = [name for line in text.splitlines() for name in _UNIT.findall(line)]
+    return found[-1] if found else None
+
+
+def _proxy(port: int) -> bool:
+    """Whether a proxy of Docker's serves the port; command lines are open to every user, its sockets are not."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                line = Path(f"/proc/{entry}/cmdline").read_bytes()
+            except OSError:
+                continue
+            if (found := _PROXY_PORT.search(line)) and int(found[1]) == port:
+                return True
+    return False
+
+
+def _container(ctx: CheckContext, port: int) -> str:
+    ran = run(
+        ctx, "docker", "ps", "--filter", f"publish={port}", "--format", "{{.Names}} ({{.Image}})", timeout_s=_DOCKER_S
+    )
+    return ran.out.strip() if ran and ran.status == 0 and ran.out.strip() else "behind docker-proxy"

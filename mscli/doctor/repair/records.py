@@ -1,0 +1,155 @@
+"""Records of instances that died, and what instances that are gone have left in their folders.
+
+Locks and claims of ports are none of it: the kernel takes them back with the process that held them.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.repair.orphans import busy_names
+from mscli.doctor.repair.repairs import Fix, Found, ManualStep
+from mscli.errors import Code, MscliError
+from mscli.instances.process import boot_id, stat
+from mscli.instances.records import Record, Records
+from mscli.instances.running import group, running
+from mscli.instances.store import Unreadable
+
+
+def look_at_records(ctx: CheckContext) -> Found:
+    """Fixes for dead records and for leftovers; a manual step for each unreadable record."""
+    records, busy = Records(ctx.places), busy_names(ctx)
+    good, broken = records.all()
+    dead = [record for record in good if _dead(record) and record.name not in busy]
+    gone = [record.name for record in good if record.stopped_at is not None]
+    idle = [*gone, *_without_record(records)]
+    fixes = [_tidy_dead(record, records) for record in dead]
+    fixes += [
+        _tidy_leftovers(name, left, records) for name in idle if name not in busy if (left := _left(records, name))
+    ]
+    fixes += [_close(path, mode) for path, mode in _open(records)]
+    return fixes, [_repair(item) for item in broken]
+
+
+def _dead(record: Record) -> bool:
+    """True for an instance of ours of which nothing lives, though nobody has stopped it."""
+    return record.stopped_at is None and record.identity is not None and not running(record)
+
+
+def _tidy_dead(record: Record, records: Records) -> Fix:
+    assert record.identity is not None
+    how = "died" if record.identity.boot_id == boot_id() else "ended with an earlier boot of this machine"
+    return Fix(
+        id=f"record:{record.name}",
+        area="instances",
+        what=f"note that the instance {record.name}, which {how}, is stopped; its log and settings stay",
+        touches=(str(records.run_dir(record.name) / "record.json"),),
+        apply=lambda _: _note_dead(record, records),
+        finding="instances.state",
+        instead_of=(f"mscli down {record.name}",),
+    )
+
+
+def _note_dead(record: Record, records: Records) -> str:
+    with records.lock():
+        now = records.load(record.name)
+        if not isinstance(now, Record) or now.mark != record.mark or not _dead(now) or group(now):
+            raise MscliError(Code.FILE, f"{record.name} is no longer as it was seen", "Look again: mscli doctor --fix")
+        records.save(replace(now, stopped_at=time.time()))
+        records.tidy(record.name)
+    return f"{record.name} counts as stopped; its log: mscli logs {record.name}; again: mscli restart {record.name}"
+
+
+def _without_record(records: Records) -> Iterator[str]:
+    """Instance folders without a record: starts that failed keep their log in one."""
+    try:
+        entries = sorted(records.folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink() and not (entry / "record.json").exists():
+            yield entry.name
+
+
+def _left(records: Records, name: str) -> tuple[Path, ...]:
+    """What a stopped instance should not have left: temporary files and sockets, and files written only by half."""
+    folder = records.run_dir(name)
+    halves = [path for path in folder.glob(".*.*") if _half_written(path)]
+    return tuple(path for path in (folder / "tmp", folder / "ready", *halves) if path.exists() or path.is_symlink())
+
+
+def _half_written(path: Path) -> bool:
+    """True for a file of `write_private` (.NAME.PID) whose writer has died before it was whole."""
+    pid = path.name.rpartition(".")[2]
+    return pid.isdigit() and path.is_file() and stat(int(pid)) is None
+
+
+def _tidy_leftovers(name: str, left: tuple[Path, ...], records: Records) -> Fix:
+    words = ", ".join(sorted(path.name for path in left))
+    return Fix(
+        id=f"leftovers:{name}",
+        area="instances",
+        what=f"remove what the instance {name}, which is stopped, has left in its folder: {words}",
+        touches=tuple(map(str, left)),
+        apply=lambda _: _remove_leftovers(name, records),
+        finding="instances.leftovers",
+        instead_of=(f"mscli down {name}",),
+    )
+
+
+def _remove_leftovers(name: str, records: Records) -> str:
+    with records.lock():  # a start holds it from the making of the folder until its record is written
+        now = records.load(name)
+        if isinstance(now, Unreadable) or (isinstance(now, Record) and running(now)):
+            raise MscliError(Code.FILE, f"{name} is no longer as it was seen", "Look again: mscli doctor --fix")
+        left = _left(records, name)
+        for path in left:
+            if path.name.startswith("."):
+                path.unlink(missing_ok=True)
+        records.tidy(name)
+        still = [path for path in left if path.exists()]
+    if still:
+        raise MscliError(Code.FILE, f"{still[0]} could not be removed", "Check the rights of its folder.")
+    return f"{len(left)} removed"
+
+
+def _open(records: Records) -> Iterator[tuple[Path, int]]:
+    """Folders and keys of instances that others may read, with the mode that they should have; this user's only."""
+    for path in sorted([*records.folders(), *records.folder.glob("*/key")]):
+        mode = path.stat()
+        if mode.st_mode & 0o077 and mode.st_uid == os.geteuid() and not path.is_symlink():
+            yield path, 0o700 if path.is_dir() else 0o600
+
+
+def _close(path: Path, mode: int) -> Fix:
+    what = f"the folder of the instance {path.name}" if path.is_dir() else f"the API key of {path.parent.name}"
+    return Fix(
+        id=f"rights:{path.relative_to(path.parent.parent)}" if path.is_file() else f"rights:{path.name}",
+        area="instances",
+        what=f"close {what} to other users of this machine",
+        touches=(str(path),),
+        apply=lambda _: _closed(path, mode),
+        finding="instances.folders",
+        instead_of=(f"chmod {mode:o} {path}",),
+    )
+
+
+def _closed(path: Path, mode: int) -> str:
+    path.chmod(mode)
+    return f"only you may read it now ({mode:o})"
+
+
+def _repair(item: Unreadable) -> ManualStep:
+    kept = item.path.with_name(f"{item.path.name}.damaged")
+    return ManualStep(
+        "instances",
+        f"the record of {item.name!r} cannot be read ({item.reason}) and is left as it is; move it away if it is of no "
+        "more use",
+        f"mv {shlex.quote(str(item.path))} {shlex.quote(str(kept))}",
+    )

@@ -1,0 +1,263 @@
+"""What is private taken out of a text that is to be shown to others: secrets, names, addresses, prompts. Pure.
+
+Two kinds of rules: what is known to be private on this machine (its secrets, users, host) goes wherever it stands, and
+what is private by its shape (a token, an address) goes from whomever it came. What a helper needs stays: paths keep
+their tail below the home folder, addresses their port, versions their numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from urllib.parse import quote, quote_plus
+
+from mscli.doctor.report.redact_prompts import REMOVED, without_prompts
+
+SECRET, USER, HOST, EMAIL, IP, MAC, SERIAL = "[secret]", "[user]", "[host]", "[email]", "[ip]", "[mac]", "[serial]"
+PRIVATE_IP = "[private ip]"
+
+
+@dataclass(frozen=True)
+class Private:
+    """What is private here and has no shape of its own: secrets as they are, names of users (and their full names),
+    home folders, names of this host."""
+
+    secrets: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    homes: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+
+
+def redacted(text: str, private: Private) -> str:
+    """`text` without anything private. Done twice, it changes nothing more."""
+    text = _without_secrets(text, private.secrets)
+    text = without_prompts(text)
+    text = _without_credentials(text)
+    text = _EMAIL.sub(EMAIL, text)
+    text = _without_homes(text, private.homes)
+    text = _without_names(text, private.users, USER)
+    text = _without_names(text, private.hosts, HOST)
+    return _without_addresses(text)
+
+
+# --- secrets that are known ---
+
+_PLACEHOLDERS = ("secret", "user", "host", "email", "serial", "removed", "private")
+_SHORTEST = 4
+_ANYWHERE = 8
+
+
+def _without_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Each secret as it is, and as JSON, URLs and base64 write it. Short ones only where they stand alone."""
+    written = {form for secret in secrets for form in _forms(secret)}
+    for form in sorted(written, key=len, reverse=True):
+        if len(form) >= _ANYWHERE:
+            text = text.replace(form, SECRET)
+        elif len(form) >= _SHORTEST:
+            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(form)}(?![A-Za-z0-9])", SECRET, text)
+    return text
+
+
+def _forms(secret: str) -> Iterator[str]:
+    for line in {secret, *secret.splitlines()}:
+        if (bare := line.strip()) and bare.casefold() not in _PLACEHOLDERS:
+            yield bare
+            yield json.dumps(bare)[1:-1]
+            yield json.dumps(bare, ensure_ascii=False)[1:-1]
+            yield quote(bare, safe="")
+            yield quote_plus(bare)
+            if len(bare) >= _ANYWHERE:
+                yield base64.b64encode(bare.encode()).decode().rstrip("=")
+
+
+# --- secrets by their shape, or by the name that stands before them ---
+
+_TOKENS = re.compile(
+    r"""\b(?:hf_|api_org_)[A-Za-z0-9]{6,}          # Hugging Face
+    |\bsk-[A-Za-z0-9_-]{8,}|\bnvapi-[\w-]{8,}|\bgsk_\w{8,}|\bpplx-\w{8,}|\br8_\w{8,}
+    |\bgh[pousr]_[A-Za-z0-9]{8,}|\bgithub_pat_\w{8,}|\bglpat-[\w-]{8,}
+    |\bxox[abeoprs]-[\w-]{8,}|\bdckr_pat_[\w-]{8,}|\bpypi-[\w-]{16,}|\bnpm_\w{16,}
+    |\b(?:AKIA|ASIA)[0-9A-Z]{12,}|\bAIza[\w-]{20,}|\bya29\.[\w.-]{8,}
+    |\beyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?        # JSON web tokens
+    |\bssh-(?:rsa|dss|ed25519)\s+[\w+/=]{16,}
+    """,
+    re.VERBOSE,
+)
+_PEM = re.compile(r"-----BEGIN [A-Z ]+-----(?:.*?-----END [A-Z ]+-----|(?:(?:\s|\\n)*[A-Za-z0-9+/=]{8,})*)", re.DOTALL)
+_BEARER = re.compile(r"(?P<name>\bbearer\s+)(?!tokens?\b|auth\w*\b|scheme\b|\[secret\])[\w.~+/=-]{4,}", re.IGNORECASE)
+_BASIC = re.compile(r"(?P<name>\bbasic\s+)(?P<value>[A-Za-z0-9+/_-]{6,}={0,2})", re.IGNORECASE)
+_HEADER = re.compile(
+    r"(?P<name>\b(?:proxy-authorization|authorization|x-api-key|api-key|x-auth-token|set-cookie|cookie)['\"]?\s*[:=,]\s*"
+    r"(?:b?['\"])?)(?!\s|b?['\"]|\[secret\])[^\r\n'\",}]+",
+    re.IGNORECASE,
+)
+_VALUE = r"(?:\"[^\"\n]*\"|'[^'\n]*'|\\+\"[^\"\n]*?\\+\"|[^\s\"'}\])]+)"
+# HF_TOKEN=..., OPENAI_API_KEY: ...
+_VARIABLE = re.compile(
+    r"(?P<name>\b[A-Z0-9_]*(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)[A-Z0-9_]*)"
+    rf"(?P<join>\\*[\"']?\s*[:=]\s*)(?!\[secret\])(?P<value>{_VALUE})"
+)
+# api_key: ..., "password": "...", --api-key ...
+_SETTING = re.compile(
+    r"(?P<name>\b[\w-]*?(?:api[_-]?key|secret|passw(?:or)?d|passphrase|credentials?|private[_-]?key|access[_-]?key"
+    r"|(?:auth|access|refresh|hf|hub|session|bearer)[_-]?token)s?\b)"
+    rf"(?P<join>\\*[\"']?\s*[:=]\s*)(?!\[secret\]|None\b|null\b|true\b|false\b)(?P<value>{_VALUE})",
+    re.IGNORECASE,
+)
+# --api-key ..., --ssl-keyfile-password ...; not --max-num-batched-tokens, not --api-key-file
+_FLAG = re.compile(
+    r"(?P<name>--?(?:\w+-)*(?:api-key|key|token|password|passwd|secret|passphrase|credentials?))(?P<join>[ =]+)"
+    r"(?!\[secret\]|-)(?P<value>'[^'\n]*'|\"[^\"\n]*\"|\S+)"
+)
+_TOKEN_SETTING = re.compile(
+    r"(?P<name>(?<![\w-])token)(?P<join>\\*[\"']?\s*[:=]\s*\\*[\"']?)(?P<value>(?=[\w.-]*[A-Za-z])(?=[\w.-]*\d)[\w.~+/=-]{8,})",
+    re.IGNORECASE,
+)
+_URL_USER = re.compile(r"(?P<name>\b[a-z][a-z0-9+.-]*://)(?!\[secret\]@)[^\s/\"'<>?#]+@", re.IGNORECASE)
+_URL_QUERY = re.compile(r"(?P<name>\b(?:https?|wss?)://[^\s\"'<>?]+\?)[^\s\"'<>]+", re.IGNORECASE)
+_COUNTS = re.compile(r"TOKENS")
+
+
+def _without_credentials(text: str) -> str:
+    text = _PEM.sub(SECRET, text)
+    text = _URL_USER.sub(rf"\g<name>{SECRET}@", text)
+    text = _URL_QUERY.sub(rf"\g<name>{REMOVED}", text)
+    text = _TOKENS.sub(SECRET, text)
+    text = _HEADER.sub(rf"\g<name>{SECRET}", text)
+    text = _BEARER.sub(rf"\g<name>{SECRET}", text)
+    text = _BASIC.sub(_basic, text)
+    text = _VARIABLE.sub(_variable, text)
+    for pattern in (_FLAG, _TOKEN_SETTING, _SETTING):
+        text = pattern.sub(rf"\g<name>\g<join>{SECRET}", text)
+    return text
+
+
+def _basic(found: re.Match[str]) -> str:
+    """`Basic` and base64 of user:password; not the words `basic authentication`."""
+    value = found["value"].rstrip("=")
+    try:
+        plain = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_")
+    except (binascii.Error, ValueError):
+        return found[0]
+    return f"{found['name']}{SECRET}" if b":" in plain else found[0]
+
+
+def _variable(found: re.Match[str]) -> str:
+    """Numbers of tokens are no secret: VLLM_MAX_TOKENS=4096."""
+    if _COUNTS.search(found["name"]) and found["value"].strip("\"'").isdigit():
+        return found[0]
+    return f"{found['name']}{found['join']}{SECRET}"
+
+
+# --- names ---
+
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?![\w-])")
+_HOMES = re.compile(
+    r"(?:(?<![\w.~])(?:/(?:var|export|nfs|net|mnt|data|storage))?/home/[^/\s:;,\"'\]\[)(<>|]+|(?<![\w.~])/(?:mnt/[a-z]/)?Users/[^/\s:;,\"'\]\[)(<>|]+"
+    r"|(?<![\w.~-])/root(?![\w.-])|\b[A-Za-z]:(?:\\+|/)Users(?:\\+|/)[^\\/\s:;,\"'\]\[)(<>|]+)"
+)
+# Names that are also words of this program's and its engines' own: they only go where a name must stand.
+_PLAIN = frozenset((
+    *("root", "user", "users", "ubuntu", "debian", "fedora", "admin", "administrator", "test"),
+    *("tests", "tester", "gpu", "gpus", "cpu", "host", "server", "localhost", "local"),
+    *("home", "data", "model", "models", "mistral", "magistral", "devstral", "ollama", "vllm"),
+    *("llama", "docker", "podman", "nobody", "daemon", "mscli", "python", "cuda", "nvidia"),
+    *("linux", "main", "master", "node", "worker", "service", "system", "default", "guest"),
+    *("public", "dev", "build", "ci", "runner", "jenkins", "git", "secret", "email"),
+    *("ip", "mac", "removed", "serial", "private", "engine", "engines", "profile", "profiles"),
+    *("log", "logs", "small", "machine", "rehearsal", "instance", "instances", "memory", "driver"),
+    *("context", "plan", "port", "findings", "report", "version", "workspace", "bin", "usr"),
+    *("var", "opt", "tmp", "lib"),
+    *("shared", "share", "scratch", "project", "projects", "software", "apps", "datasets", "common"),
+    *("linuxbrew", "backup", "work", "storage", "archive", "cluster", "compute", "login", "head", "web"),
+))  # fmt: skip
+_SHORT_NAME = 3
+
+
+def _without_homes(text: str, homes: Iterable[str]) -> str:
+    for home in sorted({each.rstrip("/") for each in homes}, key=len, reverse=True):
+        if home.count("/") >= 1 and len(home) > 1:
+            text = re.sub(rf"(?<![\w.~-]){re.escape(home)}(?![\w.-])", "~", text)
+    return _HOMES.sub("~", text)
+
+
+def _without_names(text: str, names: Iterable[str], put: str) -> str:
+    folded = text.casefold()  # of thousands of users, hardly one is in the text
+    present = {name for each in names if (name := each.strip()) and name.casefold() in folded}
+    for name in sorted(present, key=len, reverse=True):
+        escaped = re.escape(name)
+        if name.casefold() in _PLAIN or len(name) < _SHORT_NAME or name.isdigit():
+            text = _where_a_name_stands(text, escaped, put)
+        else:
+            text = re.sub(rf"(?<![A-Za-z0-9]){escaped}(?![A-Za-z0-9])", put, text, flags=re.IGNORECASE)
+    return text
+
+
+def _where_a_name_stands(text: str, escaped: str, put: str) -> str:
+    if put == USER:
+        text = re.sub(rf"(?<![\w.-]){escaped}(?=@[\w\[])", put, text)
+        return re.sub(
+            rf"(\b(?:user(?:name)?|login|owner)\s*[=:]\s*[\"']?|\buid=\d+\(){escaped}(?![\w-])", rf"\1{put}", text
+        )
+    text = re.sub(rf"(?<=@){escaped}(?![\w-])", put, text)
+    return re.sub(rf"(\bhost(?:name)?\s*[=:]\s*[\"']?|://){escaped}(?![\w.-])", rf"\1{put}", text)
+
+
+# --- addresses and numbers of devices ---
+
+_UUID = re.compile(
+    r"(?P<kind>\b(?:GPU-|MIG-GPU-|MIG-)?)(?<![0-9a-f])(?P<first>[0-9a-f]{4})[0-9a-f]{4}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    r"(?![0-9a-f])",
+    re.IGNORECASE,
+)
+_HARDWARE = re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}([:-]))(?:[0-9A-Fa-f]{2}\1){4,6}[0-9A-Fa-f]{2}(?![\w:-])")
+_SERIAL = re.compile(
+    r"(?P<name>\bserial(?:[ _-]?(?:number|num|no))?\.?\s*[\"']?\s*[:=]\s*[\"']?)(?=[\w-]*\d)[\w-]{4,}", re.IGNORECASE
+)
+_IPV4 = re.compile(r"(?<![\w.])(?P<ip>\d{1,3}(?:\.\d{1,3}){3})(?P<port>:\d+|/\d+)?(?!\w|\.\d)")
+_IPV6 = re.compile(
+    r"(?<![\w:.])(?P<ip>[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:\d{1,3}(?:\.\d{1,3}){3})?)(?:%\w+)?(?![\w:.]\w|\w)"
+)
+_DASHED = re.compile(r"\bip-\d{1,3}(?:-\d{1,3}){3}\b")
+# Behind these, four numbers are a version: nvidia-cudnn-cu12==9.1.0.70, cuDNN 9.1.0.70
+_VERSION_BEFORE = re.compile(
+    r"(?:[=<>~!]=\s*|\b(?:version|release|driver|cudnn|cublas|cufft|curand|cusolver|cusparse|nccl|tensorrt|toolkit)"
+    r"[\"')]?[\s:=(\"']{0,4}|cu\d+[\s:=@\"'|-]{1,30}|nvidia[_-]\w+[\s|-]{1,30})$",
+    re.IGNORECASE,
+)
+
+
+def _without_addresses(text: str) -> str:
+    text = _UUID.sub(r"\g<kind>\g<first>...", text)
+    text = _HARDWARE.sub(MAC, text)
+    text = _SERIAL.sub(rf"\g<name>{SERIAL}", text)
+    text = _DASHED.sub(IP, text)
+    text = _IPV4.sub(_ipv4, text)
+    return _IPV6.sub(_ipv6, text)
+
+
+def _ipv4(found: re.Match[str]) -> str:
+    before = found.string[max(0, found.start() - 60) : found.start()]
+    if found["port"] is None and _VERSION_BEFORE.search(before):
+        return found[0]
+    return _address(found["ip"], found[0], found["port"] or "")
+
+
+def _ipv6(found: re.Match[str]) -> str:
+    return _address(found["ip"], found[0], "")
+
+
+def _address(written: str, whole: str, port: str) -> str:
+    """Which kind of address it was; loopback, and `any address`, tell nothing about anybody and stay."""
+    try:
+        address = ipaddress.ip_address(written)
+    except ValueError:
+        return whole
+    if address.is_loopback or address.is_unspecified or written.startswith("255."):
+        return whole
+    return (PRIVATE_IP if address.is_private or address.is_link_local else IP) + port

@@ -1,0 +1,302 @@
+"""llama.cpp: a `llama-server` on PATH, else the one that mscli installed, else the server inside the xllamacpp wheel,
+with the same flags."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from mscli.catalog.model import Model, Sampling
+from mscli.catalog.profile import OptionValue, Profile
+from mscli.engines.engine import (
+    LOADING,
+    STARTING,
+    Capabilities,
+    Cause,
+    Command,
+    Installation,
+    Observed,
+    Serving,
+    WeightFiles,
+)
+from mscli.errors import Code, MscliError
+from mscli.paths import places
+from mscli.planning.plan import Plan
+
+NAME = "llama.cpp"
+PROGRAM = "llama-server"
+WHEEL = "xllamacpp"
+VERSION_TIMEOUT_S = 10.0
+# The build in which --flash-attn began to take a value (August 2025); Pixtral projectors came before that.
+OLDEST_BUILD = 6325
+# From this verbosity on the log states every buffer's size.
+LOG_VERBOSITY = 4
+MIB = 2**20
+# What a llama-server is, and what to do when it does not run.
+ON_PATH = (
+    "the first llama-server on PATH",
+    "ManualStep it, or take it off PATH to use the embedded server (pip install 'mscli[embedded]').",
+)
+IN_OWN_FOLDER = (
+    "the llama-server that mscli installs",
+    "It is built for Ubuntu and may need newer system libraries than are here. Use the embedded server (pip install "
+    "'mscli[embedded]'; remove mscli's copy if it is in place), or put a llama-server of your own on PATH.",
+)
+
+_BUILD = re.compile(r"build (\d+)|version: (\d+) \(")
+_STAGES = ((re.compile(r"\bloading model\b"), LOADING), (re.compile(r"\binitializing \.\.\.|^build: "), STARTING))
+
+_BUFFER = re.compile(r"(\w+:\s+\S+)\s+(model|KV|compute) buffer size\s*=\s*([\d.]+) MiB")
+_SLOT_CONTEXT = re.compile(r"n_ctx_slot\s*=\s*(\d+)")
+_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+_LAYERS = re.compile(r"\bn_layer\s*=\s*(\d+)")
+
+
+class LlamaCpp:
+    """The engine of GGUF files, on GPUs, on the CPU, or on both."""
+
+    name = NAME
+    program = PROGRAM
+    capabilities = Capabilities(
+        vision=True,
+        tools=True,
+        reasoning=True,
+        kv_types=("f16", "q8_0", "q4_0"),
+        multi_gpu=True,
+        api_key=True,
+        cpu=True,
+    )
+    health_path = "/health"
+    # llama-server ends within a second, unless a client has stopped reading its answer: then it waits for it.
+    stop_signals: tuple[int, ...] = (signal.SIGTERM,)
+    stop_grace_s = 5.0
+
+    def locate(self) -> Installation:
+        """A `llama-server` on PATH, else mscli's own, else the wheel.
+
+        Waits at most VERSION_TIMEOUT_S for the program to tell its version. Raises ENGINE_MISSING when there is none,
+        and when the first of them does not run: whoever put it there wants it used.
+        """
+        if path := shutil.which(PROGRAM):
+            return _program(Path(path).absolute(), "program", ON_PATH)
+        if (own := own_folder() / PROGRAM).is_file():
+            return own_program(own)
+        return _wheel()
+
+    def command(
+        self, plan: Plan, profile: Profile, model: Model, weights: WeightFiles, serving: Serving, found: Installation
+    ) -> Command:
+        """See the contract. The context is per user: llama-server divides what it is given among its slots."""
+        _refuse_old(found)
+        flags = [
+            *_model_flags(weights, plan),
+            *_serving_flags(serving),
+            *_memory_flags(plan),
+            *_sampling_flags(model.sampling),
+            *_option_flags(profile.options),
+        ]
+        return Command((*found.argv, *flags), {**_environment(plan, serving), **profile.env})
+
+    def stage(self, line: str) -> str | None:
+        """See the contract."""
+        return next((stage for pattern, stage in _STAGES if pattern.search(line)), None)
+
+    def observe(self, log: str) -> Observed:
+        """What the buffer lines add up to over all devices, to the hundredth of a MiB that they state.
+
+        The sum of the weights includes what stays in host memory, and not the projector, which has no such line.
+        """
+        sizes = _buffers(log)
+        context = _SLOT_CONTEXT.search(log)
+        return Observed(
+            context=int(context[1]) if context else None,
+            weights_bytes=sizes.get("model"),
+            kv_bytes=sizes.get("KV"),
+            compute_bytes=sizes.get("compute"),
+            gpu_layers=_gpu_layers(log),
+        )
+
+    def diagnose(self, log: str, exit_status: int | None) -> Cause:
+        """See the contract."""
+        from mscli.engines.llamacpp.causes import cause  # compiles its table; only a failed start needs it
+
+        return cause(log, exit_status)
+
+
+def own_folder() -> Path:
+    """Where mscli installs llama.cpp."""
+    return places().engines / NAME
+
+
+def own_program(path: Path) -> Installation:
+    """The llama-server at `path`, installed by mscli, asked for its version. Raises ENGINE_MISSING if it cannot run."""
+    return _program(path, "own", IN_OWN_FOLDER)
+
+
+def _program(path: Path, kind: str, wording: tuple[str, str]) -> Installation:
+    """The llama-server at `path`, asked for its version. `wording`: what it is and what to do if it does not run."""
+    try:
+        answer = subprocess.run(
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _broken(path, wording, f"it did not tell its version within {VERSION_TIMEOUT_S:.0f} s") from None
+    except OSError as error:
+        raise _broken(path, wording, str(error)) from None
+    said = (answer.stderr + answer.stdout).strip()
+    if answer.returncode != 0:
+        last = said.splitlines()[-1] if said else "it said nothing"
+        raise _broken(path, wording, f"exit status {answer.returncode}: {last}")
+    version = next((line for line in said.splitlines() if line.startswith("version: ")), None)
+    version = version and version.removeprefix("version: ")
+    vulkan = True if kind == "own" else None
+    return Installation(NAME, (str(path),), version, kind, path, gpu=vulkan, cpu=True)
+
+
+def _broken(path: Path, wording: tuple[str, str], seen: str) -> MscliError:
+    what, hint = wording
+    return MscliError(Code.ENGINE_MISSING, f"{path} is {what}, but it does not run: {seen}", hint, {"path": str(path)})
+
+
+def _wheel() -> Installation:
+    """The wheel in this Python environment. It is not imported, and its version is read off its metadata's folder:
+    importlib.metadata alone would take 15 ms of every start."""
+    found = find_spec(WHEEL)
+    if found is None or found.origin is None:
+        raise MscliError(
+            Code.ENGINE_MISSING,
+            f"llama.cpp was not found: no llama-server on PATH or in {own_folder()}, no {WHEEL} wheel in {sys.prefix}",
+            "pip install 'mscli[embedded]', mscli engines install llama.cpp (GPUs through Vulkan), or put a "
+            "llama-server of your own on PATH.",
+        )
+    package = Path(found.origin).parent
+    metadata = next(package.parent.glob(f"{WHEEL}-*.dist-info"), None)
+    version = metadata.name.removeprefix(f"{WHEEL}-").removesuffix(".dist-info") if metadata else None
+    # wheels with and without GPU code bear one name and one version
+    return Installation(
+        NAME, (sys.executable, "-m", "mscli.engines.llamacpp.embedded"), version, "wheel", package, cpu=True
+    )
+
+
+def _refuse_old(found: Installation) -> None:
+    """A build whose number is not known is given the benefit of the doubt."""
+    build = _BUILD.search(f"version: {found.version}") if found.kind in ("program", "own") else None
+    if build and (number := int(build[1] or build[2])) < OLDEST_BUILD:
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"{found.path} is build {number} of llama.cpp, which does not know the flags used here",
+            f"Install build {OLDEST_BUILD} or later: mscli engines install llama.cpp. One on PATH goes before it.",
+        )
+
+
+def _environment(plan: Plan, serving: Serving) -> dict[str, str]:
+    """Settings that older builds do not have: they would refuse the flags, and overlook the variables."""
+    # The plan has already fitted everything into memory.
+    env = {"LLAMA_ARG_FIT": "off"}
+    if not serving.api_key_file:
+        # Else any web page that the user visits could use the server through the browser.
+        env["LLAMA_ARG_CORS_ORIGINS"] = "localhost"
+    if plan.devices:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(plan.devices)
+    return env
+
+
+def _model_flags(weights: WeightFiles, plan: Plan) -> list[str]:
+    flags = ["--model", weights.model]
+    if weights.projector and plan.images:
+        flags += ["--mmproj", weights.projector]
+        if not plan.devices:
+            flags += ["--no-mmproj-offload"]
+    return flags
+
+
+def _serving_flags(serving: Serving) -> list[str]:
+    flags = ["--host", serving.host, "--port", str(serving.port), "--alias", serving.alias]
+    if serving.api_key_file:
+        flags += ["--api-key-file", str(serving.api_key_file)]
+    return [*flags, "--jinja", "--metrics", "--log-verbosity", str(LOG_VERBOSITY)]
+
+
+def _memory_flags(plan: Plan) -> list[str]:
+    flags = ["--ctx-size", str(plan.context * plan.users), "--parallel", str(plan.users)]
+    if plan.devices:
+        flags += ["--gpu-layers", str(plan.layers_on_gpu)]
+    else:
+        flags += ["--device", "none", "--threads", str(_threads())]
+    if plan.kv_type != "f16":
+        # A quantised V cache needs flash attention.
+        flags += ["--cache-type-k", plan.kv_type, "--cache-type-v", plan.kv_type, "--flash-attn", "on"]
+    if ubatch := plan.settings.get("ubatch_size"):
+        flags += ["--ubatch-size", str(ubatch)]
+    if split := plan.settings.get("tensor_split"):
+        flags += ["--split-mode", "layer", "--tensor-split", str(split)]
+    return flags
+
+
+def _threads() -> int:
+    """Compute threads on the CPU: the physical cores this process may use but one, which is left to the HTTP server.
+
+    With a thread on every core llama.cpp's waiting threads spin, and a request can stall for seconds.
+    """
+    siblings = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")
+    try:
+        per_core = sum(_span(part) for part in siblings.read_text().strip().split(","))
+    except (OSError, ValueError):
+        per_core = 1
+    return max(1, len(os.sched_getaffinity(0)) // per_core - 1)
+
+
+def _span(part: str) -> int:
+    """How many CPUs a part of a CPU list ("0" or "0-1") names."""
+    first, _, last = part.partition("-")
+    return int(last or first) - int(first) + 1
+
+
+def _sampling_flags(sampling: Sampling) -> list[str]:
+    """Defaults for requests that do not say how to sample."""
+    values = {"--temp": sampling.temperature, "--top-p": sampling.top_p}
+    return [word for flag, value in values.items() if value is not None for word in (flag, str(value))]
+
+
+def _option_flags(options: Mapping[str, OptionValue]) -> Iterator[str]:
+    """Options as given: True stands alone, False is left out."""
+    for key, value in options.items():
+        if value is False:
+            continue
+        yield f"--{key}"
+        if value is not True:
+            yield str(value)
+
+
+def _buffers(log: str) -> dict[str, int]:
+    """Bytes by kind of buffer (model, KV, compute), added up over devices and over the parts that hold one.
+
+    A part that reserves again says so again; its last line counts for each device.
+    """
+    sizes: dict[tuple[str, str], int] = {}
+    for holder, kind, mib in _BUFFER.findall(log):
+        sizes[kind, holder] = round(float(mib) * MIB)
+    totals: dict[str, int] = {}
+    for (kind, _), size in sizes.items():
+        totals[kind] = totals.get(kind, 0) + size
+    return totals
+
+
+def _gpu_layers(log: str) -> tuple[int, int] | None:
+    """Layers on GPUs, of all with the output layer. A build without GPU code says nothing: then none are."""
+    if placed := _OFFLOADED.search(log):
+        return int(placed[1]), int(placed[2])
+    layers = _LAYERS.search(log)
+    return (0, int(layers[1]) + 1) if layers and _BUFFER.search(log) else None

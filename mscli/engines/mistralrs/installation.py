@@ -1,0 +1,138 @@
+"""Where mistral.rs is and which kind: its program, told apart by its answer to `--version`, or its Python wheel."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from mscli.engines import serving as servers
+from mscli.engines.engine import Installation
+from mscli.engines.python_environment import (
+    PythonEnvironment,
+    environment_in,
+    make_environment,
+    this_environment,
+)
+from mscli.errors import Code, MscliError
+from mscli.paths import mistralrs_place, places
+from mscli.weights.progress import Listener
+
+NAME = "mistral.rs"
+# `mistralrs serve` came with 0.7 (January 2026); `mistralrs-server` was there until 0.8.4.
+PROGRAMS = ("mistralrs", "mistralrs-server")
+CURRENT, OLDER, WHEEL = "program", "older program", "wheel"
+# The distributions that bring the package `mistralrs`, those with GPU code first.
+WHEELS = ("mistralrs-cuda", "mistralrs-mkl", "mistralrs")
+VERSIONS = ">=0.9.5"
+VERSION_TIMEOUT_S = 10.0
+SERVER = Path(servers.__file__).parent / "mistralrs_server.py"
+GET_ONE = (
+    "Install its program with GPU code: https://ericlbuehler.github.io/mistral.rs (or `cargo install mistralrs-cli "
+    "--features cuda`). Or, for the CPU, its wheel: mscli engines install mistral.rs"
+)
+
+_ANSWER = re.compile(r"^(?P<name>mistralrs(?:-server|-cli)?)\s+v?(?P<version>\d\S*)", re.MULTILINE)
+
+
+def locate() -> Installation:
+    """What MSCLI_MISTRALRS names, else `mistralrs` on PATH, else `mistralrs-server`, else the wheel: in mscli's own
+    environment for it, or in the one that runs mscli.
+
+    Waits at most VERSION_TIMEOUT_S for a program to tell its version. Raises ENGINE_MISSING with the way to get one,
+    and when what is named or first on PATH does not run: whoever put it there wants it used.
+    """
+    if named := mistralrs_place():
+        return _named(named)
+    for name in PROGRAMS:
+        if path := shutil.which(name):
+            return _program(Path(path).absolute())
+    for environment in _environments():
+        if found := _wheel(environment):
+            return found
+    raise MscliError(
+        Code.ENGINE_MISSING, "mistral.rs was not found: no mistralrs or mistralrs-server on PATH, no wheel", GET_ONE
+    )
+
+
+def install(listener: Listener, *, version: str | None = None) -> Installation:
+    """Put the wheel (of that version) into an environment of mscli's own. PyPI's has no GPU code. Blocks for the
+    download (26 MB).
+
+    Raises MscliError(DOWNLOAD_FAILED) with the installer's last words.
+    """
+    wanted = f"mistralrs=={version}" if version else f"mistralrs{VERSIONS}"
+    found = _wheel(make_environment(own_environment(), (wanted,), listener))
+    assert found is not None
+    return found
+
+
+def own_environment() -> Path:
+    """The Python environment in which `install` puts the wheel."""
+    return places().engines / "mistralrs"
+
+
+def _environments() -> Iterator[PythonEnvironment]:
+    if own := environment_in(own_environment()):
+        yield own
+    yield this_environment()
+
+
+def _wheel(environment: PythonEnvironment) -> Installation | None:
+    version = next((version for name in WHEELS if (version := environment.version(name))), None)
+    if version is None:
+        return None
+    argv = (str(environment.python), str(SERVER))
+    beside = environment.versions(WHEELS)
+    gpu = set(beside) != {"mistralrs"}  # the wheel of that name has no GPU code
+    return Installation(NAME, argv, version, WHEEL, environment.python, beside, gpu=gpu, cpu=True)
+
+
+def _named(place: Path) -> Installation:
+    environment = environment_in(place) if place.is_dir() else None
+    if environment and (found := _wheel(environment)):
+        return found
+    if place.is_dir():
+        raise MscliError(
+            Code.ENGINE_MISSING,
+            f"MSCLI_MISTRALRS is {place}, and there is no wheel of mistral.rs in it",
+            "Let it name a Python environment with the wheel, or the mistralrs program itself. Or unset it.",
+            {"path": str(place)},
+        )
+    return _program(place)
+
+
+def _program(path: Path) -> Installation:
+    """The program at `path`. Which command line it takes says the name in its answer, whatever the file is called."""
+    try:
+        answer = subprocess.run(
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _broken(path, f"it did not tell its version within {VERSION_TIMEOUT_S:.0f} s") from None
+    except OSError as error:
+        raise _broken(path, str(error)) from None
+    said = (answer.stdout + answer.stderr).strip()
+    if answer.returncode != 0:
+        raise _broken(path, f"exit status {answer.returncode}: {said.splitlines()[-1] if said else 'it said nothing'}")
+    told = _ANSWER.search(said)
+    name = told["name"] if told else path.name
+    kind = OLDER if name == "mistralrs-server" else CURRENT
+    argv = (str(path),) if kind == OLDER else (str(path), "serve")
+    return Installation(NAME, argv, told["version"] if told else None, kind, path, cpu=True)
+
+
+def _broken(path: Path, seen: str) -> MscliError:
+    return MscliError(
+        Code.ENGINE_MISSING,
+        f"{path} is the mistral.rs to be used, but it does not run: {seen}",
+        "ManualStep it, or take it off PATH (and out of MSCLI_MISTRALRS) to use another.",
+        {"path": str(path)},
+    )

@@ -1,0 +1,357 @@
+"""Ollama: a server that holds many models, fetches them itself, and often runs already as a service.
+
+Its OpenAI endpoint knows no context length, so what was planned goes into a model of our own on the server, derived
+from the library's: the same bytes with num_ctx, sampling and system prompt.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from mscli.catalog.model import Model, Sampling, Variant
+from mscli.catalog.profile import Profile
+from mscli.engines.engine import (
+    LOADING,
+    STARTING,
+    Adopted,
+    Capabilities,
+    Cause,
+    Command,
+    HeldModel,
+    Installation,
+    Observed,
+    Serving,
+    WeightFiles,
+)
+from mscli.engines.llamacpp.engine import LlamaCpp
+from mscli.engines.ollama.api import Api, Parameter, Refusal
+from mscli.engines.ollama.causes import cause
+from mscli.engines.ollama.server import Address, Server, find, look
+from mscli.engines.ollama.warnings import cpu_reason, refuse_old, settings_note, warnings
+from mscli.errors import Code, MscliError
+from mscli.inventory.inventory import Device
+from mscli.paths import places
+from mscli.planning.plan import Plan
+from mscli.weights.ollama import Order, pull
+from mscli.weights.progress import Listener, Note
+
+NAME = "ollama"
+PROGRAM = "ollama"
+VERSION_TIMEOUT_S = 5.0
+UNLOAD_TIMEOUT_S = 30.0
+NAMESPACE = "mscli"
+# What the planner settles that is a parameter of the model, not of the server.
+_PLANNED = ("num_batch", "num_gpu")
+FOREVER = -1
+"""Keep the model until it is unloaded: an instance is up until it is taken down."""
+
+_STAGES = (
+    (re.compile(r"starting (?:llama-server|llama server|runner)|loading model via"), LOADING),
+    (re.compile(r"msg=\"server config\"|Listening on "), STARTING),
+)
+_PLACED = re.compile(r"layers\.model=(\d+) .*?layers\.offload=(\d+)")
+_OLD_BUFFER = re.compile(
+    r"msg=\"(model weights|kv cache|compute graph)\" (?:buffer|backend|device)=(\S+).*? size=\"([\d.]+) ([GMK]iB)\""
+)
+_UNITS: Mapping[str, int] = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
+
+
+class Ollama:
+    """The engine of Ollama's library models: one server, ours or one that runs already."""
+
+    name = NAME
+    program = PROGRAM
+    capabilities = Capabilities(
+        vision=True,
+        tools=True,
+        reasoning=True,
+        kv_types=("f16", "q8_0", "q4_0"),
+        multi_gpu=True,
+        api_key=False,
+        cpu=True,
+    )
+    health_path = "/api/version"
+    stop_signals: tuple[int, ...] = (signal.SIGTERM,)
+    stop_grace_s = 10.0
+
+    def locate(self) -> Installation:
+        """`ollama` on PATH, else the copy that mscli installed. Waits at most VERSION_TIMEOUT_S for its version."""
+        own = places().engines / NAME / "bin" / PROGRAM
+        found = shutil.which(PROGRAM) or (str(own) if own.is_file() else None)
+        if found is None:
+            raise MscliError(
+                Code.ENGINE_MISSING,
+                f"Ollama was not found: no server answers, no {PROGRAM} on PATH, none in {own.parent}",
+                "mscli engines install ollama (no root needed), or see https://ollama.com/download. "
+                "Without it: a profile on llama.cpp, for example mscli up small-gguf-q4",
+            )
+        path = Path(found).absolute()
+        kind = "own" if path == own else "program"
+        return Installation(NAME, (str(path),), client_version(path), kind, path, cpu=True)
+
+    def command(
+        self,
+        plan: Plan,
+        profile: Profile,
+        model: Model,  # noqa: ARG002 (the model is given to the server once it runs)
+        weights: WeightFiles,  # noqa: ARG002
+        serving: Serving,
+        found: Installation,
+    ) -> Command:
+        """See the contract. The server's settings are its environment; what belongs to the model is in `parameters`."""
+        host = f"[{serving.host}]" if ":" in serving.host else serving.host
+        env = {
+            "OLLAMA_HOST": f"{host}:{serving.port}",
+            "OLLAMA_CONTEXT_LENGTH": str(plan.context),
+            "OLLAMA_NUM_PARALLEL": str(plan.users),
+            "OLLAMA_KV_CACHE_TYPE": plan.kv_type,
+            "OLLAMA_KEEP_ALIVE": str(FOREVER),
+            # A server that starts deletes unfinished downloads: what a pull has fetched must outlive a restart.
+            "OLLAMA_NOPRUNE": "1",
+            # An index that exists nowhere hides all GPUs.
+            "CUDA_VISIBLE_DEVICES": ",".join(plan.devices) or "-1",
+        }
+        if plan.kv_type != "f16":
+            # A quantised KV cache needs it; otherwise Ollama knows by itself where it works.
+            env["OLLAMA_FLASH_ATTENTION"] = "1"
+        return Command((*found.argv, "serve"), {**env, **profile.env})
+
+    def stage(self, line: str) -> str | None:
+        """See the contract."""
+        return next((stage for pattern, stage in _STAGES if pattern.search(line)), None)
+
+    def observe(self, log: str) -> Observed:
+        """What the log's lines add up to: llama-server's since 0.30, before that those of Ollama's own engine."""
+        seen = LlamaCpp().observe(log)
+        sizes = _old_buffers(log)
+        placed = _PLACED.search(log)
+        return Observed(
+            context=seen.context,
+            weights_bytes=seen.weights_bytes or sizes.get("model weights"),
+            kv_bytes=seen.kv_bytes or sizes.get("kv cache"),
+            compute_bytes=seen.compute_bytes or sizes.get("compute graph"),
+            gpu_layers=seen.gpu_layers or ((int(placed[2]), int(placed[1])) if placed else None),
+        )
+
+    def diagnose(self, log: str, exit_status: int | None) -> Cause:
+        """See the contract."""
+        return cause(log, exit_status)
+
+    def alias_of(self, name: str) -> str:
+        """See the contract."""
+        return alias_of(name)
+
+    def adopt(self) -> Adopted | None:
+        """The server at OLLAMA_HOST (else the default address), or where the systemd service listens.
+
+        Waits at most 2 s for each. Raises ENGINE_UNSUPPORTED for an OLLAMA_HOST that cannot be served through.
+        """
+        server = find(os.environ)
+        if server is None:
+            return None
+        return Adopted(server.address.host, server.address.port, server.version, server.owner)
+
+    def check(self, adopted: Adopted, profile: Profile, model: Model) -> tuple[str, ...]:
+        """See the contract. Looks at the server's process or service once more."""
+        server = look(Address("http", adopted.host, adopted.port), adopted.version or "")
+        on_disk = _installed()
+        refuse_old(server, on_disk, model.variants[profile.variant])
+        return warnings(server, on_disk, model, os.environ)
+
+    def prepare(
+        self, address: tuple[str, int], plan: Plan, profile: Profile, model: Model, alias: str, listener: Listener
+    ) -> Observed:
+        """See the contract. Raises START_FAILED when the server does not load the model."""
+        api, source = Api(*address), model.variants[plan.variant].source.repository
+        try:
+            server = look(Address("http", *address), api.version())
+            refuse_old(server, None, model.variants[plan.variant])
+            if note := settings_note(server, plan):
+                listener.note(Note("settings", note))
+            pull(_order(api, server, model.variants[plan.variant]), listener)
+            api.create(alias, source, parameters(plan, profile, model.sampling), model.system_prompt)
+            before = _devices(plan)
+            api.load(alias, profile.options.get("keep_alive", FOREVER))
+            return _observed(api, alias, plan, model, server.version, before)
+        except Refusal as refusal:
+            raise _failed(refusal, alias) from refusal
+
+    def bare(self, found: Installation, address: tuple[str, int]) -> Command:
+        """A server that is only there to pull: no plan, and no GPU is touched."""
+        env = {"OLLAMA_HOST": f"{address[0]}:{address[1]}", "OLLAMA_NOPRUNE": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+        return Command((*found.argv, "serve"), env)
+
+    def fetch(self, address: tuple[str, int], variant: Variant, listener: Listener) -> WeightFiles:
+        """Have the server at `address` pull the variant, unless it has it. Blocks for the pull; raises as it does."""
+        api = Api(*address)
+        try:
+            server = look(Address("http", *address), api.version())
+        except Refusal as refusal:
+            raise _failed(refusal, variant.source.repository) from refusal
+        refuse_old(server, None, variant)
+        return pull(_order(api, server, variant), listener)
+
+    def release(self, address: tuple[str, int], alias: str, purge: bool) -> None:
+        """See the contract. Waits at most UNLOAD_TIMEOUT_S until the model is out of memory.
+
+        A server or a model that is not there (any more) is no fault; raises STOP_FAILED for other refusals.
+        """
+        api = Api(*address)
+        try:
+            api.unload(alias)
+            _wait_unloaded(api, alias)
+            if purge:
+                api.delete(alias)
+        except Refusal as refusal:
+            if refusal.status not in (None, 404):
+                raise _not_released(refusal, alias) from refusal
+
+    def held(self, address: tuple[str, int]) -> tuple[HeldModel, ...]:
+        """See the contract."""
+        try:
+            return Api(*address).held()
+        except Refusal:
+            return ()
+
+    def remove(self, address: tuple[str, int], name: str) -> None:
+        """See the contract."""
+        try:
+            Api(*address).delete(name)
+        except Refusal as refusal:
+            raise MscliError(
+                Code.REQUEST_FAILED, f"Ollama did not remove {name}: {refusal.words}", f"By hand: ollama rm {name}"
+            ) from refusal
+
+
+def alias_of(name: str) -> str:
+    """The name of the instance's own model on the server, which is what clients of either API send as `model`."""
+    return f"{NAMESPACE}/{name}"
+
+
+def parameters(plan: Plan, profile: Profile, sampling: Sampling) -> dict[str, Parameter]:
+    """The parameters of the derived model: the plan's, the makers' sampling, and the profile's options over both.
+
+    Names and values are those of Ollama's Modelfile.
+    """
+    wanted: dict[str, Parameter | None] = {
+        "num_ctx": plan.context,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "num_predict": sampling.max_tokens,
+        **{name: plan.settings.get(name) for name in _PLANNED},
+        **{name: value for name, value in profile.options.items() if name != "keep_alive"},
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _order(api: Api, server: Server, variant: Variant) -> Order:
+    return Order(api.url, api.direct, variant.source.repository, variant.download_bytes, server.models)
+
+
+def client_version(path: Path) -> str | None:
+    """The version of the program at `path`, None if it does not tell. Waits at most VERSION_TIMEOUT_S.
+
+    `ollama --version` asks the server first and prints the server's version; its own follows where the two differ.
+    """
+    try:
+        told = subprocess.run(
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return told_version(told.stdout + told.stderr)
+
+
+def told_version(said: str) -> str | None:
+    """The program's own version by the answer of `ollama --version`."""
+    found = re.search(r"client version is (\S+)", said) or re.search(r"version is (\S+)", said)
+    return found[1] if found else None
+
+
+def _installed() -> Installation | None:
+    """The copy that would be started, None if there is none: an adopted server needs none."""
+    try:
+        return Ollama().locate()
+    except MscliError:
+        return None
+
+
+def _devices(plan: Plan) -> tuple[Device, ...]:
+    """The GPUs as they are now; none for a plan without any."""
+    from mscli.inventory.detect import detect  # only worth its import where GPUs are used
+
+    return detect(Path("/")).devices if plan.devices else ()
+
+
+def _observed(
+    api: Api, alias: str, plan: Plan, model: Model, version: str | None, before: tuple[Device, ...]
+) -> Observed:
+    """What the server says it took, beside what NVML says it took from each GPU."""
+    loaded = api.loaded(alias)
+    if loaded is None:
+        raise Refusal(None, f"it does not list {alias} among the models in memory")
+    share = loaded.gpu_bytes / loaded.size_bytes if loaded.size_bytes else None
+    fallen = share is not None and share < 1 and plan.devices
+    return Observed(
+        context=loaded.context,
+        gpu_share=share,
+        gpu_bytes=_growth(before, _devices(plan)),
+        cpu_reason=cpu_reason(plan, model, version, share, before) if fallen else None,
+    )
+
+
+def _growth(before: tuple[Device, ...], after: tuple[Device, ...]) -> dict[str, int] | None:
+    """By how many bytes each GPU's free memory shrank during the load; None where NVML does not tell."""
+    free = {device.uuid: device.free_bytes for device in after}
+    pairs = {device.uuid: (device.free_bytes, free.get(device.uuid)) for device in before}
+    grown = {uuid: was - now for uuid, (was, now) in pairs.items() if was is not None and now is not None}
+    return grown if grown and len(grown) == len(before) else None
+
+
+def _wait_unloaded(api: Api, alias: str) -> None:
+    deadline = time.monotonic() + UNLOAD_TIMEOUT_S
+    while api.loaded(alias) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _failed(refusal: Refusal, alias: str) -> MscliError:
+    """The server did not load our model: the cause by its own words."""
+    found = cause(refusal.words, None)
+    code = "unknown" if refusal.status is None else found.code
+    known = code != "unknown"
+    return MscliError(
+        Code.START_FAILED,
+        f"Ollama did not load {alias}: {found.summary if known else refusal.words}",
+        f"{found.remedy} The server's log says more.".strip() if known else "Its log says more: journalctl -u ollama",
+        {"cause": code, "evidence": [refusal.words], "http_status": refusal.status},
+    )
+
+
+def _not_released(refusal: Refusal, alias: str) -> MscliError:
+    return MscliError(
+        Code.STOP_FAILED,
+        f"Ollama did not let go of {alias}: {refusal.words}",
+        f"ollama stop {alias}; ollama rm {alias}",
+        {"http_status": refusal.status},
+    )
+
+
+def _old_buffers(log: str) -> dict[str, int]:
+    """Bytes by kind of buffer as Ollama's own engine logged them; a later line for the same device counts anew."""
+    sizes = {(kind, device): float(size) * _UNITS[unit] for kind, device, size, unit in _OLD_BUFFER.findall(log)}
+    totals: dict[str, int] = {}
+    for (kind, _), size in sizes.items():
+        totals[kind] = totals.get(kind, 0) + round(size)
+    return totals

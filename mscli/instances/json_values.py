@@ -1,0 +1,117 @@
+"""Frozen values to JSON and back, checked: what is read from disk has the type it claims, or is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+# What earlier versions called a field in the records and journals that they wrote.
+RENAMED = {"wish": "overrides"}
+
+T = TypeVar("T")
+
+
+class Mismatch(ValueError):
+    """The data does not have the shape of the value; the text says where (`plan.memory[0].gpu: ...`)."""
+
+
+def to_json(value: object) -> Any:
+    """`value` as plain JSON data: dataclasses become objects, tuples lists, paths and enums text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_json(kind: type[T], data: object) -> T:
+    """The dataclass `kind` made from JSON data. Raises Mismatch for a missing key or a wrong type; unknown keys are
+    refused too, since they mean that another version wrote the data."""
+    return typing.cast(T, _read(kind, data, ""))
+
+
+def _read(kind: Any, data: object, where: str) -> object:
+    if kind is object or kind is Any:
+        return data
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, data, where)
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(typing.get_args(kind), data, where)
+    if origin is tuple:
+        return _read_tuple(typing.get_args(kind), data, where)
+    if origin is not None and issubclass(origin, Mapping):
+        return _read_mapping(typing.get_args(kind)[1], data, where)
+    return _read_scalar(kind, data, where)
+
+
+def _read_dataclass(kind: Any, data: object, where: str) -> object:
+    if not isinstance(data, dict):
+        raise Mismatch(f"{where or 'top level'}: an object was expected, not {_name(data)}")
+    data = {RENAMED.get(name, name): value for name, value in data.items()}
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(data) - set(fields)):
+        raise Mismatch(f"{_join(where, unknown[0])}: unknown key")
+    values = {}
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _read(hints[name], data[name], _join(where, name))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise Mismatch(f"{_join(where, name)}: missing")
+    return kind(**values)
+
+
+def _read_union(kinds: tuple[Any, ...], data: object, where: str) -> object:
+    if data is None and type(None) in kinds:
+        return None
+    faults = []
+    for kind in kinds:
+        try:
+            return _read(kind, data, where)
+        except Mismatch as fault:
+            faults.append(str(fault))
+    raise Mismatch(faults[0])
+
+
+def _read_tuple(kinds: tuple[Any, ...], data: object, where: str) -> object:
+    if not isinstance(data, list):
+        raise Mismatch(f"{where}: a list was expected, not {_name(data)}")
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        return tuple(_read(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+    if len(kinds) != len(data):
+        raise Mismatch(f"{where}: {len(kinds)} items were expected, not {len(data)}")
+    return tuple(_read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, data, strict=True)))
+
+
+def _read_mapping(kind: Any, data: object, where: str) -> object:
+    if not isinstance(data, dict):
+        raise Mismatch(f"{where}: an object was expected, not {_name(data)}")
+    return {str(key): _read(kind, item, _join(where, str(key))) for key, item in data.items()}
+
+
+def _read_scalar(kind: Any, data: object, where: str) -> object:
+    if kind is Path and isinstance(data, str):
+        return Path(data)
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if type(data) is not kind:
+        raise Mismatch(f"{where}: {kind.__name__} was expected, not {_name(data)}")
+    return data
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _name(data: object) -> str:
+    return "nothing" if data is None else f"{type(data).__name__} {str(data)[:40]!r}"

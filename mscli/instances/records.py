@@ -1,0 +1,127 @@
+"""What is remembered of each named instance: one typed JSON record, written atomically.
+
+A record that is damaged, or was written by a newer mscli, is reported by name and never deleted or overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscli.catalog.model import Sampling
+from mscli.engines.engine import Contained
+from mscli.errors import Code, MscliError
+from mscli.instances.json_values import Mismatch, from_json, to_json
+from mscli.instances.process import Identity
+from mscli.instances.state import base_url
+from mscli.instances.store import Store, Unreadable, unreadable, write_private
+from mscli.planning.plan import Overrides, Plan
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for: enough to tell the same `up` from another, and to do it again.
+
+    `profile` None: the best one was to be chosen. `file`: a profile file given by path. `port` None: any free one.
+    `weights`: a folder to take them from, in place of the hub cache.
+    """
+
+    profile: str | None
+    file: str | None
+    host: str | None
+    port: int | None
+    overrides: Overrides
+    require_gpu: bool = True
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One instance. `since`: seconds since the epoch. `argv` holds no secret. `stopped_at` is set by `down`.
+
+    `capabilities`: what the model can do on this engine. `alias`: the model name that clients send; `stand_in` marks
+    scripted test models. `identity` None: the server is not ours (`owner` says whose), and is never stopped. `weights`:
+    the files or folders it serves from. `contained`: the container it runs in; `identity` is then its client's.
+    """
+
+    schema: str
+    name: str
+    request: Request
+    plan: Plan
+    title: str
+    stand_in: bool
+    alias: str
+    sampling: Sampling
+    system_prompt: str | None
+    reasoning: str
+    capabilities: tuple[str, ...]
+    identity: Identity | None
+    owner: str | None
+    mark: str
+    engine_version: str | None
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    host: str
+    port: int
+    health_path: str
+    api_key_file: Path | None
+    log: Path
+    weights: tuple[Path, ...]
+    since: float
+    stopped_at: float | None = None
+    contained: Contained | None = None
+
+    @property
+    def base_url(self) -> str:
+        """The OpenAI-compatible base URL, as a client on this machine reaches it."""
+        return base_url(self.host, self.port)
+
+
+class Records(Store):
+    """The typed records of one user."""
+
+    def save(self, record: Record) -> None:
+        """Write the record: whole or not at all, mode 0600."""
+        write_private(self.run_dir(record.name) / "record.json", json.dumps(to_json(record), indent=1))
+
+    def load(self, name: str) -> Record | Unreadable | None:
+        """The record of `name`, None if there is none, or why it cannot be read."""
+        data = self.raw(name)
+        if data is None or isinstance(data, Unreadable):
+            return data
+        try:
+            return from_json(Record, data)
+        except Mismatch as fault:
+            return Unreadable(name, self.run_dir(name) / "record.json", str(fault))
+
+    def get(self, name: str) -> Record | None:
+        """The record of `name` or None. Raises RECORD_UNREADABLE where there is one that cannot be read."""
+        found = self.load(name)
+        if isinstance(found, Unreadable):
+            raise unreadable(found)
+        return found
+
+    def all(self) -> tuple[tuple[Record, ...], tuple[Unreadable, ...]]:
+        """Every record, by name, and those that cannot be read."""
+        loaded = [self.load(name) for name in self.names()]
+        good = tuple(record for record in loaded if isinstance(record, Record))
+        return good, tuple(record for record in loaded if isinstance(record, Unreadable))
+
+
+def api_key(record: Record) -> str | None:
+    """The key that clients of this instance must send; None where none is asked for.
+
+    Raises FILE when there should be one and it cannot be read.
+    """
+    if record.api_key_file is None:
+        return None
+    try:
+        return record.api_key_file.read_text().strip()
+    except OSError as fault:
+        raise MscliError(
+            Code.FILE,
+            f"the API key of {record.name} cannot be read: {fault}",
+            "Start it anew with a new key: mscli up --replace",
+        ) from fault

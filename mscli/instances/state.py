@@ -1,0 +1,120 @@
+"""An instance as users see it: its record, whether its processes live, and what its endpoint answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mscli.instances.probe import probe
+from mscli.instances.process import Identity, alive, members
+from mscli.instances.store import Store, Unreadable
+
+STARTING, READY, UNRESPONSIVE, CRASHED, STOPPED = "starting", "ready", "unresponsive", "crashed", "stopped"
+RUNNING = (STARTING, READY, UNRESPONSIVE)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance now. `since`: seconds since the epoch. `model`: the name that clients send.
+
+    `pid` None: the server is not ours; `owner` says whose it is.
+    `orphans`: processes of ours that outlived their leader and may still hold GPU memory. `container`: the one it runs
+    in; `orphaned`: that container outlived its client.
+    `stand_in`: the model is a scripted stand-in, not a language model.
+    """
+
+    name: str
+    profile: str
+    engine: str
+    state: str
+    pid: int | None
+    owner: str | None
+    port: int
+    base_url: str
+    model: str
+    context: int
+    gpus: tuple[int, ...]
+    since: float
+    log: Path
+    stand_in: bool
+    orphans: tuple[int, ...]
+    container: str | None = None
+    orphaned: bool = False
+
+
+def look(raw: Mapping[str, Any], store: Store) -> Instance | Unreadable:
+    """The instance of a record (as JSON data) now, or what of the record cannot be read.
+
+    Waits at most about 2 seconds, for an endpoint that does not answer, and for a container's engine where its client
+    is gone: never for one that is well.
+    """
+    try:
+        return _look(raw, store)
+    except (KeyError, TypeError, ValueError) as fault:
+        name = str(raw.get("name"))
+        return Unreadable(name, store.run_dir(name) / "record.json", f"a field is missing or damaged: {fault!r}")
+
+
+def _look(raw: Mapping[str, Any], store: Store) -> Instance:
+    plan, who = raw["plan"], raw["identity"]
+    identity = Identity(int(who["pid"]), int(who["start_ticks"]), str(who["boot_id"])) if who else None
+    state, orphans, orphaned = _state(raw, identity, store)
+    contained = raw.get("contained")
+    return Instance(
+        name=str(raw["name"]),
+        profile=str(plan["profile"]),
+        engine=str(plan["engine"]),
+        state=state,
+        pid=identity.pid if identity else None,
+        owner=raw["owner"],
+        port=_number(raw["port"]),
+        base_url=base_url(raw["host"], raw["port"]),
+        model=str(raw["alias"]),
+        context=_number(plan["context"]),
+        gpus=tuple(_number(gpu) for gpu in plan["gpus"]),
+        since=float(raw["since"]),
+        log=Path(raw["log"]),
+        stand_in=bool(raw["stand_in"]),
+        orphans=orphans,
+        container=str(contained["name"]) if contained else None,
+        orphaned=orphaned,
+    )
+
+
+def base_url(host: str, port: int) -> str:
+    """The OpenAI-compatible base URL, as a client on this machine reaches it."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}/v1"
+
+
+def _number(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"a number was expected, not {value!r}")
+    return value
+
+
+def _state(raw: Mapping[str, Any], identity: Identity | None, store: Store) -> tuple[str, tuple[int, ...], bool]:
+    """The state, processes left behind, and whether a container is."""
+    name = raw["name"]
+    if raw["stopped_at"] is not None:
+        return STOPPED, (), False
+    if identity and not alive(identity):
+        return CRASHED, *_left(raw, identity)
+    if probe(raw["host"], _number(raw["port"]), raw["health_path"]).status == 200:
+        if not store.was_ready(name):  # started with --no-wait: nobody has written it down yet
+            store.mark_ready(name)
+        return READY, (), False
+    return (UNRESPONSIVE if store.was_ready(name) else STARTING), (), False
+
+
+def _left(raw: Mapping[str, Any], leader: Identity) -> tuple[tuple[int, ...], bool]:
+    """What outlived the leader: processes, and whether its container is still there."""
+    found = members(leader, raw["mark"])
+    if not raw.get("contained"):
+        return found, False
+    from mscli.instances import container as containers  # with what it imports, half of the time of `mscli status`
+
+    contained = containers.remembered(raw["contained"])
+    return tuple(sorted({*found, *containers.pids(contained)})), containers.left(contained)

@@ -1,0 +1,164 @@
+"""The folders in which instances are remembered: one private folder each, under one lock.
+
+Kept apart from the typed records so that `mscli status` need not load the types of plans and models: on a common
+machine that is a third of its time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mscli.errors import Code, MscliError
+from mscli.paths import Places
+
+SCHEMA = "mscli-record/1"
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}\Z")
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A record that this mscli cannot read, and why."""
+
+    name: str
+    path: Path
+    reason: str
+
+
+def check_name(name: str) -> str:
+    """`name` if it can name an instance. Raises USAGE otherwise."""
+    if not _NAME.match(name):
+        raise MscliError(
+            Code.USAGE,
+            f"{name!r} cannot name an instance: letters, digits, '.', '_' and '-' only, at most 63",
+            "Give another name with --name.",
+        )
+    return name
+
+
+class Store:
+    """The instance folders of one user, below `places.instances`."""
+
+    def __init__(self, places: Places) -> None:
+        self.folder = places.instances
+
+    def names(self) -> tuple[str, ...]:
+        """The instances that have a record."""
+        try:
+            return tuple(sorted(entry.name for entry in self.folder.iterdir() if (entry / "record.json").exists()))
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder of an instance, with a record or without."""
+        try:  # before Python 3.11, glob("*/") gives files too
+            return tuple(sorted(entry for entry in self.folder.iterdir() if entry.is_dir()))
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+
+    def raw(self, name: str) -> dict[str, Any] | Unreadable | None:
+        """The record of `name` as JSON data of this mscli's schema, None if there is none, or why it is unreadable."""
+        path = self.run_dir(name) / "record.json"
+        try:
+            data = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as fault:
+            return Unreadable(name, path, fault.strerror or str(fault))
+        except ValueError as fault:
+            return Unreadable(name, path, f"not JSON: {fault}")
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if schema != SCHEMA:
+            return Unreadable(name, path, f"its schema is {schema!r}, this mscli reads {SCHEMA!r}")
+        return dict(data)
+
+    def run_dir(self, name: str) -> Path:
+        """The private folder of an instance: record, log, key, temporary files. Not created here."""
+        return self.folder / name
+
+    def prepare(self, name: str) -> Path:
+        """Make the instance's folder, readable by its owner alone, with a `tmp` folder for the engine."""
+        run_dir = self.run_dir(name)
+        (run_dir / "tmp").mkdir(parents=True, exist_ok=True)
+        run_dir.chmod(0o700)
+        return run_dir
+
+    def purge(self, name: str) -> None:
+        """Remove everything that is kept of an instance, its log included."""
+        import shutil
+
+        shutil.rmtree(self.run_dir(name), ignore_errors=True)
+
+    def tidy(self, name: str) -> None:
+        """Remove a stopped instance's temporary files. Record, log and key stay: `restart` needs them."""
+        import shutil
+
+        run_dir = self.run_dir(name)
+        shutil.rmtree(run_dir / "tmp", ignore_errors=True)
+        (run_dir / "ready").unlink(missing_ok=True)
+
+    def forget(self, name: str) -> None:
+        """Remove the record of a start that failed. Its log stays, so that `mscli logs` can still show it."""
+        (self.run_dir(name) / "record.json").unlink(missing_ok=True)
+        self.tidy(name)
+
+    def mark_ready(self, name: str) -> None:
+        """Remember that the instance has answered once: from now on silence means unresponsive, not starting."""
+        with contextlib.suppress(OSError):
+            (self.run_dir(name) / "ready").touch()
+
+    def was_ready(self, name: str) -> bool:
+        """True once the instance has answered its health check."""
+        return (self.run_dir(name) / "ready").exists()
+
+    @contextlib.contextmanager
+    def lock(self, timeout_s: float = 10.0) -> Iterator[None]:
+        """Hold the one lock of this user's records, for milliseconds: between the last look and the spawn.
+
+        Waits at most `timeout_s`. Raises FAILED-class error FILE when another mscli does not let go.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as handle:
+            deadline = time.monotonic() + timeout_s
+            while not _try_lock(handle.fileno()):
+                if time.monotonic() > deadline:
+                    raise MscliError(
+                        Code.FILE,
+                        f"another mscli has held {handle.name} for {timeout_s:.0f} s",
+                        "Try again, or look for it with: pgrep -af mscli",
+                    )
+                time.sleep(0.02)
+            yield
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file whole or not at all, mode 0600 from its first byte on."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
+        handle.write(text)
+    fresh.replace(path)
+
+
+def unreadable(found: Unreadable) -> MscliError:
+    """The error for a record that cannot be read."""
+    return MscliError(
+        Code.RECORD_UNREADABLE,
+        f"the record of {found.name!r} cannot be read: {found.reason} ({found.path})",
+        "It was left as it is. If it is of no more use, move that file away; what it started may still run.",
+    )
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

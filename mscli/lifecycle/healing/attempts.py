@@ -1,0 +1,235 @@
+"""`mscli up` that heals itself: a start that failed is diagnosed, its plan changed, and tried again.
+
+At most three further tries, never the same change twice, and never against what the user typed. What ended well is
+remembered for these GPUs and this version, and the next start begins with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from mscli.catalog.profile import Profile
+from mscli.engines import engine as contract
+from mscli.errors import Code, MscliError
+from mscli.instances.records import Record
+from mscli.inventory.detect import detect
+from mscli.lifecycle import arrival, deployment
+from mscli.lifecycle.decision import Decision, chosen
+from mscli.lifecycle.deployment import Ask, DryRun, Up
+from mscli.lifecycle.failure import Heal, StartFailure
+from mscli.lifecycle.healing.remembered import Circumstances, Remembered, circumstances, recall, store
+from mscli.lifecycle.readiness import Patience
+from mscli.lifecycle.snapshot import Snapshot
+from mscli.paths import Places, hub_cache
+from mscli.planning.adjustment import NOTHING, Adjustment
+from mscli.planning.plan import Choice, Overrides
+
+if TYPE_CHECKING:
+    from mscli.lifecycle.healing.remedies import Change, Failure
+
+TRIES = 3
+# A cause that the doctor finds where the engine's own table knows none must be more likely than not.
+_LIKELY = 0.5
+# What a longer wait would not have helped.
+_HANGS = ("p2p", "nccl")
+
+
+class Listener(arrival.Listener, Protocol):
+    """Also hears what is changed between two tries."""
+
+    def heal(self, heal: Heal, number: int, most: int) -> None:
+        """After a try that failed: what is changed for try `number` of at most `most` further ones."""
+
+
+def up(ask: Ask, places: Places, listener: Listener) -> Up:
+    """Start what was asked for as deployment.up does; a start that failed is changed and tried again.
+
+    Blocks for up to four starts. Raises the error of the last try, with all that was changed in details["healed"].
+    """
+    attempts = _Attempts(ask, places, listener)
+    while True:
+        try:
+            done = deployment.up(attempts.ask, places, listener)
+        except MscliError as fault:
+            attempts.heal(fault)
+        else:
+            attempts.remember(done)
+            return replace(done, healed=tuple(attempts.healed))
+
+
+def up_as_planned(ask: Ask, places: Places, listener: Listener) -> Up:
+    """deployment.up without healing (--no-heal): what is remembered is not used, and a good start forgets it."""
+    seen: list[Circumstances] = []
+
+    def look(profile: Profile, snapshot: Snapshot) -> Adjustment:
+        seen.append(circumstances(profile, snapshot, ask.request.overrides))
+        return NOTHING
+
+    done = deployment.up(replace(ask, adjust=look), places, listener)
+    if done.observed is not None and seen and recall(seen[-1], places) != NOTHING:
+        store(places, [Remembered(seen[-1], NOTHING)])
+    return done
+
+
+def dry_run(ask: Ask, places: Places) -> DryRun:
+    """What `up` would do now: deployment.dry_run, with what is remembered."""
+
+    def remembered(profile: Profile, snapshot: Snapshot) -> Adjustment:
+        return recall(circumstances(profile, snapshot, ask.request.overrides), places)
+
+    return deployment.dry_run(replace(ask, adjust=remembered), places)
+
+
+def restart(record: Record, places: Places, patience: Patience, listener: Listener, heal: bool = True) -> Up:
+    """Stop an instance and start it again, with what worked. Blocks as `up` does."""
+    return deployment.restart(record, places, patience, listener, up if heal else up_as_planned)
+
+
+@dataclass
+class _Attempts:
+    """The tries of one `up`: what to ask next, and what has been changed so far.
+
+    `state`: what the profile is changed by, None before the first plan. `where`: its circumstances, unchanged.
+    `last`: the error of the last try that got as far as the engine.
+    """
+
+    first: Ask
+    places: Places
+    listener: Listener
+    healed: list[Heal] = field(default_factory=list)
+    state: Adjustment | None = None
+    where: Circumstances | None = None
+    choice: Choice | None = None
+    recalled: bool = False
+    last: MscliError | None = None
+
+    @property
+    def ask(self) -> Ask:
+        """What to ask for now."""
+        return replace(self.first, adjust=self.adjust, stay=self.choice)
+
+    @property
+    def overrides(self) -> Overrides:
+        """What the user typed."""
+        return self.first.request.overrides
+
+    def adjust(self, profile: Profile, snapshot: Snapshot) -> Adjustment:
+        """What is remembered at the first plan, then what was found out."""
+        if self.where is None or self.where.profile != profile.name:
+            self.where = circumstances(profile, snapshot, self.overrides)
+            self.state = None
+        if self.state is None:
+            self.state = recall(self.where, self.places)
+            self.recalled = self.state != NOTHING
+            if self.recalled:
+                words = ", ".join(self.state.words)
+                self.listener.stage(contract.PLAN, f"as it worked here before: {words} (not with --no-heal)")
+        return self.state
+
+    def heal(self, fault: MscliError) -> None:
+        """Change what the next try asks for. Raises the fault, with what was tried, where nothing more can be done."""
+        if fault.code is Code.NO_FIT and self.recalled and not self.healed:
+            self.state, self.recalled = NOTHING, False  # what worked then is no plan for now
+            return
+        known = self._failure(fault)
+        fault = _said_better(fault, known)
+        change = self._change(fault, known) if len(self.healed) < TRIES else None
+        if change is None:
+            no_plan = fault.code is Code.NO_FIT and self.last is not None
+            raise self._given_up(self.last if no_plan and self.last else fault, known)
+        self.last = fault if known else None
+        heal = Heal(_cause(fault), change.what, str(fault.details.get("summary") or fault.message))
+        self.healed.append(heal)
+        self.state = (self.state or NOTHING).then(change.adjustment)
+        self.choice = self.choice or (known.decision.choice if known else None)
+        self.listener.heal(heal, len(self.healed), TRIES)
+
+    def remember(self, done: Up) -> None:
+        """Keep what a start that ended ready was changed by."""
+        if done.observed is None or self.where is None or self.state is None:
+            return
+        if self.healed and self.state != recall(self.where, self.places):
+            store(self.places, [Remembered(self.where, self.state)])
+
+    def _failure(self, fault: MscliError) -> Failure | None:
+        from mscli.lifecycle.healing.remedies import Failure  # only a failed start needs its patterns
+
+        if not isinstance(fault, StartFailure):
+            return None
+        return Failure(
+            cause=_cause(fault),
+            log=fault.log,
+            decision=fault.decision,
+            overrides=self.overrides,
+            port=self.first.request.port,
+            number=len(self.healed) + 1,
+            lost_bytes=_lost_bytes(fault.decision),
+        )
+
+    def _change(self, fault: MscliError, known: Failure | None) -> Change | None:
+        """The first change that may help."""
+        from mscli.lifecycle.healing.remedies import remedies
+
+        if known is None:
+            return self._wrong_profile() if fault.code is Code.NO_FIT and not self.healed else None
+        if fault.code is Code.START_TIMEOUT and _cause(fault) not in _HANGS:
+            return None
+        return next(remedies(replace(known, cause=_cause(fault))), None)
+
+    def _wrong_profile(self) -> Change | None:
+        """What the planner refuses of a profile, whatever the machine."""
+        from mscli.lifecycle.healing.remedies import wrong_kv_types
+
+        request = self.first.request
+        if request.profile is None and request.file is None:
+            return None
+        found = chosen(request.profile, Path(request.file) if request.file else None, self.places)
+        return wrong_kv_types(found.profile, self.overrides)
+
+    def _given_up(self, fault: MscliError, known: Failure | None) -> MscliError:
+        """The fault with what was tried, and what was not because the user had asked for the opposite."""
+        from mscli.lifecycle.healing.remedies import remedies
+
+        details, message, hint = dict(fault.details), fault.message, fault.hint
+        if self.healed:
+            details["healed"] = [vars(heal) for heal in self.healed]
+            message += f". Tried before: {'; then '.join(heal.change for heal in self.healed)}"
+        free = replace(known, cause=_cause(fault), overrides=Overrides(), port=None) if known else None
+        kept = next(remedies(free), None) if free and len(self.healed) < TRIES else None
+        if not self.healed and kept is None:
+            return fault
+        if kept:
+            hint = f"{hint} Not tried, since it was asked for otherwise: {kept.what}.".strip()
+        return MscliError(fault.code, message, hint, details)
+
+
+def _cause(fault: MscliError) -> str:
+    return str(fault.details.get("cause", "unknown"))
+
+
+def _said_better(fault: MscliError, known: Failure | None) -> MscliError:
+    """The fault with the doctor's diagnosis, where the engine's own table knows no cause."""
+    if known is None or known.cause != "unknown" or not known.log:
+        return fault
+    from mscli.diagnosis.diagnose import diagnose
+    from mscli.diagnosis.facts import facts_of
+
+    found = next(iter(diagnose(known.log, known.plan.engine, facts_of(detect(hub_cache())))), None)
+    if found is None or found.confidence < _LIKELY:
+        return fault
+    details = {**fault.details, "cause": found.code, "summary": found.summary, "evidence": list(found.evidence)}
+    message = fault.message.replace(str(fault.details.get("summary")), found.summary)
+    log = f" The whole log: mscli logs {Path(str(details['log'])).parent.name}" if "log" in details else ""
+    return MscliError(fault.code, message, f"{found.remedy}{log}", details)
+
+
+def _lost_bytes(decision: Decision) -> int:
+    """By how much less is free on the planned GPU that lost most; 0 where there is none."""
+    if not decision.plan.devices:
+        return 0
+    now = {device.uuid: device.free_bytes for device in detect(hub_cache()).devices}
+    before = {device.uuid: device.free_bytes for device in decision.snapshot.inventory.devices}
+    lost = [(before.get(uuid) or 0) - (now.get(uuid) or 0) for uuid in decision.plan.devices]
+    return max(0, *lost)

@@ -1,0 +1,82 @@
+"""The exact command that a plan stands for, also where the engine or the weights are not here (yet)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mscli.catalog.model import Model, Variant
+from mscli.catalog.profile import Profile
+from mscli.engines.engine import Command, Engine, Installation, Serving, WeightFiles
+from mscli.engines.table import engine as engine_named
+from mscli.errors import MscliError
+from mscli.lifecycle.launch import FIRST_PORT
+from mscli.paths import Places
+from mscli.planning.plan import Plan
+from mscli.weights.ensure import ensure
+from mscli.weights.progress import Silence
+
+
+@dataclass(frozen=True)
+class Preview:
+    """`command` None: this release cannot start that engine. `notes`: what of the command is not certain, and why."""
+
+    command: Command | None
+    notes: tuple[str, ...]
+
+
+def preview(plan: Plan, profile: Profile, model: Model, where: Serving, folder: str | None = None) -> Preview:
+    """What would be executed to serve `plan` at `where`. Fetches, starts and writes nothing.
+
+    `folder`: weights that were brought by disk, in place of the hub cache.
+
+    An engine that is missing is named by its program, weights that are missing by repository and file.
+    """
+    notes: list[str] = []
+    try:
+        engine = engine_named(plan.engine)
+        found = _found(engine, notes)
+        weights = expected_weights(model, model.variants[plan.variant], notes, folder)
+        return Preview(engine.command(plan, profile, model, weights, where, found), tuple(notes))
+    except MscliError as fault:
+        return Preview(None, (*notes, fault.message))
+
+
+def somewhere(profile: Profile, model: Model, places: Places) -> Serving:
+    """Where an instance of `profile` would serve if its port is free; looks at nothing."""
+    run_dir = places.instances / profile.name
+    port = profile.port or FIRST_PORT
+    return Serving(profile.name, profile.host, port, model.name, run_dir, run_dir / "log", None)
+
+
+def _found(engine: Engine, notes: list[str]) -> Installation:
+    found = _located(engine.name)
+    if isinstance(found, Installation):
+        return found
+    notes.append(f"{found.message}. {found.hint}")
+    return Installation(engine.name, (engine.program,), None, "absent", Path(engine.program))
+
+
+@cache
+def _located(name: str) -> Installation | MscliError:
+    """The engine's copy here, or why there is none; looked for once, however many plans are shown."""
+    try:
+        return engine_named(name).locate()
+    except MscliError as fault:
+        return fault
+
+
+def expected_weights(model: Model, variant: Variant, notes: list[str], folder: str | None = None) -> WeightFiles:
+    """The weights as the engine would be given them: those that are here, else named by repository and file."""
+    source = variant.source
+    if source.kind == "ollama":
+        return WeightFiles(source.repository, None, 0)
+    try:
+        return ensure(model, variant, Silence(), offline=True, folder=Path(folder) if folder else None)
+    except MscliError as fault:
+        notes.append(fault.message)
+    named = next((file for file in source.files if not file.endswith((".json", ".txt"))), "")
+    whole = variant.format == "gguf"
+    projector = f"{source.repository}/{source.projector}" if source.projector else None
+    return WeightFiles(f"{source.repository}/{named}" if whole else source.repository, projector, 0)

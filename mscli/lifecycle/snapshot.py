@@ -1,0 +1,65 @@
+"""Everything a plan is made from, seen once: this machine, our own instances, installed engines, earlier starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mscli.catalog.gpus import GpuFacts, load_gpus
+from mscli.engines.engine import Hosted
+from mscli.engines.table import STARTABLE, engine
+from mscli.errors import MscliError
+from mscli.instances.records import Records
+from mscli.instances.running import claims
+from mscli.inventory.detect import detect
+from mscli.inventory.inventory import Inventory
+from mscli.lifecycle import observations
+from mscli.paths import Places, hub_cache, shipped_profiles
+from mscli.planning.learned import Observation
+from mscli.planning.plan import Claim
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was seen. `versions`: engine -> version, where one is installed and tells it. `rivals`: marks of our own
+    instances that were known at that moment."""
+
+    inventory: Inventory
+    claims: tuple[Claim, ...]
+    facts: Mapping[str, GpuFacts]
+    versions: Mapping[str, str]
+    observations: tuple[Observation, ...]
+    rivals: tuple[str, ...]
+
+
+def see(places: Places, engines: Sequence[str], replaced: str | None = None, gpus: bool = True) -> Snapshot:
+    """Look at this machine. `engines`: those whose installed version matters. `replaced`: the instance whose memory
+    will come back first. `gpus` False: NVML is left alone, for what runs on the CPU. Reads /proc and files; waits for
+    programs to tell their version."""
+    known = Records(places).all()[0]
+    return Snapshot(
+        inventory=detect(hub_cache(), gpus=gpus),
+        claims=claims(known, replaced),
+        facts=load_gpus(shipped_profiles()),
+        versions={name: found for name in sorted(set(engines)) if (found := installed(name))},
+        observations=observations.load(places),
+        rivals=tuple(record.mark for record in known),
+    )
+
+
+def imagine(inventory: Inventory) -> Snapshot:
+    """The snapshot of a machine that is not here: nothing runs on it, and the newest engines are assumed."""
+    return Snapshot(inventory, (), load_gpus(shipped_profiles()), {}, (), ())
+
+
+def installed(name: str) -> str | None:
+    """The version of an engine as it would be used here; None where there is none, or it does not tell."""
+    if name not in STARTABLE:
+        return None
+    known = engine(name)
+    try:
+        if isinstance(known, Hosted) and (adopted := known.adopt()):
+            return adopted.version
+        return known.locate().version
+    except MscliError:
+        return None

@@ -16,7 +16,7 @@ from mscli.paths import shipped_profiles
 from mscli.planning.figures import GIB, MIB
 from mscli.planning.fit import make
 from mscli.planning.machine import machine
-from mscli.planning.plan import NoFit, Plan, Overrides
+from mscli.planning.plan import NoFit, Overrides, Plan
 
 RAN, PARTLY, FAILED = "ran", "partly on the CPU", "failed"
 

@@ -57,7 +57,7 @@ def _read(kind: Any, data: object, where: str) -> object:
 def _read_dataclass(kind: Any, data: object, where: str) -> object:
     if not isinstance(data, dict):
         raise Mismatch(f"{where or 'top level'}: an object was expected, not {_name(data)}")
-    data = {RENAMED.get(name, name): value for name, value in data.items()}
+    data = {RENAMED.get(str(name), str(name)): value for name, value in data.items()}
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     if unknown := sorted(set(data) - set(fields)):

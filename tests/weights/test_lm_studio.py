@@ -100,7 +100,7 @@ def test_offline_sizes_that_the_hub_told_before_are_enough(published: Hub, tmp_p
     assert published.requests == []
 
 
-@pytest.mark.parametrize("offline", [True, False], ids=["by overrides", "the hub does not answer"])
+@pytest.mark.parametrize("offline", [True, False], ids=["by request", "the hub does not answer"])
 def test_offline_a_copy_of_the_length_that_its_header_says_serves(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
 ) -> None:

@@ -46,11 +46,7 @@ def _told(link: Link) -> str:
 
 def _mixed(ctx: CheckContext) -> tuple[str, ...]:
     names = sorted({gpu.name for gpu in ctx.inventory.gpus if gpu.name != "unknown"})
-    return (
-        (f"unlike GPUs: {', '.join(names)}; tensor parallel runs as fast as the smallest",)
-        if len(names) > 1
-        else ()
-    )
+    return (f"unlike GPUs: {', '.join(names)}; tensor parallel runs as fast as the smallest",) if len(names) > 1 else ()
 
 
 def _translated(ctx: CheckContext, link: Link) -> bool:

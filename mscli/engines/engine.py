@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.planning.plan import Plan
+from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener
 
 # Stages of a start, in order, as every engine reports them.
@@ -55,15 +56,6 @@ class Installation:
     env: Mapping[str, str] = field(default_factory=dict)
     gpu: bool | None = None
     cpu: bool | None = None
-
-
-@dataclass(frozen=True)
-class WeightFiles:
-    """Weights on this machine. `model`: the file or folder the engine is given (for Ollama the tag)."""
-
-    model: str
-    projector: str | None
-    bytes_on_disk: int
 
 
 @dataclass(frozen=True)

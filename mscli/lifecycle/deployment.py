@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mscli.engines import engine as contract
-from mscli.engines.engine import Hosted, Imaged, Observed, Preparing, WeightFiles
+from mscli.engines.engine import Hosted, Imaged, Observed, Preparing
 from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
@@ -33,6 +33,7 @@ from mscli.lifecycle.shutdown import stop
 from mscli.paths import Places
 from mscli.planning.plan import Choice
 from mscli.weights.ensure import ensure, wanted
+from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener as WeightsListener
 
 LARGE_BYTES = 10**9

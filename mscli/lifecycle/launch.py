@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving, WeightFiles
+from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving
 from mscli.errors import Code, MscliError
 from mscli.instances.process import MARK, Identity, identify, spawn
 from mscli.instances.records import Record, Records, Request
@@ -18,6 +18,7 @@ from mscli.instances.store import SCHEMA, write_private
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.decision import Decision
 from mscli.lifecycle.readiness import LogTail
+from mscli.weights.files import WeightFiles
 
 FIRST_PORT = 8000
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
-from mscli.engines.engine import Command, Engine, Installation, Serving, WeightFiles
+from mscli.engines.engine import Command, Engine, Installation, Serving
 from mscli.engines.table import engine as engine_named
 from mscli.errors import MscliError
 from mscli.lifecycle.launch import FIRST_PORT
 from mscli.paths import Places
 from mscli.planning.plan import Plan
 from mscli.weights.ensure import ensure
+from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Silence
 
 

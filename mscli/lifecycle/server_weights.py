@@ -15,12 +15,13 @@ from typing import Protocol, runtime_checkable
 
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
-from mscli.engines.engine import Command, Hosted, Installation, WeightFiles
+from mscli.engines.engine import Command, Hosted, Installation
 from mscli.errors import Code, MscliError
 from mscli.instances.probe import probe
 from mscli.instances.records import Records
 from mscli.instances.running import running
 from mscli.lifecycle.guard import END
+from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener, Note
 
 START_TIMEOUT_S = 60.0

@@ -309,7 +309,7 @@ class Checker(Worker):
         job.partial.restart()
         if job.location is not None and job.location.url.startswith("file:"):
             message = f"The copy of {job.file.name} in {self.download.repository}'s cache folder is damaged."
-            hint = "ManualStep it: mscli pull --verify"
+            hint = "Fix it: mscli pull --verify"
             raise MscliError(Code.WEIGHTS_MISSING, message, hint, {"cause": "corrupt_weights"})
         job.corrupt += 1
         seen = f"{job.file.name} arrived whole, but its bytes are not those that the hub lists"

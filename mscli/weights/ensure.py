@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
-from mscli.engines.engine import WeightFiles
 from mscli.weights.fault import DEFAULT_TIMEOUTS, Timeouts
+from mscli.weights.files import WeightFiles
 from mscli.weights.listing import Listing, RemoteFile, WantedFile
 from mscli.weights.package import package_files, packaged
 from mscli.weights.progress import Listener

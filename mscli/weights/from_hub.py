@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from mscli.catalog.model import Variant
-from mscli.engines.engine import WeightFiles
 from mscli.errors import MscliError
 from mscli.weights.cache import Cache, cache
 from mscli.weights.fault import DEFAULT_TIMEOUTS, Timeouts
 from mscli.weights.fault import offline as offline_fault
+from mscli.weights.files import WeightFiles
 from mscli.weights.hub import hub, offline_by_environment
 from mscli.weights.listing import Listing
 from mscli.weights.lm_studio import in_lm_studio

@@ -6,8 +6,8 @@ from importlib import resources
 from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
-from mscli.engines.engine import WeightFiles
 from mscli.errors import Code, MscliError
+from mscli.weights.files import WeightFiles
 
 
 def packaged(model: Model, variant: Variant) -> WeightFiles:

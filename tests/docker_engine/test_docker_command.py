@@ -14,12 +14,13 @@ import pytest
 from mscli.catalog.load import load_one
 from mscli.engines.containers.mounts import folders
 from mscli.engines.containers.run import tag_version
-from mscli.engines.engine import Command, Installation, Serving, WeightFiles
+from mscli.engines.engine import Command, Installation, Serving
 from mscli.engines.vllm.docker import VllmDocker
 from mscli.errors import MscliError
 from mscli.instances import process
 from mscli.paths import MARK, shipped_profiles
 from mscli.planning.plan import Plan
+from mscli.weights.files import WeightFiles
 
 PLAN = Plan(
     profile="small-bf16-2gpu-docker", engine="vllm-docker", model="mistral-small-3.1", variant="bf16", verdict="safe",

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from llama_servers import LLAMA, PACKAGE, Rehearsal, Server, installations, rehearsal
 
-from mscli.engines.engine import Installation, WeightFiles
+from mscli.engines.engine import Installation
+from mscli.weights.files import WeightFiles
 
 
 @pytest.fixture(scope="session", params=installations())

@@ -24,10 +24,11 @@ import mscli
 from mscli.catalog.load import load_one
 from mscli.catalog.model import Model, Sampling
 from mscli.catalog.profile import OptionValue, Profile
-from mscli.engines.engine import Command, Installation, Serving, WeightFiles
+from mscli.engines.engine import Command, Installation, Serving
 from mscli.engines.table import engine
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
+from mscli.weights.files import WeightFiles
 
 DEADLINE_S = 30.0
 LOOPBACK = "127.0.0.1"

@@ -13,7 +13,8 @@ from llama_servers import LLAMA, LOOPBACK, PLAN, Rehearsal, weight_files
 from tiny_models import TinyModels
 
 from mscli.catalog.profile import OptionValue
-from mscli.engines.engine import Cause, WeightFiles
+from mscli.engines.engine import Cause
+from mscli.weights.files import WeightFiles
 
 Damage = Callable[[bytes], bytes]
 

@@ -12,7 +12,8 @@ from llama_servers import KEY, LLAMA, PLAN, Rehearsal, weight_files
 from tiny_models import TinyModels
 
 from mscli.catalog.model import Sampling
-from mscli.engines.engine import LOADING, STARTING, WeightFiles
+from mscli.engines.engine import LOADING, STARTING
+from mscli.weights.files import WeightFiles
 
 MIB = 2**20
 ROUNDING = MIB // 200 + 1  # of a size that is stated in hundredths of a MiB

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from mscli.catalog.load import load_one
-from mscli.engines.engine import Command, Installation, Serving, WeightFiles
+from mscli.engines.engine import Command, Installation, Serving
 from mscli.engines.mistralrs.engine import FOLDER, TEMPLATE, MistralRs
 from mscli.engines.serving.model_folder import corrected, linked
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
+from mscli.weights.files import WeightFiles
 
 ENGINE = MistralRs()
 CURRENT = Installation("mistral.rs", ("/bin/mistralrs", "serve"), "0.8.1", "program", Path("/bin/mistralrs"))

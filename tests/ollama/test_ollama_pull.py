@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from standins import SMALL, Scene, Server
 
+from mscli.engines.ollama.pull import Order, pull
 from mscli.errors import Code, MscliError
 from mscli.weights.fault import Timeouts
-from mscli.weights.ollama import Order, pull
 from mscli.weights.progress import Note, Progress
 
 SIZE = 3_001_051  # the layers of the small model and its configuration
@@ -238,7 +238,7 @@ def test_a_proxy_for_the_world_is_not_used_for_this_machine(
 PULLER = """
 import os, sys
 from pathlib import Path
-from mscli.weights.ollama import Order, pull
+from mscli.engines.ollama.pull import Order, pull
 class Listener:
     def progress(self, progress):
         print(progress.done_bytes, flush=True)

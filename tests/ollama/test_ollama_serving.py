@@ -15,11 +15,12 @@ from standins import MAGISTRAL, SMALL, Scene, Server
 from mscli.catalog.load import load_one
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
-from mscli.engines.engine import Hosted, Installation, Serving, WeightFiles
+from mscli.engines.engine import Hosted, Installation, Serving
 from mscli.engines.ollama.engine import Ollama, alias_of
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
+from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Silence
 
 ALIAS = "mscli/small-q4"

@@ -8,9 +8,10 @@ from pathlib import Path
 from mscli.catalog.load import load_one
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
-from mscli.engines.engine import Serving, WeightFiles
+from mscli.engines.engine import Serving
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
+from mscli.weights.files import WeightFiles
 
 WEIGHTS = WeightFiles("/models/small31", None, 0)
 ON_CPU = Plan(

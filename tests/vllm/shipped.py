@@ -6,12 +6,13 @@ from pathlib import Path
 
 from mscli.catalog.gpus import load_gpus
 from mscli.catalog.load import load_catalog
-from mscli.engines.engine import Installation, Serving, WeightFiles
+from mscli.engines.engine import Installation, Serving
 from mscli.engines.vllm.engine import Vllm
 from mscli.paths import shipped_profiles
 from mscli.planning.fit import make
 from mscli.planning.machine import machine
 from mscli.planning.plan import Overrides, Plan
+from mscli.weights.files import WeightFiles
 
 CATALOG = load_catalog(shipped_profiles(), Path("/nonexistent"))
 FACTS = load_gpus(shipped_profiles())

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from mscli.catalog.load import load_one
-from mscli.engines.engine import Command, Installation, Serving, WeightFiles
+from mscli.engines.engine import Command, Installation, Serving
 from mscli.engines.vllm.engine import Vllm
 from mscli.errors import MscliError
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
+from mscli.weights.files import WeightFiles
 
 GPUS = ("GPU-aaaa", "GPU-bbbb")
 PLAN = Plan(

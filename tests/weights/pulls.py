@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from mscli.catalog.load import load_one
 from mscli.catalog.model import Model, Source, Variant
-from mscli.engines.engine import WeightFiles
 from mscli.errors import MscliError
 from mscli.paths import shipped_profiles
 from mscli.weights.ensure import ensure
 from mscli.weights.fault import Timeouts
+from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Note, Progress
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import pytest
 from hub import Hub
 from pulls import GGUF, QUICK, REPOSITORY, Heard, content, model, pull, variant, whole
 
-from mscli.engines.engine import WeightFiles
 from mscli.errors import Code, MscliError
 from mscli.weights.ensure import ensure, wanted
 from mscli.weights.export import copy_to
+from mscli.weights.files import WeightFiles
 
 WEIGHTS = content(2_500_000)
 CONFIG = b'{"layers": 40}'

@@ -9,9 +9,9 @@ from hub import Hub
 from pulls import GGUF, QUICK, REPOSITORY, Heard, content, model, pull, variant, whole
 
 import mscli
-from mscli.engines.engine import WeightFiles
 from mscli.errors import Code, MscliError
 from mscli.weights.ensure import ensure, wanted
+from mscli.weights.files import WeightFiles
 from mscli.weights.verify import verify
 
 PROJECTOR = "mmproj.gguf"

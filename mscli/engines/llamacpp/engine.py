@@ -15,20 +15,11 @@ from pathlib import Path
 
 from mscli.catalog.model import Model, Sampling
 from mscli.catalog.profile import OptionValue, Profile
-from mscli.engines.engine import (
-    LOADING,
-    STARTING,
-    Capabilities,
-    Cause,
-    Command,
-    Installation,
-    Observed,
-    Serving,
-    WeightFiles,
-)
+from mscli.engines.engine import LOADING, STARTING, Capabilities, Cause, Command, Installation, Observed, Serving
 from mscli.errors import Code, MscliError
 from mscli.paths import places
 from mscli.planning.plan import Plan
+from mscli.weights.files import WeightFiles
 
 NAME = "llama.cpp"
 PROGRAM = "llama-server"
@@ -42,7 +33,7 @@ MIB = 2**20
 # What a llama-server is, and what to do when it does not run.
 ON_PATH = (
     "the first llama-server on PATH",
-    "ManualStep it, or take it off PATH to use the embedded server (pip install 'mscli[embedded]').",
+    "Fix it, or take it off PATH to use the embedded server (pip install 'mscli[embedded]').",
 )
 IN_OWN_FOLDER = (
     "the llama-server that mscli installs",

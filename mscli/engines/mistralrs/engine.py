@@ -16,21 +16,12 @@ from mscli.catalog.model import Model
 from mscli.catalog.profile import OptionValue, Profile
 from mscli.engines import serving as servers
 from mscli.engines import templates
-from mscli.engines.engine import (
-    LOADING,
-    STARTING,
-    Capabilities,
-    Cause,
-    Command,
-    Installation,
-    Observed,
-    Serving,
-    WeightFiles,
-)
+from mscli.engines.engine import LOADING, STARTING, Capabilities, Cause, Command, Installation, Observed, Serving
 from mscli.engines.mistralrs import installation as mistralrs_installation
 from mscli.engines.mistralrs.installation import CURRENT, OLDER, WHEEL
 from mscli.errors import Code, MscliError
 from mscli.planning.plan import Plan
+from mscli.weights.files import WeightFiles
 
 # The first versions that know Mistral 3: the program's, and the wheel whose settings are those used here.
 OLDEST = {CURRENT: (0, 7), OLDER: (0, 5), WHEEL: (0, 9, 5)}

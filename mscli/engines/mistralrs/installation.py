@@ -133,6 +133,6 @@ def _broken(path: Path, seen: str) -> MscliError:
     return MscliError(
         Code.ENGINE_MISSING,
         f"{path} is the mistral.rs to be used, but it does not run: {seen}",
-        "ManualStep it, or take it off PATH (and out of MSCLI_MISTRALRS) to use another.",
+        "Fix it, or take it off PATH (and out of MSCLI_MISTRALRS) to use another.",
         {"path": str(path)},
     )

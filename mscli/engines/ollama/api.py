@@ -1,4 +1,4 @@
-"""The part of an Ollama server's HTTP API that mscli uses; pulling is in mscli.weights.ollama."""
+"""The part of an Ollama server's HTTP API that mscli uses; pulling is in mscli.engines.ollama.pull."""
 
 from __future__ import annotations
 

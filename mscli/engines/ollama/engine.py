@@ -28,18 +28,18 @@ from mscli.engines.engine import (
     Installation,
     Observed,
     Serving,
-    WeightFiles,
 )
 from mscli.engines.llamacpp.engine import LlamaCpp
 from mscli.engines.ollama.api import Api, Parameter, Refusal
 from mscli.engines.ollama.causes import cause
+from mscli.engines.ollama.pull import Order, pull
 from mscli.engines.ollama.server import Address, Server, find, look
 from mscli.engines.ollama.warnings import cpu_reason, refuse_old, settings_note, warnings
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Device
 from mscli.paths import places
 from mscli.planning.plan import Plan
-from mscli.weights.ollama import Order, pull
+from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener, Note
 
 NAME = "ollama"

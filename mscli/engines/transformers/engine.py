@@ -17,17 +17,7 @@ from mscli.catalog.model import Model
 from mscli.catalog.profile import OptionValue, Profile
 from mscli.engines import serving as servers
 from mscli.engines import templates
-from mscli.engines.engine import (
-    LOADING,
-    STARTING,
-    Capabilities,
-    Cause,
-    Command,
-    Installation,
-    Observed,
-    Serving,
-    WeightFiles,
-)
+from mscli.engines.engine import LOADING, STARTING, Capabilities, Cause, Command, Installation, Observed, Serving
 from mscli.engines.python_environment import (
     PythonEnvironment,
     environment_in,
@@ -38,6 +28,7 @@ from mscli.engines.python_environment import (
 from mscli.errors import Code, MscliError
 from mscli.paths import places, transformers_place
 from mscli.planning.plan import Plan
+from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener
 
 NAME = "transformers"

@@ -10,20 +10,13 @@ from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.engines.containers import run as container_run
 from mscli.engines.containers.client import DOCKER, Client, EngineInfo, find_client
-from mscli.engines.engine import (
-    PLAN,
-    Cause,
-    Command,
-    Installation,
-    Serving,
-    StageListener,
-    WeightFiles,
-)
+from mscli.engines.engine import PLAN, Cause, Command, Installation, Serving, StageListener
 from mscli.engines.vllm.engine import OLDEST, Vllm, kv_gib
 from mscli.errors import Code, MscliError
 from mscli.paths import MARK
 from mscli.planning.plan import Plan
 from mscli.planning.request import parse_version
+from mscli.weights.files import WeightFiles
 
 NAME = "vllm-docker"
 # What `docker run` ends with when the container did not start: docker's own fault, or a program that the image lacks.

@@ -19,11 +19,11 @@ from mscli.engines.engine import (
     Observed,
     Serving,
     StageListener,
-    WeightFiles,
 )
 from mscli.engines.vllm import installation as vllm_installation
 from mscli.errors import Code, MscliError
 from mscli.planning.plan import Plan
+from mscli.weights.files import WeightFiles
 
 # The first version that serves Mistral Small 3.1.
 OLDEST = (0, 8, 1)

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from mscli.doctor.checks.check import Seen, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.profile.plans import located, own_instance, plan, startable
-from mscli.engines.engine import Adopted, Hosted, Installation, WeightFiles
+from mscli.engines.engine import Adopted, Hosted, Installation
 from mscli.engines.table import engine
 from mscli.errors import Code, MscliError
 from mscli.lifecycle.preview import somewhere
 from mscli.planning.figures import gib, tokens
 from mscli.planning.plan import SAFE, GpuMemory, NoFit, Plan
+from mscli.weights.files import WeightFiles
 
 
 def fits(ctx: CheckContext) -> Iterator[Seen]:

@@ -18,7 +18,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from mscli.inventory.detect import detect
-from mscli.lifecycle.values import to_json
+from mscli.instances.json_values import to_json
 print(json.dumps(to_json(detect(Path("/")))))
 """
 

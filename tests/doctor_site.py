@@ -26,7 +26,7 @@ from mscli.cli.main import main
 from mscli.doctor.checks.cuda.start import start
 from mscli.doctor.checks.run import checks, examine
 from mscli.doctor.checks.context import CheckContext
-from mscli.lifecycle.values import to_json
+from mscli.instances.json_values import to_json
 from mscli.paths import places
 
 def look(areas, root, patience_s):

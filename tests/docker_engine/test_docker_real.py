@@ -207,8 +207,8 @@ def test_a_gpu_that_this_engine_cannot_give_is_named_before_weights(
 
 PROBE = """
 import sys
-from mscli.engines.container_client import find_client
-from mscli.engines.container_probe import probe_gpus
+from mscli.engines.containers.client import find_client
+from mscli.engines.containers.probe import probe_gpus
 print(probe_gpus(find_client(), sys.argv[1], ["GPU-a", "GPU-b"]).code)
 """
 

@@ -222,7 +222,7 @@ def test_without_a_name_the_profile_that_was_chosen_is_stayed_with(failing: Fail
 STAY = """
 from dataclasses import replace
 from mscli.lifecycle.decision import decide
-from mscli.lifecycle.records import Request
+from mscli.instances.records import Request
 from mscli.paths import places
 from mscli.planning.plan import Plan, Overrides
 

@@ -103,8 +103,7 @@ def _target(name: str | None, max_tokens: int | None, temperature: float | None)
     from dataclasses import replace
 
     from mscli.cli.target import target_of
-    from mscli.instances.records import Records
-    from mscli.instances.running import the_one
+    from mscli.instances.records import Records, the_one
     from mscli.paths import places
 
     target = target_of(the_one(Records(places()), name))

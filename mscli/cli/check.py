@@ -19,8 +19,7 @@ def check(ctx: typer.Context, name: Instance = None, json: Json = False) -> int:
     from mscli.chat.selftest import FAIL, self_test
     from mscli.cli.target import target_of
     from mscli.instances.json_values import to_json
-    from mscli.instances.records import Records
-    from mscli.instances.running import the_one
+    from mscli.instances.records import Records, the_one
     from mscli.paths import places
 
     screen = open_screen(ctx, json)

@@ -53,7 +53,7 @@ def _chosen(records: Records, name: str | None, all_: bool) -> list[Record]:
 
     One whose processes have all died was not stopped either: its temporary files are still there.
     """
-    from mscli.instances.running import running, the_one
+    from mscli.instances.records import running, the_one
 
     if name is not None and all_:
         raise MscliError(Code.USAGE, "a name and --all were both given", "Give one of them.")

@@ -10,7 +10,7 @@ from mscli.cli.options import Events, Json
 from mscli.cli.screen import Screen, open_screen
 
 if TYPE_CHECKING:
-    from mscli.lifecycle.engine_state import EngineState
+    from mscli.engines.available import EngineState
 
 app = typer.Typer(help="List the engines with version, place and abilities; install one.")
 _EPILOG = "Examples: mscli engines  |  mscli engines --json  |  mscli engines install ollama"
@@ -26,8 +26,8 @@ def engines(ctx: typer.Context, json: Json = False) -> None:
     """List every engine: whether it is here, which version, where, and what it can do."""
     if ctx.invoked_subcommand is not None:
         return
+    from mscli.engines.available import engine_states
     from mscli.instances.json_values import to_json
-    from mscli.lifecycle.engine_state import engine_states
 
     screen = open_screen(ctx, json)
     states = engine_states()
@@ -54,8 +54,8 @@ def install(
 ) -> None:
     """Install an engine into mscli's own folder: no root, checked, and nothing of it elsewhere."""
     from mscli.cli.progress import listener_of
+    from mscli.engines.available import install_engine
     from mscli.instances.json_values import to_json
-    from mscli.lifecycle.engine_state import install_engine
 
     screen = open_screen(ctx, json or events)
     with listener_of(screen, events) as progress:

@@ -20,8 +20,7 @@ def env(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
 
     MSCLI_SYSTEM_PROMPT is there only where the model's makers recommend one (Magistral thinks because of it).
     """
-    from mscli.instances.records import Records, api_key
-    from mscli.instances.running import the_one
+    from mscli.instances.records import Records, api_key, the_one
     from mscli.paths import places
 
     screen = open_screen(ctx, json)

@@ -44,8 +44,7 @@ def logs(
 
 def _log(name: str | None) -> tuple[Path, Callable[[], bool]]:
     """The log meant, and a function that tells whether its writer lives."""
-    from mscli.instances.records import Records
-    from mscli.instances.running import running, the_one
+    from mscli.instances.records import Records, running, the_one
     from mscli.instances.store import check_name
     from mscli.paths import places
 
@@ -78,7 +77,7 @@ def _tail(path: Path, count: int) -> list[str]:
 def _follow(screen: Screen, path: Path, lives: Callable[[], bool]) -> None:
     import time
 
-    from mscli.lifecycle.readiness import LogTail
+    from mscli.instances.log import LogTail
 
     tail = LogTail(path)
     while True:

@@ -84,12 +84,12 @@ class _Look:
         self.snapshot = self._snapshot(on, free, ram)
 
     def _snapshot(self, on: str | None, free: str | None, ram: str | None) -> Snapshot:
-        from mscli.lifecycle.snapshot import imagine, see
+        from mscli.lifecycle.snapshot import see
         from mscli.paths import places
 
         if on is None:
             return see(places(), [profile.engine for profile in self.profiles])
-        from mscli.lifecycle.what_if import elsewhere
+        from mscli.lifecycle.what_if import elsewhere, imagine
 
         return imagine(elsewhere(on, free, ram))
 

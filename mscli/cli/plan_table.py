@@ -55,7 +55,7 @@ def _all_cards(overrides: Overrides, name: str | None) -> list[tuple[str, Plan |
     from mscli.catalog.gpus import load_gpus
     from mscli.catalog.load import load_catalog
     from mscli.lifecycle.decision import plan_all
-    from mscli.lifecycle.snapshot import imagine
+    from mscli.lifecycle.what_if import imagine
     from mscli.paths import places, shipped_profiles
     from mscli.planning.machine import machine
 

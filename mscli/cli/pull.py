@@ -63,7 +63,7 @@ def pull(
 
 def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Hears) -> dict[str, object]:
     from mscli.cli.size import size
-    from mscli.lifecycle.deployment import LARGE_BYTES
+    from mscli.lifecycle.up import LARGE_BYTES
     from mscli.weights.ensure import ensure, wanted
 
     missing = wanted(what.model, what.variant, offline=offline).missing_bytes

@@ -19,8 +19,7 @@ def restart(
     """Stop an instance if it runs, then start it again on the same port with the same overrides."""
     from mscli.cli.progress import StartProgress
     from mscli.cli.up import report
-    from mscli.instances.records import Records
-    from mscli.instances.running import the_one
+    from mscli.instances.records import Records, the_one
     from mscli.lifecycle.healing.attempts import restart as again
     from mscli.lifecycle.readiness import Patience
     from mscli.paths import places

@@ -13,7 +13,7 @@ from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:
-    from mscli.lifecycle.deployment import Ask, Up
+    from mscli.lifecycle.up import Ask, Up
 
 _EPILOG = "Examples: mscli up  |  mscli up rehearsal  |  mscli up small-q4 --ctx 16384 --gpus 1 --dry-run"
 
@@ -55,8 +55,8 @@ def up(
     """Start a model: the profile given, or the best one for this machine."""
     from mscli.cli.overrides import only_one, overrides_of
     from mscli.instances.records import Request
-    from mscli.lifecycle.deployment import Ask
     from mscli.lifecycle.readiness import Patience
+    from mscli.lifecycle.up import Ask
 
     screen = open_screen(ctx, json or events)
     only_one(profile, file)
@@ -86,11 +86,11 @@ def _key(file: Path | None) -> str | None:
 
 def _dry_run(screen: Screen, ask: Ask, heal: bool) -> None:
     from mscli.cli.plan_view import plan_json, show_plan
-    from mscli.lifecycle import deployment
+    from mscli.lifecycle import up as as_planned
     from mscli.lifecycle.healing import attempts as healing
     from mscli.paths import places
 
-    done = (healing if heal else deployment).dry_run(ask, places())
+    done = (healing if heal else as_planned).dry_run(ask, places())
     plan, notes = plan_json(done.decision.plan, done.preview.command), done.preview.notes
     reason = done.decision.choice.reason if done.decision.choice else None
     if screen.json_mode:

@@ -14,7 +14,7 @@ from mscli.errors import Code, MscliError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mscli.instances.held_models import OnServer
+    from mscli.lifecycle.server_weights import OnServer
     from mscli.weights.stored import Stored
 
 app = typer.Typer(help="List the weights on this disk, and free what nothing uses.")
@@ -56,8 +56,8 @@ def prune(
 ) -> None:
     """Free the weights that no profile uses (or none of --keep) and no instance serves; asks first."""
     from mscli.cli.size import size
-    from mscli.instances.held_models import remove, unneeded
     from mscli.instances.json_values import to_json
+    from mscli.lifecycle.server_weights import remove, unneeded
     from mscli.weights.prune import prune as free
     from mscli.weights.stored import prune_candidates
 
@@ -102,8 +102,7 @@ def _stored() -> tuple[Stored, ...]:
 
 def _served() -> tuple[Path, ...]:
     """Files that running instances serve from."""
-    from mscli.instances.records import Records
-    from mscli.instances.running import running
+    from mscli.instances.records import Records, running
     from mscli.paths import places
 
     return tuple(path for record in Records(places()).all()[0] if running(record) for path in record.weights)
@@ -118,9 +117,9 @@ def _known(name: str) -> None:
 
 def _held() -> tuple[OnServer, ...]:
     """Models on servers that hold many."""
-    from mscli.instances.held_models import on_servers
     from mscli.instances.records import Records
     from mscli.lifecycle.pinned import catalogue
+    from mscli.lifecycle.server_weights import on_servers
     from mscli.paths import places
 
     return on_servers(catalogue(places()), Records(places()))

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 from mscli.engines.engine import Contained
 from mscli.errors import Code, MscliError
 from mscli.instances import process
-from mscli.instances.process import Halt, wait_death
+from mscli.instances.process import Halt, Identity, wait_death
 
 if TYPE_CHECKING:
     from mscli.engines.containers.client import Seen
-    from mscli.instances.records import Record
 
 _ID_LENGTH = 64
 _REMOVAL_S = 20.0
@@ -70,16 +69,20 @@ def publishes(contained: Contained, port: int) -> bool:
     return seen is not None and seen.running and port in seen.ports
 
 
-def end(record: Record, signals: Sequence[int], grace_s: float, listener: Callable[[str], None]) -> Halt:
+def end(
+    contained: Contained,
+    client: Identity,
+    mark: str,
+    signals: Sequence[int],
+    grace_s: float,
+    listener: Callable[[str], None],
+) -> Halt:
     """Stop the container and remove it: each of `signals` in turn, `grace_s` seconds after each, then SIGKILL; at last
-    its client. Nothing of it is left: no process, no container, no volume without a name.
+    its `client`, with whatever carries the instance's `mark`. No process, container or unnamed volume is left.
 
     Its engine sends the signals, since the processes may be root's; without an engine that answers, this process does.
     Raises STOP_FAILED when the container cannot be removed.
     """
-    contained, leader = record.contained, record.identity
-    assert contained is not None
-    assert leader is not None
     begun, last = time.monotonic(), None
     known = _id(contained.cidfile) is not None
     for number in (*signals, signal.SIGKILL):
@@ -91,11 +94,11 @@ def end(record: Record, signals: Sequence[int], grace_s: float, listener: Callab
         _send(contained, signal.SIGCONT)  # a stopped process keeps every signal but SIGKILL waiting
         _wait(lambda: not _lives(contained), _KILL_S if number == signal.SIGKILL else grace_s, contained)
     # The client is ended last: it forwards what it is sent, and gives back the container's exit status.
-    _wait(lambda: not process.alive(leader), _CLIENT_S if last else 0.0, contained)
-    client = process.halt(leader, record.mark, (signal.SIGTERM,), _CLIENT_S)
+    _wait(lambda: not process.alive(client), _CLIENT_S if last else 0.0, contained)
+    ended = process.halt(client, mark, (signal.SIGTERM,), _CLIENT_S)
     _remove(contained, late_s=0.0 if known else _LATE_S)
-    survivors = tuple(sorted({*pids(contained), *client.survivors}))
-    return Halt(last or client.signal, time.monotonic() - begun, survivors)
+    survivors = tuple(sorted({*pids(contained), *ended.survivors}))
+    return Halt(last or ended.signal, time.monotonic() - begun, survivors)
 
 
 def _id(cidfile: Path) -> str | None:

@@ -1,11 +1,15 @@
-"""Frozen values to JSON and back, checked: what is read from disk has the type it claims, or is refused by name."""
+"""Frozen values to JSON and back, checked: what is read from disk has the type it claims, or is refused by name.
+
+One value is one object; values that are kept for later (what starts took, what was changed) are one line each.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +18,7 @@ from typing import Any, TypeVar
 RENAMED = {"wish": "overrides"}
 
 T = TypeVar("T")
+_KEPT_LINES = 1000
 
 
 class Mismatch(ValueError):
@@ -37,6 +42,36 @@ def from_json(kind: type[T], data: object) -> T:
     """The dataclass `kind` made from JSON data. Raises Mismatch for a missing key or a wrong type; unknown keys are
     refused too, since they mean that another version wrote the data."""
     return typing.cast(T, _read(kind, data, ""))
+
+
+def load_lines(path: Path, kind: type[T]) -> tuple[T, ...]:
+    """The values of a file with one JSON object a line, in order of time: the last 1,000.
+
+    Lines that cannot be read are passed over, and so is a file: what is kept this way only refines later plans.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ()
+    found = []
+    for line in lines[-_KEPT_LINES:]:
+        try:
+            found.append(from_json(kind, json.loads(line)))
+        except (ValueError, Mismatch):
+            continue
+    return tuple(found)
+
+
+def append_lines(path: Path, fresh: Sequence[object]) -> None:
+    """Add values at the end of such a file. They are written at once, so that two processes do not mix their lines.
+
+    Raises OSError when the folder cannot be written.
+    """
+    if not fresh:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        handle.write("".join(json.dumps(to_json(item)) + "\n" for item in fresh))
 
 
 def _read(kind: Any, data: object, where: str) -> object:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from mscli.lifecycle import journal
+from mscli.instances.json_values import append_lines, load_lines
 from mscli.lifecycle.decision import Decision
 from mscli.paths import Places
 
@@ -90,7 +90,7 @@ class Eta:
         """Keep how it went for the next start. Raises OSError when the state cannot be written."""
         if self._seconds is not None and not self.spoilt:
             marks = tuple(Mark(text, round(at, 2)) for text, at in self._marks.items())
-            journal.store(places.starts, [Past(self._kind, round(self._seconds, 2), marks)])
+            append_lines(places.starts, [Past(self._kind, round(self._seconds, 2), marks)])
 
     def _tell(self, then: float) -> None:
         """Tell the listener that this start is now where the last one was after `then` seconds."""
@@ -108,5 +108,5 @@ def eta(decision: Decision, places: Places, listener: object) -> Eta:
         variant=plan.variant,
         gpus=tuple(memory.name for memory in plan.memory),
     )
-    alike = [past for past in journal.load(places.starts, Past) if past.kind == kind]
+    alike = [past for past in load_lines(places.starts, Past) if past.kind == kind]
     return Eta(kind, alike[-1] if alike else None, listener)

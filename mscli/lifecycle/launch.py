@@ -12,12 +12,12 @@ from pathlib import Path
 
 from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving
 from mscli.errors import Code, MscliError
+from mscli.instances.log import LogTail
 from mscli.instances.process import MARK, Identity, identify, spawn
 from mscli.instances.records import Record, Records, Request
 from mscli.instances.store import SCHEMA, write_private
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.decision import Decision
-from mscli.lifecycle.readiness import LogTail
 from mscli.weights.files import WeightFiles
 
 FIRST_PORT = 8000
@@ -27,7 +27,7 @@ FIRST_PORT = 8000
 class Launch:
     """Everything that one start needs. `adopted`: the server is there already, and only gets our model.
 
-    `offline`: nothing may be fetched; `agree`: asked before a large download (see deployment.Ask).
+    `offline`: nothing may be fetched; `agree`: asked before a large download (see up.Ask).
     """
 
     name: str
@@ -59,6 +59,23 @@ class Started:
         with self.record.log.open("rb") as handle:
             handle.seek(self.log_start)
             return handle.read().decode(errors="replace")
+
+
+class StartFailure(MscliError):
+    """The error of a failed start, with what was to be started and all that the engine logged.
+
+    `log` is "" where the engine said nothing, or wrote no log of ours.
+    """
+
+    decision: Decision
+    log: str
+
+    @classmethod
+    def of(cls, fault: MscliError, decision: Decision, log: str) -> StartFailure:
+        """The same error, with what belongs to it."""
+        failure = cls(fault.code, fault.message, fault.hint, fault.details)
+        failure.decision, failure.log = decision, log
+        return failure
 
 
 def serving(launch: Launch, records: Records) -> Serving:

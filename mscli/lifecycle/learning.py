@@ -1,16 +1,31 @@
-"""What a good start took on each GPU, by NVML: the proof that the model sits there, and food for the next plan."""
+"""What a good start teaches the next one: the memory that it took, and what had to be changed so that it came up.
+
+What was changed holds for the same GPUs, engine, version and profile. A change made for want of memory holds for the
+same overrides only, and until there is clearly more memory; flags and environment hold whatever the overrides.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from mscli.catalog.profile import Profile
 from mscli.engines.engine import Observed
+from mscli.instances.json_values import append_lines, load_lines, to_json
 from mscli.inventory.detect import detect
 from mscli.inventory.inventory import Inventory
-from mscli.lifecycle import observations
 from mscli.lifecycle.decision import Decision
+from mscli.lifecycle.snapshot import Snapshot
 from mscli.paths import Places, hub_cache
+from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.learned import observe
+from mscli.planning.plan import Overrides
+
+# So much more memory than then, and what was too much then may fit now.
+_MORE = 1.05
+_MEMORY_FLAGS = ("gpu-memory-utilization", "max-num-seqs", "max-num-batched-tokens", "enforce-eager")
 
 
 def taken_bytes(decision: Decision) -> Mapping[int, int]:
@@ -38,8 +53,78 @@ def learn(decision: Decision, taken: Mapping[int, int], observed: Observed, plac
         for memory in plan.memory
         if taken.get(memory.gpu, 0) > 0
     ]
-    observations.store(places, fresh)
+    append_lines(places.observations, fresh)
 
 
 def _free(inventory: Inventory) -> dict[str, int]:
     return {device.uuid: device.free_bytes for device in inventory.devices if device.free_bytes is not None}
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """Where a change is known to help. `gpus`: the names of all GPUs that can be planned on, () on the CPU.
+
+    `contents`: a digest of the profile, which is another one after each edit. `room_bytes`: what was free on these
+    GPUs together; on the CPU all of the RAM, since what is free there changes by the second.
+    """
+
+    gpus: tuple[str, ...]
+    engine: str
+    version: str | None
+    profile: str
+    contents: str
+    overrides: Overrides
+    room_bytes: int
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What was changed, and where it led to a good start."""
+
+    where: Circumstances
+    adjustment: Adjustment
+
+
+def circumstances(profile: Profile, snapshot: Snapshot, overrides: Overrides) -> Circumstances:
+    """The circumstances of a start of `profile` on the machine seen."""
+    devices = snapshot.inventory.devices if profile.device == "gpu" else ()
+    room = sum(device.free_bytes or 0 for device in devices) if devices else snapshot.inventory.host.ram_total_bytes
+    contents = json.dumps(to_json(replace(profile, path=profile.path.parent)), sort_keys=True)
+    return Circumstances(
+        gpus=tuple(sorted(device.name for device in devices)),
+        engine=profile.engine,
+        version=snapshot.versions.get(profile.engine),
+        profile=profile.name,
+        contents=hashlib.sha256(contents.encode()).hexdigest()[:16],
+        overrides=overrides,
+        room_bytes=room,
+    )
+
+
+def recall(now: Circumstances, places: Places) -> Adjustment:
+    """What the last good start in these circumstances needed; NOTHING where nothing is known."""
+    alike = [entry for entry in remembered(places) if _fixed(entry.where) == _fixed(now)]
+    same = [entry for entry in alike if entry.where.overrides == now.overrides]
+    if same and now.room_bytes <= same[-1].where.room_bytes * _MORE:
+        return same[-1].adjustment
+    return _for_all_overrides(alike[-1].adjustment) if alike else NOTHING
+
+
+def remembered(places: Places) -> tuple[Remembered, ...]:
+    """The entries in order of time; one that cannot be read is passed over: the next start finds out anew."""
+    return load_lines(places.healed, Remembered)
+
+
+def remember(places: Places, fresh: Remembered) -> None:
+    """Add an entry at the end. Raises OSError when the state folder cannot be written."""
+    append_lines(places.healed, [fresh])
+
+
+def _fixed(where: Circumstances) -> tuple[object, ...]:
+    return (where.gpus, where.engine, where.version, where.profile, where.contents)
+
+
+def _for_all_overrides(found: Adjustment) -> Adjustment:
+    """Without what was changed for want of memory."""
+    kept = {key: value for key, value in found.options.items() if key not in _MEMORY_FLAGS}
+    return Adjustment(options=kept, env=found.env)

@@ -63,6 +63,4 @@ def _pinned(model: Model, pins: Mapping[str, str]) -> Model:
 
 
 def _damaged(path: Path, seen: str) -> MscliError:
-    return MscliError(
-        Code.FILE, f"the pinned revisions cannot be read: {path}: {seen}", "Fix the file, or remove it."
-    )
+    return MscliError(Code.FILE, f"the pinned revisions cannot be read: {path}: {seen}", "Fix the file, or remove it.")

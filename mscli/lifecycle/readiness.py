@@ -1,4 +1,8 @@
-"""Waiting until an engine answers: health against death, stall and the deadline."""
+"""From a spawned process to a server that is shown to work: `arrive` waits, has the model loaded, and checks the GPU.
+
+`wait_ready` races the health check against the process's death, a stall and the deadline. A start that fails is ended
+whole, and its cause is read from what it logged.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,28 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
-from mscli.engines.engine import Contained, Engine
+from mscli.engines import engine as contract
+from mscli.engines.engine import Contained, Engine, Hosted, Observed, Talkative
+from mscli.errors import Code, MscliError
 from mscli.instances.container import pids, publishes
-from mscli.instances.probe import probe
+from mscli.instances.log import LogTail
 from mscli.instances.process import Identity, cpu_ticks, members, wait_death
+from mscli.instances.records import Record, Records
+from mscli.instances.state import probe
+from mscli.lifecycle.eta import Eta
+from mscli.lifecycle.launch import Launch, Started, loopback
 from mscli.lifecycle.port import owner
+from mscli.lifecycle.shutdown import end_group, release
+from mscli.weights.progress import Listener as WeightsListener
+from mscli.weights.progress import Note, Progress
 
 _POLL_S = 0.02
 _LOOK_AT_GROUP_S = 1.0
+_EVIDENCE_LINES = 12
+_LOG_DELAY_S = 0.3
+_WHOLE = 0.99  # a share of the model on the GPU that rounding cannot explain counts as fallen to the CPU
 
 
 @dataclass(frozen=True)
@@ -28,27 +44,6 @@ class Wait:
     outcome: str
     seconds: float
     exit_status: int | None
-
-
-class LogTail:
-    """The lines that were added to a log file since the last look."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
-        self._rest = b""
-
-    def lines(self) -> list[str]:
-        """New whole lines; an unfinished last line is kept for the next look."""
-        try:
-            with self._path.open("rb") as handle:
-                handle.seek(self._offset)
-                fresh = handle.read()
-        except FileNotFoundError:
-            return []
-        self._offset += len(fresh)
-        *whole, self._rest = (self._rest + fresh).split(b"\n")
-        return [line.decode(errors="replace") for line in whole]
 
 
 @dataclass(frozen=True)
@@ -124,3 +119,217 @@ class _SignsOfLife:
             if ticks != self._ticks:
                 self._ticks, self._last = ticks, now
         return now - self._last
+
+
+class Listener(WeightsListener, Protocol):
+    """Hears how a start goes on: each stage as it is reached, what a pull does, and the engine's log lines."""
+
+    def stage(self, stage: str, text: str) -> None:
+        """`stage` is one of the contract's stages; `text` says what is being done."""
+
+    def log_line(self, line: str) -> None:
+        """A line that the engine logged."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A server that answers. `engine_seconds`: from the spawn until healthy, None for an adopted server."""
+
+    engine_seconds: float | None
+    observed: Observed
+    warnings: tuple[str, ...]
+
+
+def arrive(
+    launch: Launch, started: Started, patience: Patience, listener: Listener, records: Records, eta: Eta
+) -> Arrived:
+    """Wait until the server answers, have the model loaded, and prove that it sits where it was planned.
+
+    Whatever fails, nothing of the start is left but its log. Raises START_FAILED or START_TIMEOUT with the cause. A
+    KeyboardInterrupt leaves an engine that loads by itself running.
+    """
+    ended = _wait(launch, started, patience, listener, eta) if started.child else None
+    if ended and ended.outcome != "ready":
+        _give_up(launch, started.record, records)
+        raise _failed(launch, started, ended)
+    observed = _load(launch, started, listener, records, eta)
+    if started.record.request.require_gpu:
+        _require_gpu(launch, started.record, observed, records)
+    records.mark_ready(started.record.name)
+    eta.ready()
+    listener.stage(contract.READY, started.record.base_url)
+    return Arrived(ended.seconds if ended else None, observed, _warnings(launch, started.record, observed))
+
+
+def _wait(launch: Launch, started: Started, patience: Patience, listener: Listener, eta: Eta) -> Wait:
+    record, stage = started.record, contract.STARTING
+    assert started.child is not None
+    assert record.identity is not None
+
+    engine = launch.engine
+    talkative = engine if isinstance(engine, Talkative) else None
+
+    def heard(announced: str, line: str) -> None:
+        nonlocal stage
+        listener.log_line(line)
+        step = talkative.step(line) if talkative else None
+        if step or (announced and announced != stage):
+            stage = announced or stage
+            text = step or f"{engine.name} is {announced}"
+            eta.mark(text)
+            listener.stage(stage, text)
+
+    address = (record.host, record.port)
+    return wait_ready(
+        started.child, record.identity, record.mark, engine, address, started.tail, patience, heard, record.contained
+    )
+
+
+def _load(launch: Launch, started: Started, listener: Listener, records: Records, eta: Eta) -> Observed:
+    """What the engine took; a server that holds many models is first made to fetch and load ours."""
+    if not isinstance(launch.engine, Hosted):
+        return _observe(launch, started)
+    record, decision = started.record, launch.decision
+    text = f"{decision.model.title}, {decision.variant.name}"
+    eta.mark(text)
+    listener.stage(contract.WEIGHTS, text)
+    loaded = False
+    try:
+        _may_fetch(launch, record, launch.engine)
+        observed = launch.engine.prepare(
+            (record.host, record.port),
+            decision.plan,
+            decision.profile,
+            decision.model,
+            record.alias,
+            _Download(listener, eta),
+        )
+        loaded = True
+    finally:
+        if not loaded:  # also after Ctrl-C: a server without its model serves nobody
+            _give_up(launch, record, records)
+    return observed
+
+
+class _Download(WeightsListener):
+    """Hears of a pull: a start that waited for one tells nothing of the next."""
+
+    def __init__(self, listener: Listener, eta: Eta) -> None:
+        self._listener, self._eta = listener, eta
+
+    def progress(self, progress: Progress) -> None:
+        """Passes it on."""
+        self._eta.spoilt = True
+        self._listener.progress(progress)
+
+    def note(self, note: Note) -> None:
+        """Passes it on."""
+        self._listener.note(note)
+
+
+def _may_fetch(launch: Launch, record: Record, engine: Hosted) -> None:
+    """Raise if the model is not on the server and must not be fetched, or the user does not want it fetched."""
+    if not launch.offline and launch.agree is None:
+        return
+    variant = launch.decision.variant
+    if variant.source.repository in [model.name for model in engine.held((record.host, record.port))]:
+        return
+    if launch.offline:
+        raise MscliError(
+            Code.WEIGHTS_MISSING,
+            f"{variant.source.repository} is not on the {engine.name} server, and fetching is off",
+            "Leave --offline away, or fetch it first: mscli pull",
+            {"cause": "offline"},
+        )
+    if launch.agree and not launch.agree(variant.download_bytes):
+        raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Another profile may need less: mscli profiles")
+
+
+def _observe(launch: Launch, started: Started) -> Observed:
+    """What the engine's log tells, once it is written: it can come a moment after the first healthy answer."""
+    deadline = time.monotonic() + _LOG_DELAY_S
+    observed = launch.engine.observe(started.log_text())
+    while observed.context is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        observed = launch.engine.observe(started.log_text())
+    return observed
+
+
+def _give_up(launch: Launch, record: Record, records: Records) -> None:
+    release(launch.engine, record, purge=False)
+    end_group(launch.engine, record)
+    records.forget(record.name)
+
+
+def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
+    """The error of a start that did not end ready: the cause by the engine's log, its lines, and the next command."""
+    text = started.log_text()
+    cause = launch.engine.diagnose(text, ended.exit_status)
+    seen = {
+        "died": f"{launch.engine.name} ended with {_status(ended.exit_status)} after {ended.seconds:.1f} s",
+        "stalled": f"{launch.engine.name} showed no sign of life any more and was stopped after {ended.seconds:.0f} s",
+        "timeout": f"{launch.engine.name} was not ready after {ended.seconds:.0f} s and was stopped",
+    }[ended.outcome]
+    late = ended.outcome == "timeout"
+    what = seen if late and cause.code == "unknown" else f"{cause.summary} ({seen})"
+    remedy = cause.remedy or ("Give it longer: --timeout." if late else "")
+    return MscliError(
+        Code.START_TIMEOUT if late else Code.START_FAILED,
+        f"{launch.name} did not start: {what}",
+        f"{remedy} The whole log: mscli logs {launch.name}".strip(),
+        {
+            "cause": cause.code,
+            "summary": cause.summary,
+            "evidence": list(cause.evidence or text.strip().splitlines()[-_EVIDENCE_LINES:]),
+            "exit_status": ended.exit_status,
+            "log": str(started.record.log),
+        },
+    )
+
+
+def _status(exit_status: int | None) -> str:
+    if exit_status is None:
+        return "an unknown exit status"
+    return f"signal {-exit_status}" if exit_status < 0 else f"exit status {exit_status}"
+
+
+def _require_gpu(launch: Launch, record: Record, observed: Observed, records: Records) -> None:
+    """Stop an engine that put on the CPU what was planned on the GPU: it would be slow in silence."""
+    fallen = _fallen(launch, observed)
+    if fallen is None:
+        return
+    _give_up(launch, record, records)
+    why = f" ({observed.cpu_reason})" if observed.cpu_reason else ""
+    raise MscliError(
+        Code.START_FAILED,
+        f"{record.name} was stopped: {fallen}{why}",
+        f"See why: mscli logs {record.name}, and who holds the GPU: mscli gpus. To run it partly on the CPU all the "
+        "same: --no-require-gpu",
+        {"cause": "cpu_fallback", "log": str(record.log)},
+    )
+
+
+def _fallen(launch: Launch, observed: Observed) -> str | None:
+    """In words, what sits on the CPU although the plan has it on the GPU; None if nothing does or nobody tells."""
+    plan = launch.decision.plan
+    if not plan.devices:
+        return None
+    placed, share = observed.gpu_layers, observed.gpu_share
+    if placed is not None and placed[0] < min(plan.layers_on_gpu, placed[1]):
+        return f"only {placed[0]} of {placed[1]} layers are on the GPU, {plan.layers_on_gpu} were planned"
+    whole = plan.layers_on_gpu > launch.decision.model.architecture.text.layers
+    if share is not None and whole and share < _WHOLE:
+        return f"only {share:.0%} of the model are on the GPU, all of it was planned there"
+    return None
+
+
+def _warnings(launch: Launch, record: Record, observed: Observed) -> tuple[str, ...]:
+    found = []
+    if record.identity and not loopback(record.host):
+        key = f"the API key is in {record.api_key_file}" if record.api_key_file else "and it asks for no key"
+        found.append(f"{record.host} can be reached from other machines; {key}")
+        if open_paths := launch.engine.capabilities.unguarded:
+            found.append(f"the key does not guard {', '.join(open_paths)}: let a proxy in front close them")
+    if observed.context is not None and observed.context < record.plan.context:
+        found.append(f"the engine serves a context of {observed.context} tokens, {record.plan.context} were planned")
+    return tuple(found)

@@ -10,10 +10,9 @@ from pathlib import Path
 from mscli.engines.engine import Engine, Hosted
 from mscli.engines.table import engine as engine_named
 from mscli.instances import container as containers
-from mscli.instances.probe import probe
 from mscli.instances.process import Halt, halt
-from mscli.instances.records import Record, Records
-from mscli.instances.running import group
+from mscli.instances.records import Record, Records, group
+from mscli.instances.state import probe
 from mscli.inventory.inventory import total_bytes
 from mscli.lifecycle import port as ports
 
@@ -82,7 +81,9 @@ def end_group(engine: Engine, record: Record, listener: Listener = lambda _: Non
     if record.identity is None:
         return Halt(None, 0.0, ())
     if record.contained is not None:
-        return containers.end(record, engine.stop_signals, engine.stop_grace_s, listener)
+        return containers.end(
+            record.contained, record.identity, record.mark, engine.stop_signals, engine.stop_grace_s, listener
+        )
     return halt(record.identity, record.mark, engine.stop_signals, engine.stop_grace_s, listener)
 
 

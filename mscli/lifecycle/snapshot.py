@@ -9,11 +9,10 @@ from mscli.catalog.gpus import GpuFacts, load_gpus
 from mscli.engines.engine import Hosted
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import MscliError
-from mscli.instances.records import Records
-from mscli.instances.running import claims
+from mscli.instances.json_values import load_lines
+from mscli.instances.records import Records, claims
 from mscli.inventory.detect import detect
 from mscli.inventory.inventory import Inventory
-from mscli.lifecycle import observations
 from mscli.paths import Places, hub_cache, shipped_profiles
 from mscli.planning.learned import Observation
 from mscli.planning.plan import Claim
@@ -42,14 +41,14 @@ def see(places: Places, engines: Sequence[str], replaced: str | None = None, gpu
         claims=claims(known, replaced),
         facts=load_gpus(shipped_profiles()),
         versions={name: found for name in sorted(set(engines)) if (found := installed(name))},
-        observations=observations.load(places),
+        observations=load_observations(places),
         rivals=tuple(record.mark for record in known),
     )
 
 
-def imagine(inventory: Inventory) -> Snapshot:
-    """The snapshot of a machine that is not here: nothing runs on it, and the newest engines are assumed."""
-    return Snapshot(inventory, (), load_gpus(shipped_profiles()), {}, (), ())
+def load_observations(places: Places) -> tuple[Observation, ...]:
+    """What earlier starts really took, in order of time, for the next plan to learn from."""
+    return load_lines(places.observations, Observation)
 
 
 def installed(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""A machine that is not here, from words or a file."""
+"""Planning for a machine that is not here: its inventory from words or a file, and the snapshot for a plan."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mscli.catalog.machine_file import MachineFile, read_machine
 from mscli.catalog.size import parse_size
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
+from mscli.lifecycle.snapshot import Snapshot
 from mscli.paths import shipped_profiles
 from mscli.planning.machine import machine
 
@@ -27,6 +28,11 @@ def elsewhere(on: str, free: str | None = None, ram: str | None = None) -> Inven
         _bytes("--ram", ram) or described.ram_bytes,
         described.used_bytes,
     )
+
+
+def imagine(inventory: Inventory) -> Snapshot:
+    """The snapshot of a machine that is not here: nothing runs on it, and the newest engines are assumed."""
+    return Snapshot(inventory, (), load_gpus(shipped_profiles()), {}, (), ())
 
 
 def _bytes(option: str, text: str | None) -> int | None:

@@ -26,6 +26,28 @@ ORDER = (
     "chat",
     "cli",
 )
+# The same inside the larger parts.
+INSIDE = {
+    "instances": ("json_values", "process", "log", "container", "store", "state", "records", "orphans"),
+    "lifecycle": (
+        "port",
+        "pinned",
+        "snapshot",
+        "what_if",
+        "decision",
+        "eta",
+        "learning",
+        "launch",
+        "preview",
+        "shutdown",
+        "readiness",
+        "up",
+        "healing",
+        "guard",
+        "server_weights",
+    ),
+}
+PARTS = {f"mscli.{part}" for part in INSIDE}
 FREE = {"typing_extensions"}
 CONFINED = {
     "typer": {"cli"},
@@ -52,7 +74,10 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module, node.lineno
+            if node.module in PARTS:  # `from mscli.lifecycle import port` names the module last
+                yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+            else:
+                yield node.module, node.lineno
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -65,6 +90,22 @@ def test_imports_point_one_way(path: Path) -> None:
         words = name.split(".")
         if words[0] == "mscli" and len(words) > 1:
             assert words[1] in allowed, f"{path}:{line}: {here} must not import {name}"
+
+
+def inner(part: str) -> list[Path]:
+    return [path for path in sorted((PACKAGE / part).rglob("*.py")) if path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize(
+    "path", [path for part in INSIDE for path in inner(part)], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_point_one_way_inside_a_part(path: Path) -> None:
+    part, here = (word.removesuffix(".py") for word in path.relative_to(PACKAGE).parts[:2])
+    allowed = INSIDE[part][: INSIDE[part].index(here) + 1]
+    for name, line in imports(path):
+        words = name.split(".")
+        if words[:2] == ["mscli", part]:
+            assert words[2] in allowed, f"{path}:{line}: {here} must not import {name}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

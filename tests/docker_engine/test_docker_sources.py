@@ -13,8 +13,7 @@ from run_mscli import Mscli
 from mscli.catalog.load import load_one
 from mscli.lifecycle.decision import plan_one
 from mscli.lifecycle.preview import preview, somewhere
-from mscli.lifecycle.snapshot import imagine
-from mscli.lifecycle.what_if import elsewhere
+from mscli.lifecycle.what_if import elsewhere, imagine
 from mscli.paths import places, shipped_profiles
 from mscli.planning.plan import Overrides, Plan
 

@@ -15,8 +15,9 @@ import pytest
 
 from mscli.engines.llamacpp.engine import LlamaCpp
 from mscli.instances import process
-from mscli.instances.probe import probe
-from mscli.lifecycle.readiness import LogTail, Patience, Wait, wait_ready
+from mscli.instances.log import LogTail
+from mscli.instances.state import probe
+from mscli.lifecycle.readiness import Patience, Wait, wait_ready
 
 SERVER = Path(__file__).with_name("misbehaving_server.py")
 Waiter = Callable[..., tuple[Wait, list[str]]]

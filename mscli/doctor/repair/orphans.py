@@ -10,11 +10,9 @@ from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.repair.repairs import Fix, Found, Listener, ManualStep
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
-from mscli.instances.leftover import Leftover, leftovers, still
-from mscli.instances.orphans import Marked, end, marked
+from mscli.instances.orphans import Leftover, Marked, end, leftovers, marked, still
 from mscli.instances.process import describe
-from mscli.instances.records import Record, Records
-from mscli.instances.running import running
+from mscli.instances.records import Record, Records, running
 from mscli.instances.store import Unreadable
 from mscli.inventory.inventory import Inventory, total_bytes
 

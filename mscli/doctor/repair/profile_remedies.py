@@ -25,12 +25,11 @@ from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.repair.profile_edit import rename_key, set_value
 from mscli.engines.renamed_flags import renamed
 from mscli.errors import MscliError
-from mscli.instances.running import running
+from mscli.instances.records import running
 from mscli.inventory.inventory import Device, Inventory
-from mscli.lifecycle import observations
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.launch import FIRST_PORT
-from mscli.lifecycle.snapshot import installed
+from mscli.lifecycle.snapshot import installed, load_observations
 from mscli.paths import shipped_profiles
 from mscli.planning.fit import make
 from mscli.planning.plan import NoFit, Overrides
@@ -213,7 +212,7 @@ def _too_large(preview: Preview, profile: Profile, machine: Machine) -> Iterator
     version = machine.version(profile.engine)
     outcome = make(
         profile, model, machine.emptied, Overrides(), (), load_gpus(shipped_profiles()),
-        {profile.engine: version} if version else {}, observations.load(machine.ctx.places),
+        {profile.engine: version} if version else {}, load_observations(machine.ctx.places),
     )  # fmt: skip
     nearest = outcome.nearest if isinstance(outcome, NoFit) else None
     if nearest and nearest.startswith(_SHORTER) and (fits := int(nearest.removeprefix(_SHORTER))) < floor:

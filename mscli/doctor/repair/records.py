@@ -17,8 +17,7 @@ from mscli.doctor.repair.orphans import busy_names
 from mscli.doctor.repair.repairs import Fix, Found, ManualStep
 from mscli.errors import Code, MscliError
 from mscli.instances.process import boot_id, stat
-from mscli.instances.records import Record, Records
-from mscli.instances.running import group, running
+from mscli.instances.records import Record, Records, group, running
 from mscli.instances.store import Unreadable
 
 

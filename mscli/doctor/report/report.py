@@ -15,8 +15,8 @@ from mscli.doctor.report.private import private_here
 from mscli.doctor.report.redact import redacted
 from mscli.doctor.report.runs import Subject, instances, log, plans
 from mscli.doctor.report.variables import telling
+from mscli.engines.available import engine_states
 from mscli.inventory.inventory import Gpu, Holder, Inventory
-from mscli.lifecycle.engine_state import engine_states
 
 TITLE = "# mscli doctor report"
 _PACKAGES = ("huggingface-hub", "httpx", "ollama", "nvidia-ml-py", "typer", "xllamacpp")

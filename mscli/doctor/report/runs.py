@@ -17,8 +17,7 @@ from mscli.doctor.report.redact_prompts import without_prompts
 from mscli.doctor.report.variables import before_command
 from mscli.engines.table import STARTABLE
 from mscli.errors import MscliError
-from mscli.instances.records import Records
-from mscli.instances.running import running
+from mscli.instances.records import Records, running
 from mscli.instances.state import CRASHED, RUNNING, Instance, look
 from mscli.instances.store import Unreadable
 from mscli.lifecycle.decision import plan_one

@@ -15,13 +15,14 @@ from mscli.engines import engine as contract
 from mscli.errors import Code, MscliError
 from mscli.instances.records import Record
 from mscli.inventory.detect import detect
-from mscli.lifecycle import arrival, deployment
+from mscli.lifecycle import readiness
+from mscli.lifecycle import up as starting
 from mscli.lifecycle.decision import Decision, chosen
-from mscli.lifecycle.deployment import Ask, DryRun, Up
-from mscli.lifecycle.failure import Heal, StartFailure
-from mscli.lifecycle.healing.remembered import Circumstances, Remembered, circumstances, recall, store
+from mscli.lifecycle.launch import StartFailure
+from mscli.lifecycle.learning import Circumstances, Remembered, circumstances, recall, remember
 from mscli.lifecycle.readiness import Patience
 from mscli.lifecycle.snapshot import Snapshot
+from mscli.lifecycle.up import Ask, DryRun, Heal, Up
 from mscli.paths import Places, hub_cache
 from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.plan import Choice, Overrides
@@ -36,7 +37,7 @@ _LIKELY = 0.5
 _HANGS = ("p2p", "nccl")
 
 
-class Listener(arrival.Listener, Protocol):
+class Listener(readiness.Listener, Protocol):
     """Also hears what is changed between two tries."""
 
     def heal(self, heal: Heal, number: int, most: int) -> None:
@@ -44,14 +45,14 @@ class Listener(arrival.Listener, Protocol):
 
 
 def up(ask: Ask, places: Places, listener: Listener) -> Up:
-    """Start what was asked for as deployment.up does; a start that failed is changed and tried again.
+    """Start what was asked for as lifecycle.up does; a start that failed is changed and tried again.
 
     Blocks for up to four starts. Raises the error of the last try, with all that was changed in details["healed"].
     """
     attempts = _Attempts(ask, places, listener)
     while True:
         try:
-            done = deployment.up(attempts.ask, places, listener)
+            done = starting.up(attempts.ask, places, listener)
         except MscliError as fault:
             attempts.heal(fault)
         else:
@@ -60,31 +61,31 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
 
 
 def up_as_planned(ask: Ask, places: Places, listener: Listener) -> Up:
-    """deployment.up without healing (--no-heal): what is remembered is not used, and a good start forgets it."""
+    """lifecycle.up without healing (--no-heal): what is remembered is not used, and a good start forgets it."""
     seen: list[Circumstances] = []
 
     def look(profile: Profile, snapshot: Snapshot) -> Adjustment:
         seen.append(circumstances(profile, snapshot, ask.request.overrides))
         return NOTHING
 
-    done = deployment.up(replace(ask, adjust=look), places, listener)
+    done = starting.up(replace(ask, adjust=look), places, listener)
     if done.observed is not None and seen and recall(seen[-1], places) != NOTHING:
-        store(places, [Remembered(seen[-1], NOTHING)])
+        remember(places, Remembered(seen[-1], NOTHING))
     return done
 
 
 def dry_run(ask: Ask, places: Places) -> DryRun:
-    """What `up` would do now: deployment.dry_run, with what is remembered."""
+    """What `up` would do now: lifecycle.up.dry_run, with what is remembered."""
 
     def remembered(profile: Profile, snapshot: Snapshot) -> Adjustment:
         return recall(circumstances(profile, snapshot, ask.request.overrides), places)
 
-    return deployment.dry_run(replace(ask, adjust=remembered), places)
+    return starting.dry_run(replace(ask, adjust=remembered), places)
 
 
 def restart(record: Record, places: Places, patience: Patience, listener: Listener, heal: bool = True) -> Up:
     """Stop an instance and start it again, with what worked. Blocks as `up` does."""
-    return deployment.restart(record, places, patience, listener, up if heal else up_as_planned)
+    return starting.restart(record, places, patience, listener, up if heal else up_as_planned)
 
 
 @dataclass
@@ -151,7 +152,7 @@ class _Attempts:
         if done.observed is None or self.where is None or self.state is None:
             return
         if self.healed and self.state != recall(self.where, self.places):
-            store(self.places, [Remembered(self.where, self.state)])
+            remember(self.places, Remembered(self.where, self.state))
 
     def _failure(self, fault: MscliError) -> Failure | None:
         from mscli.lifecycle.healing.remedies import Failure  # only a failed start needs its patterns

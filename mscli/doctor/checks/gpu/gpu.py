@@ -90,7 +90,7 @@ def _free(ctx: CheckContext) -> Iterator[Seen]:
 
 def _our_processes(ctx: CheckContext) -> dict[int, str]:
     """The processes of our own running instances, by pid."""
-    from mscli.instances.running import group
+    from mscli.instances.records import group
 
     holding = {holder.pid for gpu in ctx.inventory.gpus for holder in gpu.holders}
     records = ctx.records if holding else ()

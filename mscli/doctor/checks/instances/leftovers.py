@@ -9,10 +9,9 @@ from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.instances.state import watched
 from mscli.errors import MscliError
 from mscli.instances import state as instance
-from mscli.instances.leftover import Leftover, leftovers
+from mscli.instances.orphans import Leftover, leftovers
 from mscli.instances.process import describe
-from mscli.instances.records import Records
-from mscli.instances.running import group
+from mscli.instances.records import Records, group
 from mscli.inventory.inventory import total_bytes
 from mscli.planning.figures import gib
 

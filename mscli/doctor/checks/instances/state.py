@@ -17,8 +17,7 @@ from mscli.engines.table import STARTABLE, engine
 from mscli.errors import MscliError
 from mscli.instances import state as instance
 from mscli.instances.process import boot_id, stat
-from mscli.instances.records import Record, Records
-from mscli.instances.running import group, seen
+from mscli.instances.records import Record, Records, group, seen
 from mscli.instances.state import Instance
 from mscli.inventory.ports import listening, owner
 from mscli.planning.figures import tokens

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from mscli.doctor.checks.check import Check, Seen, fail, ok, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.ports.port_owner import keeper, where
-from mscli.instances.records import Record
-from mscli.instances.running import group, running
+from mscli.instances.records import Record, group, running
 from mscli.inventory.ports import addresses, listening, owner
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.launch import FIRST_PORT, loopback

@@ -8,10 +8,9 @@ from mscli.doctor.checks.patience import within
 from mscli.engines.engine import Adopted, Hosted, Installation
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import Code, MscliError
-from mscli.instances.running import claims, running
-from mscli.lifecycle import observations
+from mscli.instances.records import claims, running
 from mscli.lifecycle.decision import plan_all, plan_one
-from mscli.lifecycle.snapshot import Snapshot
+from mscli.lifecycle.snapshot import Snapshot, load_observations
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import NoFit, Overrides, Plan
 
@@ -33,7 +32,7 @@ def _snapshot(ctx: CheckContext) -> Snapshot:
         claims=claims(ctx.records, own_instance(ctx)),
         facts=load_gpus(shipped_profiles()),
         versions={engine_name: version} if engine_name and version else {},
-        observations=observations.load(ctx.places),
+        observations=load_observations(ctx.places),
         rivals=(),
     )
 

@@ -15,7 +15,7 @@ from mscli.engines.vllm.causes import cause as vllm_cause
 from mscli.lifecycle.decision import Decision, plan_one
 from mscli.lifecycle.healing.flag_renames import respelt
 from mscli.lifecycle.healing.remedies import Failure, remedies
-from mscli.lifecycle.snapshot import imagine
+from mscli.lifecycle.what_if import imagine
 from mscli.paths import shipped_profiles
 from mscli.planning.machine import machine
 from mscli.planning.plan import Overrides, Plan

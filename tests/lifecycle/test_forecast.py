@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from mscli.lifecycle import journal
+from mscli.instances.json_values import append_lines, load_lines
 from mscli.lifecycle.eta import Eta, Forecast, Kind, Mark, Past
 from mscli.paths import Places, places
 
@@ -71,7 +71,7 @@ def test_a_good_start_is_kept_with_its_steps(tmp_path: Path) -> None:
     eta.mark("loading the weights")
     eta.ready()
     eta.keep(home(tmp_path))
-    (kept,) = journal.load(home(tmp_path).starts, Past)
+    (kept,) = load_lines(home(tmp_path).starts, Past)
     assert (kept.kind, [mark.text for mark in kept.marks]) == (KIND, ["loading the weights"])
 
 
@@ -81,13 +81,13 @@ def test_a_start_that_failed_or_waited_for_a_download_teaches_nothing(tmp_path: 
     slow.spoilt = True
     slow.ready()
     slow.keep(home(tmp_path))
-    assert journal.load(home(tmp_path).starts, Past) == ()
+    assert load_lines(home(tmp_path).starts, Past) == ()
 
 
 def test_a_broken_line_costs_that_line_only(tmp_path: Path) -> None:
     path = home(tmp_path).starts
-    journal.store(path, [PAST])
+    append_lines(path, [PAST])
     with path.open("a") as file:
         file.write('{"kind": 3}\n{"cut of\n')
-    journal.store(path, [replace(PAST, seconds=60.0)])
-    assert [past.seconds for past in journal.load(path, Past)] == [63.0, 60.0]
+    append_lines(path, [replace(PAST, seconds=60.0)])
+    assert [past.seconds for past in load_lines(path, Past)] == [63.0, 60.0]

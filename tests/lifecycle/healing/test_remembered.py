@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.lifecycle.healing.remembered import Circumstances, Remembered, load, recall, store
+from mscli.lifecycle.learning import Circumstances, Remembered, recall, remember, remembered
 from mscli.paths import Places
 from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.plan import Overrides
@@ -22,7 +22,7 @@ FOUND = Adjustment(
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     made = Places(tmp_path / "config", tmp_path / "state", tmp_path / "data")
-    store(made, [Remembered(THEN, FOUND)])
+    remember(made, Remembered(THEN, FOUND))
     return made
 
 
@@ -60,13 +60,13 @@ def test_other_circumstances_know_nothing_of_it(places: Places, other: dict[str,
 
 
 def test_the_last_word_counts(places: Places) -> None:
-    store(places, [Remembered(THEN, Adjustment(context=4096))])
+    remember(places, Remembered(THEN, Adjustment(context=4096)))
     assert recall(THEN, places) == Adjustment(context=4096)
-    store(places, [Remembered(THEN, NOTHING)])
+    remember(places, Remembered(THEN, NOTHING))
     assert recall(THEN, places) == NOTHING
 
 
 def test_lines_that_cannot_be_read_are_passed_over(places: Places) -> None:
     with places.healed.open("a") as handle:
         handle.write('{"where": 3}\nnot JSON\n')
-    assert [entry.adjustment for entry in load(places)] == [FOUND]
+    assert [entry.adjustment for entry in remembered(places)] == [FOUND]

@@ -16,19 +16,16 @@ from mscli.engines.engine import Hosted, Imaged, Observed, Preparing
 from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
-from mscli.instances.records import Record, Records, Request, api_key
-from mscli.instances.running import running, seen
+from mscli.instances.records import Record, Records, Request, api_key, running, seen
 from mscli.instances.state import READY, STARTING, Instance
 from mscli.instances.store import check_name
 from mscli.lifecycle import launch as launching
-from mscli.lifecycle.arrival import Listener, arrive
 from mscli.lifecycle.decision import Adjust, Decision, decide
 from mscli.lifecycle.eta import eta
-from mscli.lifecycle.failure import Heal, StartFailure
-from mscli.lifecycle.launch import Launch, Started
+from mscli.lifecycle.launch import Launch, Started, StartFailure
 from mscli.lifecycle.learning import learn, taken_bytes
 from mscli.lifecycle.preview import Preview, expected_weights, preview, somewhere
-from mscli.lifecycle.readiness import Patience
+from mscli.lifecycle.readiness import Listener, Patience, arrive
 from mscli.lifecycle.shutdown import stop
 from mscli.paths import Places
 from mscli.planning.plan import Choice
@@ -59,6 +56,15 @@ class Ask:
     agree: Callable[[int], bool] | None = None
     adjust: Adjust | None = None
     stay: Choice | None = None
+
+
+@dataclass(frozen=True)
+class Heal:
+    """One change after a try that failed. `cause`: a code of the closed list; `change` and `why` in words."""
+
+    cause: str
+    change: str
+    why: str
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 from mscli.catalog.gpus import load_gpus
 from mscli.catalog.load import load_catalog
 from mscli.paths import shipped_profiles
-from mscli.planning.choose import choose
 from mscli.planning.figures import GIB
 from mscli.planning.machine import machine
+from mscli.planning.make import choose
 from mscli.planning.plan import Choice
 
 TABLE = Path(__file__).with_name("decisions.csv")

@@ -22,14 +22,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from peer_sums import gguf_parser, gib_or_dash, hf_mem, llmfit
 from truth_models import LLAMA_70B, UNNAMED_48, gemma_27b, llama_8b, qwen_32b
 from truth_verdicts import verdicts
+from weight_rules import safetensors_bytes
 
 from mscli.catalog.load import Catalog, load_catalog
 from mscli.paths import shipped_profiles
+from mscli.planning.devices import Room, cuda_total
 from mscli.planning.figures import GIB, MIB, from_gib
 from mscli.planning.memory import llamacpp, ollama, vllm
-from mscli.planning.memory.footprint import Configuration, EngineMemory, Room, cuda_total
+from mscli.planning.memory.footprint import Configuration, EngineMemory
 from mscli.planning.memory.kv import bytes_per_token
-from mscli.planning.memory.weights import safetensors_bytes
 
 DATA = Path(__file__).parent / "data" / "memory_truth.jsonl"
 KV, WEIGHTS, TOTAL = "KV cache", "weights", "total"

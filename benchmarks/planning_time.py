@@ -13,8 +13,8 @@ from time import perf_counter
 from mscli.catalog.gpus import load_gpus
 from mscli.catalog.load import load_catalog
 from mscli.paths import shipped_profiles
-from mscli.planning.choose import choose
 from mscli.planning.machine import machine
+from mscli.planning.make import choose
 
 MACHINES = (
     "8x H100", "8x RTX 4090", "8x RTX 5070 Ti", "8x T4", "4x RTX 4090 + 2x RTX 3090 + A6000 + RTX 3060",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from weight_rules import gguf_bytes, safetensors_bytes
+
 from mscli.catalog.model import Architecture, Model, Sampling, Source, Text, Variant, Vision
 from mscli.planning.figures import from_gib
-from mscli.planning.memory.weights import GGML_BYTES, gguf_bytes, safetensors_bytes
+from mscli.planning.memory.layers import GGML_BYTES
 
 NOWHERE = Source("hub", "", "", (), None)
 

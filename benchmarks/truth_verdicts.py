@@ -14,8 +14,8 @@ from mscli.catalog.model import Model
 from mscli.inventory.inventory import Device, Inventory
 from mscli.paths import shipped_profiles
 from mscli.planning.figures import GIB, MIB
-from mscli.planning.fit import make
 from mscli.planning.machine import machine
+from mscli.planning.make import make
 from mscli.planning.plan import NoFit, Overrides, Plan
 
 RAN, PARTLY, FAILED = "ran", "partly on the CPU", "failed"

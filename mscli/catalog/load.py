@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from mscli.catalog.files import ANNOTATED, read_model, read_profile
 from mscli.catalog.model import Model, Variant
-from mscli.catalog.model_file import read_model
 from mscli.catalog.profile import Profile
-from mscli.catalog.profile_file import read_profile
 from mscli.catalog.schema import NAME
 from mscli.catalog.types import nearest
 from mscli.errors import Code, MscliError
-
-ANNOTATED = "annotated"
-"""The stem of the file that explains every key; it lies beside the shipped profiles and is not one of them."""
 
 _Value = TypeVar("_Value")
 

@@ -21,13 +21,12 @@ def register(app: typer.Typer) -> None:
 def gpus(ctx: typer.Context, json: Json = False) -> None:
     """Show the GPUs, their free memory and who holds the rest, and the host around them."""
     from mscli.inventory.detect import detect
-    from mscli.inventory.report import to_json
     from mscli.paths import hub_cache
 
     screen = open_screen(ctx, json)
     inventory = detect(hub_cache())
     if json:
-        screen.data(to_json(inventory))
+        screen.data(inventory)
         return
     _show_gpus(screen, inventory)
     _show_host(screen, inventory.host)

@@ -110,8 +110,8 @@ class _Look:
             return choice
         from dataclasses import replace
 
-        from mscli.planning.cost import cost, price_per_hour
         from mscli.planning.plan import NoFit
+        from mscli.planning.speed import cost, price_per_hour
 
         per_hour = price_per_hour(price)
 

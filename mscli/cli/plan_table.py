@@ -33,7 +33,7 @@ def show_all_cards(screen: Screen, overrides: Overrides, name: str | None) -> in
     """What would be chosen on 1, 2, 4 and 8 of every card of the catalogue, headless."""
     rows = _all_cards(overrides, name)
     if screen.json_mode:
-        from mscli.planning.report import to_json
+        from mscli.planning.plan import to_json
 
         shown = [
             {

@@ -36,7 +36,7 @@ def plan_json(
     env: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The plan as scripts see it; `command` is what would run (or `argv` and `env` of what runs)."""
-    from mscli.planning.report import to_json
+    from mscli.planning.plan import to_json
 
     if command is not None:
         argv, env = command.argv, command.env

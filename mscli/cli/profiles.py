@@ -62,14 +62,12 @@ def show(
     json: Json = False,
 ) -> None:
     """Show a profile and its model: every setting, and where it comes from."""
-    from mscli.catalog.report import model_json, profile_json
-
     screen = open_screen(ctx, json)
     catalog = _catalog()
     profile = catalog.profile(name)
     model, variant = catalog.model_of(profile)
     if json:
-        screen.data({"profile": profile_json(profile), "model": model_json(model)})
+        screen.data({"profile": profile, "model": model})
         return
     screen.text(f"{profile.name}: {profile.title}\n\n{profile.notes.strip()}\n")
     screen.text(profile.path.read_text())
@@ -114,7 +112,7 @@ def new(
     json: Json = False,
 ) -> None:
     """Write a profile of your own, with every key explained in it; never overwrites one."""
-    from mscli.catalog.annotated import new_profile
+    from mscli.catalog.files import new_profile
     from mscli.paths import places
 
     screen = open_screen(ctx, json)

@@ -111,7 +111,7 @@ def _verify(what: Chosen, offline: bool, progress: Listener) -> dict[str, object
 
 def _copy(what: Chosen, to: Path, offline: bool, progress: Listener) -> dict[str, object]:
     from mscli.cli.size import size
-    from mscli.weights.export import copy_to
+    from mscli.weights.from_hub import copy_to
 
     listing = copy_to(what.variant, to, progress, offline=offline)
     said = f"{size(listing.total_bytes)} in {to}\nOn the other machine: mscli up {what.profile.name} --weights {to}"

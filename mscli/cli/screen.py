@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -30,7 +31,7 @@ class Screen:
         return not self.json_mode and sys.stderr.isatty()
 
     def data(self, data: object) -> None:
-        """Print the envelope of a command that did what it was asked."""
+        """Print the envelope of a command that did what it was asked; `data` may hold dataclasses and paths."""
         self._envelope({"ok": True, "data": data})
 
     def event(self, event: dict[str, object]) -> None:
@@ -84,7 +85,7 @@ class Screen:
 
     def _envelope(self, body: dict[str, Any]) -> None:
         envelope = {"schema": SCHEMA, "command": self.command, **body}
-        sys.stdout.write(json.dumps(envelope, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(envelope, ensure_ascii=False, default=plain) + "\n")
 
 
 def open_screen(ctx: typer.Context, json_mode: bool) -> Screen:
@@ -97,6 +98,17 @@ def open_screen(ctx: typer.Context, json_mode: bool) -> Screen:
     screen = ctx.obj if isinstance(ctx.obj, Screen) else Screen("", json_mode)
     screen.command, screen.json_mode = " ".join(words), json_mode
     return screen
+
+
+def plain(value: object) -> object:
+    """What json.dumps is to write for a value that it does not know: a dataclass's fields by name, a path's text."""
+    from dataclasses import fields, is_dataclass
+
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
 def _console(stream: TextIO) -> Console:

@@ -58,7 +58,7 @@ def prune(
     from mscli.cli.size import size
     from mscli.instances.json_values import to_json
     from mscli.lifecycle.server_weights import remove, unneeded
-    from mscli.weights.prune import prune as free
+    from mscli.weights.stored import prune as free
     from mscli.weights.stored import prune_candidates
 
     screen = open_screen(ctx, json)

@@ -1,16 +1,20 @@
-"""GPUs as the NVIDIA driver's library tells of them, through the pynvml bindings. Never through nvidia-smi."""
+"""GPUs as the NVIDIA driver's library describes them, and the links between them, through the pynvml bindings. Never
+through nvidia-smi."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from mscli.inventory.card import read_card
 from mscli.inventory.fields import Fields, error_name
-from mscli.inventory.inventory import Gpu, Link, Problem
-from mscli.inventory.kernel import text_of
-from mscli.inventory.topology import read_links
+from mscli.inventory.inventory import Gpu, Holder, Link, Mig, MigInstance, Problem
+from mscli.inventory.kernel import holder, text_of
 
 _MODULE_VERSION = re.compile(r"Kernel Module\s+(?:for \S+\s+)?(\d+(?:\.\d+)+)")
 _FAILURES = {
@@ -85,3 +89,179 @@ def _failure(error: Exception, module: str | None, surroundings: str) -> Problem
     reason = _FAILURES.get(code, f"NVML did not start: {error}").format(inside=_INSIDE.get(surroundings, ""))
     beside = f"the loaded NVIDIA kernel module is {module}" if module else "there is no /proc/driver/nvidia/version"
     return Problem("nvml", code, f"{reason}; {beside}")
+
+
+@dataclass(frozen=True)
+class Lane:
+    """An active NVLink lane: the PCI address at its far end, and whether that is an NVSwitch. None: unknown."""
+
+    remote: str | None
+    switch: bool | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU with its NVML handle (None: the driver would not open it)."""
+
+    gpu: Gpu
+    handle: Any
+    lanes: tuple[Lane, ...]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. `used` leaves out `reserved` where the driver tells them apart."""
+
+    total: int | None = None
+    used: int | None = None
+    free: int | None = None
+    reserved: int | None = None
+
+
+def read_card(nvml: ModuleType, index: int, proc: Path, alone: bool) -> Card:
+    """Everything NVML tells of GPU `index`. `proc`: where its holders are looked up. `alone`: lanes do not matter."""
+    opening = Fields(nvml)
+    handle = opening.read("handle", lambda: nvml.nvmlDeviceGetHandleByIndex(index))
+    device = opening.part("", handle)
+    memory = _memory(device)
+    capability = device.read("compute_capability", nvml.nvmlDeviceGetCudaComputeCapability)
+    lanes = () if alone else tuple(_lanes(device))
+    gpu = Gpu(
+        index=index,
+        uuid=device.read("uuid", nvml.nvmlDeviceGetUUID) or "",
+        name=device.read("name", nvml.nvmlDeviceGetName) or "unknown",
+        pci_bus_id=device.read("pci_bus_id", lambda gpu: nvml.nvmlDeviceGetPciInfo_v3(gpu).busId),
+        memory_total_bytes=memory.total,
+        memory_used_bytes=memory.used,
+        memory_free_bytes=memory.free,
+        memory_reserved_bytes=memory.reserved,
+        unified_memory=any((problem.field, problem.code) == ("memory", "NOT_SUPPORTED") for problem in device.problems),
+        compute_capability=f"{capability[0]}.{capability[1]}" if capability else None,
+        utilisation_percent=device.read("utilisation_percent", lambda gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+        temperature_c=device.read("temperature_c", lambda gpu: nvml.nvmlDeviceGetTemperature(gpu, 0)),
+        power_w=device.read("power_w", lambda gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
+        power_limit_w=device.read("power_limit_w", lambda gpu: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000),
+        mig=_mig(device, proc),
+        holders=_holders(device, proc),
+        problems=tuple(device.problems),  # last: every read above may add to them
+        visible=False,
+    )
+    return Card(gpu, handle, lanes)
+
+
+def _memory(device: Fields) -> Memory:
+    nvml = device.nvml
+    memory = device.read(
+        "memory",
+        lambda handle: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2),
+        nvml.nvmlDeviceGetMemoryInfo,
+    )
+    if memory is None:
+        return Memory()
+    return Memory(memory.total, memory.used, memory.free, getattr(memory, "reserved", None))
+
+
+def _mig(gpu: Fields, proc: Path) -> Mig:
+    nvml = gpu.nvml
+    unsupported = dict.fromkeys((nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND), "unsupported")
+    mode = gpu.read("mig", lambda handle: ("off", "on")[nvml.nvmlDeviceGetMigMode(handle)[0]], instead=unsupported)
+    if mode != "on":
+        return Mig(mode or "unknown", ())
+    places = gpu.read("mig", nvml.nvmlDeviceGetMaxMigDeviceCount) or 0
+    instances = [_instance(gpu, place, proc) for place in range(places)]
+    return Mig("on", tuple(instance for instance in instances if instance))
+
+
+def _instance(gpu: Fields, place: int, proc: Path) -> MigInstance | None:
+    """The MIG instance at a place of the GPU, None for an empty one."""
+    nvml, empty = gpu.nvml, {gpu.nvml.NVML_ERROR_NOT_FOUND: None}
+    handle = gpu.read("mig", lambda whole: nvml.nvmlDeviceGetMigDeviceHandleByIndex(whole, place), instead=empty)
+    if handle is None:
+        return None
+    part = gpu.part(f"mig[{place}].", handle)
+    memory = _memory(part)
+    return MigInstance(
+        index=place,
+        uuid=part.read("uuid", nvml.nvmlDeviceGetUUID) or "",
+        name=part.read("name", nvml.nvmlDeviceGetName) or "unknown",
+        memory_total_bytes=memory.total,
+        memory_used_bytes=memory.used,
+        memory_free_bytes=memory.free,
+        holders=_holders(part, proc),
+        gpu_instance=part.read("gpu_instance", nvml.nvmlDeviceGetGpuInstanceId),
+        compute_instance=part.read("compute_instance", nvml.nvmlDeviceGetComputeInstanceId),
+    )
+
+
+def _holders(device: Fields, proc: Path) -> tuple[Holder, ...]:
+    """Compute and graphics processes, each once. The bindings' unversioned calls raise errors of another kind."""
+    nvml, none = device.nvml, list[Any]()
+    compute = device.read(
+        "holders", nvml.nvmlDeviceGetComputeRunningProcesses_v3, nvml.nvmlDeviceGetComputeRunningProcesses_v2
+    )
+    graphics = device.read(
+        "holders",
+        nvml.nvmlDeviceGetGraphicsRunningProcesses_v3,
+        nvml.nvmlDeviceGetGraphicsRunningProcesses_v2,
+        instead={nvml.NVML_ERROR_NOT_SUPPORTED: none},  # a device that draws nothing, such as a MIG instance
+    )
+    used: dict[int, int | None] = {}
+    for process in (*(compute or ()), *(graphics or ())):
+        used[process.pid] = max(used.get(process.pid) or 0, process.usedGpuMemory or 0) or None
+    return tuple(holder(pid, used_bytes, proc) for pid, used_bytes in used.items())
+
+
+def _lanes(gpu: Fields) -> Iterator[Lane]:
+    """The active NVLink lanes. They are numbered from 0; the driver refuses numbers past the last one."""
+    nvml = gpu.nvml
+    past = dict.fromkeys((nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_INVALID_ARGUMENT))
+    for number in range(nvml.NVML_NVLINK_MAX_LINKS):
+        active = gpu.read("nvlinks", partial(nvml.nvmlDeviceGetNvLinkState, link=number), instead=past)
+        if active is None:
+            return
+        if active:
+            yield _lane(gpu, number)
+
+
+def _lane(gpu: Fields, number: int) -> Lane:
+    nvml = gpu.nvml
+    unknown = dict.fromkeys((nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND))
+    remote = gpu.read("nvlinks", lambda handle: nvml.nvmlDeviceGetNvLinkRemotePciInfo(handle, number).busId)
+    kind = gpu.read("nvlinks", lambda handle: nvml.nvmlDeviceGetNvLinkRemoteDeviceType(handle, number), instead=unknown)
+    return Lane(remote, None if kind is None else kind == nvml.NVML_NVLINK_DEVICE_TYPE_SWITCH)
+
+
+_PATHS = {0: "internal", 10: "single-switch", 20: "multiple-switches", 30: "host-bridge", 40: "node", 50: "system"}
+# The bindings' own constant for this index is a tuple by mistake (NVML_P2P_CAPS_INDEX_READ = 0,).
+_P2P_READ = 0
+
+
+def read_links(nvml: ModuleType, cards: Sequence[Card]) -> tuple[tuple[Link, ...], tuple[Problem, ...]]:
+    """A Link for every pair of GPUs that the driver opened, and what could not be read of them."""
+    links, problems = [], []
+    opened = [card for card in cards if card.handle is not None]
+    addresses = {card.gpu.pci_bus_id for card in opened if card.gpu.pci_bus_id}
+    for one, other in combinations(opened, 2):
+        first, second = one.gpu.index, other.gpu.index
+        pair = Fields(nvml, one.handle, other.handle, prefix=f"links[{first},{second}].")
+        ancestor = pair.read("path", nvml.nvmlDeviceGetTopologyCommonAncestor)
+        status = pair.read("p2p", lambda a, b: nvml.nvmlDeviceGetP2PStatus(a, b, _P2P_READ))
+        p2p = None if status in (None, nvml.NVML_P2P_STATUS_UNKNOWN) else status == nvml.NVML_P2P_STATUS_OK
+        path = "unknown" if ancestor is None else _PATHS.get(ancestor, "unknown")
+        links.append(Link(first, second, lanes_between(one, other, addresses), path, p2p))
+        problems += pair.problems
+    return tuple(links), tuple(problems)
+
+
+def lanes_between(one: Card, other: Card, addresses: set[str]) -> int:
+    """Active NVLink lanes from `one` that end at `other`, and those by which both reach switches (the fewer).
+
+    `addresses`: the PCI addresses of all GPUs. A far end of unknown kind that is none of them is taken for a switch:
+    drivers that cannot tell the kind are older than bridges to GPUs outside the machine.
+    """
+    direct = sum(lane.remote == other.gpu.pci_bus_id for lane in one.lanes if lane.remote)
+    return direct + min(_to_switch(one.lanes, addresses), _to_switch(other.lanes, addresses))
+
+
+def _to_switch(lanes: Sequence[Lane], addresses: set[str]) -> int:
+    return sum(lane.remote not in addresses if lane.switch is None else lane.switch for lane in lanes)

@@ -17,8 +17,7 @@ from mscli.lifecycle.snapshot import Snapshot, see
 from mscli.lifecycle.what_if import imagine
 from mscli.paths import Places, shipped_profiles
 from mscli.planning.adjustment import NOTHING, Adjustment
-from mscli.planning.choose import choose
-from mscli.planning.fit import make
+from mscli.planning.make import choose, make
 from mscli.planning.plan import Choice, NoFit, Overrides, Plan
 from mscli.planning.requirements import no_device_cause
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from mscli.catalog.gpus import load_gpus
-from mscli.catalog.machine_file import MachineFile, read_machine
-from mscli.catalog.size import parse_size
+from mscli.catalog.types import parse_size
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
 from mscli.lifecycle.snapshot import Snapshot
 from mscli.paths import shipped_profiles
-from mscli.planning.machine import machine
+from mscli.planning.machine import MachineFile, machine, read_machine
 
 
 def elsewhere(on: str, free: str | None = None, ram: str | None = None) -> Inventory:

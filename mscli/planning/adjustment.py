@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mscli.catalog.profile import ContextRange, OptionValue, Profile
+from mscli.planning.devices import cuda_total
 from mscli.planning.figures import tokens
-from mscli.planning.memory.footprint import cuda_total
 from mscli.planning.plan import TIGHT, Plan
 
 UTILISATION = "gpu-memory-utilization"

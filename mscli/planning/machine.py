@@ -1,17 +1,20 @@
-"""A machine that is not here: an inventory made from cards' names, for planning without the hardware."""
+"""A machine that is not here: an inventory made from cards' names or from a file, for planning without the hardware."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from mscli.catalog.document import Fault, invalid, read_document
 from mscli.catalog.gpus import GpuFacts
+from mscli.catalog.types import Key, Table, size, text
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Device, Gpu, Host, Inventory, Mig, Problem
+from mscli.planning.devices import cuda_total
 from mscli.planning.figures import GIB
-from mscli.planning.memory.footprint import cuda_total
 
 ASSUMED_RAM = 64 * GIB
 # Short names that mean one card to everyone although several carry them.
@@ -131,3 +134,33 @@ def _gpu(device: Device) -> Gpu:
 
 def _host(ram_bytes: int) -> Host:
     return Host("bare", "", ram_bytes, ram_bytes, "", (), 0, Path("/"), None)
+
+
+_MACHINE = Table(
+    (
+        Key("gpus", text(), 'its cards, as "2x RTX 4090 + RTX 3060"'),
+        Key("free", size(1), "what is free on each of them; without it all that CUDA can give", None),
+        Key("used", size(), "what a desktop holds on the first of them", 0),
+        Key("ram", size(1), "the host's RAM", None),
+    )
+)
+
+
+@dataclass(frozen=True)
+class MachineFile:
+    """The cards in words, and sizes in bytes; None where the file says nothing."""
+
+    gpus: str
+    free_bytes: int | None
+    used_bytes: int
+    ram_bytes: int | None
+
+
+def read_machine(path: Path) -> MachineFile:
+    """The machine in `path`. Raises MscliError(PROFILE_INVALID) with file, line and key."""
+    document = read_document(path)
+    faults: list[Fault] = []
+    values = _MACHINE(document.root, (), faults)
+    if faults:
+        raise invalid(path, faults)
+    return MachineFile(values["gpus"], values["free"], values["used"], values["ram"])

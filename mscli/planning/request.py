@@ -1,7 +1,9 @@
-"""The profile and the user's overrides made one: the limits within which the planner may choose."""
+"""The profile and the user's overrides made one: the limits within which the planner may choose, and what the engine
+can load at all."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -9,9 +11,9 @@ from functools import lru_cache
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.planning.figures import tokens
-from mscli.planning.memory.engines import MEMORY
+from mscli.planning.memory import llamacpp, mistralrs, ollama, transformers, vllm
 from mscli.planning.memory.footprint import Configuration, EngineMemory
-from mscli.planning.plan import Overrides
+from mscli.planning.plan import GpuMemory, NoFit, Overrides, Refusal
 
 FORMATS = {
     "ollama": ("ollama",),
@@ -33,15 +35,14 @@ KV_BY_ENGINE = {
     "transformers": ("f16",),
     "mistral.rs": ("f16",),
 }
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why no plan can be made at all, whatever the memory. `nearest`: a flag to type instead. `cause`: as of NoFit."""
-
-    reasons: tuple[str, ...]
-    nearest: str | None = None
-    cause: str | None = None
+MEMORY: Mapping[str, EngineMemory] = {
+    "ollama": ollama.MEMORY,
+    "vllm": vllm.MEMORY,
+    "vllm-docker": vllm.MEMORY,
+    "llama.cpp": llamacpp.MEMORY,
+    "transformers": transformers.MEMORY,
+    "mistral.rs": mistralrs.MEMORY,
+}
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,40 @@ class Request:
         """The engine's memory model."""
         return MEMORY[self.profile.engine]
 
+    @property
+    def gpu_counts(self) -> tuple[int, ...]:
+        """Numbers of GPUs to try, in order."""
+        return tuple(count for count in self.profile.gpus if self.divides_by(count))
+
+    def divides_by(self, count: int) -> bool:
+        """Whether the engine can split the model over `count` GPUs. With tensor parallelism both head counts must
+        divide (or one KV head is copied)."""
+        if self.memory.split == "layer":
+            return True
+        text = self.model.architecture.text
+        heads = text.heads % count == 0 and text.ffn % count == 0
+        return heads and (text.kv_heads % count == 0 or count % text.kv_heads == 0)
+
     def configuration(self, context: int, kv_type: str, host_layers: int = 0) -> Configuration:
         """This request at one context length and KV type."""
         return Configuration(
             self.model, self.variant, context, kv_type, self.users, self.images, host_layers, self.version,
             self.profile.options,
+        )  # fmt: skip
+
+    def refused(
+        self,
+        reasons: tuple[str, ...],
+        missing_bytes: int = 0,
+        nearest: str | None = None,
+        memory: tuple[GpuMemory, ...] = (),
+        cause: str | None = None,
+    ) -> NoFit:
+        """The NoFit of this request."""
+        profile = self.profile
+        return NoFit(
+            profile.name, profile.engine, self.model.name, self.variant.name, reasons, missing_bytes, nearest, memory,
+            cause=cause,
         )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""The largest useful context on given devices: f16 KV first, then smaller types, then layers left in host memory."""
+"""The largest useful context on given devices: f16 KV first, then smaller types, then layers left in host memory; or,
+in words, what is short and who holds it."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from mscli.planning.figures import GIB, MIB
-from mscli.planning.memory.footprint import Configuration, Footprint, Room
-from mscli.planning.plan import SAFE, TIGHT
+from mscli.inventory.inventory import Holder
+from mscli.planning.devices import Room
+from mscli.planning.figures import GIB, MIB, gib, tokens
+from mscli.planning.memory.footprint import Configuration, Footprint
+from mscli.planning.plan import SAFE, TIGHT, GpuMemory, NoFit
 from mscli.planning.request import Request
 
 ROUNDING = 256
@@ -212,3 +215,72 @@ def missing(request: Request, config: Configuration, rooms: tuple[Room, ...]) ->
     if lacking > -MIB // 2:  # one MiB less would be too few
         return whole * MIB
     return (last_true(lambda mib: short(mib * MIB) > 0, below // MIB, whole) + 1) * MIB
+
+
+def explain(request: Request, short: Shortage, unable: tuple[str, ...]) -> NoFit:
+    """The NoFit of a shortage. `unable`: why further devices could not be used at all."""
+    usable = usable_bytes(request, short.config, short.rooms)
+    footprints = measure(request, short.config, short.rooms, usable)
+    worst = max(range(len(short.rooms)), key=lambda i: footprints[i].needed_bytes - usable[i])
+    holders = _holders(request, short)
+    reasons = (_figures(short, worst, footprints[worst], usable[worst]), *holders, *unable)
+    return request.refused(
+        reasons,
+        short.missing_bytes,
+        memory=tuple(gpu_memory(room, one) for room, one in zip(short.rooms, footprints, strict=True)),
+        cause="gpu_busy" if holders else _cause(footprints[worst], usable[worst]),
+    )
+
+
+def _cause(one: Footprint, usable: int) -> str:
+    """Whether all but the KV cache would fit."""
+    return "oom_kv" if one.needed_bytes - one.kv_bytes <= usable else "oom_weights"
+
+
+def gpu_memory(room: Room, footprint: Footprint, spare_bytes: int = 0) -> GpuMemory:
+    """One GPU's bar: what the plan takes, what others hold, what is left."""
+    return GpuMemory(
+        gpu=room.gpu, uuid=room.uuid, name=room.name, total_bytes=room.total_bytes, free_bytes=room.free_bytes,
+        held_bytes=room.total_bytes - room.free_bytes, weights_bytes=footprint.weights_bytes,
+        projector_bytes=footprint.projector_bytes, kv_bytes=footprint.kv_bytes,
+        compute_bytes=footprint.compute_bytes, graphs_bytes=footprint.graphs_bytes,
+        runtime_bytes=footprint.runtime_bytes, margin_bytes=room.free_bytes - footprint.needed_bytes,
+        kv_spare_bytes=spare_bytes, correction_bytes=room.correction_bytes,
+    )  # fmt: skip
+
+
+def _figures(short: Shortage, index: int, one: Footprint, usable: int) -> str:
+    config, room = short.config, short.rooms[index]
+    split = f" on each of {len(short.rooms)} GPUs" if len(short.rooms) > 1 else ""
+    parts = f"weights {gib(one.weights_bytes + one.projector_bytes)}, {config.kv_type} KV {gib(one.kv_bytes)}"
+    other = gib(one.compute_bytes + one.graphs_bytes + one.runtime_bytes)
+    return (
+        f"{gib(one.needed_bytes)} needed{split} at {_load(config)} ({parts}, compute and runtime {other}); "
+        f"GPU {room.gpu} ({room.name}) has {gib(room.free_bytes)} free, {gib(max(0, usable))} of them usable: "
+        f"{gib(short.missing_bytes)} missing"
+    )
+
+
+def _load(config: Configuration) -> str:
+    load = tokens(config.context) if config.users == 1 else f"{config.users} x {tokens(config.context)}"
+    return f"{load} with every layer in host memory" if config.host_layers else load
+
+
+def _holders(request: Request, short: Shortage) -> tuple[str, ...]:
+    """Who holds the memory, when the same cards would do if they were empty."""
+    empty = [replace(room, free_bytes=room.cuda_total_bytes) for room in short.rooms]
+    if not fits(request, short.config, empty, TIGHT):
+        return ()
+    return tuple(_held(room) for room in short.rooms if room.cuda_total_bytes - room.free_bytes > 0 and room.holders)
+
+
+def _held(room: Room) -> str:
+    named = ", ".join(_holder(holder) for holder in sorted(room.holders, key=lambda item: -(item.used_bytes or 0))[:5])
+    return f"GPU {room.gpu} would do if it were empty; it is held by {named}"
+
+
+def _holder(holder: Holder) -> str:
+    size = gib(holder.used_bytes) if holder.used_bytes is not None else "unknown size"
+    command = f" {holder.command}" if holder.command else ""
+    container = f" in container {holder.container}" if holder.container else ""
+    return f"pid {holder.pid}{command}{container} ({size})"

@@ -1,4 +1,4 @@
-"""One profile on this machine: a Plan, or a NoFit that says which number breaks.
+"""One profile on this machine, on its GPUs or on its CPU: a Plan, or a NoFit that says which number breaks.
 
 Pure: the same inventory, overrides and claims always give the same verdict.
 """
@@ -13,13 +13,13 @@ from mscli.catalog.gpus import GpuFacts, find_gpu
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
-from mscli.planning.figures import gib, tokens
-from mscli.planning.groups import Group, candidates, counts, divides, link_remarks, wished
-from mscli.planning.host import plan_on_cpu, ram_shortage
+from mscli.planning.devices import Group, Room, candidates, link_remarks, wished
+from mscli.planning.devices import rooms as rooms_of
+from mscli.planning.figures import GIB, gib, tokens
 from mscli.planning.learned import Observation, correction_bytes
-from mscli.planning.memory.footprint import Footprint, Room
-from mscli.planning.plan import SAFE, Claim, GpuMemory, NoFit, Overrides, Plan
-from mscli.planning.request import Refusal, Request, resolve
+from mscli.planning.memory.footprint import Configuration
+from mscli.planning.plan import SAFE, TIGHT, Claim, GpuMemory, NoFit, Overrides, Plan, Refusal
+from mscli.planning.request import Request, resolve
 from mscli.planning.requirements import (
     hidden_cause,
     image_remarks,
@@ -31,9 +31,19 @@ from mscli.planning.requirements import (
     refusals,
     remarks,
 )
-from mscli.planning.room import rooms as rooms_of
-from mscli.planning.search import Attempt, Shortage, attempt, measure, usable_bytes
-from mscli.planning.shortage import explain
+from mscli.planning.search import (
+    AMPLE,
+    SAFE_SHARE,
+    TIGHT_SHARE,
+    Attempt,
+    Shortage,
+    attempt,
+    explain,
+    gpu_memory,
+    measure,
+    safest,
+    usable_bytes,
+)
 from mscli.planning.speed import predict
 
 
@@ -76,17 +86,10 @@ def plan_once(profile: Profile, model: Model, overrides: Overrides, known: Known
             cause=request.cause,
         )
     if problems := machine_refusals(request, known.inventory):
-        return _no_fit(request, problems, cause=machine_cause(request, known.inventory))
+        return request.refused(problems, cause=machine_cause(request, known.inventory))
     if profile.device == "cpu":
         return plan_on_cpu(request, known.inventory, machine_remarks(request, known.inventory))
     return _on_gpus(request, known)
-
-
-def _no_fit(request: Request, reasons: tuple[str, ...], nearest: str | None = None, cause: str | None = None) -> NoFit:
-    profile = request.profile
-    return NoFit(
-        profile.name, profile.engine, request.model.name, request.variant.name, reasons, 0, nearest, cause=cause
-    )
 
 
 def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
@@ -94,13 +97,13 @@ def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
     found, unknown = known.rooms
     visible = tuple(_corrected(request, room, known) for room in found)
     if not visible:
-        return _no_fit(request, unknown or ("no GPU is visible",), cause=no_device_cause(known.inventory))
+        return request.refused(unknown or ("no GPU is visible",), cause=no_device_cause(known.inventory))
     able, unable = _able(request, visible)
     groups = _groups(request, visible if request.gpus else able, known.inventory)
     if isinstance(groups, Refusal):
-        return _no_fit(request, (*groups.reasons, *unknown), groups.nearest, groups.cause)
+        return request.refused((*groups.reasons, *unknown), 0, groups.nearest, cause=groups.cause)
     if request.gpus and (wrong := [reason for room in groups[0] for reason in refusals(request, room)]):
-        return _no_fit(request, tuple(wrong), cause="compute_capability")
+        return request.refused(tuple(wrong), cause="compute_capability")
     if not groups:
         return _none_to_try(request, able, unable, known.inventory)
     outcomes = list(_attempts(request, groups))
@@ -110,7 +113,7 @@ def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
         return explain(request, min(shortages, key=lambda item: item.missing_bytes * len(item.rooms)), unable)
     best = max(plans, key=lambda plan: (plan.verdict == SAFE, not plan.config.host_layers, plan.config.context))
     if problem := ram_shortage(request, best.config, best.rooms, known.inventory):
-        return _no_fit(request, (problem,), cause="host_ram")
+        return request.refused((problem,), cause="host_ram")
     return _plan(request, best, known, _steps(request, best, outcomes))
 
 
@@ -132,11 +135,11 @@ def _able(request: Request, visible: Sequence[Room]) -> tuple[tuple[Room, ...], 
 def _groups(request: Request, rooms: Sequence[Room], inventory: Inventory) -> list[Group] | Refusal:
     """The groups to try, in order. GPUs asked for by name are taken as they are."""
     if not request.gpus:
-        return [group for count in counts(request) for group in candidates(count, rooms, inventory)]
+        return [group for count in request.gpu_counts for group in candidates(count, rooms, inventory)]
     group = wished(request.gpus, rooms)
     if isinstance(group, Refusal):
         return group
-    if not divides(request, len(group)):
+    if not request.divides_by(len(group)):
         heads = request.model.architecture.text.heads
         reason = f"{request.profile.engine} cannot split {heads} attention heads over {len(group)} GPUs"
         fewer = ",".join(request.gpus[: _largest_divisor(request, len(group))])
@@ -147,14 +150,14 @@ def _groups(request: Request, rooms: Sequence[Room], inventory: Inventory) -> li
 
 
 def _largest_divisor(request: Request, count: int) -> int:
-    return max(size for size in range(1, count + 1) if divides(request, size))
+    return max(size for size in range(1, count + 1) if request.divides_by(size))
 
 
 def _none_to_try(request: Request, able: Sequence[Room], unable: tuple[str, ...], inventory: Inventory) -> NoFit:
     """No group of devices has the number and the abilities that the profile asks for."""
     if unable:
-        return _no_fit(request, unable, cause="compute_capability")
-    if not counts(request):
+        return request.refused(unable, cause="compute_capability")
+    if not request.gpu_counts:
         cause: str | None = "tp_divisibility"
     elif any(room.mig for room in able):
         cause = "mig"
@@ -162,11 +165,11 @@ def _none_to_try(request: Request, able: Sequence[Room], unable: tuple[str, ...]
         cause = hidden_cause(inventory)
     else:  # it needs so many because the weights do not fit into fewer
         cause = "oom_weights"
-    return _no_fit(request, _too_few(request, able), cause=cause)
+    return request.refused(_too_few(request, able), cause=cause)
 
 
 def _too_few(request: Request, able: Sequence[Room]) -> tuple[str, ...]:
-    wanted = " or ".join(str(count) for count in counts(request)) or "?"
+    wanted = " or ".join(str(count) for count in request.gpu_counts) or "?"
     mig = " (MIG instances cannot work together)" if any(room.mig for room in able) else ""
     return (f"profile {request.profile.name} needs {wanted} GPUs; {len(able)} can be used{mig}",)
 
@@ -237,18 +240,6 @@ def _plan(request: Request, best: Attempt, known: Known, steps: tuple[str, ...])
     )  # fmt: skip
 
 
-def gpu_memory(room: Room, footprint: Footprint, spare_bytes: int) -> GpuMemory:
-    """One GPU's bar: what the plan takes, what others hold, what is left."""
-    return GpuMemory(
-        gpu=room.gpu, uuid=room.uuid, name=room.name, total_bytes=room.total_bytes, free_bytes=room.free_bytes,
-        held_bytes=room.total_bytes - room.free_bytes, weights_bytes=footprint.weights_bytes,
-        projector_bytes=footprint.projector_bytes, kv_bytes=footprint.kv_bytes,
-        compute_bytes=footprint.compute_bytes, graphs_bytes=footprint.graphs_bytes,
-        runtime_bytes=footprint.runtime_bytes, margin_bytes=room.free_bytes - footprint.needed_bytes,
-        kv_spare_bytes=spare_bytes, correction_bytes=room.correction_bytes,
-    )  # fmt: skip
-
-
 def _because(best: Attempt, memory: Sequence[GpuMemory]) -> str:
     worst = min(memory, key=lambda item: item.margin_bytes)
     figures = (
@@ -256,3 +247,71 @@ def _because(best: Attempt, memory: Sequence[GpuMemory]) -> str:
     )
     left = f"{gib(worst.margin_bytes)} left"
     return f"{figures}, {left}" if best.verdict == SAFE else f"{figures}, only {left}: other programs may end it"
+
+
+def _ram_margin(verdict: str, ram_bytes: int) -> int:
+    share = SAFE_SHARE if verdict == SAFE else TIGHT_SHARE
+    return min(int(share * ram_bytes), AMPLE)
+
+
+def plan_on_cpu(request: Request, inventory: Inventory, remarks: tuple[str, ...]) -> Plan | NoFit:
+    """The largest useful context in available RAM."""
+    config = safest(request, request.kv_types, lambda config: _ram_slack(request, config, inventory, SAFE))
+    if config:
+        return _cpu_plan(request, config, inventory, SAFE, remarks)
+    for kind in request.kv_types:
+        config = request.configuration(request.floor, kind)
+        if _ram_slack(request, config, inventory, TIGHT) >= 0:
+            return _cpu_plan(request, config, inventory, TIGHT, remarks)
+    return _cpu_refusal(request, inventory)
+
+
+def _ram_slack(request: Request, config: Configuration, inventory: Inventory, verdict: str) -> int:
+    host = inventory.host
+    return (
+        host.ram_available_bytes
+        - _ram_margin(verdict, host.ram_total_bytes)
+        - request.memory.host(config, ()).needed_bytes
+    )
+
+
+def _cpu_plan(
+    request: Request, config: Configuration, inventory: Inventory, verdict: str, remarks: tuple[str, ...]
+) -> Plan:
+    needed = request.memory.host(config, ()).needed_bytes
+    because = (
+        f"runs on the CPU, takes {gib(needed)} of the {gib(inventory.host.ram_available_bytes)} of free host memory"
+    )
+    wanted = request.ceiling
+    steps = (f"context {tokens(config.context)} instead of {wanted:,}: host memory ends it",)
+    return Plan(
+        profile=request.profile.name, engine=request.profile.engine, model=request.model.name,
+        variant=request.variant.name, verdict=verdict, reasons=(because, *request.notes, *remarks),
+        context=config.context, kv_type=config.kv_type, tensor_parallel=1, images=request.images, users=request.users,
+        gpus=(), devices=(), memory=(), layers_on_gpu=0, host_bytes=needed,
+        settings=request.memory.settings(config, (), ()), steps=steps if config.context < wanted else (),
+    )  # fmt: skip
+
+
+def _cpu_refusal(request: Request, inventory: Inventory) -> NoFit:
+    smallest = min(
+        request.memory.host(request.configuration(request.floor, kind), ()).needed_bytes for kind in request.kv_types
+    )
+    room = inventory.host.ram_available_bytes - _ram_margin(TIGHT, inventory.host.ram_total_bytes)
+    reason = (
+        f"{gib(smallest)} of host memory are needed at {tokens(request.floor)}, "
+        f"{gib(inventory.host.ram_available_bytes)} are available: {gib(smallest - room)} missing"
+    )
+    return request.refused((reason,), smallest - room, cause="host_ram")
+
+
+def ram_shortage(request: Request, config: Configuration, rooms: Sequence[Room], inventory: Inventory) -> str | None:
+    """Why the layers left in host memory do not fit there; None when they do."""
+    if not config.host_layers:
+        return None
+    needed = request.memory.host(config, rooms).needed_bytes
+    available = inventory.host.ram_available_bytes
+    if needed + GIB <= available:
+        return None
+    short = gib(needed + GIB - available)
+    return f"offloading needs {gib(needed)} of host memory and 1 GiB beside, of {gib(available)}: {short} missing"

@@ -16,10 +16,9 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from mscli.errors import Code, MscliError
-from mscli.weights.digest import digest, expected
 from mscli.weights.fault import PassingFault, Timeouts, WrongAnswerFault
 from mscli.weights.hub import Location
-from mscli.weights.listing import RemoteFile
+from mscli.weights.listing import RemoteFile, digest, expected
 from mscli.weights.partial import Partial
 from mscli.weights.progress import Note
 from mscli.weights.ranges import BLOCK_BYTES, HttpRanges, LocalRanges, Ranges, XetRanges, xet_usable

@@ -1,28 +1,30 @@
-"""Weights of the hub on this machine, whole and checked. Loaded only for those: HTTP and TLS take 30 ms to import.
+"""Weights of the hub: looked up, fetched whole and checked, or copied to a folder for machines without a network.
 
-Weights from the hub live in the cache that all Hugging Face tools share; `folder` names another one of the same layout,
-as `carry.copy_to` makes it for machines without a network, or a plain folder with the files. What the cache lacks is
-taken from LM Studio's models folder if all of it is there.
+Loaded only for those: HTTP and TLS take 30 ms to import. The files live in the cache that all Hugging Face tools share;
+`folder` names another one of the same layout, as `copy_to` makes it, or a plain folder with the files; HF_HUB_CACHE
+makes any other tool use it too. What the cache lacks is taken from LM Studio's models folder if all of it is there.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from mscli.catalog.model import Variant
-from mscli.errors import MscliError
+from mscli.catalog.model import Source, Variant
+from mscli.errors import Code, MscliError
 from mscli.weights.cache import Cache, cache
-from mscli.weights.fault import DEFAULT_TIMEOUTS, Timeouts
+from mscli.weights.fault import DEFAULT_TIMEOUTS, PassingFault, Timeouts
 from mscli.weights.fault import offline as offline_fault
 from mscli.weights.files import WeightFiles
-from mscli.weights.hub import hub, offline_by_environment
-from mscli.weights.listing import Listing
-from mscli.weights.lm_studio import in_lm_studio
-from mscli.weights.local_folder import unlisted
-from mscli.weights.lookup import looked_up, patiently, remembered
-from mscli.weights.progress import Listener, Note, Silence
-from mscli.weights.pull import pull_from_hub
+from mscli.weights.hub import Location, hub, offline_by_environment
+from mscli.weights.listing import Listing, RemoteFile, needed
+from mscli.weights.local_folder import in_lm_studio, unlisted
+from mscli.weights.progress import LISTING, Listener, Meter, Note, Silence
+from mscli.weights.pull import Pull, pull_from_hub
 
 
 def fetch(
@@ -131,3 +133,95 @@ def _weight_files(variant: Variant, folder: Path, names: tuple[str, ...]) -> Wei
     model = folder / ggufs[0] if variant.format == "gguf" and ggufs else folder
     size = sum((folder / name).stat().st_size for name in names)
     return WeightFiles(str(model), str(folder / projector) if projector else None, size)
+
+
+T = TypeVar("T")
+TRIES = 3
+
+
+def remembered(variant: Variant, place: Cache) -> Listing | None:
+    """The variant's listing as `place` remembers it, with what is there now; None when the hub was never asked."""
+    source = _hub_source(variant)
+    commit = place.commit(source.repository, source.revision)
+    files = place.files(source.repository, commit) if commit else None
+    if commit is None or files is None:
+        return None
+    wanted = tuple(place.want(source.repository, commit, file) for file in needed(variant, files))
+    return Listing(source.repository, commit, wanted)
+
+
+def looked_up(variant: Variant, place: Cache, listener: Listener, timeouts: Timeouts) -> Listing:
+    """The variant's listing; asks the hub when `place` does not remember it. Raises MscliError(DOWNLOAD_FAILED)."""
+    source = _hub_source(variant)
+    if (listing := remembered(variant, place)) is not None:
+        return listing
+    listener.progress(Meter(LISTING, 0).look(0))
+    commit, files = patiently(
+        lambda: hub(timeouts).files(source.repository, source.revision), source.repository, listener, timeouts
+    )
+    with suppress(MscliError):  # a cache that cannot be written can still be used
+        place.remember(source.repository, source.revision, commit, files)
+    wanted = tuple(place.want(source.repository, commit, file) for file in needed(variant, files))
+    return Listing(source.repository, commit, wanted)
+
+
+def relisted(listing: Listing, place: Cache) -> Listing:
+    """The same files, with what of them is in `place` now."""
+    files = tuple(place.want(listing.repository, listing.revision, file.remote) for file in listing.files)
+    return replace(listing, files=files)
+
+
+def patiently(call: Callable[[], T], repository: str, listener: Listener, timeouts: Timeouts) -> T:
+    """Makes a call to the hub, three times if need be; waits as long as the hub asks, up to `timeouts.retry_s`."""
+    deadline_s = time.monotonic() + timeouts.retry_s
+    for tries in range(1, TRIES + 1):
+        try:
+            return call()
+        except PassingFault as fault:
+            pause_s = fault.wait_s if fault.wait_s is not None else 0.5 * tries
+            if tries == TRIES or time.monotonic() + pause_s > deadline_s:
+                raise fault.final(repository) from fault
+            code = "rate_limit" if fault.cause == "hf_rate_limit" else "retrying"
+            listener.note(Note(code, f"{fault.seen}; asking again in {pause_s:g} s"))
+            time.sleep(pause_s)
+    raise AssertionError("the last try returns or raises")
+
+
+def _hub_source(variant: Variant) -> Source:
+    if variant.source.kind != "hub":
+        message = f"{variant.name} comes from {variant.source.kind}, not from the hub."
+        raise MscliError(Code.ENGINE_UNSUPPORTED, message, "The Ollama server pulls its own weights.")
+    return variant.source
+
+
+def copy_to(
+    variant: Variant,
+    folder: Path,
+    listener: Listener,
+    *,
+    offline: bool = False,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
+) -> Listing:
+    """Puts the variant's files into `folder`, checked while they are copied, and returns what it now holds.
+
+    Goes on where an earlier copy stopped. Raises as `ensure`, and MscliError(WEIGHTS_MISSING, cause corrupt_weights)
+    when a file in this machine's cache is damaged.
+    """
+    here, there = cache(), cache(folder)
+    offline = offline or offline_by_environment()
+    listing = remembered(variant, here) if offline else looked_up(variant, here, listener, timeouts)
+    if listing is None or (offline and not listing.whole):
+        raise offline_fault(variant.source.repository, listing.missing_bytes if listing else None, here.root)
+    all_files = here.files(listing.repository, listing.revision) or [file.remote for file in listing.files]
+    there.remember(listing.repository, variant.source.revision, listing.revision, all_files)
+    hub_now = hub(timeouts)
+
+    def locate(file: RemoteFile) -> Location:
+        local = here.whole(listing.repository, listing.revision, file)
+        if local is not None:
+            return Location(local.as_uri(), {})
+        return hub_now.locate(listing.repository, listing.revision, file)
+
+    wanted = relisted(listing, there)
+    Pull(wanted, there, locate, listener, timeouts).run()
+    return relisted(wanted, there)

@@ -1,10 +1,16 @@
-"""Listing: the files a variant needs from its repository, with exact bytes, and what of them is already here."""
+"""The files a variant needs from its repository, with exact bytes and digests, and what of them is already here.
+
+The hub names large (LFS) files by SHA-256 and small ones by git's blob id: either is enough to check every byte.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
 
 from mscli.catalog.model import Variant
 from mscli.weights.fault import missing
@@ -100,3 +106,45 @@ def variant_patterns(variant: Variant) -> tuple[str, ...]:
     """Every name or glob the variant asks for, its projector included."""
     projector = variant.source.projector
     return (*variant.source.files, *([projector] if projector else []))
+
+
+BLOCK_BYTES = 1 << 20
+
+
+class Hash(Protocol):
+    """A digest under way (hashlib's interface). `update` releases the interpreter lock for large blocks."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Takes more bytes."""
+
+    def hexdigest(self) -> str:
+        """The digest of all bytes taken."""
+
+
+def digest(file: RemoteFile) -> Hash:
+    """An empty digest of the kind that `file` is named by."""
+    if expected(file) == file.sha256:
+        return hashlib.sha256()
+    return hashlib.sha1(b"blob %d\0" % file.size_bytes, usedforsecurity=False)
+
+
+def expected(file: RemoteFile) -> str:
+    """The digest that all the file's bytes must have."""
+    return file.sha256 or file.etag
+
+
+def file_is_right(path: Path, file: RemoteFile, tell: Callable[[int], bool] = lambda _: True) -> bool:
+    """Reads the whole file, at the speed of disk and one core, and compares.
+
+    `tell` hears after each MiB how many bytes are done; when it answers False, the check is given up as not right.
+    """
+    if path.stat().st_size != file.size_bytes:
+        return False
+    found, buffer, done = digest(file), memoryview(bytearray(BLOCK_BYTES)), 0
+    with path.open("rb", buffering=0) as content:
+        while count := content.readinto(buffer):
+            found.update(buffer[:count])
+            done += count
+            if not tell(done):
+                return False
+    return found.hexdigest() == expected(file)

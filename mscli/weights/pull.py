@@ -11,12 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from mscli.errors import Code, MscliError
-from mscli.weights.cache import Cache
+from mscli.weights.cache import Cache, held, holder
 from mscli.weights.download import CONNECTIONS, Checker, Download, Fetcher, Job, Worker
 from mscli.weights.fault import PassingFault, Timeouts
 from mscli.weights.hub import Location, hub
 from mscli.weights.listing import Listing, RemoteFile, WantedFile
-from mscli.weights.lock import held, holder
 from mscli.weights.partial import Partial
 from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, WAITING, Listener, Meter, Note
 from mscli.weights.room import check_room

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from mscli.catalog.model import Variant
 from mscli.weights.cache import Cache, cache
-from mscli.weights.digest import file_is_right
 from mscli.weights.fault import DEFAULT_TIMEOUTS, Timeouts, unwritable
 from mscli.weights.fault import offline as offline_fault
+from mscli.weights.from_hub import looked_up, relisted, remembered
 from mscli.weights.hub import offline_by_environment
-from mscli.weights.listing import Listing, RemoteFile
-from mscli.weights.lm_studio import in_lm_studio
-from mscli.weights.lookup import looked_up, relisted, remembered
+from mscli.weights.listing import Listing, RemoteFile, file_is_right
+from mscli.weights.local_folder import in_lm_studio
 from mscli.weights.progress import VERIFYING, Listener, Meter, Note
 from mscli.weights.pull import pull_from_hub
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -13,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mscli.catalog.annotated import new_profile
 from mscli.catalog.document import Node, read_document
+from mscli.catalog.files import new_profile
 from mscli.catalog.load import Catalog, load_catalog, load_profile_file
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
-from mscli.catalog.report import model_json, profile_json
 from mscli.catalog.schema import MODEL, PROFILE
 from mscli.catalog.types import Table
+from mscli.cli.screen import plain
 from mscli.errors import Code, MscliError
 
 
@@ -124,14 +125,14 @@ def test_any_text_survives_a_round_trip(
 
 
 def test_a_profile_as_json_has_the_files_own_keys(catalog: Catalog) -> None:
-    seen = profile_json(catalog.profile("small-bf16-2gpu"))
+    seen = json.loads(json.dumps(catalog.profile("small-bf16-2gpu"), default=plain))
     assert set(seen) == {key.name for key in PROFILE.keys} | {"name", "path"}
     assert (seen["gpus"], seen["kv_types"], seen["context"]["target"]) == ([2], ["f16", "fp8"], 65536)
     assert seen["path"].endswith("small-bf16-2gpu.yaml")
 
 
 def test_a_model_as_json_has_its_bytes(catalog: Catalog) -> None:
-    seen = model_json(catalog.models["mistral-small-3.1"])
+    seen = json.loads(json.dumps(catalog.models["mistral-small-3.1"], default=plain))
     assert seen["variants"]["bf16"]["weights_bytes"] == 47_144_806_400
     assert seen["architecture"]["text"]["head_dim"] == 128
     assert seen["variants"]["bf16"]["source"]["files"][0] == "params.json"

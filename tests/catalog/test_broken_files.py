@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mscli.catalog.files import read_model
 from mscli.catalog.load import Catalog, load_profile_file
-from mscli.catalog.model_file import read_model
 from mscli.errors import Code, Exit, MscliError
 
 BROKEN = Path(__file__).parent / "broken"

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mscli.catalog.document import Node, read_document
+from mscli.catalog.files import read_model
 from mscli.catalog.load import Catalog, load_profile_file
-from mscli.catalog.model_file import read_model
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
 

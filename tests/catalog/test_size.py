@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscli.catalog.size import parse_size
+from mscli.catalog.types import parse_size
 
 
 @pytest.mark.parametrize(

@@ -12,23 +12,23 @@ from nvml_machines import child
 
 LOOK = """
 import json, pathlib, sys
+from mscli.cli.screen import plain
 from mscli.inventory.detect import detect
-from mscli.inventory.report import to_json
-json.dump(to_json(detect(pathlib.Path("/"), root=pathlib.Path(sys.argv[1]))), sys.stdout)
+json.dump(detect(pathlib.Path("/"), root=pathlib.Path(sys.argv[1])), sys.stdout, default=plain)
 """
 
 LOOK_AT_MANY = """
 import json, os, pathlib, sys
+from mscli.cli.screen import plain
 from mscli.inventory.detect import detect
-from mscli.inventory.report import to_json
 target = pathlib.Path(os.environ["MSCLI_TEST_MACHINE"])
 seen = {}
 for name, description in json.load(sys.stdin).items():
     fresh = target.with_suffix(".new")
     fresh.write_text(json.dumps(description))
     fresh.replace(target)
-    seen[name] = to_json(detect(pathlib.Path("/")))
-json.dump(seen, sys.stdout)
+    seen[name] = detect(pathlib.Path("/"))
+json.dump(seen, sys.stdout, default=plain)
 """
 
 

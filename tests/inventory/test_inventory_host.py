@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscli.inventory.host import container, cores, cpu_flags, cpu_model, disk_free, look_at_host, ram
-from mscli.inventory.limits import Limits, read_limits
+from mscli.inventory.host import (
+    Limits,
+    container,
+    cores,
+    cpu_flags,
+    cpu_model,
+    disk_free,
+    look_at_host,
+    ram,
+    read_limits,
+)
 
 GIB = 2**30
 MEMINFO = (

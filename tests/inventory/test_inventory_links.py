@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mscli.inventory.card import Card, Lane
 from mscli.inventory.inventory import Gpu, Mig
-from mscli.inventory.topology import lanes_between
+from mscli.inventory.nvml import Card, Lane, lanes_between
 
 ADDRESSES = {"01", "11"}
 BRIDGE, SWITCH = "11", "F1"

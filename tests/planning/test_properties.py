@@ -10,13 +10,12 @@ from planned import catalog, device, facts, on, pair
 
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
+from mscli.planning.devices import nvml_total, rooms
 from mscli.planning.figures import GIB, MIB
-from mscli.planning.fit import make
-from mscli.planning.memory.engines import MEMORY
-from mscli.planning.memory.footprint import Configuration, nvml_total
+from mscli.planning.make import make
+from mscli.planning.memory.footprint import Configuration
 from mscli.planning.plan import SAFE, Claim, NoFit, Overrides, Plan
-from mscli.planning.request import KV_BY_ENGINE, loads, resolve
-from mscli.planning.room import rooms
+from mscli.planning.request import KV_BY_ENGINE, MEMORY, loads, resolve
 from mscli.planning.search import margin
 from mscli.planning.verdict import Known, plan_once
 

@@ -6,7 +6,7 @@ import json
 
 from planned import choice, plan, refusal
 
-from mscli.planning.report import choice_json, to_json
+from mscli.planning.plan import choice_json, to_json
 
 FIELDS = {
     "profile", "engine", "verdict", "reasons", "context", "kv_type", "tensor_parallel", "images", "users", "gpus",

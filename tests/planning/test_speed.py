@@ -8,8 +8,8 @@ import pytest
 from planned import catalog, choice, on, plan, verdict
 
 from mscli.errors import MscliError
-from mscli.planning.cost import cost, price_per_hour
 from mscli.planning.plan import Overrides, Plan
+from mscli.planning.speed import cost, price_per_hour
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ def test_offloaded_layers_cost_what_was_measured(layers_on_gpu: int, share: floa
     """A 5070 Ti with 38 and 34 of 41 layers on the GPU ran at 0.49 and 0.27 of its full rate."""
     from planned import facts
 
+    from mscli.planning.devices import rooms
     from mscli.planning.memory import llamacpp
     from mscli.planning.memory.footprint import Configuration
-    from mscli.planning.room import rooms
     from mscli.planning.speed import predict
 
     model = catalog().models["devstral-small-2507"]

@@ -10,8 +10,8 @@ from pulls import GGUF, QUICK, REPOSITORY, Heard, content, model, pull, variant,
 
 from mscli.errors import Code, MscliError
 from mscli.weights.ensure import ensure, wanted
-from mscli.weights.export import copy_to
 from mscli.weights.files import WeightFiles
+from mscli.weights.from_hub import copy_to
 
 WEIGHTS = content(2_500_000)
 CONFIG = b'{"layers": 40}'

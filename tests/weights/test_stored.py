@@ -16,8 +16,7 @@ from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.errors import MscliError
 from mscli.paths import shipped_profiles
-from mscli.weights.prune import prune
-from mscli.weights.stored import Stored, on_disk, prune_candidates
+from mscli.weights.stored import Stored, on_disk, prune, prune_candidates
 
 Q4, Q8, SHARED = content(1_200_000, 4), content(2_300_000, 8), content(60_000, 9)
 BIG = "small-q8_0.gguf"

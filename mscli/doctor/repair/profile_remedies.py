@@ -31,7 +31,7 @@ from mscli.lifecycle import port as ports
 from mscli.lifecycle.launch import FIRST_PORT
 from mscli.lifecycle.snapshot import installed, load_observations
 from mscli.paths import shipped_profiles
-from mscli.planning.fit import make
+from mscli.planning.make import make
 from mscli.planning.plan import NoFit, Overrides
 
 _SECTIONS: Mapping[str, Table] = {"": PROFILE, "context": CONTEXT, "needs": NEEDS}

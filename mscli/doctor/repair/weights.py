@@ -7,8 +7,7 @@ from mscli.doctor.repair.repairs import Found, ManualStep
 from mscli.errors import MscliError
 from mscli.lifecycle.pinned import catalogue
 from mscli.paths import hub_cache
-from mscli.weights.cache import cache
-from mscli.weights.lock import holder
+from mscli.weights.cache import cache, holder
 from mscli.weights.stored import Stored, on_disk
 
 GIB = 2**30

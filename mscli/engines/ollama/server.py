@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.errors import Code, MscliError
-from mscli.inventory.holders import holder
+from mscli.inventory.kernel import holder
 from mscli.inventory.ports import owner, owner_uid
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11434

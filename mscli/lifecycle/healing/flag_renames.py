@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
+from mscli.catalog.files import DECIDED
 from mscli.catalog.profile import OptionValue
-from mscli.catalog.profile_file import DECIDED
 from mscli.engines import renamed_flags
 from mscli.engines.llamacpp.embedded import SWITCHES, VALUES
 

@@ -17,7 +17,7 @@ from mscli.catalog.profile import OptionValue, Profile
 from mscli.lifecycle.decision import Decision
 from mscli.lifecycle.healing.flag_renames import respelt
 from mscli.planning.adjustment import NOTHING, UTILISATION, Adjustment
-from mscli.planning.memory.footprint import cuda_total
+from mscli.planning.devices import cuda_total
 from mscli.planning.plan import Overrides, Plan
 from mscli.planning.request import KV_BY_ENGINE
 from mscli.planning.search import ROUNDING, TIGHT_SHARE

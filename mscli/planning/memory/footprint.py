@@ -1,59 +1,16 @@
-"""What one engine takes on each GPU: the question (Configuration, Room), the answer (Footprint), and the contract
-that one file per engine fulfils. All sizes are int bytes."""
+"""What one engine takes on each GPU: the question (Configuration), the answer (Footprint), and the contract that one
+file per engine fulfils. All sizes are int bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mscli.catalog.model import Model, Text, Variant
-from mscli.inventory.inventory import Holder
-from mscli.planning.figures import GIB
+from mscli.planning.devices import Room
 
 Setting = str | int | float | bool
-
-
-@dataclass(frozen=True)
-class Room:
-    """One device with what is left on it. `total_bytes` is NVML's; `free_bytes` is what a new process may take, after
-    what our own instances are about to take. `correction_bytes`: what earlier starts here took beyond the formulas."""
-
-    gpu: int
-    uuid: str
-    name: str
-    total_bytes: int
-    free_bytes: int
-    compute_capability: str | None
-    mig: bool
-    holders: tuple[Holder, ...]
-    unified: bool = False
-    correction_bytes: int = 0
-    spills: bool = False
-
-    @property
-    def cuda_total_bytes(self) -> int:
-        """What CUDA calls the card's total."""
-        return cuda_total(self.total_bytes)
-
-    def grown(self, more_bytes: int) -> Room:
-        """The same device with `more_bytes` more free memory, as a bigger card where it has no room for them."""
-        free = self.free_bytes + more_bytes
-        return replace(self, free_bytes=free, total_bytes=max(self.total_bytes, nvml_total(free)))
-
-
-def cuda_total(nvml_total_bytes: int) -> int:
-    """CUDA's total: NVML's less the driver's reserve, 2 % up to 0.6 GiB.
-
-    Source: published pairs, 24.00 -> 23.58 GiB (RTX 3090), 19.99 -> 19.6 (RTX 4000 SFF Ada), 79.65 -> 79.19 (H100),
-    80.0 -> 79.25 (A100), 95.59 -> 94.97 (RTX PRO 6000).
-    """
-    return nvml_total_bytes - min(nvml_total_bytes // 50, 6 * GIB // 10)
-
-
-def nvml_total(cuda_total_bytes: int) -> int:
-    """The smallest NVML total whose CUDA total is at least `cuda_total_bytes`."""
-    return cuda_total_bytes + min(cuda_total_bytes // 49 + 1, 6 * GIB // 10)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mscli.planning.devices import Room
 from mscli.planning.figures import GIB, MIB
-from mscli.planning.memory import pipeline
-from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
+from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Setting
 from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
-from mscli.planning.memory.weights import layers
+from mscli.planning.memory.layers import Stage, layer_counts, layers, spread
 
 UBATCH = 512
 CUDA_CONTEXT = 4 * GIB // 10
@@ -24,7 +24,7 @@ def footprints(
     config: Configuration, rooms: Sequence[Room], usable: Sequence[int] | None = None
 ) -> tuple[Footprint, ...]:
     """Layers by free memory (--tensor-split); the projector and the image buffer on the first GPU."""
-    return pipeline.footprints(config, rooms, stage(config, len(rooms), projector(config)), usable)
+    return spread(config, rooms, stage(config, len(rooms), projector(config)), usable)
 
 
 def projector(config: Configuration) -> int:
@@ -32,9 +32,9 @@ def projector(config: Configuration) -> int:
     return config.variant.projector_bytes if config.images else 0
 
 
-def stage(config: Configuration, gpus: int, projector_bytes: int) -> pipeline.Stage:
+def stage(config: Configuration, gpus: int, projector_bytes: int) -> Stage:
     """What each GPU holds beside layers. The token embedding stays in host memory even at full offload."""
-    return pipeline.Stage(
+    return Stage(
         kv_type=config.kv_type,
         kv_tokens=cells(config),
         compute=compute(config, gpus),
@@ -102,7 +102,7 @@ def settings(config: Configuration, rooms: Sequence[Room], usable: Sequence[int]
         return {"gpu_layers": 0, "ubatch_size": UBATCH}
     found: dict[str, Setting] = {"gpu_layers": config.text.layers + 1 - config.host_layers, "ubatch_size": UBATCH}
     if len(rooms) > 1:
-        counts = list(pipeline.counts(config, rooms, stage(config, len(rooms), projector(config)), usable))
+        counts = list(layer_counts(config, rooms, stage(config, len(rooms), projector(config)), usable))
         counts[-1] += 1  # the output matrix counts as a layer
         found["tensor_split"] = ",".join(map(str, counts))
     return found

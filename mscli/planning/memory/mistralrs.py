@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mscli.planning.devices import Room
 from mscli.planning.figures import GIB, MIB
-from mscli.planning.memory import pipeline
-from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
+from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Setting
 from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
-from mscli.planning.memory.weights import layers
+from mscli.planning.memory.layers import Stage, layer_counts, layers, spread
 
 CUDA_CONTEXT = GIB // 2
 BLOCK_TOKENS = 32
@@ -23,12 +23,12 @@ def footprints(
     config: Configuration, rooms: Sequence[Room], usable: Sequence[int] | None = None
 ) -> tuple[Footprint, ...]:
     """Layers by free memory (the automatic device map); embedding, image tower and projector on the first GPU."""
-    return pipeline.footprints(config, rooms, stage(config), usable)
+    return spread(config, rooms, stage(config), usable)
 
 
-def stage(config: Configuration) -> pipeline.Stage:
+def stage(config: Configuration) -> Stage:
     """What each GPU holds beside layers."""
-    return pipeline.Stage(
+    return Stage(
         kv_type=config.kv_type,
         kv_tokens=_tokens(config),
         compute=compute(config),
@@ -71,7 +71,7 @@ def settings(config: Configuration, rooms: Sequence[Room], usable: Sequence[int]
     if config.variant.quantisation.startswith("isq-"):
         found["isq"] = config.variant.quantisation.removeprefix("isq-")
     if rooms and config.host_layers:
-        counts = pipeline.counts(config, rooms, stage(config), usable)
+        counts = layer_counts(config, rooms, stage(config), usable)
         found["device_layers"] = ";".join(f"{index}:{count}" for index, count in enumerate(counts))
     return found
 

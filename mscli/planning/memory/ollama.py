@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mscli.planning.devices import Room
 from mscli.planning.figures import GIB, MIB
-from mscli.planning.memory import llamacpp, pipeline
-from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
+from mscli.planning.memory import llamacpp
+from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Setting
 from mscli.planning.memory.kv import bytes_per_token
-from mscli.planning.memory.weights import layers
+from mscli.planning.memory.layers import layers, spread
 
 FIT_MARGIN = GIB
 MINIMUM = 457 * MIB
@@ -30,7 +31,7 @@ def footprints(
     stage = llamacpp.stage(config, len(rooms), config.variant.projector_bytes)
     if not config.at_least(0, 30):
         stage = replace(stage, compute=old_graph(config), image=projector_graph(config))
-    return pipeline.footprints(config, rooms, stage, usable)
+    return spread(config, rooms, stage, usable)
 
 
 def projector_graph(config: Configuration) -> int:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mscli.planning.devices import Room
 from mscli.planning.figures import GIB
-from mscli.planning.memory import pipeline
-from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
+from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Setting
 from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
-from mscli.planning.memory.weights import layers
+from mscli.planning.memory.layers import Stage, layers, spread
 
 CUDA_CONTEXT = GIB // 2
 PREFILL = 2048
@@ -21,12 +21,12 @@ def footprints(
     config: Configuration, rooms: Sequence[Room], usable: Sequence[int] | None = None
 ) -> tuple[Footprint, ...]:
     """Layers by free memory (device_map="auto"); embedding, image tower and projector on the first GPU."""
-    return pipeline.footprints(config, rooms, stage(config), usable)
+    return spread(config, rooms, stage(config), usable)
 
 
-def stage(config: Configuration) -> pipeline.Stage:
+def stage(config: Configuration) -> Stage:
     """What each GPU holds beside layers."""
-    return pipeline.Stage(
+    return Stage(
         kv_type="f16",
         kv_tokens=config.kv_tokens,
         compute=compute(config),

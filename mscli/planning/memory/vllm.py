@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from mscli.planning.devices import Room
 from mscli.planning.figures import GIB, MIB, from_gib
-from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Room, Setting
+from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Setting
 from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
-from mscli.planning.memory.weights import layers, tensor_split
+from mscli.planning.memory.layers import layers
 
 UTILISATION_CAP = 0.92
 CUDA_CONTEXT = from_gib(0.45)
@@ -25,12 +26,12 @@ def footprints(
 ) -> tuple[Footprint, ...]:
     """Every GPU of a tensor-parallel group takes the same."""
     count = len(rooms)
-    weights, projector = tensor_split(config.variant, count)
+    weights = -(-config.variant.weights_bytes // count)
     offloaded = config.host_layers * layers(config.text, config.variant).layer // count
     batch, sequences = batch_sizes(config, rooms)
     one = Footprint(
         weights_bytes=weights - offloaded,
-        projector_bytes=projector,
+        projector_bytes=config.variant.projector_bytes,  # assumed whole on each: the worst case
         kv_bytes=_blocks(config.kv_tokens) * BLOCK_TOKENS * bytes_per_token(config.text, config.kv_type, count),
         compute_bytes=activation(config, count, batch, sequences),
         graphs_bytes=graphs(config, sequences),

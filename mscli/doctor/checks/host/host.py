@@ -12,8 +12,8 @@ from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.host.kernel_log import ago, kernel_log
 from mscli.doctor.checks.host.shared_memory import shared_memory
 from mscli.doctor.checks.program import run, which
+from mscli.inventory.host import read_limits
 from mscli.inventory.kernel import text_of
-from mscli.inventory.limits import read_limits
 from mscli.planning.figures import gib
 
 GIB = 2**30

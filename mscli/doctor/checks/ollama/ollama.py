@@ -12,7 +12,7 @@ from mscli.doctor.checks.ollama.view import View, program, view, wanted
 from mscli.engines.ollama.server import Address, Server, Service, is_here
 from mscli.engines.ollama.warnings import OLDEST_FOR, Remark, refuse_old, remarks
 from mscli.errors import MscliError
-from mscli.inventory.holders import holder
+from mscli.inventory.kernel import holder
 from mscli.inventory.ports import owner, owner_uid
 
 ABSENT = "Ollama is not here: no server answers, no program, no service"

@@ -13,9 +13,9 @@ from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.weights.local_weights import Damage, damage, holding, hub_place
 from mscli.errors import MscliError
 from mscli.planning.figures import gib
+from mscli.weights.cache import holder
+from mscli.weights.ensure import packaged
 from mscli.weights.hub import offline_by_environment
-from mscli.weights.lock import holder
-from mscli.weights.package import packaged
 
 _BUDGET_S = 1.5
 _SILENT_S = 120.0

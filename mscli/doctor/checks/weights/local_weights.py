@@ -11,11 +11,10 @@ from mscli.doctor.checks.context import CheckContext
 from mscli.errors import MscliError
 from mscli.paths import hub_cache
 from mscli.weights.cache import Cache, cache
+from mscli.weights.from_hub import remembered
 from mscli.weights.header import length_fault
 from mscli.weights.listing import WEIGHT_SUFFIXES, Listing, matching
-from mscli.weights.lm_studio import in_lm_studio
-from mscli.weights.local_folder import unlisted
-from mscli.weights.lookup import remembered
+from mscli.weights.local_folder import in_lm_studio, unlisted
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,11 @@
-"""Where a variant's weight bytes lie: per GPU for tensor parallelism and for whole layers, and the rules that predict
-a variant's bytes from the architecture (the catalogue states the exact ones)."""
+"""Rules that predict a variant's weight bytes from its architecture; the catalogue states the exact ones, and a test
+compares the two."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from heapq import heapify, heapreplace
+from mscli.catalog.model import Architecture, Text
+from mscli.planning.memory.layers import GGML_BYTES
 
-from mscli.catalog.model import Architecture, Text, Variant
-
-# Bytes per 256 elements in GGML's formats (ggml-common.h: block_q4_K 144, q5_K 176, q6_K 210; 8 x block_q8_0 of 34).
-GGML_BYTES = {"f32": 1024, "f16": 512, "bf16": 512, "q8_0": 272, "q6_k": 210, "q5_k": 176, "q4_k": 144}
 # Bytes per quantisable parameter in safetensors. w4a16: 4 bits and one bf16 scale per 128; nvfp4: 4 bits and one FP8
 # scale per 16; nf4: 4 bits and a double-quantised absmax per 64.
 LINEAR_BYTES = {
@@ -22,56 +17,6 @@ LINEAR_BYTES = {
     "bnb-4bit": 0.5159,
     "bnb-8bit": 1.0,
 }
-
-
-@dataclass(frozen=True)
-class Layers:
-    """A variant's weights cut at its layers, in bytes. The three parts and `rest` make up the whole; `rest` is what an
-    even division of the layers loses."""
-
-    embedding: int
-    layer: int
-    output: int
-    rest: int
-
-
-def layers(text: Text, variant: Variant) -> Layers:
-    """Cut the weights: the token embedding, the output matrix with its norm, the rest evenly over the layers."""
-    embedding, output = embedding_bytes(text, variant), _output_bytes(text, variant)
-    layer, rest = divmod(variant.weights_bytes - embedding - output, text.layers)
-    return Layers(embedding, layer, output, rest)
-
-
-def embedding_bytes(text: Text, variant: Variant) -> int:
-    """Bytes of the token embedding: stated as the host part by the llama.cpp family's variants, else 16 bit."""
-    return variant.host_bytes or text.vocabulary * text.hidden * 2
-
-
-def _output_bytes(text: Text, variant: Variant) -> int:
-    """The output matrix and norm. K-quant mixtures keep it in Q6_K; safetensors formats never quantise it."""
-    kind = "q6_k" if variant.quantisation.startswith(("q4_k", "q5_k", "q6_k")) else variant.quantisation
-    return text.vocabulary * text.hidden * GGML_BYTES.get(kind, GGML_BYTES["bf16"]) // 256 + 4 * text.hidden
-
-
-def tensor_split(variant: Variant, tensor_parallel: int) -> tuple[int, int]:
-    """(text weights, projector) per GPU. The text divides; the image tower is assumed whole on each, the worst case."""
-    return -(-variant.weights_bytes // tensor_parallel), variant.projector_bytes
-
-
-def layer_split(layer_count: int, layer_bytes: int, spaces: Sequence[int]) -> tuple[int, ...]:
-    """How many decoder layers each GPU gets so that the fullest one keeps as much free as can be.
-
-    `layer_bytes`: weights and KV cache of one layer. `spaces`: bytes per GPU before any layer, in order; layers are
-    dealt one by one to the GPU with the most left, which is optimal for equal layers.
-    """
-    counts = [0] * len(spaces)
-    left = [(-space, index) for index, space in enumerate(spaces)]
-    heapify(left)
-    for _ in range(layer_count):
-        taken, index = left[0]
-        counts[index] += 1
-        heapreplace(left, (taken + layer_bytes, index))
-    return tuple(counts)
 
 
 def safetensors_bytes(architecture: Architecture, quantisation: str) -> int:

@@ -1,13 +1,64 @@
-"""Footprints of engines that put whole layers on each GPU: llama.cpp, transformers, mistral.rs."""
+"""Whole layers on each GPU: how a variant's weights are cut, and the footprints of the engines that spread layers over
+GPUs (llama.cpp, Ollama, transformers, mistral.rs)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from heapq import heapify, heapreplace
 
-from mscli.planning.memory.footprint import Configuration, Footprint, Room
+from mscli.catalog.model import Text, Variant
+from mscli.planning.devices import Room
+from mscli.planning.memory.footprint import Configuration, Footprint
 from mscli.planning.memory.kv import bytes_per_layer
-from mscli.planning.memory.weights import Layers, layer_split, layers
+
+# Bytes per 256 elements in GGML's formats (ggml-common.h: block_q4_K 144, q5_K 176, q6_K 210; 8 x block_q8_0 of 34).
+GGML_BYTES = {"f32": 1024, "f16": 512, "bf16": 512, "q8_0": 272, "q6_k": 210, "q5_k": 176, "q4_k": 144}
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A variant's weights cut at its layers, in bytes. The three parts and `rest` make up the whole; `rest` is what an
+    even division of the layers loses."""
+
+    embedding: int
+    layer: int
+    output: int
+    rest: int
+
+
+def layers(text: Text, variant: Variant) -> Layers:
+    """Cut the weights: the token embedding, the output matrix with its norm, the rest evenly over the layers."""
+    embedding, output = embedding_bytes(text, variant), _output_bytes(text, variant)
+    layer, rest = divmod(variant.weights_bytes - embedding - output, text.layers)
+    return Layers(embedding, layer, output, rest)
+
+
+def embedding_bytes(text: Text, variant: Variant) -> int:
+    """Bytes of the token embedding: stated as the host part by the llama.cpp family's variants, else 16 bit."""
+    return variant.host_bytes or text.vocabulary * text.hidden * 2
+
+
+def _output_bytes(text: Text, variant: Variant) -> int:
+    """The output matrix and norm. K-quant mixtures keep it in Q6_K; safetensors formats never quantise it."""
+    kind = "q6_k" if variant.quantisation.startswith(("q4_k", "q5_k", "q6_k")) else variant.quantisation
+    return text.vocabulary * text.hidden * GGML_BYTES.get(kind, GGML_BYTES["bf16"]) // 256 + 4 * text.hidden
+
+
+def layer_split(layer_count: int, layer_bytes: int, spaces: Sequence[int]) -> tuple[int, ...]:
+    """How many decoder layers each GPU gets so that the fullest one keeps as much free as can be.
+
+    `layer_bytes`: weights and KV cache of one layer. `spaces`: bytes per GPU before any layer, in order; layers are
+    dealt one by one to the GPU with the most left, which is optimal for equal layers.
+    """
+    counts = [0] * len(spaces)
+    left = [(-space, index) for index, space in enumerate(spaces)]
+    heapify(left)
+    for _ in range(layer_count):
+        taken, index = left[0]
+        counts[index] += 1
+        heapreplace(left, (taken + layer_bytes, index))
+    return tuple(counts)
 
 
 @dataclass(frozen=True)
@@ -24,7 +75,7 @@ class Stage:
     embedding_on_gpu: bool
 
 
-def footprints(
+def spread(
     config: Configuration, rooms: Sequence[Room], stage: Stage, usable: Sequence[int] | None = None
 ) -> tuple[Footprint, ...]:
     """Layers dealt by usable memory; projector (and embedding) on the first GPU, the output matrix on the last."""
@@ -42,7 +93,7 @@ def footprints(
     )
 
 
-def counts(
+def layer_counts(
     config: Configuration, rooms: Sequence[Room], stage: Stage, usable: Sequence[int] | None = None
 ) -> tuple[int, ...]:
     """Decoder layers per GPU."""

@@ -1,0 +1,219 @@
+"""Plans made from what is known: one profile with the nearest options that work, or the best of all profiles.
+
+Pure: the same inventory, overrides and claims always give the same plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from mscli.catalog.gpus import GpuFacts
+from mscli.catalog.model import Model
+from mscli.catalog.profile import Profile
+from mscli.inventory.inventory import Inventory
+from mscli.planning.figures import gib, tokens
+from mscli.planning.learned import Observation
+from mscli.planning.plan import SAFE, Choice, Claim, NoFit, Overrides, Plan
+from mscli.planning.request import KV_BY_ENGINE, loads
+from mscli.planning.search import ROUNDING, last_true
+from mscli.planning.verdict import Known, plan_once
+
+
+def make(
+    profile: Profile,
+    model: Model,
+    inventory: Inventory,
+    overrides: Overrides | None = None,
+    claims: Sequence[Claim] = (),
+    facts: Mapping[str, GpuFacts] | None = None,
+    versions: Mapping[str, str] | None = None,
+    observations: Sequence[Observation] = (),
+) -> Plan | NoFit:
+    """Plan `profile` on this machine from the memory that is free now.
+
+    `claims`: what our own instances hold or are about to take. `facts`: bandwidths by NVML name, for the speed
+    prediction. `versions`: installed engine versions by engine name; without one the newest behaviour is planned.
+    `observations`: earlier good starts, which correct the formulas on the same card, engine version and profile.
+    """
+    known = Known(inventory, claims, facts or {}, versions or {}, observations)
+    asked = overrides or Overrides()
+    outcome = plan_once(profile, model, asked, known)
+    if isinstance(outcome, Plan) or outcome.nearest:
+        return outcome
+    return replace(outcome, nearest=nearest(profile, model, asked, known))
+
+
+LEAST_CONTEXT = 2048
+
+
+def nearest(profile: Profile, model: Model, overrides: Overrides, known: Known) -> str | None:
+    """The first that works of: another KV type, a shorter context, fewer users, no images, other GPUs, a smaller
+    variant, offloading."""
+    for flag, changed in _changes(profile, model, overrides, known):
+        if isinstance(plan_once(profile, model, changed, known), Plan):
+            return flag
+    return None
+
+
+def _changes(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Iterator[tuple[str, Overrides]]:
+    if overrides.kv_type or overrides.context:
+        for kind in KV_BY_ENGINE[profile.engine]:
+            if kind != overrides.kv_type:
+                yield f"--kv {kind}", replace(overrides, kv_type=kind)
+    yield from _shorter(profile, model, overrides, known)
+    if (overrides.users or profile.users) > 1:
+        yield from _fewer_users(profile, model, overrides, known)
+    if overrides.images or (overrides.images is None and profile.images):
+        yield "--images 0", replace(overrides, images=0)
+    yield from _other_gpus(profile, model, overrides, known)
+    for name in _smaller_variants(profile, model, overrides):
+        yield f"--variant {name}", replace(overrides, variant=name)
+    if not (overrides.offload or profile.offload) and profile.device == "gpu":
+        yield "--offload", replace(overrides, offload=True)
+
+
+def _shorter(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Iterator[tuple[str, Overrides]]:
+    """The longest context that fits below the one asked for (or the profile's floor)."""
+    asked = overrides.context or profile.context.floor
+    least = min(LEAST_CONTEXT, asked)
+    if not isinstance(plan_once(profile, model, replace(overrides, context=least), known), Plan):
+        return
+    steps = last_true(
+        lambda step: isinstance(plan_once(profile, model, replace(overrides, context=step * ROUNDING), known), Plan),
+        least // ROUNDING or 1,
+        asked // ROUNDING,
+    )
+    context = max(least, steps * ROUNDING)
+    yield f"--ctx {context}", replace(overrides, context=context)
+
+
+def _other_gpus(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Iterator[tuple[str, Overrides]]:
+    """The GPUs the planner would take itself, or, where it has too few for the profile, the roomiest one alone."""
+    if overrides.gpus:
+        found = plan_once(profile, model, replace(overrides, gpus=None), known)
+        if isinstance(found, Plan):
+            yield f"--gpus {','.join(map(str, found.gpus))}", replace(overrides, gpus=None)
+    elif known.rooms[0] and 1 not in profile.gpus:
+        roomiest = max(known.rooms[0], key=lambda room: room.free_bytes)
+        yield f"--gpus {roomiest.gpu}", replace(overrides, gpus=(roomiest.uuid,))
+
+
+def _fewer_users(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Iterator[tuple[str, Overrides]]:
+    most = last_true(
+        lambda users: isinstance(plan_once(profile, model, replace(overrides, users=users), known), Plan),
+        1,
+        (overrides.users or profile.users) - 1,
+    )
+    if most:
+        yield f"--users {most}", replace(overrides, users=most)
+
+
+def _smaller_variants(profile: Profile, model: Model, overrides: Overrides) -> list[str]:
+    """Variants that this engine loads, smaller than the one asked for, largest first."""
+    now = model.variants.get(overrides.variant or profile.variant)
+    limit = now.weights_bytes if now else 0
+    fitting = [
+        variant for variant in model.variants.values()
+        if loads(profile.engine, variant) and variant.weights_bytes < limit
+    ]  # fmt: skip
+    return [variant.name for variant in sorted(fitting, key=lambda item: -item.weights_bytes)]
+
+
+Verdict = Plan | NoFit
+READING_TOK_S = 6.0
+Key = tuple[float, ...]
+
+
+def choose(
+    pairs: Sequence[tuple[Profile, Model]],
+    inventory: Inventory,
+    overrides: Overrides | None = None,
+    claims: Sequence[Claim] = (),
+    facts: Mapping[str, GpuFacts] | None = None,
+    versions: Mapping[str, str] | None = None,
+    observations: Sequence[Observation] = (),
+) -> Choice:
+    """Plan every profile and take the best automatic one that is safe, else the best that is tight.
+
+    Preferred by quality (the profile's rank) unless the overrides says speed (predicted tokens per second) or context.
+    A profile for the CPU, or one that offloads, is never taken unasked. `ranked` holds every verdict, best first.
+    """
+    asked = overrides or Overrides()
+    known = Known(inventory, claims, facts or {}, versions or {}, observations)
+    profiles = {profile.name: profile for profile, _ in pairs}
+    verdicts = [plan_once(profile, model, asked, known) for profile, model in pairs if _wanted(profile, asked)]
+    ranked = tuple(sorted(verdicts, key=_key(profiles, asked.prefer or "quality")))
+    if not ranked:
+        return Choice(None, f"no profile runs on {asked.engine}", ())
+    first = ranked[0]
+    if isinstance(first, NoFit) or not _automatic(profiles[first.profile]):
+        return Choice(None, _why_none(ranked, inventory), ranked)
+    return Choice(first, _why(first, ranked, profiles, asked.prefer or "quality"), ranked)
+
+
+def _wanted(profile: Profile, overrides: Overrides) -> bool:
+    return overrides.engine is None or profile.engine == overrides.engine
+
+
+def _automatic(profile: Profile) -> bool:
+    return profile.automatic and profile.device == "gpu"
+
+
+def _key(profiles: Mapping[str, Profile], prefer: str) -> Callable[[Verdict], Key]:
+    """Sort key, smallest is best: automatic and safe, automatic and tight, by name only, not at all (least missing);
+    within each, what answers at reading speed first."""
+
+    def key(verdict: Verdict) -> Key:
+        profile = profiles[verdict.profile]
+        if isinstance(verdict, NoFit):
+            return (
+                4.0,
+                float(not profile.automatic),
+                float(not verdict.missing_bytes),
+                float(verdict.missing_bytes),
+                float(profile.rank),
+            )
+        group = 0.0 if verdict.verdict == SAFE else 1.0
+        if not _automatic(profile):
+            group += 2.0
+        return (group, float(_slow(verdict)), *_preference(verdict, profile, prefer))
+
+    return key
+
+
+def _slow(plan: Plan) -> bool:
+    """Slower than people read: the best quality is of no use then, when another profile is faster."""
+    return plan.speed is not None and plan.speed.decode_tok_s[1] < READING_TOK_S
+
+
+def _preference(plan: Plan, profile: Profile, prefer: str) -> Key:
+    if prefer == "context":
+        return (-float(plan.context), float(profile.rank))
+    if prefer == "speed":
+        return (-(plan.speed.decode_tok_s[1] if plan.speed else 0.0), float(profile.rank))
+    return (float(profile.rank), -float(plan.context))
+
+
+def _why(chosen: Plan, ranked: Sequence[Verdict], profiles: Mapping[str, Profile], prefer: str) -> str:
+    best = {"quality": "best quality", "speed": "fastest", "context": "longest context"}[prefer]
+    where = f"GPU {', '.join(map(str, chosen.gpus))}"
+    text = f"{best} that fits {'safely' if chosen.verdict == SAFE else 'tightly'}: {tokens(chosen.context)} on {where}"
+    better = [
+        verdict for verdict in ranked
+        if isinstance(verdict, NoFit) and verdict.missing_bytes
+        and _automatic(profiles[verdict.profile]) and profiles[verdict.profile].rank < profiles[chosen.profile].rank
+    ]  # fmt: skip
+    if not better:
+        return text
+    refused = "; ".join(f"{item.profile} misses {gib(item.missing_bytes)}" for item in better[:3])
+    return f"{text}. Better ones do not fit: {refused}"
+
+
+def _why_none(ranked: Sequence[Verdict], inventory: Inventory) -> str:
+    if not inventory.devices:
+        return "no GPU is visible, and nothing runs on the CPU unasked"
+    closest = next((item for item in ranked if isinstance(item, NoFit)), None)
+    if closest is None:
+        return "what fits runs only when named"
+    return f"nothing fits by itself; closest is {closest.profile}: {closest.reasons[0]}"

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 
 from mscli.catalog.profile import ENGINES
 from mscli.engines.engine import Capabilities, Hosted, Imaged, Installation
-from mscli.engines.table import STARTABLE, engine
+from mscli.engines.table import INSTALLABLE, STARTABLE, engine, install
 from mscli.errors import Code, MscliError
 from mscli.weights.progress import Listener
-
-# engine -> module whose function `install(listener, version=...)` puts it into mscli's own folder
-_INSTALLERS = {
-    "llama.cpp": "mscli.engines.llamacpp.install",
-    "mistral.rs": "mscli.engines.mistralrs.installation",
-    "ollama": "mscli.engines.ollama.install",
-    "transformers": "mscli.engines.transformers.engine",
-    "vllm": "mscli.engines.vllm.install",
-}
 
 
 @dataclass(frozen=True)
@@ -48,12 +37,11 @@ def engine_states() -> tuple[EngineState, ...]:
 def install_engine(wanted: str, listener: Listener) -> Installation:
     """Install `name` or `name==version` into mscli's own folder. Raises USAGE for one that mscli cannot install."""
     name, _, version = wanted.partition("==")
-    if name not in _INSTALLERS:
+    if name not in INSTALLABLE:
         hint = _missing_hint(name)
-        known = ", ".join(_INSTALLERS)
+        known = ", ".join(INSTALLABLE)
         raise MscliError(Code.USAGE, f"mscli installs {known}, not {name!r}", hint or "What is here: mscli engines")
-    run: Callable[..., Installation] = import_module(_INSTALLERS[name]).install
-    return run(listener, version=version) if version else run(listener)
+    return install(name, listener, version or None)
 
 
 def _missing_hint(name: str) -> str | None:

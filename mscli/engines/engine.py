@@ -8,17 +8,21 @@ on the log; at the end it sends the signals in `stop_signals` to the process gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from mscli.catalog.model import Model
-from mscli.catalog.profile import Profile
+from mscli.catalog.profile import OptionValue, Profile
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener
 
+# mscli's own programs that run inside an engine's environment, started by their path, and the chat templates for
+# engines whose models lack a fitting one.
+SERVERS = Path(__file__).parent / "serving"
+TEMPLATES = Path(__file__).parent / "templates"
 # Stages of a start, in order, as every engine reports them.
 PLAN, WEIGHTS, STARTING, LOADING, READY = "plan", "weights", "starting", "loading", "ready"
 
@@ -267,3 +271,10 @@ class Hosted(Engine, Protocol):
 
     def remove(self, address: tuple[str, int], name: str) -> None:
         """Remove a model from the server's disk. Raises MscliError when it refuses."""
+
+
+def option_flags(options: Mapping[str, OptionValue]) -> Iterator[str]:
+    """A profile's options as flags, as they are given: True stands alone, False is left out."""
+    for key, value in options.items():
+        if value is not False:
+            yield from (f"--{key}",) if value is True else (f"--{key}", str(value))

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from mscli.catalog.load import load_one
-from mscli.engines.containers.mounts import folders
-from mscli.engines.containers.run import tag_version
+from mscli.engines.containers.run import folders, tag_version
 from mscli.engines.engine import Command, Installation, Serving
 from mscli.engines.vllm.docker import VllmDocker
 from mscli.errors import MscliError

@@ -14,7 +14,7 @@ from home import IMAGE, StandinDocker, write_profile
 from run_mscli import Mscli, Ran
 
 from mscli.engines.containers.client import find_client
-from mscli.engines.containers.probe import probe_engine, remote
+from mscli.engines.containers.run import probe_engine, remote
 from mscli.engines.containers.signs import container_cause
 from mscli.engines.engine import Cause
 from mscli.engines.vllm.docker import VllmDocker

@@ -20,7 +20,7 @@ from tiny_models import TinyModels
 
 from mscli.engines.containers.client import Client, image_id
 from mscli.engines.containers.image import compressed_bytes, pull
-from mscli.engines.containers.probe import probe_gpus
+from mscli.engines.containers.run import probe_gpus
 from mscli.instances import process
 from mscli.weights.progress import Note, Progress
 

@@ -13,7 +13,7 @@ import pytest
 from llama_servers import LLAMA
 from releases import Heard, Releases
 
-from mscli.engines.llamacpp.install import install
+from mscli.engines.llamacpp.installation import install
 from mscli.errors import Code, MscliError
 
 BUILD = "b7777"

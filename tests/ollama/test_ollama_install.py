@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from releases import Heard, Releases
 
-from mscli.engines.ollama.install import install
+from mscli.engines.ollama.installation import install
 from mscli.errors import Code, MscliError
 
 pytestmark = pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd on PATH")

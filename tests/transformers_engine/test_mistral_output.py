@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mscli.engines.serving.mistral_output import CONTENT, REASONING, Reader, parse_calls
+from mscli.engines.serving.mistral_format import CONTENT, REASONING, Reader, parse_calls
 
 V7 = '[TOOL_CALLS][{"name": "f", "arguments": {"a": [1, "]"]}}, {"name": "g", "arguments": {}}]</s>'
 V11 = '[TOOL_CALLS]f[ARGS]{"a": [1, "]"]}[TOOL_CALLS]g[CALL_ID]abc[ARGS]{}</s>'

@@ -10,9 +10,9 @@ import pytest
 from plans import environment, program
 
 from mscli.engines.engine import Installation
+from mscli.engines.installed import environment_in, environment_of, make_environment
 from mscli.engines.mistralrs import installation as mistralrs_installation
-from mscli.engines.python_environment import environment_in, environment_of, make_environment
-from mscli.engines.transformers import engine as transformers
+from mscli.engines.transformers import installation as transformers
 from mscli.errors import Code, MscliError
 from mscli.weights.progress import Note, Silence
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.engines.vllm.install import install
+from mscli.engines.vllm.installation import install
 from mscli.errors import Code, MscliError
 from mscli.weights.progress import Silence
 

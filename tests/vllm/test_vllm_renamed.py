@@ -11,17 +11,18 @@ from test_vllm_command import command
 
 from mscli.catalog.profile import OptionValue
 from mscli.engines.engine import Installation
-from mscli.engines.renamed_flags import VLLM, renamed
+from mscli.engines.vllm.flags import RENAMED
 from mscli.engines.vllm.installation import installation
 from mscli.engines.vllm.parser import check_flags
 from mscli.errors import MscliError
+from mscli.lifecycle.healing.flag_renames import renamed
 
 VALUES: dict[str, OptionValue] = {
     "cuda-graph-sizes": 8,
     "override-pooler-config": "{}",
     "disable-log-requests": True,
 }
-FLAGS = [flag.old for flag in VLLM]
+FLAGS = [flag.old for flag in RENAMED]
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ from mscli.catalog.schema import CONTEXT, NEEDS, PROFILE
 from mscli.catalog.types import Table
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.repair.profile_edit import rename_key, set_value
-from mscli.engines.renamed_flags import renamed
 from mscli.errors import MscliError
 from mscli.instances.records import running
 from mscli.inventory.inventory import Device, Inventory
 from mscli.lifecycle import port as ports
+from mscli.lifecycle.healing.flag_renames import renamed
 from mscli.lifecycle.launch import FIRST_PORT
 from mscli.lifecycle.snapshot import installed, load_observations
 from mscli.paths import shipped_profiles

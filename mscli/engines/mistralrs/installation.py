@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.engines import serving as servers
-from mscli.engines.engine import Installation
-from mscli.engines.python_environment import (
+from mscli.engines.engine import SERVERS, Installation
+from mscli.engines.installed import (
     PythonEnvironment,
     environment_in,
     make_environment,
     this_environment,
+    version_answer,
 )
 from mscli.errors import Code, MscliError
 from mscli.paths import mistralrs_place, places
@@ -27,11 +26,15 @@ CURRENT, OLDER, WHEEL = "program", "older program", "wheel"
 # The distributions that bring the package `mistralrs`, those with GPU code first.
 WHEELS = ("mistralrs-cuda", "mistralrs-mkl", "mistralrs")
 VERSIONS = ">=0.9.5"
-VERSION_TIMEOUT_S = 10.0
-SERVER = Path(servers.__file__).parent / "mistralrs_server.py"
+SERVER = SERVERS / "mistralrs_server.py"
 GET_ONE = (
     "Install its program with GPU code: https://ericlbuehler.github.io/mistral.rs (or `cargo install mistralrs-cli "
     "--features cuda`). Or, for the CPU, its wheel: mscli engines install mistral.rs"
+)
+# What a program is, and what to do when it does not run.
+IN_USE = (
+    "the mistral.rs to be used",
+    "Fix it, or take it off PATH (and out of MSCLI_MISTRALRS) to use another.",
 )
 
 _ANSWER = re.compile(r"^(?P<name>mistralrs(?:-server|-cli)?)\s+v?(?P<version>\d\S*)", re.MULTILINE)
@@ -106,33 +109,9 @@ def _named(place: Path) -> Installation:
 
 def _program(path: Path) -> Installation:
     """The program at `path`. Which command line it takes says the name in its answer, whatever the file is called."""
-    try:
-        answer = subprocess.run(
-            [path, "--version"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=VERSION_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise _broken(path, f"it did not tell its version within {VERSION_TIMEOUT_S:.0f} s") from None
-    except OSError as error:
-        raise _broken(path, str(error)) from None
-    said = (answer.stdout + answer.stderr).strip()
-    if answer.returncode != 0:
-        raise _broken(path, f"exit status {answer.returncode}: {said.splitlines()[-1] if said else 'it said nothing'}")
+    said = version_answer(path, *IN_USE)
     told = _ANSWER.search(said)
     name = told["name"] if told else path.name
     kind = OLDER if name == "mistralrs-server" else CURRENT
     argv = (str(path),) if kind == OLDER else (str(path), "serve")
     return Installation(NAME, argv, told["version"] if told else None, kind, path, cpu=True)
-
-
-def _broken(path: Path, seen: str) -> MscliError:
-    return MscliError(
-        Code.ENGINE_MISSING,
-        f"{path} is the mistral.rs to be used, but it does not run: {seen}",
-        "Fix it, or take it off PATH (and out of MSCLI_MISTRALRS) to use another.",
-        {"path": str(path)},
-    )

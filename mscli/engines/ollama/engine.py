@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,21 +28,19 @@ from mscli.engines.engine import (
     Serving,
 )
 from mscli.engines.llamacpp.engine import LlamaCpp
+from mscli.engines.ollama import installation
 from mscli.engines.ollama.api import Api, Parameter, Refusal
 from mscli.engines.ollama.causes import cause
+from mscli.engines.ollama.installation import NAME, PROGRAM, installed
 from mscli.engines.ollama.pull import Order, pull
 from mscli.engines.ollama.server import Address, Server, find, look
 from mscli.engines.ollama.warnings import cpu_reason, refuse_old, settings_note, warnings
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Device
-from mscli.paths import places
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener, Note
 
-NAME = "ollama"
-PROGRAM = "ollama"
-VERSION_TIMEOUT_S = 5.0
 UNLOAD_TIMEOUT_S = 30.0
 NAMESPACE = "mscli"
 # What the planner settles that is a parameter of the model, not of the server.
@@ -82,19 +78,8 @@ class Ollama:
     stop_grace_s = 10.0
 
     def locate(self) -> Installation:
-        """`ollama` on PATH, else the copy that mscli installed. Waits at most VERSION_TIMEOUT_S for its version."""
-        own = places().engines / NAME / "bin" / PROGRAM
-        found = shutil.which(PROGRAM) or (str(own) if own.is_file() else None)
-        if found is None:
-            raise MscliError(
-                Code.ENGINE_MISSING,
-                f"Ollama was not found: no server answers, no {PROGRAM} on PATH, none in {own.parent}",
-                "mscli engines install ollama (no root needed), or see https://ollama.com/download. "
-                "Without it: a profile on llama.cpp, for example mscli up small-gguf-q4",
-            )
-        path = Path(found).absolute()
-        kind = "own" if path == own else "program"
-        return Installation(NAME, (str(path),), client_version(path), kind, path, cpu=True)
+        """See the contract: `ollama` on PATH, else the copy that mscli installed."""
+        return installation.locate()
 
     def command(
         self,
@@ -161,7 +146,7 @@ class Ollama:
     def check(self, adopted: Adopted, profile: Profile, model: Model) -> tuple[str, ...]:
         """See the contract. Looks at the server's process or service once more."""
         server = look(Address("http", adopted.host, adopted.port), adopted.version or "")
-        on_disk = _installed()
+        on_disk = installed()
         refuse_old(server, on_disk, model.variants[profile.variant])
         return warnings(server, on_disk, model, os.environ)
 
@@ -253,39 +238,6 @@ def parameters(plan: Plan, profile: Profile, sampling: Sampling) -> dict[str, Pa
 
 def _order(api: Api, server: Server, variant: Variant) -> Order:
     return Order(api.url, api.direct, variant.source.repository, variant.download_bytes, server.models)
-
-
-def client_version(path: Path) -> str | None:
-    """The version of the program at `path`, None if it does not tell. Waits at most VERSION_TIMEOUT_S.
-
-    `ollama --version` asks the server first and prints the server's version; its own follows where the two differ.
-    """
-    try:
-        told = subprocess.run(
-            [path, "--version"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=VERSION_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return told_version(told.stdout + told.stderr)
-
-
-def told_version(said: str) -> str | None:
-    """The program's own version by the answer of `ollama --version`."""
-    found = re.search(r"client version is (\S+)", said) or re.search(r"version is (\S+)", said)
-    return found[1] if found else None
-
-
-def _installed() -> Installation | None:
-    """The copy that would be started, None if there is none: an adopted server needs none."""
-    try:
-        return Ollama().locate()
-    except MscliError:
-        return None
 
 
 def _devices(plan: Plan) -> tuple[Device, ...]:

@@ -37,6 +37,20 @@ SETTLE_S = 0.5
 RESUMED_SHARE = 0.05
 # A server that refuses connections may be restarting: systemd does so after 3 s.
 REFUSED_S = 10.0
+# Causes that asking again may get rid of: the server goes on from where it stopped.
+_PASSING = ("network_proxy", "corrupt_download", "stalled_download")
+_CODES: Mapping[str, Code] = {
+    "disk_full": Code.DISK_FULL,
+    "permissions": Code.FILE,
+    "version_backend_old": Code.ENGINE_UNSUPPORTED,
+}
+_REMEDIES: Mapping[str, str] = {
+    "stalled_download": "Run the same command again: it goes on from where it stopped. If it stalls again, restart the "
+    "server first.",
+    "ollama_not_running": "See whether it runs: `mscli status`, `systemctl status ollama`.",
+    "network_proxy": "Run the same command again: it goes on from where it stopped.",
+}
+_LOG = "The server's log may say more: `journalctl -u ollama -n 50`."
 
 
 @dataclass(frozen=True)
@@ -209,22 +223,6 @@ class _Attempts:
 
     def _note(self, code: str, message: str) -> None:
         self._listener.note(Note(code, message))
-
-
-# Causes that asking again may get rid of: the server goes on from where it stopped.
-_PASSING = ("network_proxy", "corrupt_download", "stalled_download")
-_CODES: Mapping[str, Code] = {
-    "disk_full": Code.DISK_FULL,
-    "permissions": Code.FILE,
-    "version_backend_old": Code.ENGINE_UNSUPPORTED,
-}
-_REMEDIES: Mapping[str, str] = {
-    "stalled_download": "Run the same command again: it goes on from where it stopped. If it stalls again, restart the "
-    "server first.",
-    "ollama_not_running": "See whether it runs: `mscli status`, `systemctl status ollama`.",
-    "network_proxy": "Run the same command again: it goes on from where it stopped.",
-}
-_LOG = "The server's log may say more: `journalctl -u ollama -n 50`."
 
 
 def fault(error: Exception, tag: str) -> PassingFault:

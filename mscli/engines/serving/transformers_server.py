@@ -17,13 +17,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mscli.engines.serving.mistral_output import CALLS, CONTENT, REASONING, Reader
+    from mscli.engines.serving.mistral_format import CALLS, CONTENT, REASONING, Reader, prompts
     from mscli.engines.serving.openai_http import Body, Delta, RequestError, flags, run, say
-    from mscli.engines.serving.transformers_prompts import prompts
 else:  # beside this file, where there is no mscli
-    from mistral_output import CALLS, CONTENT, REASONING, Reader
+    from mistral_format import CALLS, CONTENT, REASONING, Reader, prompts
     from openai_http import Body, Delta, RequestError, flags, run, say
-    from transformers_prompts import prompts
 
 # Left in 16 bits when the rest is quantised: the planner counts them so, and the image tower suffers most from it.
 # Names count from the start up to a dot; newer versions put all but the head below `model`.

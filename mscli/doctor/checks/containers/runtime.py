@@ -12,7 +12,7 @@ from mscli.doctor.checks.containers.view import Containers, client, grave, wante
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.program import run, which
 from mscli.engines.containers.client import DOCKER
-from mscli.engines.containers.probe import PLACES
+from mscli.engines.containers.run import PLACES
 
 NVIDIA = "nvidia"
 TOOLKIT = (

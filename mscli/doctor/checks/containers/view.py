@@ -10,7 +10,7 @@ from mscli.diagnosis.facts import facts_of
 from mscli.doctor.checks.check import Seen, fail, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.engines.containers.client import DOCKER, PODMAN, Client, EngineInfo, Said, call, client_program, engine_info
-from mscli.engines.containers.probe import remote
+from mscli.engines.containers.run import remote
 from mscli.engines.containers.signs import container_cause
 from mscli.paths import container_settings
 

@@ -14,7 +14,8 @@ from mscli.doctor.checks.check import Seen, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.engines.found import AREA, located, wanted
 from mscli.doctor.checks.program import Ran, run, which
-from mscli.engines.llamacpp.engine import NAME, OLDEST_BUILD, PROGRAM
+from mscli.engines.llamacpp.engine import OLDEST_BUILD
+from mscli.engines.llamacpp.installation import NAME, PROGRAM
 
 INSTALL = f"mscli engines install {NAME}"
 # With CUDA it starts every GPU before it answers, which takes seconds where the driver was asleep.

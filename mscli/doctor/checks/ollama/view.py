@@ -9,7 +9,7 @@ from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.program import Ran, run, which
 from mscli.engines.engine import Installation
 from mscli.engines.ollama.api import Api, Refusal
-from mscli.engines.ollama.engine import told_version
+from mscli.engines.ollama.installation import told_version
 from mscli.engines.ollama.server import Address, Server, Service, address, is_here, look, systemd_service
 from mscli.inventory.ports import listening
 

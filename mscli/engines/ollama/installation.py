@@ -1,28 +1,29 @@
-"""Ollama's official release in mscli's own folder: fetched, checked against the published hash, unpacked. No root."""
+"""Where the program `ollama` is, and how to get its official release into mscli's own folder: fetched, checked against
+the published hash, unpacked. No root."""
 
 from __future__ import annotations
 
 import platform
 import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.engines.archive import Archive, Publisher, client, put, read
 from mscli.engines.engine import Installation
 from mscli.errors import Code, MscliError
 from mscli.paths import places
 from mscli.weights.progress import Listener
 
+NAME = PROGRAM = "ollama"
+VERSION_TIMEOUT_S = 5.0
+# The release that `install` takes.
 VERSION = "0.32.15"
 RELEASES = "https://github.com/ollama/ollama/releases/download"
 CHECKSUMS = "sha256sum.txt"
 MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
-PUBLISHER = Publisher(
-    page="https://github.com/ollama/ollama/releases",
-    offline="install Ollama from another machine's download (https://ollama.com/download), or use a profile on "
-    "llama.cpp.",
-)
+PAGE = "https://github.com/ollama/ollama/releases"
+OFFLINE = "install Ollama from another machine's download (https://ollama.com/download), or use a profile on llama.cpp."
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,30 @@ class Release:
         return f"{self.base}/v{self.version}/{name}"
 
 
+def locate() -> Installation:
+    """`ollama` on PATH, else the copy that mscli installed. Waits at most VERSION_TIMEOUT_S for its version."""
+    own = places().engines / NAME / "bin" / PROGRAM
+    found = shutil.which(PROGRAM) or (str(own) if own.is_file() else None)
+    if found is None:
+        raise MscliError(
+            Code.ENGINE_MISSING,
+            f"Ollama was not found: no server answers, no {PROGRAM} on PATH, none in {own.parent}",
+            "mscli engines install ollama (no root needed), or see https://ollama.com/download. "
+            "Without it: a profile on llama.cpp, for example mscli up small-gguf-q4",
+        )
+    path = Path(found).absolute()
+    kind = "own" if path == own else "program"
+    return Installation(NAME, (str(path),), client_version(path), kind, path, cpu=True)
+
+
+def installed() -> Installation | None:
+    """The copy that would be started, None if there is none: an adopted server needs none."""
+    try:
+        return locate()
+    except MscliError:
+        return None
+
+
 def install(
     listener: Listener,
     *,
@@ -57,13 +82,16 @@ def install(
     archive.put does, ENGINE_UNSUPPORTED for a machine that no release is made for, and ENGINE_MISSING where zstd is
     missing, which unpacks it.
     """
+    from mscli.engines.archive import Archive, Publisher, client, put, read
+
+    publisher = Publisher(PAGE, OFFLINE)
     release = Release(version, base.rstrip("/"), _machine(machine or platform.machine()))
     place = folder or places().engines / "ollama"
     _require_zstd()
     partial = place.with_name(f"{place.name}-{version}-{release.machine}.partial")
     with client() as http:
-        hashes = read(http, release.url(CHECKSUMS), PUBLISHER)
-        archive = Archive(PUBLISHER, release.url(release.archive), _published_hash(hashes, release), "bin/ollama")
+        hashes = read(http, release.url(CHECKSUMS), publisher)
+        archive = Archive(publisher, release.url(release.archive), _published_hash(hashes, release), "bin/ollama")
         program = put(http, archive, partial, place, listener)
     return Installation("ollama", (str(program),), version, "own", program, cpu=True)
 
@@ -98,3 +126,28 @@ def _published_hash(checksums: str, release: Release) -> str:
             {"cause": "model_not_found"},
         )
     return found
+
+
+def client_version(path: Path) -> str | None:
+    """The version of the program at `path`, None if it does not tell. Waits at most VERSION_TIMEOUT_S.
+
+    `ollama --version` asks the server first and prints the server's version; its own follows where the two differ.
+    """
+    try:
+        told = subprocess.run(
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return told_version(told.stdout + told.stderr)
+
+
+def told_version(said: str) -> str | None:
+    """The program's own version by the answer of `ollama --version`."""
+    found = re.search(r"client version is (\S+)", said) or re.search(r"version is (\S+)", said)
+    return found[1] if found else None

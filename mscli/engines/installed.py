@@ -1,4 +1,5 @@
-"""A Python environment that holds an engine's library: found and read without starting it, and made.
+"""Copies of an engine on this machine: a program asked for its version, and a Python environment that holds an engine's
+library, read without starting it, and made.
 
 Importing torch to ask for its version would take seconds of every plan; the metadata's folder names tell as much.
 """
@@ -18,6 +19,7 @@ from mscli.weights.progress import Listener, Note
 
 _PATTERNS = ("lib/python3*/site-packages", "lib64/python3*/site-packages", "lib/python3*/dist-packages")
 _LAST_LINES = 3
+VERSION_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,46 @@ class PythonEnvironment:
         return {name: version for name in distributions if (version := self.version(name))}
 
 
+def version_answer(program: Path, what: str, hint: str) -> str:
+    """All that `program --version` says. Waits at most VERSION_TIMEOUT_S.
+
+    Raises ENGINE_MISSING with `hint` where it does not run; `what`: what it is to mscli, for the message.
+    """
+
+    def broken(seen: str) -> MscliError:
+        message = f"{program} is {what}, but it does not run: {seen}"
+        return MscliError(Code.ENGINE_MISSING, message, hint, {"path": str(program)})
+
+    try:
+        answer = subprocess.run(
+            [program, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise broken(f"it did not tell its version within {VERSION_TIMEOUT_S:.0f} s") from None
+    except OSError as error:
+        raise broken(str(error)) from None
+    said = (answer.stdout + answer.stderr).strip()
+    if answer.returncode != 0:
+        raise broken(f"exit status {answer.returncode}: {said.splitlines()[-1] if said else 'it said nothing'}")
+    return said
+
+
 def environment_in(folder: Path) -> PythonEnvironment | None:
     """The environment whose root is `folder`; None where there is none."""
     python = folder / "bin" / "python"
     if not python.exists():
         return None
-    return PythonEnvironment(python, tuple(path for pattern in _PATTERNS for path in sorted(folder.glob(pattern))))
+    return PythonEnvironment(python, package_folders(folder))
+
+
+def package_folders(prefix: Path) -> tuple[Path, ...]:
+    """The folders below the root of an environment in which its Python looks for packages, where they are usual."""
+    return tuple(path for pattern in _PATTERNS for path in sorted(prefix.glob(pattern)))
 
 
 def environment_of(script: Path) -> PythonEnvironment | None:

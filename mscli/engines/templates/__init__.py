@@ -1,1 +1,0 @@
-"""Chat templates that mscli writes for engines whose models lack a fitting one."""

@@ -10,7 +10,7 @@ from mscli.cli.options import Events, Json
 from mscli.cli.screen import Screen, open_screen
 
 if TYPE_CHECKING:
-    from mscli.engines.available import EngineState
+    from mscli.engines.table import EngineState
 
 app = typer.Typer(help="List the engines with version, place and abilities; install one.")
 _EPILOG = "Examples: mscli engines  |  mscli engines --json  |  mscli engines install ollama"
@@ -26,7 +26,7 @@ def engines(ctx: typer.Context, json: Json = False) -> None:
     """List every engine: whether it is here, which version, where, and what it can do."""
     if ctx.invoked_subcommand is not None:
         return
-    from mscli.engines.available import engine_states
+    from mscli.engines.table import engine_states
     from mscli.instances.json_values import to_json
 
     screen = open_screen(ctx, json)
@@ -54,7 +54,7 @@ def install(
 ) -> None:
     """Install an engine into mscli's own folder: no root, checked, and nothing of it elsewhere."""
     from mscli.cli.progress import listener_of
-    from mscli.engines.available import install_engine
+    from mscli.engines.table import install_engine
     from mscli.instances.json_values import to_json
 
     screen = open_screen(ctx, json or events)

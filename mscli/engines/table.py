@@ -1,4 +1,5 @@
-"""Which engines can be started: the one table from an engine's name to its implementation, loaded when it is used.
+"""Which engines can be started, which of them are here, and how mscli gets one: the one table from an engine's name to
+its implementation, loaded when it is used.
 
 Every engine is a folder here, with the same names for the same jobs: `engine.py` its class, `installation.py` where a
 usable copy is and how to get one (`locate`, `install`), `flags.py` its command line where that fills a file.
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import cast
 
-from mscli.engines.engine import Engine, Installation
+from mscli.catalog.profile import ENGINES
+from mscli.engines.engine import Capabilities, Engine, Hosted, Imaged, Installation
 from mscli.errors import Code, MscliError
 from mscli.weights.progress import Listener
 
@@ -51,11 +53,64 @@ def engine(name: str) -> Engine:
     )
 
 
-def install(name: str, listener: Listener, version: str | None) -> Installation:
-    """Install the engine into mscli's own folder, in place of what is there; blocks for the download.
+@dataclass(frozen=True)
+class EngineState:
+    """One engine. `where` None: not here. `capabilities` None: this release plans for it, but does not start it.
 
-    `version` None: the one that mscli was tested with. Raises KeyError for one that is not INSTALLABLE, and what the
-    engine's own `install` raises.
+    `kind`: program, wheel, environment, own, or adopted (a server that runs already). `note`: what is wrong, in words.
+    `gpu`, `cpu`: whether this copy can run there, where it tells; `capabilities` are those of the engine.
     """
+
+    name: str
+    version: str | None
+    where: str | None
+    kind: str | None
+    capabilities: Capabilities | None
+    note: str | None
+    gpu: bool | None = None
+    cpu: bool | None = None
+
+
+def engine_states() -> tuple[EngineState, ...]:
+    """All engines of the catalogue. Waits for programs to tell their version."""
+    return tuple(_state(name) for name in ENGINES)
+
+
+def install_engine(wanted: str, listener: Listener) -> Installation:
+    """Install `name` or `name==version` into mscli's own folder, in place of what is there; blocks for the download.
+
+    Without a version it is the one that mscli was tested with. Raises USAGE for an engine that mscli cannot install,
+    and what the engine's own `install` raises.
+    """
+    name, _, version = wanted.partition("==")
+    if name not in INSTALLABLE:
+        hint = _missing_hint(name)
+        known = ", ".join(INSTALLABLE)
+        raise MscliError(Code.USAGE, f"mscli installs {known}, not {name!r}", hint or "What is here: mscli engines")
     run: Callable[..., Installation] = import_module(f"mscli.engines.{_ENGINES[name].installer}").install
     return run(listener, version=version) if version else run(listener)
+
+
+def _missing_hint(name: str) -> str | None:
+    if name not in STARTABLE:
+        return None
+    try:
+        found = engine(name).locate()
+    except MscliError as fault:
+        return fault.hint
+    return f"It is here already: {found.path}"
+
+
+def _state(name: str) -> EngineState:
+    if name not in STARTABLE:
+        return EngineState(name, None, None, None, None, None)
+    known = engine(name)
+    if isinstance(known, Hosted) and (adopted := known.adopt()):
+        where = f"http://{adopted.host}:{adopted.port} ({adopted.owner})"
+        return EngineState(name, adopted.version, where, "adopted", known.capabilities, None)
+    try:
+        found = known.locate()
+    except MscliError as fault:
+        return EngineState(name, None, None, None, known.capabilities, f"{fault.message}. {fault.hint}")
+    version, note = known.health(found) if isinstance(known, Imaged) else (found.version, None)
+    return EngineState(name, version, str(found.path), found.kind, known.capabilities, note, found.gpu, found.cpu)

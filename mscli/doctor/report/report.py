@@ -15,7 +15,7 @@ from mscli.doctor.report.private import private_here
 from mscli.doctor.report.redact import redacted
 from mscli.doctor.report.runs import Subject, instances, log, plans
 from mscli.doctor.report.variables import telling
-from mscli.engines.available import engine_states
+from mscli.engines.table import engine_states
 from mscli.inventory.inventory import Gpu, Holder, Inventory
 
 TITLE = "# mscli doctor report"

@@ -23,7 +23,7 @@ from nvml_machines import Edit
 CHILD = """
 import contextlib, io, json, os, pathlib, sys
 from mscli.cli.main import main
-from mscli.doctor.checks.cuda.start import start
+from mscli.doctor.checks.cuda import start
 from mscli.doctor.checks.run import checks, examine
 from mscli.doctor.checks.context import CheckContext
 from mscli.instances.json_values import to_json

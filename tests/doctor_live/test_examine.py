@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from mscli.cli.main import main
-from mscli.doctor.checks.check import AREAS, Check, Finding, Seen, ok
+from mscli.doctor.checks.check import AREAS, Check, Finding, ok
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.run import checks, examine
 from mscli.paths import places
@@ -22,12 +22,12 @@ def ctx(tmp_path: Path) -> CheckContext:
     return CheckContext(places({"MSCLI_HOME": str(tmp_path)}), env={}, root=tmp_path)
 
 
-def good(_: CheckContext) -> Iterator[Seen]:
+def good(_: CheckContext) -> Iterator[Finding]:
     yield ok("all is well")
 
 
 def test_a_check_that_raises_counts_as_crashed_and_the_others_are_shown(ctx: CheckContext) -> None:
-    def broken(_: CheckContext) -> Iterator[Seen]:
+    def broken(_: CheckContext) -> Iterator[Finding]:
         yield ok("this was seen before")
         raise RuntimeError("never expected")
 
@@ -43,7 +43,7 @@ def test_a_check_that_raises_counts_as_crashed_and_the_others_are_shown(ctx: Che
 def test_a_check_that_hangs_is_given_up_at_its_deadline(ctx: CheckContext) -> None:
     release = threading.Event()
 
-    def hanging(_: CheckContext) -> Iterator[Seen]:
+    def hanging(_: CheckContext) -> Iterator[Finding]:
         release.wait(30)
         yield ok("too late")
 
@@ -63,7 +63,7 @@ def test_two_modules_that_ask_for_the_same_word_get_each_their_own(ctx: CheckCon
 
 
 def test_an_area_asked_for_by_name_is_given_more_time(ctx: CheckContext) -> None:
-    def slow(seen: CheckContext) -> Iterator[Seen]:
+    def slow(seen: CheckContext) -> Iterator[Finding]:
         threading.Event().wait(0.2)
         yield ok("there it is")
 
@@ -76,7 +76,7 @@ def test_an_area_asked_for_by_name_is_given_more_time(ctx: CheckContext) -> None
 def test_checks_run_side_by_side(ctx: CheckContext) -> None:
     both = threading.Barrier(2)
 
-    def meets(_: CheckContext) -> Iterator[Seen]:
+    def meets(_: CheckContext) -> Iterator[Finding]:
         both.wait(10)  # raises when the other one does not come
         yield ok("met")
 
@@ -93,7 +93,7 @@ def test_the_listener_hears_every_finding(ctx: CheckContext) -> None:
 def test_what_several_checks_need_is_looked_at_once(ctx: CheckContext) -> None:
     looked = []
 
-    def sees(seen: CheckContext) -> Iterator[Seen]:
+    def sees(seen: CheckContext) -> Iterator[Finding]:
         yield ok(str(seen.once("thing", lambda: looked.append(1))))
 
     examine(ctx, (Check("host.a", sees), Check("host.b", sees), Check("host.c", sees)))

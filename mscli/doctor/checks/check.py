@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from mscli.doctor.checks.context import CheckContext
 
@@ -20,13 +20,14 @@ AREAS = (
 class Finding:
     """What one check found on this machine.
 
-    `id`: of the check, `area.what`. `code`: of the closed list of causes, None where nothing is wrong or no code fits.
-    `seen`: what was found, one line. `evidence`: what shows it, as it was read (lines of a log, an answer, a path).
-    `remedy`: what to do, in words; `command`: the same to type, where one command does it.
+    `id`: of the check, `area.what`; it and the area are filled in by whoever runs the check. `code`: of the closed list
+    of causes, None where nothing is wrong or no code fits. `seen`: what was found, one line. `evidence`: what shows it,
+    as it was read (lines of a log, an answer, a path). `remedy`: what to do, in words; `command`: the same to type,
+    where one command does it.
     """
 
-    id: str
-    area: str
+    id: str = field(default="", kw_only=True)
+    area: str = field(default="", kw_only=True)
     status: str
     seen: str
     code: str | None = None
@@ -35,20 +36,7 @@ class Finding:
     command: str | None = None
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a check tells of one thing it looked at; the check's id and area are added by whoever runs it."""
-
-    status: str
-    seen: str
-    code: str | None = None
-    evidence: tuple[str, ...] = ()
-    remedy: str = ""
-    command: str | None = None
-
-
-Look = Callable[[CheckContext], Iterator[Seen]]
-Report = Callable[..., Seen]
+Severity = Callable[..., Finding]
 """`warn` or `fail`: which of them, a check may leave to what depends on what it found."""
 
 
@@ -56,15 +44,15 @@ Report = Callable[..., Seen]
 class Check:
     """One thing that can be wrong with a machine, looked at by doing it rather than by searching for a file.
 
-    `look` yields a Seen for each thing it looks at (each GPU, each instance), and nothing where it has no place (what a
-    profile needs, when none was asked about). It runs beside others
-    in a thread, must give a deadline to whatever it waits for, and is given up after `deadline_s` seconds: then, and
-    when it raises, the check counts as crashed. It raises nothing for a fault of the machine. `thorough_s`: its
-    deadline instead where its area may take its time (see CheckContext.thorough).
+    `run` yields a finding for each thing it looks at (each GPU, each instance), and nothing where it does not apply
+    (what a profile needs, when none was asked about). It runs beside others in a thread, must give a deadline to
+    whatever it waits for, and is given up after `deadline_s` seconds: then, and when it raises, the check counts as
+    crashed. It raises nothing for a fault of the machine. `thorough_s`: its deadline instead where its area may take
+    its time (see CheckContext.thorough).
     """
 
     id: str
-    look: Look
+    run: Callable[[CheckContext], Iterator[Finding]]
     deadline_s: float = 2.5
     thorough_s: float | None = None
 
@@ -73,26 +61,45 @@ class Check:
         """The part of the id before its dot, one of AREAS."""
         return self.id.partition(".")[0]
 
-    def patience_s(self, ctx: CheckContext) -> float:
+    def timeout_s(self, ctx: CheckContext) -> float:
         """How long this visit waits for it."""
         return self.thorough_s if self.thorough_s and ctx.thorough(self.area) else self.deadline_s
 
 
-def ok(seen: str, *evidence: str) -> Seen:
+def ok(seen: str, *evidence: str) -> Finding:
     """Nothing wrong."""
-    return Seen(OK, seen, None, evidence)
+    return Finding(OK, seen, None, evidence)
 
 
-def skipped(why: str) -> Seen:
+def skipped(why: str) -> Finding:
     """Not looked at, and why: nothing is known then, which is not the same as nothing wrong."""
-    return Seen(SKIPPED, why)
+    return Finding(SKIPPED, why)
 
 
-def warn(code: str | None, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Seen:
+def warn(code: str | None, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Finding:
     """Something that works now, or is not needed now, and may fail or mislead later."""
-    return Seen(WARN, seen, code, evidence, remedy, command)
+    return Finding(WARN, seen, code, evidence, remedy, command)
 
 
-def fail(code: str | None, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Seen:
+def fail(code: str | None, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Finding:
     """Something that keeps a model from running here."""
-    return Seen(FAIL, seen, code, evidence, remedy, command)
+    return Finding(FAIL, seen, code, evidence, remedy, command)
+
+
+def together(texts: Iterable[tuple[int, str]], what: str = "GPU") -> str:
+    """Several devices in one line: `GPU 0-7: 9.0` for what is the same of each, `GPU 0: 8.6; GPU 1: 8.9` else."""
+    by_text: dict[str, list[int]] = {}
+    for index, text in sorted(texts):
+        by_text.setdefault(text, []).append(index)
+    return "; ".join(f"{what} {_ranges(indices)}: {text}" for text, indices in by_text.items())
+
+
+def _ranges(indices: list[int]) -> str:
+    """0, 1, 2, 5 as `0-2, 5`."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,8 +1,10 @@
-"""What the checks share: the machine as it was seen once, and where they may look."""
+"""What the checks share: the machine as it was seen once, where they may look, and how they run programs and wait."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mscli.inventory.detect import detect
-from mscli.inventory.inventory import Inventory
+from mscli.inventory.health import Health, read_health
+from mscli.inventory.inventory import Gpu, Inventory
 from mscli.paths import Places, hub_cache
 
 if TYPE_CHECKING:
@@ -19,6 +22,25 @@ if TYPE_CHECKING:
     from mscli.lifecycle.decision import Chosen
 
 T = TypeVar("T")
+
+
+LOST = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
+"""NVML's words for a GPU that no longer answers."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a program ended. `status` None: it had not ended at the deadline and was killed."""
+
+    status: int | None
+    out: str
+    err: str
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it wrote, of its errors first."""
+        lines = (self.err.strip() or self.out.strip()).splitlines()
+        return lines[-1].strip() if lines else ""
 
 
 @dataclass(frozen=True)
@@ -76,3 +98,74 @@ class CheckContext:
         from mscli.instances.records import Records
 
         return self.once("records", lambda: Records(self.places).all()[0])
+
+    @property
+    def health(self) -> tuple[Health, ...]:
+        """Of the GPUs that NVML shows, read after the inventory and not beside it; none where NVML does not answer."""
+        indices = [gpu.index for gpu in self.inventory.gpus]
+        return self.once("health", lambda: read_health(indices) if indices else ())
+
+    @property
+    def lost_gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs that no longer answer."""
+        return tuple(gpu for gpu in self.inventory.gpus if LOST & {problem.code for problem in gpu.problems})
+
+    def which(self, name: str) -> str | None:
+        """The path of a program as this user would run it; None where there is none."""
+        return shutil.which(name, path=self.env.get("PATH"))
+
+    def run(self, *argv: str, timeout_s: float = 2.0, env: Mapping[str, str] | None = None) -> Ran | None:
+        """Run a program without input and wait at most `timeout_s` for its end; None where it is not there or cannot be
+        executed.
+
+        `env` is added to this context's. What it writes is read as text, whatever it is.
+        """
+        program = self.which(argv[0])
+        if program is None:
+            return None
+        try:
+            process = subprocess.Popen(
+                [program, *argv[1:]], env={**self.env, **(env or {})}, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+        except OSError:
+            return None
+        return _end(process, timeout_s)
+
+
+def _end(process: subprocess.Popen[bytes], timeout_s: float) -> Ran:
+    """Its end, or what it had written by then. One that hangs in the kernel does not even die of SIGKILL, as programs
+    do that wait for a GPU which has fallen off the bus: it is not waited for.
+    """
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as late:
+        process.kill()
+        return Ran(None, _text(late.stdout), _text(late.stderr))
+    return Ran(process.returncode, _text(out), _text(err))
+
+
+def _text(raw: str | bytes | None) -> str:
+    return raw.decode(errors="replace") if isinstance(raw, bytes) else raw or ""
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What `call` returns or raises; TimeoutError when that takes longer. The call is then left to itself, in a thread
+    that ends with the program."""
+    results: list[T] = []
+    faults: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as fault:  # handed to the caller's thread, which judges it
+            faults.append(fault)
+
+    worker = threading.Thread(target=run, name="within", daemon=True)
+    worker.start()
+    worker.join(max(seconds, 0.0))
+    if faults:
+        raise faults[0]
+    if not results:
+        raise TimeoutError(f"no answer within {seconds:.1f} s")
+    return results[0]

@@ -5,22 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib import import_module
 
-from mscli.doctor.checks.check import AREAS, CRASHED, Check, Finding, Seen
+from mscli.doctor.checks.check import AREAS, CRASHED, Check, Finding
 from mscli.doctor.checks.context import CheckContext
 
 Listener = Callable[[Finding], None]
 
 
 def checks(areas: Iterable[str] = AREAS) -> tuple[Check, ...]:
-    """The checks of these areas, in the order in which they are shown."""
+    """The checks of these areas, in the order in which they are shown.
+
+    An area is the module or the package of its name beside this file; it lists its checks in CHECKS.
+    """
     wanted = set(areas)
     return tuple(check for area in AREAS if area in wanted for check in _of(area))
 
 
 def _of(area: str) -> tuple[Check, ...]:
-    found: tuple[Check, ...] = import_module(f"mscli.doctor.checks.{area}.{area}").CHECKS
+    found: tuple[Check, ...] = import_module(f"mscli.doctor.checks.{area}").CHECKS
     return found
 
 
@@ -50,26 +54,22 @@ class _Visit:
         threading.Thread(target=self._run, name=self._check.id, daemon=True).start()
 
     def end(self) -> list[Finding]:
-        patience_s = self._check.patience_s(self._ctx)
-        left = self._begun + patience_s - time.monotonic()
+        timeout_s = self._check.timeout_s(self._ctx)
+        left = self._begun + timeout_s - time.monotonic()
         if not self._over.wait(max(left, 0.0)):
-            late = Seen(CRASHED, f"gave no answer within {patience_s:g} s")
-            return [*self._found, self._named(late)]
+            return [*self._found, self._named(Finding(CRASHED, f"gave no answer within {timeout_s:g} s"))]
         return self._found
 
     def _run(self) -> None:
         try:
-            for seen in self._check.look(self._ctx):
-                finding = self._named(seen)
+            for unnamed in self._check.run(self._ctx):
+                finding = self._named(unnamed)
                 self._found.append(finding)
                 self._listener(finding)
         except Exception as fault:  # the one place beside main: a check that fails must not hide what others find
-            self._found.append(self._named(Seen(CRASHED, f"the check itself failed: {fault!r}")))
+            self._found.append(self._named(Finding(CRASHED, f"the check itself failed: {fault!r}")))
         finally:
             self._over.set()
 
-    def _named(self, seen: Seen) -> Finding:
-        check = self._check
-        return Finding(
-            check.id, check.area, seen.status, seen.seen, seen.code, seen.evidence, seen.remedy, seen.command
-        )
+    def _named(self, finding: Finding) -> Finding:
+        return replace(finding, id=self._check.id, area=self._check.area)

@@ -1,0 +1,1 @@
+"""What `mscli doctor --fix` may change."""

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.repair.fix import Fix, ManualStep, Repairs
 from mscli.doctor.repair.profile_remedies import Machine, Preview, remedies
-from mscli.doctor.repair.repairs import Fix, Found, ManualStep
 from mscli.errors import Code, MscliError
 from mscli.lifecycle.pinned import catalogue
 
@@ -28,7 +28,7 @@ class _Mended:
     fault: MscliError | None
 
 
-def look_at_profiles(ctx: CheckContext) -> Found:
+def broken_profiles(ctx: CheckContext) -> Repairs:
     """A fix for each profile of the user's that can be mended; a manual step for what only its author can decide."""
     files = tuple(_files(ctx.places.profiles))
     if not files:

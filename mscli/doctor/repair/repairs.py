@@ -5,78 +5,30 @@ Never drivers, services, others' processes or bytes that were paid for with time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from mscli.doctor.checks.check import AREAS
 from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.repair.fix import Fix, Listener, ManualStep, Outcome, Repairs
+from mscli.doctor.repair.instances import dead_records, orphans
+from mscli.doctor.repair.profiles import broken_profiles
 from mscli.errors import MscliError
-
-Listener = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Fix:
-    """One change that is safe and ours.
-
-    `id`: kind and what it is about. `area`: where the doctor looks at such things. `what`: what it does, one line.
-    `touches`: files and processes. `shows`: what one should see first (processes, a diff). `finding`: the check whose
-    finding it answers, where one looks at the same thing. `ends_processes`: to be agreed to first. `instead_of`:
-    commands that need no longer be typed once it is done.
-    `apply` does it, tells its listener of steps, and returns what happened; it looks again before it changes anything,
-    and raises MscliError or OSError where it could not.
-    """
-
-    id: str
-    area: str
-    what: str
-    touches: tuple[str, ...]
-    apply: Callable[[Listener], str]
-    shows: tuple[str, ...] = ()
-    finding: str | None = None
-    ends_processes: bool = False
-    instead_of: tuple[str, ...] = ()
+from mscli.lifecycle.pinned import catalogue
+from mscli.paths import hub_cache
+from mscli.planning.figures import gib
+from mscli.weights.cache import cache, holder
+from mscli.weights.stored import Stored, on_disk
 
 
-@dataclass(frozen=True)
-class ManualStep:
-    """What is left to the user: `why`, and the command to type where one command does it."""
-
-    area: str
-    why: str
-    command: str | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a fix. `result`: what happened, or why it was not done."""
-
-    fix: Fix
-    done: bool
-    result: str
-
-
-Found = tuple[list[Fix], list[ManualStep]]
-
-
-def look(ctx: CheckContext, areas: Iterable[str] = AREAS) -> Found:
+def look(ctx: CheckContext, areas: Iterable[str] = AREAS) -> Repairs:
     """What can be mended in these areas, in the order in which to do it, and what is left to the user.
 
     Reads files, /proc and NVML; changes nothing.
     """
-    from mscli.doctor.repair.orphans import look_at_orphans
-    from mscli.doctor.repair.profiles import look_at_profiles
-    from mscli.doctor.repair.records import look_at_records
-    from mscli.doctor.repair.weights import look_at_weights
-
-    looks = {
-        "instances": (look_at_orphans, look_at_records),
-        "profile": (look_at_profiles,),
-        "weights": (look_at_weights,),
-    }
+    looks = {"instances": (orphans, dead_records), "profile": (broken_profiles,), "weights": (unfinished_downloads,)}
     wanted = set(areas)
     found = [one(ctx) for area, own in looks.items() if area in wanted for one in own]
-    return [fix for fixes, _ in found for fix in fixes], [repair for _, repairs in found for repair in repairs]
+    return [fix for fixes, _ in found for fix in fixes], [step for _, steps in found for step in steps]
 
 
 def carry_out(fix: Fix, listener: Listener = lambda _: None) -> Outcome:
@@ -87,3 +39,27 @@ def carry_out(fix: Fix, listener: Listener = lambda _: None) -> Outcome:
         return Outcome(fix, False, f"{fault.message}. {fault.hint}".removesuffix(". "))
     except OSError as fault:
         return Outcome(fix, False, f"{fault.strerror or fault}: {fault.filename}" if fault.filename else str(fault))
+
+
+def unfinished_downloads(ctx: CheckContext) -> Repairs:
+    """A manual step for each download that was broken off and that no process goes on with; its bytes are kept."""
+    try:
+        catalog = catalogue(ctx.places)
+        stored = on_disk(catalog.profiles.values(), catalog.models, hub_cache(ctx.env))
+    except (MscliError, OSError):
+        return [], []  # the area `weights` says what is wrong with the folder
+    return [], [_resume(item) for item in stored if item.unfinished and not _in_work(item, ctx)]
+
+
+def _in_work(item: Stored, ctx: CheckContext) -> bool:
+    place = cache(hub_cache(ctx.env))
+    locks = place.root / ".locks" / place.repository(item.repository).name
+    return any(holder(locks / f"{path.name.split('.')[0]}.lock") for path in item.unfinished)
+
+
+def _resume(item: Stored) -> ManualStep:
+    size = f"{gib(item.unfinished_bytes)} of {item.repository} were fetched when its download was broken off"
+    if item.profiles:
+        why = f"{size}; they are kept: go on with it, or free what no profile needs with `mscli weights prune`"
+        return ManualStep("weights", why, f"mscli pull {item.profiles[0]}")
+    return ManualStep("weights", f"{size}; no profile needs them", "mscli weights prune")

@@ -1,0 +1,1 @@
+"""What `mscli doctor --report` writes, without secrets and names."""

@@ -10,11 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from mscli import __version__
 from mscli.doctor.checks.check import CRASHED, FAIL, OK, WARN, Finding
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.report.markdown import fenced, size, table
-from mscli.doctor.report.private import private_here
+from mscli.doctor.report.private import private_here, telling
 from mscli.doctor.report.redact import redacted
-from mscli.doctor.report.runs import Subject, instances, log, plans
-from mscli.doctor.report.variables import telling
+from mscli.doctor.report.runs import Subject, fenced, instances, log, plans, size, table
 from mscli.engines.table import engine_states
 from mscli.inventory.inventory import Gpu, Holder, Inventory
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +13,8 @@ from mscli.diagnosis.diagnose import RankedCause, diagnose
 from mscli.diagnosis.facts import facts_of
 from mscli.diagnosis.log import read_log, telling
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.report.markdown import fenced, size, table
+from mscli.doctor.report.private import before_command
 from mscli.doctor.report.redact_prompts import without_prompts
-from mscli.doctor.report.variables import before_command
 from mscli.engines.table import STARTABLE
 from mscli.errors import MscliError
 from mscli.instances.records import Records, running
@@ -186,3 +186,36 @@ def _logs(records: Records) -> list[Path]:
     except OSError:
         return []
     return sorted(found, key=lambda path: -path.stat().st_mtime)
+
+
+GIB, MIB = 2**30, 2**20
+
+
+def fenced(lines: Sequence[str]) -> Iterator[str]:
+    """Lines as they are, behind a fence that is longer than any run of backticks in them."""
+    longest = max((len(run) for line in lines for run in re.findall(r"`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    yield fence + "text"
+    yield from lines
+    yield fence
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table; nothing where there are no rows."""
+    if not rows:
+        return
+    yield _table_row(columns)
+    yield _table_row(["---"] * len(columns))
+    yield from (_table_row(row) for row in rows)
+
+
+def size(value: int | None) -> str:
+    """Bytes for people; "unknown" for None."""
+    if value is None:
+        return "unknown"
+    return f"{value / GIB:.2f} GiB" if abs(value) >= GIB else f"{value / MIB:.0f} MiB"
+
+
+def _table_row(cells: Sequence[str]) -> str:
+    flat = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(flat)} |"

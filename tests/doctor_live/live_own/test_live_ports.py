@@ -18,7 +18,7 @@ from instance_processes import Instances
 from visits import Doctor
 
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.ports.port_owner import keeper
+from mscli.doctor.checks.port_owner import port_owner
 from mscli.inventory.ports import addresses
 from mscli.lifecycle.launch import FIRST_PORT
 from mscli.paths import places
@@ -138,7 +138,7 @@ def test_a_container_behind_dockers_proxy_is_named(tmp_path: Path) -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == b"up\n"
         ctx = CheckContext(places({"MSCLI_HOME": str(tmp_path)}), env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
-        assert keeper(ctx, port).said == "the container web (nginx:latest)"
+        assert port_owner(ctx, port).said == "the container web (nginx:latest)"
     finally:
         child.communicate(timeout=10)
 
@@ -147,7 +147,7 @@ def test_a_service_is_named_by_its_unit(tmp_path: Path, taken: int) -> None:
     cgroup = tmp_path / "proc" / str(os.getpid()) / "cgroup"
     cgroup.parent.mkdir(parents=True)
     cgroup.write_text("0::/system.slice/nginx.service\n")
-    found = keeper(CheckContext(places({"MSCLI_HOME": str(tmp_path)}), root=tmp_path), taken)
+    found = port_owner(CheckContext(places({"MSCLI_HOME": str(tmp_path)}), root=tmp_path), taken)
     assert found.unit == "nginx.service"
     assert found.stop == "sudo systemctl stop nginx.service"
 

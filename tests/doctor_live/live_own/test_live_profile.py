@@ -12,9 +12,9 @@ from hub_profile import own_profile
 from run_mscli import Mscli
 from visits import Doctor
 
-from mscli.doctor.checks.check import Seen
+from mscli.doctor.checks.check import Finding
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.profile.profile import CHECKS
+from mscli.doctor.checks.profile import CHECKS
 from mscli.lifecycle.decision import chosen
 from mscli.paths import places
 
@@ -22,11 +22,11 @@ PROFILE = ("--only", "profile")
 Machine = Callable[..., dict[str, str]]
 
 
-def look(home: Path, check: str, name: str | None = "mine") -> list[Seen]:
+def look(home: Path, check: str, name: str | None = "mine") -> list[Finding]:
     """What one check finds on the user's profile, asked about by name or (None) at a plain visit."""
     here = places({"MSCLI_HOME": str(home)})
     ctx = CheckContext(here, env={}, chosen=chosen(name, None, here) if name else None)
-    return [seen for each in CHECKS if each.id == check for seen in each.look(ctx)]
+    return [seen for each in CHECKS if each.id == check for seen in each.run(ctx)]
 
 
 def write(home: Path, text: str, name: str = "mine") -> None:

@@ -1,0 +1,336 @@
+"""Checks of containers: an engine that answers this user, and that knows how to give a container the GPUs."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.container_engine import (
+    ContainerEngine,
+    cause_of,
+    container_engine,
+    fail_or_warn,
+    images,
+    remote_host,
+    wanted,
+)
+from mscli.doctor.checks.containers.gpus import Spec, own_containers, specs, throw_away
+from mscli.doctor.checks.context import CheckContext
+from mscli.engines.containers.client import DOCKER, GET_ONE, PODMAN, last_line, no_client
+from mscli.engines.containers.run import PLACES
+from mscli.inventory.nvml import module_version
+
+GB = 10**9
+GENERATE = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+NO_ANSWER = "the container engine does not answer"
+# vLLM's image unpacked, with what is needed to unpack it; what containers that run write; what nothing runs below.
+_IMAGE, _WORK, _LEAST = 30 * GB, 5 * GB, 1 * GB
+
+
+def _engine(ctx: CheckContext) -> Iterator[Finding]:
+    """Whether the daemon answers this user, and is on this machine."""
+    found = container_engine(ctx)
+    if found is None:
+        if wanted(ctx):
+            yield fail("engine_missing", f"the profile runs in a container, and {no_client(ctx.env)}", GET_ONE)
+        else:
+            yield skipped(_no_client(ctx))
+        return
+    if found.said:
+        yield _no_answer(ctx, found)
+        return
+    if host := remote_host(ctx, found):
+        yield warn(
+            None,
+            f"{found.kind} speaks to another machine ({host}): its GPUs, folders and ports are not those seen here",
+            "For this machine: unset DOCKER_HOST and DOCKER_CONTEXT, or `docker context use default`.",
+        )
+    elif found.engine.desktop and ctx.inventory.host.surroundings != "wsl":
+        yield fail_or_warn(
+            ctx,
+            "docker_gpu",
+            "Docker Desktop runs containers in a virtual machine, which has no NVIDIA GPU on Linux",
+            "Install Docker Engine beside it (https://docs.docker.com/engine/install) and use its context.",
+            command="docker context use default",
+        )
+    else:
+        rootless = ", without root's rights" if found.engine.rootless else ""
+        yield ok(f"{found.kind} {found.engine.version} answers{rootless}")
+
+
+def _no_client(ctx: CheckContext) -> str:
+    return f"{no_client(ctx.env)}: nothing here runs in containers"
+
+
+def _no_answer(ctx: CheckContext, found: ContainerEngine) -> Finding:
+    code, remedy = cause_of(ctx, found.said, "engine_missing")
+    words = last_line(found.said)
+    if code == "docker_permission":
+        return fail_or_warn(
+            ctx, code, "this user may not talk to the Docker daemon", _membership(ctx), words,
+            command="sudo usermod -aG docker $USER",
+        )  # fmt: skip
+    host = ctx.env.get("DOCKER_HOST", "")
+    at = f" at DOCKER_HOST={host}" if host and found.kind == DOCKER else ""
+    told = f"{found.kind} is installed, and its engine does not answer{at}"
+    if code == "engine_missing":
+        remedy = "Start it; or correct DOCKER_HOST where it listens elsewhere." if host else "Start it."
+    start = "sudo systemctl start docker" if found.kind == DOCKER else None
+    severity = fail if wanted(ctx) else warn
+    return severity(code, told, remedy, words, command=start)
+
+
+def _membership(ctx: CheckContext) -> str:
+    """What is missing: the membership in the group, or a login since it was given."""
+    try:
+        group = grp.getgrnam(DOCKER)
+    except KeyError:
+        return "There is no group docker: make one (`sudo groupadd docker`), restart Docker, and join it."
+    joined = ctx.env.get("USER") in group.gr_mem
+    if joined and group.gr_gid not in os.getgroups():
+        return "You are in the group docker since after this login: log in anew, or `newgrp docker`."
+    return (
+        "Join the group docker and log in anew (whoever is in it can become root); rootless Docker and Podman need "
+        "no such group. Until then: sudo docker ..."
+    )
+
+
+def _cdi(ctx: CheckContext) -> Iterator[Finding]:
+    """CDI specifications: there where needed, and of the driver that is loaded."""
+    found = container_engine(ctx)
+    if found is None or not ctx.inventory.gpus:
+        yield skipped(_no_client(ctx) if found is None else "no NVIDIA GPU answers on this machine")
+        return
+    seen = specs(ctx.root)
+    if not seen:
+        yield _no_spec(ctx, found)
+        return
+    loaded = module_version(ctx.root / "proc") or ctx.inventory.driver
+    faults = {spec.path: fault for spec in seen if (fault := _stale(spec, loaded, len(ctx.inventory.gpus)))}
+    for path, (what, evidence) in faults.items():
+        remedy = "Write it anew, as after every update of the driver."
+        if path == seen[-1].path:
+            yield fail_or_warn(ctx, "cdi", f"{path} {what}", remedy, *evidence, command=GENERATE)
+        else:  # the last one counts for every device that it names too
+            yield warn("cdi", f"{path} {what}; {seen[-1].path} goes before it", remedy, *evidence, command=GENERATE)
+    if not faults:
+        yield ok(f"{', '.join(str(spec.path) for spec in seen)}: everything that is named is here")
+
+
+def _no_spec(ctx: CheckContext, found: ContainerEngine) -> Finding:
+    if found.kind == PODMAN:
+        return fail_or_warn(
+            ctx, "cdi", "Podman gives GPUs to containers by CDI, and there is no CDI specification here",
+            "Install nvidia-container-toolkit, then write one.", command=GENERATE,
+        )  # fmt: skip
+    return ok("no CDI specification; Docker can do without one")
+
+
+def _stale(spec: Spec, loaded: str | None, gpus: int) -> tuple[str, tuple[str, ...]] | None:
+    """What is wrong with a specification, and what shows it."""
+    if spec.fault:
+        return f"is no CDI specification: {spec.fault}", ()
+    if loaded and (others := spec.drivers - {loaded}):
+        return f"is of driver {', '.join(sorted(others))}; loaded is {loaded}", spec.missing[:3]
+    if spec.missing:
+        return f"names {len(spec.missing)} files or devices that are not here", spec.missing[:3]
+    if spec.gpus and len(spec.gpus) < gpus:
+        return f"names {len(spec.gpus)} of {gpus} GPUs", ()
+    return None
+
+
+def _lasting(ctx: CheckContext) -> Iterator[Finding]:
+    """Whether `systemctl daemon-reload` will take the GPUs from containers that run."""
+    found = container_engine(ctx)
+    if found is None or found.said or found.kind != DOCKER or not ctx.inventory.gpus:
+        yield skipped("no Docker with GPUs here")
+        return
+    config = _text(ctx.root / "etc/nvidia-container-runtime/config.toml")
+    without = re.search(r"^\s*no-cgroups\s*=\s*(true|false)", config, re.MULTILINE)
+    told = bool(without and without[1] == "true")
+    engine = found.engine
+    if engine.rootless != told and (engine.rootless or told):
+        yield _wrong_cgroups(ctx, engine.rootless)
+    elif engine.cgroups != "systemd" or engine.rootless or _linked(ctx.root):
+        yield ok(f"a daemon-reload leaves containers their GPUs (cgroup driver {engine.cgroups or 'unknown'})")
+    else:
+        yield warn(
+            "container_gpu_lost",
+            "systemd sets up the containers' control groups and does not know the GPUs' devices: after "
+            "`systemctl daemon-reload` a running container loses them",
+            "Give it their links in /dev/char (at every start of the machine), or take the driver cgroupfs: "
+            '"exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json.',
+            command="sudo nvidia-ctk system create-dev-char-symlinks --create-all",
+        )
+
+
+def _wrong_cgroups(ctx: CheckContext, rootless: bool) -> Finding:
+    if rootless:
+        return fail_or_warn(
+            ctx, "docker_gpu", "Docker runs without root's rights, and NVIDIA's toolkit wants to set control groups",
+            "Tell it not to (no-cgroups = true).",
+            command="sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place",
+        )  # fmt: skip
+    return warn(
+        "container_gpu_lost",
+        "no-cgroups = true in /etc/nvidia-container-runtime/config.toml: containers see the GPUs and may not use them",
+        "That is for rootless Docker alone.",
+        command="sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups=false --in-place",
+    )
+
+
+def _linked(root: Path) -> bool:
+    """Whether /dev/char has links to NVIDIA's devices (their major number is 195)."""
+    try:
+        return any(each.name.startswith("195:") for each in (root / "dev/char").iterdir())
+    except OSError:
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _room(ctx: CheckContext) -> Iterator[Finding]:
+    """Room where the engine, not this user, unpacks its images."""
+    found = container_engine(ctx)
+    if found is None or found.said or not found.engine.root or remote_host(ctx, found):
+        yield skipped(_no_client(ctx) if found is None else NO_ANSWER)
+        return
+    root = Path(found.engine.root)
+    try:
+        free = shutil.disk_usage(ctx.root / root.relative_to("/")).free
+    except OSError as fault:
+        yield skipped(f"{root} cannot be looked at ({fault.strerror})")
+        return
+    seen = f"{free / GB:.1f} GB free at {root}, where {found.kind} keeps images"
+    remedy = f"Remove what is not used (`{found.kind} system prune`), or move data-root to a larger disk."
+    if free < _LEAST:
+        yield fail_or_warn(ctx, "disk_full", seen, remedy, command=f"{found.kind} system df")
+    elif ctx.chosen and wanted(ctx) and ctx.chosen.profile.image not in images(ctx, found) and free < _IMAGE:
+        yield fail("disk_full", f"{seen}; the profile's image takes {_IMAGE / GB:.0f} GB while it is fetched", remedy)
+    elif free < _WORK:
+        yield warn("disk_full", seen, remedy)
+    else:
+        yield ok(seen)
+
+
+NVIDIA = "nvidia"
+TOOLKIT = (
+    "Install the NVIDIA Container Toolkit "
+    "(https://docs.nvidia.com/datacenter/cloud-native/container-toolkit), then register it."
+)
+REGISTER = "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+RESTART = "sudo systemctl restart docker"
+# What `--gpus` itself looks for on the daemon's PATH, whatever is registered.
+_HOOK = "nvidia-container-runtime-hook"
+
+
+def runtime(ctx: CheckContext) -> Iterator[Finding]:
+    """The nvidia runtime or CDI, as the daemon knows it and as its configuration says."""
+    found = container_engine(ctx)
+    if found is None or found.kind != DOCKER:
+        yield skipped("no Docker here")
+        return
+    path, told = _configuration(ctx, found)
+    if isinstance(told, str):
+        yield fail_or_warn(
+            ctx, "docker_gpu", f"{path} is no valid JSON, so that Docker does not start with it", "Correct it.", told,
+            command=f"python3 -m json.tool {path}",
+        )  # fmt: skip
+        return
+    if found.said:
+        yield skipped("Docker does not answer")
+    elif not ctx.inventory.gpus:
+        yield from _without_gpu(ctx)
+    else:
+        yield _judged(ctx, found, "nvidia" in (told.get("runtimes") or {}), path)
+
+
+def _without_gpu(ctx: CheckContext) -> Iterator[Finding]:
+    if not wanted(ctx) or (ctx.chosen and ctx.chosen.profile.device == "cpu"):
+        yield skipped("no NVIDIA GPU answers on this machine")
+        return
+    why = ctx.inventory.nvml.message if ctx.inventory.nvml else "NVML shows none"
+    yield fail(
+        "docker_gpu",
+        "the profile runs in a container with GPUs, and no NVIDIA GPU answers on this machine",
+        "A container sees no more than its host: `mscli doctor --only driver`.",
+        why,
+    )
+
+
+def _judged(ctx: CheckContext, found: ContainerEngine, configured: bool, path: Path) -> Finding:
+    by_cdi = [each for each in found.engine.cdi if each.startswith("nvidia.com/gpu")]
+    if NVIDIA in found.engine.runtimes:
+        program = found.engine.runtimes[NVIDIA] or "nvidia-container-runtime"
+        if _there(ctx, program):
+            return ok(f"Docker has the runtime nvidia ({program}){_version(ctx)}")
+        seen = f"Docker has the runtime nvidia registered, and its program {program} is not there"
+        return fail_or_warn(ctx, "docker_gpu", seen, TOOLKIT, command=REGISTER)
+    if by_cdi:
+        return ok(f"Docker gives GPUs by CDI ({len(by_cdi)} devices){_version(ctx)}")
+    if configured:
+        seen = f"{path} registers the runtime nvidia, and the daemon that runs does not know it"
+        return fail_or_warn(ctx, "docker_gpu", seen, "Restart Docker (running containers stop).", command=RESTART)
+    names = f"runtimes: {', '.join(found.engine.runtimes) or 'none'}"
+    if _there(ctx, _HOOK):
+        # What --gpus needs is there; only a container can tell whether the daemon found it when it started.
+        seen = "Docker has no runtime nvidia registered; the toolkit's hook is there, which `--gpus` goes by"
+        return warn("docker_gpu", seen, "Register it.", names, command=REGISTER)
+    if _version(ctx):
+        seen = "NVIDIA's toolkit is installed, and Docker was not told of it: no runtime nvidia, no CDI"
+        return fail_or_warn(ctx, "docker_gpu", seen, "Register it.", names, command=REGISTER)
+    seen = "Docker cannot give a container a GPU: the NVIDIA Container Toolkit is not installed"
+    return fail_or_warn(ctx, "docker_gpu", seen, TOOLKIT, names, command=REGISTER)
+
+
+def _configuration(ctx: CheckContext, found: ContainerEngine) -> tuple[Path, Mapping[str, Any] | str]:
+    """The daemon's configuration, or what is wrong with it; nothing in it where there is none."""
+    home = Path(ctx.env.get("XDG_CONFIG_HOME") or Path(ctx.env.get("HOME") or "/") / ".config")
+    path = home / "docker/daemon.json" if found.engine.rootless else Path("/etc/docker/daemon.json")
+    try:
+        told = json.loads((path if found.engine.rootless else ctx.root / "etc/docker/daemon.json").read_text() or "{}")
+    except OSError:
+        return path, {}
+    except ValueError as fault:
+        return path, str(fault)
+    return path, told if isinstance(told, dict) else "it is no object"
+
+
+def _there(ctx: CheckContext, program: str) -> bool:
+    """A program of the daemon's, which has a PATH of its own."""
+    if ctx.which(program):
+        return True
+    names = [program.lstrip("/")] if program.startswith("/") else [f"{place}/{program}".lstrip("/") for place in PLACES]
+    return any((ctx.root / name).is_file() for name in names)
+
+
+def _version(ctx: CheckContext) -> str:
+    """The toolkit's version, for the end of a sentence; empty where it is not there."""
+    told = ctx.run("nvidia-ctk", "--version")
+    if told is None or told.status != 0:
+        return ""
+    words = next((line for line in told.out.splitlines() if "version" in line), "")
+    return f"; {words.strip()}" if words else "; nvidia-ctk is there"
+
+
+CHECKS = (
+    Check("containers.engine", _engine, thorough_s=30.0),
+    Check("containers.runtime", runtime, thorough_s=30.0),
+    Check("containers.cdi", _cdi, thorough_s=30.0),
+    Check("containers.lasting", _lasting, thorough_s=30.0),
+    Check("containers.gpus", throw_away, thorough_s=120.0),
+    Check("containers.own", own_containers, thorough_s=60.0),
+    Check("containers.disk", _room, thorough_s=30.0),
+)

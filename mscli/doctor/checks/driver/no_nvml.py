@@ -1,18 +1,20 @@
-"""Why NVML does not answer: the same error has a dozen reasons, told apart by what the kernel and the bus show."""
+"""Why NVML does not answer: the same error has a dozen reasons.
+
+They are told apart by what the kernel, the PCI bus and the package managers' logs show.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import FAIL, Seen, fail, warn
+from mscli.doctor.checks.check import FAIL, Finding, fail, warn
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.driver.pci import gpus
-from mscli.doctor.checks.driver.upgrades import last_upgrades
-from mscli.doctor.checks.host.kernel_log import kernel_log
+from mscli.doctor.checks.host import kernel_log
 from mscli.inventory.inventory import Problem
 from mscli.inventory.kernel import text_of
 from mscli.inventory.nvml import module_version
@@ -30,7 +32,7 @@ _OPEN_ONLY = re.compile(r"requires? use of the NVIDIA open kernel modules")
 _KERNEL_WORDS = re.compile(r"NVRM|nvidia: |nouveau .*(?:fail|error)")
 
 
-def reason(ctx: CheckContext, problem: Problem) -> Seen:
+def reason(ctx: CheckContext, problem: Problem) -> Finding:
     """The finding for an NVML that failed with `problem`."""
     told = _TOLD.get(problem.code, _other)
     return told(ctx, problem)
@@ -39,7 +41,7 @@ def reason(ctx: CheckContext, problem: Problem) -> Seen:
 # ---- the library is not there ----
 
 
-def _no_library(ctx: CheckContext, problem: Problem) -> Seen:
+def _no_library(ctx: CheckContext, problem: Problem) -> Finding:
     where, root = ctx.inventory.host.surroundings, ctx.root
     if where == "wsl":
         return _wsl_without_library(root)
@@ -61,13 +63,13 @@ def _no_library(ctx: CheckContext, problem: Problem) -> Seen:
     return _no_gpu(root)
 
 
-def _no_gpu(root: Path) -> Seen:
+def _no_gpu(root: Path) -> Finding:
     bus = "no NVIDIA GPU is on the PCI bus" if (root / "sys/bus/pci/devices").is_dir() else "the PCI bus cannot be read"
     remedy = "Models run on the CPU here. In a virtual machine, hand a GPU through to it and install NVIDIA's driver."
     return warn("no_driver", f"{bus}, and no NVIDIA driver is installed", remedy)
 
 
-def _wsl_without_library(root: Path) -> Seen:
+def _wsl_without_library(root: Path) -> Finding:
     if (root / _WSL_LIBRARIES / "libnvidia-ml.so.1").exists():
         remedy = "Put it back: `echo /usr/lib/wsl/lib | sudo tee /etc/ld.so.conf.d/ld.wsl.conf && sudo ldconfig`."
         return fail("wsl", f"/{_WSL_LIBRARIES} has libnvidia-ml.so.1, but the loader does not look there", remedy)
@@ -78,7 +80,7 @@ def _wsl_without_library(root: Path) -> Seen:
 # ---- the library is there, the module is not ----
 
 
-def _not_loaded(ctx: CheckContext, problem: Problem) -> Seen:
+def _not_loaded(ctx: CheckContext, problem: Problem) -> Finding:
     """In the order of what explains most: another driver on the GPU, no module, a refused one, one not loaded yet."""
     host, root = ctx.inventory.host, ctx.root
     if host.surroundings == "wsl":
@@ -112,7 +114,7 @@ def _not_loaded(ctx: CheckContext, problem: Problem) -> Seen:
     return fail("no_driver", "the NVIDIA kernel module is not loaded", CAUSES["no_driver"][1], *shown, command=command)
 
 
-def _refusal(ctx: CheckContext) -> Seen | None:
+def _refusal(ctx: CheckContext) -> Finding | None:
     """The kernel will not have the module: Secure Boot, or a GPU that only the open module drives."""
     lines = kernel_log(ctx).matching(_REFUSED)
     if needs := kernel_log(ctx).matching(_OPEN_ONLY):
@@ -149,7 +151,7 @@ def _kernel_words(ctx: CheckContext) -> tuple[str, ...]:
     return tuple(line.text for line in kernel_log(ctx).matching(_KERNEL_WORDS)[-3:])
 
 
-def _shadowed(problem: Problem) -> Seen:
+def _shadowed(problem: Problem) -> Finding:
     """WSL has no kernel module: a libnvidia-ml of a Linux driver looks for one in vain."""
     path = loaded(_NVML)
     remedy = "Remove the Linux driver inside WSL (`sudo apt purge 'libnvidia-*' 'nvidia-*'`, `sudo ldconfig`)."
@@ -159,7 +161,7 @@ def _shadowed(problem: Problem) -> Seen:
     return fail("wsl", "NVML of the Windows driver does not answer", CAUSES["wsl"][1], problem.message)
 
 
-def _without_nodes(ctx: CheckContext, module: str) -> Seen:
+def _without_nodes(ctx: CheckContext, module: str) -> Finding:
     seen = f"the NVIDIA module {module} is loaded, but its device files cannot be used"
     nodes = sorted(node.name for node in (ctx.root / "dev").glob("nvidia*"))
     shown = f"/dev has {', '.join(nodes)}" if nodes else "there are no /dev/nvidia* here"
@@ -173,14 +175,14 @@ def _without_nodes(ctx: CheckContext, module: str) -> Seen:
 # ---- the two are there ----
 
 
-def _mismatch(ctx: CheckContext, problem: Problem) -> Seen:
+def _mismatch(ctx: CheckContext, problem: Problem) -> Finding:
     module, library = module_version(ctx.root / "proc"), release_of(loaded(_NVML))
     seen = f"the driver's library is {library or 'of another release'}, the loaded kernel module {module or 'unknown'}"
     shown = (problem.message, *last_upgrades(ctx.root))
     return fail("nvml_mismatch", seen, CAUSES["nvml_mismatch"][1], *shown, command="sudo reboot")
 
 
-def _no_permission(ctx: CheckContext, problem: Problem) -> Seen:
+def _no_permission(ctx: CheckContext, problem: Problem) -> Finding:
     """By the files' rights, or, where those are open, by the container's control group, which lost them."""
     nodes = sorted((ctx.root / "dev").glob("nvidia*"))
     allowed = nodes and all(os.access(node, os.R_OK | os.W_OK) for node in nodes if not node.is_dir())
@@ -192,18 +194,20 @@ def _no_permission(ctx: CheckContext, problem: Problem) -> Seen:
     return fail("permissions", seen, remedy, problem.message, command=command)
 
 
-def _broken(ctx: CheckContext, problem: Problem) -> Seen:
+def _broken(ctx: CheckContext, problem: Problem) -> Finding:
     words = _kernel_words(ctx)
     return fail("xid", f"the driver does not get through to the GPU: {problem.message}", CAUSES["xid"][1], *words)
 
 
-def _other(ctx: CheckContext, problem: Problem) -> Seen:
+def _other(ctx: CheckContext, problem: Problem) -> Finding:
     if ctx.inventory.host.surroundings == "container":
         return fail("container_gpu_lost", problem.message, CAUSES["container_gpu_lost"][1])
-    return Seen(FAIL, problem.message, None, _kernel_words(ctx), "`sudo dmesg | grep -e NVRM -e nvidia` may tell why.")
+    return Finding(
+        FAIL, problem.message, None, _kernel_words(ctx), "`sudo dmesg | grep -e NVRM -e nvidia` may tell why."
+    )
 
 
-_TOLD: Mapping[str, Callable[[CheckContext, Problem], Seen]] = {
+_TOLD: Mapping[str, Callable[[CheckContext, Problem], Finding]] = {
     "LIBRARY_NOT_FOUND": _no_library,
     "DRIVER_NOT_LOADED": _not_loaded,
     "LIB_RM_VERSION_MISMATCH": _mismatch,
@@ -232,3 +236,66 @@ def release_of(path: str | None) -> str | None:
 
 def _loaded_version(root: Path) -> str:
     return text_of(root / "proc/driver/nvidia/version").partition("\n")[0].strip()
+
+
+_LOGS = ("var/log/dpkg.log", "var/log/dnf.rpm.log", "var/log/pacman.log", "var/log/zypp/history")
+# dpkg: "2026-11-20 06:12:11 upgrade libnvidia-compute-570:amd64 570.124.04 570.124.06"; the others name the package in
+# the same line, too.
+_UPGRADE = re.compile(r"\b(?:upgraded?|installed?|Upgraded?|Installed?)\b.*nvidia|\|install\|.*nvidia", re.IGNORECASE)
+_NOISE = re.compile(r" status | configure | trigproc ")
+_READ_BYTES = 2**20
+
+
+def last_upgrades(root: Path, most: int = 3) -> tuple[str, ...]:
+    """The last lines in which NVIDIA's packages were installed or upgraded, oldest first; none where no log tells."""
+    for name in _LOGS:
+        found = [line for line in _tail(root / name) if _UPGRADE.search(line) and not _NOISE.search(line)]
+        if found:
+            return tuple(found[-most:])
+    return ()
+
+
+def _tail(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _READ_BYTES))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+_VENDOR = "0x10de"
+_DISPLAY, _BRIDGE = "0x03", "0x0680"
+
+
+@dataclass(frozen=True)
+class PciDevice:
+    """`kind`: gpu or nvswitch. `driver`: the kernel driver bound to it (nvidia, nouveau, vfio-pci), None for none."""
+
+    address: str
+    kind: str
+    driver: str | None
+
+    def __str__(self) -> str:
+        return f"{self.address} ({self.kind}, kernel driver: {self.driver or 'none'})"
+
+
+def nvidia_devices(root: Path) -> tuple[PciDevice, ...]:
+    """GPUs and NVSwitches, by address. `root` stands for /."""
+    folder = root / "sys/bus/pci/devices"
+    devices = sorted(folder.iterdir()) if folder.is_dir() else []
+    return tuple(found for device in devices if (found := _device(device)))
+
+
+def _device(device: Path) -> PciDevice | None:
+    if text_of(device / "vendor").strip() != _VENDOR:
+        return None
+    number = text_of(device / "class").strip()
+    kind = "gpu" if number.startswith(_DISPLAY) else "nvswitch" if number.startswith(_BRIDGE) else None
+    driver = device / "driver"
+    return PciDevice(device.name, kind, driver.resolve().name if driver.exists() else None) if kind else None
+
+
+def gpus(root: Path) -> tuple[PciDevice, ...]:
+    """Its GPUs alone."""
+    return tuple(device for device in nvidia_devices(root) if device.kind == "gpu")

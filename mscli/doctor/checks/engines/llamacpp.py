@@ -10,10 +10,9 @@ from pathlib import Path
 from mscli.diagnosis.causes import CAUSES
 from mscli.diagnosis.diagnose import diagnose
 from mscli.diagnosis.facts import facts_of
-from mscli.doctor.checks.check import Seen, fail, ok, skipped, warn
-from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.engines.found import AREA, located, wanted
-from mscli.doctor.checks.program import Ran, run, which
+from mscli.doctor.checks.check import Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.context import CheckContext, Ran
+from mscli.doctor.checks.engines.installed import AREA, located, wanted
 from mscli.engines.llamacpp.engine import OLDEST_BUILD
 from mscli.engines.llamacpp.installation import NAME, PROGRAM
 
@@ -62,7 +61,7 @@ def server(ctx: CheckContext) -> Server | None:
     return ctx.once("llama-server", lambda: _server(ctx))
 
 
-def llamacpp(ctx: CheckContext) -> Iterator[Seen]:
+def llamacpp(ctx: CheckContext) -> Iterator[Finding]:
     """Whether it runs, is new enough, and sees the GPUs."""
     found = server(ctx)
     if found is None:
@@ -87,7 +86,7 @@ def llamacpp(ctx: CheckContext) -> Iterator[Seen]:
     yield _devices(ctx, found)
 
 
-def _late(ctx: CheckContext, found: Server) -> Seen:
+def _late(ctx: CheckContext, found: Server) -> Finding:
     if not _patient(ctx):
         return skipped(f"{found.words} gave no answer in time; `mscli doctor --only engines` waits longer")
     seen = f"{found.words} is the one to be used, and gives no answer within {_THOROUGH_S:g} s"
@@ -98,7 +97,7 @@ def _patient(ctx: CheckContext) -> bool:
     return AREA in ctx.asked or wanted(ctx, NAME)
 
 
-def _devices(ctx: CheckContext, found: Server) -> Seen:
+def _devices(ctx: CheckContext, found: Server) -> Finding:
     on_cpu = ctx.chosen is not None and ctx.chosen.profile.device == "cpu"
     if not ctx.inventory.devices or on_cpu:
         return ok(f"{found.words} runs")
@@ -113,22 +112,22 @@ def _devices(ctx: CheckContext, found: Server) -> Seen:
             "Vulkan needs libvulkan.so.1 and the driver's Vulkan part."
         )
     # The wheel is made for CPUs and comes along with mscli: no fault, unless it is all that a profile has.
-    status = warn if found.kind == "wheel" and not wanted(ctx, NAME) else fail
+    severity = warn if found.kind == "wheel" and not wanted(ctx, NAME) else fail
     seen = (
         f"{found.words} sees no GPU, and there are GPUs here ({len(ctx.inventory.gpus)}): it would compute on the CPU"
     )
-    return status(code, seen, remedy, *_last(found.said), command=INSTALL)
+    return severity(code, seen, remedy, *_last(found.said), command=INSTALL)
 
 
 def _server(ctx: CheckContext) -> Server | None:
     own = ctx.places.engines / NAME / PROGRAM
-    first = which(ctx, PROGRAM)
+    first = ctx.which(PROGRAM)
     if first or own.is_file():
         return _program(ctx, Path(first) if first else own, "program" if first else "own")
     found = located(ctx, NAME)
     if found.place is None or found.place.kind != "wheel":
         return None
-    told = run(ctx, found.place.argv[0], "-c", _WHEEL_DEVICES, timeout_s=_patience_s(ctx))
+    told = ctx.run(found.place.argv[0], "-c", _WHEEL_DEVICES, timeout_s=_patience_s(ctx))
     words = told.err if told else ""
     late, broken = told is not None and told.status is None, told is None or bool(told.status)
     return Server(found.place.path, "wheel", found.version, _listed(told) if told else None, words, broken, late)
@@ -136,12 +135,12 @@ def _server(ctx: CheckContext) -> Server | None:
 
 def _program(ctx: CheckContext, path: Path, kind: str) -> Server:
     patience_s = _patience_s(ctx)
-    told = run(ctx, str(path), "--version", timeout_s=patience_s)
+    told = ctx.run(str(path), "--version", timeout_s=patience_s)
     if told is None or told.status:
         return Server(path, kind, None, None, f"{told.err}\n{told.out}" if told else "it cannot be executed", True)
     said = f"{told.err}\n{told.out}"
     version = next((line.removeprefix("version: ") for line in said.splitlines() if line.startswith("version: ")), None)
-    listed = run(ctx, str(path), "--list-devices", timeout_s=patience_s) if told.status == 0 else None
+    listed = ctx.run(str(path), "--list-devices", timeout_s=patience_s) if told.status == 0 else None
     late = told.status is None or (listed is not None and listed.status is None)
     words = f"{said}\n{listed.err}\n{listed.out}" if listed else said
     return Server(path, kind, version, _listed(listed) if listed else None, words, late=late)

@@ -1,19 +1,33 @@
-"""Engines that live in a Python environment (vLLM, Transformers), judged by what is in it and by importing it."""
+"""Engines that live in a Python environment (vLLM, Transformers): what is in it, and whether it imports.
+
+What its PyTorch was built for is held against this machine's GPUs, its driver and its compilers.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mscli.diagnosis.causes import CAUSES
 from mscli.diagnosis.diagnose import diagnose
 from mscli.diagnosis.facts import facts_of
-from mscli.doctor.checks.check import Seen, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Finding, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.engines.build import build_faults
-from mscli.doctor.checks.engines.environment import QUICK_S, Environment, Imported, Silence, Unmet, ask
-from mscli.doctor.checks.engines.found import AREA, Found, located, wanted
+from mscli.doctor.checks.engines.installed import (
+    AREA,
+    QUICK_S,
+    Environment,
+    Found,
+    Imported,
+    NoAnswer,
+    Unmet,
+    ask,
+    located,
+    wanted,
+)
+from mscli.engines.vllm.pairs import broken
 from mscli.planning.request import parse_version
 
 THOROUGH_S = 90.0
@@ -54,12 +68,12 @@ TRANSFORMERS = Kind(
 )
 
 
-def environment(ctx: CheckContext, kind: Kind, found: Found) -> Environment | Silence:
+def environment(ctx: CheckContext, kind: Kind, found: Found) -> Environment | NoAnswer:
     """What the engine's own Python tells; with its imports where there is time for them."""
     return ctx.once(f"environment of {kind.name}", lambda: _asked(ctx, kind, found))
 
 
-def judged(ctx: CheckContext, kind: Kind) -> Iterator[Seen]:
+def judged(ctx: CheckContext, kind: Kind) -> Iterator[Finding]:
     """Everything about one engine's environment that would keep it from starting."""
     found = located(ctx, kind.name)
     if found.place is None:
@@ -69,7 +83,7 @@ def judged(ctx: CheckContext, kind: Kind) -> Iterator[Seen]:
         yield skipped(f"{found.words}: its command does not say which Python runs it")
         return
     seen = environment(ctx, kind, found)
-    if isinstance(seen, Silence):
+    if isinstance(seen, NoAnswer):
         yield _silent(found, seen)
         return
     faults = [*_python(found, seen), *_packages(found, kind, seen), *build_faults(ctx, found, seen)]
@@ -79,14 +93,14 @@ def judged(ctx: CheckContext, kind: Kind) -> Iterator[Seen]:
         yield ok(_summary(found, kind, seen))
 
 
-def _silent(found: Found, seen: Silence) -> Seen:
+def _silent(found: Found, seen: NoAnswer) -> Finding:
     if seen.late:
         return skipped(f"{found.words}: {seen.words}; `mscli doctor --only engines` waits longer")
     what = f"{found.words}: its Python {found.python} does not run"
     return fail("python_env", what, "Install the engine anew.", seen.words, command=found.install)
 
 
-def _asked(ctx: CheckContext, kind: Kind, found: Found) -> Environment | Silence:
+def _asked(ctx: CheckContext, kind: Kind, found: Found) -> Environment | NoAnswer:
     assert found.python is not None
     imports = _imports(ctx, kind, found) if _thorough(ctx, kind) else ()
     patience_s = THOROUGH_S if imports else QUICK_S
@@ -115,7 +129,7 @@ def _summary(found: Found, kind: Kind, seen: Environment) -> str:
     return f"{found.words}: {beside}; not imported (`mscli doctor --only engines` does)"
 
 
-def _python(found: Found, seen: Environment) -> Iterator[Seen]:
+def _python(found: Found, seen: Environment) -> Iterator[Finding]:
     if seen.python_refused:
         yield fail(
             "python_version",
@@ -125,7 +139,7 @@ def _python(found: Found, seen: Environment) -> Iterator[Seen]:
         )
 
 
-def _packages(found: Found, kind: Kind, seen: Environment) -> Iterator[Seen]:
+def _packages(found: Found, kind: Kind, seen: Environment) -> Iterator[Finding]:
     """Versions that do not go together, read off what the engine itself asks for."""
     others: list[Unmet] = []
     for each in seen.unmet or ():
@@ -149,12 +163,12 @@ def _packages(found: Found, kind: Kind, seen: Environment) -> Iterator[Seen]:
         )
 
 
-def _needed(found: Found, each: Unmet) -> Seen:
+def _needed(found: Found, each: Unmet) -> Finding:
     seen = f"{found.words}: {each.words}"
     remedy = f"Install what goes with it: {found.python} -m pip install '{each.name}{each.wants}'"
     if each.name == "torch" and each.by.startswith("vllm"):
-        status = warn if _release(each.found) == _release(each.wants.lstrip("=~><")) else fail
-        return status(
+        severity = warn if _release(each.found) == _release(each.wants.lstrip("=~><")) else fail
+        return severity(
             "torch_abi", f"{seen}: its compiled parts were made for that one",
             "Install the engine anew, so that it brings its own PyTorch.", command=found.install,
         )  # fmt: skip
@@ -169,13 +183,13 @@ def _release(version: str | None) -> tuple[int, ...]:
     return (parse_version(version) or ())[:2]
 
 
-def _import_faults(ctx: CheckContext, found: Found, seen: Environment) -> list[Seen]:
+def _import_faults(ctx: CheckContext, found: Found, seen: Environment) -> list[Finding]:
     """One finding for each cause: what fails in one package fails in those that import it too."""
     faults = [each for imported in seen.imports if (each := _import_fault(ctx, found, imported, seen))]
     return list({each.code: each for each in reversed(faults)}.values())[::-1]
 
 
-def _import_fault(ctx: CheckContext, found: Found, imported: Imported, seen: Environment) -> Seen | None:
+def _import_fault(ctx: CheckContext, found: Found, imported: Imported, seen: Environment) -> Finding | None:
     """What an import that failed, or what a module told of itself, means."""
     if imported.late:
         what = f"{found.words}: importing {imported.name} was not over within {THOROUGH_S:g} s"
@@ -199,7 +213,7 @@ def _import_fault(ctx: CheckContext, found: Found, imported: Imported, seen: Env
     return None
 
 
-def _failed(ctx: CheckContext, found: Found, name: str, error: str) -> Seen:
+def _failed(ctx: CheckContext, found: Found, name: str, error: str) -> Finding:
     part = name.split(".")[0]
     code, remedy = _blamed(ctx, found, part, error)
     lines = [line.strip() for line in error.splitlines() if line.strip()]
@@ -223,3 +237,148 @@ def _frames(lines: Sequence[str]) -> Sequence[str]:
     """The file in which it happened, and the last words."""
     files = [line for line in lines if line.startswith("File ")]
     return (*files[-1:], *lines[-1:])
+
+
+Version = tuple[int, ...]
+# By major compute capability, the first CUDA that makes code for it; code runs on later cards of the same major number.
+_CUDA_FOR: Mapping[int, Version] = {8: (11, 0), 9: (11, 8), 10: (12, 8), 11: (13, 0), 12: (12, 8)}
+# The first CUDA that no longer makes code for cards before Turing.
+_DROPPED = ((13, 0), (7, 5))
+# vLLM's kernels start with Volta.
+_VLLM_LEAST = (7, 0)
+
+
+def build_faults(ctx: CheckContext, found: Found, seen: Environment) -> Iterator[Finding]:
+    """What does not go with the machine. Nothing on a machine without NVIDIA GPUs."""
+    yield from _pairs(ctx, found)
+    if not ctx.inventory.gpus or (ctx.chosen and ctx.chosen.profile.device == "cpu"):
+        return
+    if seen.torch is None or seen.torch.get("hip"):
+        return
+    if seen.cuda is None or "+cpu" in (found.version or ""):
+        yield fail(
+            "backend_no_gpu_build",
+            f"{found.words}, with PyTorch {seen.torch['version']}, is built for CPUs only, and there are GPUs here",
+            "Install its build with CUDA.",
+            command=found.install,
+        )
+        return
+    yield from _driver(ctx, found, seen.cuda)
+    yield from _architectures(ctx, found, seen, seen.cuda)
+    yield from _compilers(ctx, found, seen)
+
+
+def _pairs(ctx: CheckContext, found: Found) -> Iterator[Finding]:
+    model = ctx.chosen.model if ctx.chosen and ctx.chosen.profile.engine == found.engine else None
+    if found.engine != "vllm" or found.place is None or not (pair := broken(found.place, model)):
+        return
+    severity = fail if model else warn
+    which_models = "" if model else f", with models from {pair.released} on"
+    yield severity(
+        pair.package,
+        f"{found.words} with {pair.package} {found.place.beside[pair.package]}{which_models}: {pair.what}",
+        "Install the version that goes with it.",
+        command=f"{found.python} -m pip install '{pair.pin}'",
+    )
+
+
+def _driver(ctx: CheckContext, found: Found, cuda: str) -> Iterator[Finding]:
+    """Within one major release a driver runs what a newer CUDA has compiled, but compiles none of its PTX."""
+    needs, has = parse_version(cuda), parse_version(ctx.inventory.cuda)
+    if not needs or not has or has >= needs:
+        return
+    seen = f"{found.words} is built with CUDA {cuda}; driver {ctx.inventory.driver} knows {ctx.inventory.cuda}"
+    remedy = f"Update the driver, or install a build for CUDA {ctx.inventory.cuda}."
+    if has[0] < needs[0]:
+        yield fail("driver_too_old", seen, remedy)
+    elif found.engine == "vllm":
+        yield fail("driver_too_old", f"{seen}: kernels that it brings as PTX do not compile", remedy)
+    else:
+        yield warn("driver_too_old", f"{seen}: what has to be compiled at a start does not", remedy)
+
+
+def _architectures(ctx: CheckContext, found: Found, seen: Environment, cuda: str) -> Iterator[Finding]:
+    listed = next((each.told for each in seen.imports if each.name == "torch" and each.told), None)
+    for gpu in ctx.inventory.gpus:
+        capability = parse_version(gpu.compute_capability)
+        if not gpu.visible or not capability:
+            continue
+        if found.engine == "vllm" and capability < _VLLM_LEAST:
+            yield fail(
+                "compute_capability",
+                f"GPU {gpu.index} ({gpu.name}, {gpu.compute_capability}) is too old for vLLM, which starts with 7.0",
+                "Use llama.cpp or Ollama on it: `mscli plan`.",
+            )
+        elif why := _no_code(capability, cuda, listed):
+            yield fail(
+                "cuda_arch",
+                f"{found.words}: its PyTorch ({why}) holds no code for GPU {gpu.index} ({gpu.name}, sm_"
+                f"{gpu.compute_capability.replace('.', '') if gpu.compute_capability else ''})",
+                "Install a build for it: Blackwell needs CUDA 12.8 or newer, cards before Turing one before CUDA 13.",
+                command=found.install,
+            )
+
+
+def _no_code(capability: Version, cuda: str, listed: list[str] | None) -> str | None:
+    """Why a build cannot run on a card; None where it can, as far as is known.
+
+    `listed`: the build's own list (sm_90, compute_90: PTX, which newer cards compile). Code runs on later cards of the
+    same major generation.
+    """
+    built = parse_version(cuda) or ()
+    if listed:
+        codes = [_capability(name) for name in listed if name.startswith("sm_")]
+        texts = [_capability(name) for name in listed if name.startswith("compute_")]
+        runs = any(code[0] == capability[0] and code <= capability for code in codes) or any(
+            text <= capability for text in texts
+        )
+        return None if runs else f"for {' '.join(listed)}"
+    if built < _CUDA_FOR.get(capability[0], ()):
+        return f"CUDA {cuda}, which does not know it yet"
+    if built >= _DROPPED[0] and capability < _DROPPED[1]:
+        return f"CUDA {cuda}, which does not know it any more"
+    return None
+
+
+def _capability(name: str) -> Version:
+    """(9, 0) of sm_90, sm_90a and compute_90; (12, 0) of sm_120."""
+    digits = "".join(letter for letter in name.partition("_")[2] if letter.isdigit())
+    return int(digits[:-1] or 0), int(digits[-1:] or 0)
+
+
+def _compilers(ctx: CheckContext, found: Found, seen: Environment) -> Iterator[Finding]:
+    """What is compiled while vLLM starts: Triton's launcher always, FlashInfer's kernels where they come as source."""
+    if found.engine != "vllm":
+        return
+    if "triton" in seen.versions and (not seen.compiler or not seen.headers):
+        what = " and ".join(
+            name for name, there in (("a C compiler", seen.compiler), ("Python.h", seen.headers)) if not there
+        )
+        yield warn(
+            "python_env",
+            f"{found.words}: Triton compiles a part of itself at the first start, and there is no {what}",
+            "Install a compiler and Python's headers, or use a Python that brings them (`uv python install`).",
+            command="sudo apt install build-essential python3-dev",
+        )
+    home = ctx.env.get("CUDA_HOME") or ctx.env.get("CUDA_PATH") or ""
+    if home and not Path(home, "bin", "nvcc").is_file():
+        yield warn(
+            "nvcc_jit",
+            f"CUDA_HOME={home}: there is no bin/nvcc in it, and what is compiled at a start looks nowhere else",
+            "Let it name one folder, without colons, or unset it.",
+            command="unset CUDA_HOME CUDA_PATH",
+        )
+    elif "flashinfer-python" in seen.versions and not _ready_made(seen):
+        missing = [name for name, there in (("nvcc", home or ctx.which("nvcc")), ("ninja", seen.ninja)) if not there]
+        if missing and ctx.env.get("VLLM_USE_FLASHINFER_SAMPLER") != "0":
+            yield warn(
+                "nvcc_jit",
+                f"{found.words}: FlashInfer {seen.versions['flashinfer-python']} compiles the kernels that are used, "
+                f"and {' and '.join(missing)} cannot be found",
+                "Install the CUDA toolkit and ninja, or flashinfer-jit-cache; or switch its sampler off.",
+                command="export VLLM_USE_FLASHINFER_SAMPLER=0",
+            )
+
+
+def _ready_made(seen: Environment) -> bool:
+    return "flashinfer-jit-cache" in seen.versions

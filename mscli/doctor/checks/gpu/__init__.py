@@ -1,0 +1,287 @@
+"""Checks of the GPUs: readable, free of faults, not held by others, not hidden, and how they reach each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mscli.diagnosis.causes import CAUSES
+from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, together, warn
+from mscli.doctor.checks.context import LOST, CheckContext
+from mscli.doctor.checks.gpu.faults import OFF_BUS, XID, ecc, faults
+from mscli.doctor.checks.host import kernel_log
+from mscli.inventory.inventory import Gpu, Holder, Link
+from mscli.inventory.kernel import text_of
+from mscli.planning.figures import gib
+
+# vLLM's own share is nine tenths of a GPU: less than this free, and plans shrink by more than a desktop explains.
+_FREE_SHARE = 0.8
+_HOT_C = 90
+
+
+Run = Callable[[CheckContext], Iterator[Finding]]
+
+
+def on_gpus(run: Run) -> Run:
+    """A check for which NVML must show GPUs: without them it is skipped, as the driver's checks tell why."""
+
+    def run_on_gpus(ctx: CheckContext) -> Iterator[Finding]:
+        if ctx.inventory.nvml is not None:
+            yield skipped("NVML does not answer (see driver.nvml)")
+        elif not ctx.inventory.gpus:
+            yield skipped("NVML shows no GPU (see driver.nvml)")
+        else:
+            yield from run(ctx)
+
+    return run_on_gpus
+
+
+def _readable(ctx: CheckContext) -> Iterator[Finding]:
+    gone, closed = ctx.lost_gpus, [gpu for gpu in ctx.inventory.gpus if _closed(gpu)]
+    for gpu in gone:
+        lines = kernel_log(ctx).lines
+        shown = [line.text for line in lines if OFF_BUS.search(line.text) or XID.search(line.text)][-3:]
+        problem = next(problem for problem in gpu.problems if problem.code in LOST)
+        seen = f"GPU {gpu.index} no longer answers ({problem.code}): it fell off the bus or needs a reset"
+        yield fail("xid", seen, CAUSES["xid"][1], problem.message, *shown, command="sudo reboot")
+    for gpu in closed:
+        remedy = "Open its /dev/nvidia* to this user, or leave it out with CUDA_VISIBLE_DEVICES."
+        seen = f"this user may not open GPU {gpu.index}"
+        severity = fail if len(closed) == len(ctx.inventory.gpus) else warn
+        yield severity("permissions", seen, remedy, gpu.problems[0].message)
+    for gpu in ctx.inventory.gpus:
+        if gpu not in (*gone, *closed) and (code := _unopened(gpu)):
+            yield warn(None, f"GPU {gpu.index} cannot be opened: {code}", CAUSES["xid"][1])
+    names = [(gpu.index, gpu.name) for gpu in ctx.inventory.gpus if not _unopened(gpu)]
+    if names:
+        yield ok(f"NVML reads {together(names)}")
+
+
+def _closed(gpu: Gpu) -> bool:
+    return any((problem.field, problem.code) == ("handle", "NO_PERMISSION") for problem in gpu.problems)
+
+
+def _unopened(gpu: Gpu) -> str | None:
+    return next((problem.code for problem in gpu.problems if problem.field == "handle"), None)
+
+
+def _free(ctx: CheckContext) -> Iterator[Finding]:
+    ours = _our_processes(ctx)
+    told, busy = [], False
+    for gpu in ctx.inventory.gpus:
+        total, free, reserved = gpu.memory_total_bytes, gpu.memory_free_bytes, gpu.memory_reserved_bytes or 0
+        if not total or free is None:
+            continue
+        own = sum(holder.used_bytes or 0 for holder in gpu.holders if holder.pid in ours)
+        figures = f"{gib(free)} of {gib(total)} free"
+        holders = [_named(holder, ours) for holder in sorted(gpu.holders, key=lambda one: -(one.used_bytes or 0))]
+        if (free + own) / (total - reserved) < _FREE_SHARE:
+            busy = True
+            by = f"held by {holders[0]}" if holders else "the driver does not tell who holds the rest"
+            yield warn("gpu_busy", f"GPU {gpu.index}: {figures}, {by}", CAUSES["gpu_busy"][1], *holders)
+        else:
+            told.append((gpu.index, figures + (f" (held: {', '.join(holders[:3])})" if own else "")))
+    if told:
+        yield ok(together(told))
+    elif not busy:
+        yield skipped("the GPUs tell no memory of their own (they share the host's, or do not answer)")
+
+
+def _our_processes(ctx: CheckContext) -> dict[int, str]:
+    """The processes of our own running instances, by pid."""
+    from mscli.instances.records import group
+
+    holding = {holder.pid for gpu in ctx.inventory.gpus for holder in gpu.holders}
+    records = ctx.records if holding else ()
+    return {pid: record.name for record in records if record.stopped_at is None for pid in group(record)}
+
+
+def _named(holder: Holder, ours: dict[int, str]) -> str:
+    if holder.pid in ours:
+        who = f"our instance {ours[holder.pid]}"
+    else:
+        who = (holder.command or "a process of another container or user")[:80]
+        who = f"{who} (user {holder.user})" if holder.user else who
+    used = f", {gib(holder.used_bytes)}" if holder.used_bytes is not None else ""
+    return f"{who}, pid {holder.pid}{used}"
+
+
+def _slowed(ctx: CheckContext) -> Iterator[Finding]:
+    found = {one.index: one for one in ctx.health}
+    calm = True
+    for gpu in ctx.inventory.gpus:
+        why = list(found[gpu.index].slowed) if gpu.index in found else []
+        if gpu.temperature_c is not None and gpu.temperature_c >= _HOT_C:
+            why.append(f"{gpu.temperature_c} C")
+        if why:
+            calm = False
+            remedy = "Check fans, dust, airflow and the power cables and supply; answers are slow until then."
+            yield warn(None, f"GPU {gpu.index} is slowed down: {'; '.join(why)}", remedy)
+    for one in found.values():
+        if one.pcie_width and one.pcie_max_width and one.pcie_width * 4 <= one.pcie_max_width:
+            calm = False
+            seen = f"GPU {one.index} is on {one.pcie_width} PCIe lanes of {one.pcie_max_width}"
+            yield warn(None, seen, "Loading and several GPUs are slow: check the slot, the riser and how it is seated.")
+    if calm:
+        yield ok("no GPU is slowed down by heat, power or its slot")
+
+
+def _mig(ctx: CheckContext) -> Iterator[Finding]:
+    cut = [gpu for gpu in ctx.inventory.gpus if gpu.mig.mode == "on"]
+    for gpu in cut:
+        parts = gpu.mig.instances
+        largest = max((part.memory_total_bytes or 0 for part in parts), default=0)
+        remedy = CAUSES["mig"][1]
+        if not parts:
+            yield warn("mig", f"GPU {gpu.index} is in MIG mode without any instance: CUDA shows nothing of it", remedy)
+        else:
+            seen = f"GPU {gpu.index} is cut into {len(parts)} MIG instances, the largest of {gib(largest)}"
+            yield warn("mig", f"{seen}; a process can use one", remedy, *(part.uuid for part in parts[:8]))
+    if not cut:
+        yield ok("no GPU is cut into MIG instances")
+
+
+def _visible(ctx: CheckContext) -> Iterator[Finding]:
+    seen = ctx.inventory
+    value, problems = seen.visible_devices, [one for one in seen.problems if one.field == "visible_devices"]
+    for problem in problems:
+        severity = fail if not seen.devices else warn
+        code = "mig" if problem.code == "one_instance" else "visible_devices"
+        yield severity(code, problem.message, CAUSES["visible_devices"][1])
+    if problems:
+        return
+    if value is None:
+        yield ok("CUDA_VISIBLE_DEVICES is not set: CUDA may use every GPU")
+    elif not seen.devices:
+        remedy = "Unset it, unless the CPU is what you want."
+        severity = fail if ctx.chosen and ctx.chosen.profile.device == "gpu" else warn
+        yield severity("visible_devices", f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU", remedy)
+    else:
+        yield ok(f"CUDA_VISIBLE_DEVICES={value} leaves {len(seen.devices)} of {len(seen.gpus)} GPUs")
+
+
+# What a compute capability lacks that engines ask for, from the oldest up. vLLM's documents ask for 7.5 and newer.
+_WHEELS = (7, 5)
+_LACKS = (
+    ((8, 0), "no BF16 and no FP8: FP16, W4A16 or GGUF instead"),
+    ((8, 9), "FP8 runs weight-only, without its speed"),
+)
+
+
+def _capability(ctx: CheckContext) -> Iterator[Finding]:
+    told, old = [], False
+    for gpu in ctx.inventory.gpus:
+        if gpu.compute_capability is None:
+            continue
+        found, name = tuple(map(int, gpu.compute_capability.split("."))), gpu.compute_capability
+        if found < _WHEELS:
+            old = True
+            remedy = "Use llama.cpp or Ollama with a GGUF, or an older vLLM built for this GPU."
+            yield warn(
+                "compute_capability",
+                f"GPU {gpu.index}: {name}, too old for vLLM's wheels, which begin with 7.5",
+                remedy,
+            )
+            continue
+        lacks = next((f", {what}" for least, what in _LACKS if found < least), "")
+        told.append((gpu.index, f"{name}{lacks}"))
+    if told:
+        yield ok(f"compute capability of {together(told)}")
+    elif not old:
+        yield skipped("no GPU tells its compute capability")
+
+
+# An IOMMU that translates addresses sends transfers between GPUs through the root complex, where they hang or corrupt
+# data; in pass-through ("identity") it does not. Source: NVIDIA, NCCL user guide, "PCI Access Control Services".
+_TRANSLATED = ("DMA", "DMA-FQ")
+
+
+def peers(ctx: CheckContext) -> Iterator[Finding]:
+    """Peer-to-peer between the cards, and what breaks it although the driver offers it."""
+    links = ctx.inventory.links
+    if not links:
+        yield skipped("there is one GPU, or the driver tells of no pair")
+        return
+    translated = [link for link in links if link.p2p and not link.nvlinks and _translated(ctx, link)]
+    if translated and ctx.env.get("NCCL_P2P_DISABLE") != "1":
+        which = ", ".join(f"{link.first}-{link.second}" for link in translated)
+        remedy = "Start the kernel with iommu=pt, or switch the IOMMU off; until then NCCL_P2P_DISABLE=1."
+        yield warn("p2p", f"an IOMMU stands between GPUs {which}: transfers between them may hang", remedy)
+        return
+    kinds: dict[str, list[str]] = {}
+    for link in links:
+        kinds.setdefault(_told(link), []).append(f"{link.first}-{link.second}")
+    yield ok("; ".join(f"GPUs {_pairs(pairs)}: {how}" for how, pairs in kinds.items()), *_mixed(ctx))
+
+
+def _pairs(pairs: list[str]) -> str:
+    return ", ".join(pairs) if len(pairs) <= 3 else f"{pairs[0]} and {len(pairs) - 1} more pairs"
+
+
+def _told(link: Link) -> str:
+    how = f"{link.nvlinks} NVLinks" if link.nvlinks else f"PCIe ({link.path})"
+    p2p = {True: "peer-to-peer", False: "no peer-to-peer: by way of the host's memory", None: "peer-to-peer unknown"}
+    return f"{how}, {p2p[link.p2p]}"
+
+
+def _mixed(ctx: CheckContext) -> tuple[str, ...]:
+    names = sorted({gpu.name for gpu in ctx.inventory.gpus if gpu.name != "unknown"})
+    return (f"unlike GPUs: {', '.join(names)}; tensor parallel runs as fast as the smallest",) if len(names) > 1 else ()
+
+
+def _translated(ctx: CheckContext, link: Link) -> bool:
+    pair = (gpu for gpu in ctx.inventory.gpus if gpu.index in (link.first, link.second))
+    return any(_iommu(ctx.root, gpu) in _TRANSLATED for gpu in pair)
+
+
+def _iommu(root: Path, gpu: Gpu) -> str:
+    """How the IOMMU treats a GPU (DMA, DMA-FQ, identity); empty without one. NVML writes the domain with 8 digits."""
+    address = (gpu.pci_bus_id or "").lower()[4:]
+    return text_of(root / "sys/bus/pci/devices" / address / "iommu_group/type").strip() if address else ""
+
+
+def nccl(ctx: CheckContext) -> Iterator[Finding]:
+    """NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME must name an interface that is there."""
+    present = _interfaces(ctx.root)
+    wrong = [text for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME") if (text := _absent(ctx, name, present))]
+    severity = fail if len(ctx.inventory.gpus) > 1 else warn
+    for text in wrong:
+        yield severity("nccl", text, f"Unset it, or name one of: {', '.join(present)}.")
+    if wrong:
+        return
+    settings = sorted(f"{name}={value}" for name, value in ctx.env.items() if name.startswith("NCCL_"))
+    yield ok(f"set for NCCL: {', '.join(settings)}" if settings else "nothing is set for NCCL")
+
+
+def _interfaces(root: Path) -> list[str]:
+    folder = root / "sys/class/net"
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def _absent(ctx: CheckContext, variable: str, present: list[str]) -> str | None:
+    """NCCL takes a list of prefixes; '=' in front makes them whole names, '^' excludes them. Gloo takes whole names."""
+    value = ctx.env.get(variable)
+    if not value or not present or value.startswith("^"):
+        return None
+    whole = value.startswith("=") or variable.startswith("GLOO")
+    names = [name.partition(":")[0] for name in value.lstrip("=").split(",") if name]
+    if any(there == name or (not whole and there.startswith(name)) for name in names for there in present):
+        return None
+    return f"{variable}={value} names no network interface of this machine ({CAUSES['nccl'][0]})"
+
+
+CHECKS = tuple(
+    Check(name, on_gpus(run))
+    for name, run in (
+        ("gpu.readable", _readable),
+        ("gpu.faults", faults),
+        ("gpu.ecc", ecc),
+        ("gpu.visible", _visible),
+        ("gpu.mig", _mig),
+        ("gpu.free", _free),
+        ("gpu.slowed", _slowed),
+        ("gpu.capability", _capability),
+        ("gpu.peers", peers),
+        ("gpu.nccl", nccl),
+    )
+)

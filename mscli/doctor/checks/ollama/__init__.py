@@ -1,0 +1,320 @@
+"""Checks of Ollama: the server that answers, whose it is, its settings, its folder, and whether it uses the GPU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from mscli.diagnosis.diagnose import RankedCause, diagnose
+from mscli.diagnosis.facts import facts_of
+from mscli.diagnosis.log import read_log
+from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.ollama.folder import folder_access, folder_room
+from mscli.doctor.checks.ollama_server import NAME, OllamaState, ollama, program, wanted
+from mscli.engines.ollama.api import Api, Refusal
+from mscli.engines.ollama.server import UNIT, Address, Server, Service, is_here
+from mscli.engines.ollama.warnings import OLDEST_FOR, Remark, refuse_old, remarks
+from mscli.errors import MscliError
+from mscli.inventory.kernel import holder
+from mscli.inventory.ports import owner, owner_uid
+
+ABSENT = "Ollama is not here: no server answers, no program, no service"
+NONE = "no Ollama server answers"
+START = "sudo systemctl start ollama"
+# Tokens; a page of text is about 700, and a picture up to 3000.
+_SHORT = 8192
+
+
+def _server(ctx: CheckContext) -> Iterator[Finding]:
+    """Who answers where clients look; a service that is there and does not run; a port that something else holds."""
+    seen = ollama(ctx)
+    if seen.elsewhere:
+        value = ctx.env.get("OLLAMA_HOST", "")
+        yield warn(
+            None,
+            f"OLLAMA_HOST={value}: mscli reaches an Ollama server over plain HTTP only, and at its root",
+            "Give the server's own address, for example OLLAMA_HOST=127.0.0.1:11434.",
+        )
+        return
+    if seen.stranger:
+        yield _stranger(ctx, seen)
+    if not is_here(seen.asked.host) and (not seen.server or seen.server.address != seen.asked):
+        yield warn(
+            "ollama_not_running",
+            f"clients in this shell look for Ollama at {_place(seen.asked)}, on another machine, and nothing answers",
+            "Start it there, or unset OLLAMA_HOST for a server of this machine.",
+            f"OLLAMA_HOST={ctx.env.get('OLLAMA_HOST', '')}",
+        )
+    if seen.server:
+        yield ok(f"Ollama {seen.server.version} answers at {_place(seen.server.address)} ({seen.server.owner})")
+    elif seen.service:
+        yield _stopped(ctx, seen.service)
+    elif found := program(ctx):
+        yield ok(f"{NONE}; mscli starts {found.path} ({found.version or 'version unknown'}) when it is needed")
+    elif wanted(ctx):
+        yield fail(
+            "engine_missing", ABSENT, "mscli can fetch it, without root.", command="mscli engines install ollama"
+        )
+    elif not seen.stranger:
+        yield skipped(ABSENT)
+
+
+def _stranger(ctx: CheckContext, seen: OllamaState) -> Finding:
+    """Something that is not Ollama holds the port where its clients look."""
+    place = seen.asked
+    pid, uid = owner(place.port), owner_uid(place.port)
+    command = holder(pid, None, ctx.root / "proc").command or "" if pid else ""
+    who = f"pid {pid} ({command})" if pid else f"a process of user {uid}"
+    if "ollama" in command or (pid is None and seen.service and seen.service.active):
+        return warn(
+            "ollama_not_running", f"the Ollama server at {_place(place)} ({who}) does not answer as one",
+            "Wait if it loads a model from a slow disk; else restart it.", seen.stranger or "",
+        )  # fmt: skip
+    told = f"{_place(place)}, where clients look for Ollama, is held by something else: {who}"
+    remedy = f"Stop it, or run Ollama on another port: OLLAMA_HOST=127.0.0.1:{place.port + 1} for server and clients."
+    installed = seen.service or program(ctx)
+    bad = (installed and not seen.server) or wanted(ctx)
+    severity = fail if bad else warn
+    return severity("port", told, remedy, seen.stranger or "", command=f"ss -ltnp 'sport = :{place.port}'")
+
+
+def _stopped(ctx: CheckContext, service: Service) -> Finding:
+    """A service that is installed and does not run. Beside it `ollama serve` would be a second server."""
+    tries = f", after {service.restarts} restarts" if service.restarts else ""
+    told = f"{NONE}: its systemd service is there, but {service.state or 'not active'}{tries}"
+    remedy = "Start the service (and no `ollama serve` beside it: that would be another user's, with its own models)."
+    evidence = f"{service.unit_file}, user {service.user}"
+    if service.state in ("inactive", "") and not service.enabled and not wanted(ctx):
+        return warn("ollama_not_running", f"{told}, and disabled", remedy, evidence, command=START)
+    if service.state in ("failed", "activating"):
+        remedy = f"Its log says why: `journalctl -u ollama -e`. {remedy}"
+    return fail("ollama_not_running", told, remedy, evidence, command=START)
+
+
+def _version(ctx: CheckContext) -> Iterator[Finding]:
+    """The version of the server that runs, not of its client: against the model, and against what is installed."""
+    server = ollama(ctx).server
+    if server is None:
+        yield skipped(NONE)
+        return
+    found = program(ctx)
+    chosen = ctx.chosen if wanted(ctx) else None
+    try:
+        if chosen:
+            refuse_old(server, found, chosen.variant)
+    except MscliError as fault:
+        yield fail("version_backend_old", fault.message, fault.hint)
+        return
+    old = None if chosen else _older_than_models(server)
+    if old:
+        yield warn("version_backend_old", old, "Install a newer Ollama, then restart the server.")
+    told = [each for each in _remarks(ctx, server) if each.cause in ("version_backend_old", "cpu_fallback")]
+    for each in told:
+        yield _as_seen(each)
+    if not told and not old:
+        yield ok(f"the server that runs is {server.version}; the program: {found.version if found else 'none here'}")
+
+
+def _older_than_models(server: Server) -> str | None:
+    from mscli.planning.request import parse_version
+
+    running = parse_version(server.version)
+    needed = max(OLDEST_FOR.values())
+    if not running or not any(running) or running >= needed:
+        return None
+    models = " and ".join(OLDEST_FOR)
+    return f"the Ollama server that runs ({server.owner}) is {server.version}: too old for {models}"
+
+
+def _identity(ctx: CheckContext) -> Iterator[Finding]:
+    """Whose server answers: two installations, two servers or two model folders; addresses that do not meet."""
+    seen = ollama(ctx)
+    server, service = seen.server, seen.service
+    if server is None:
+        yield skipped(NONE)
+        return
+    told = [each for each in _remarks(ctx, server) if each.cause in ("ollama_two_users", "ollama_not_running")]
+    if service and server.local and not server.container and not server.service:
+        told.append(_two_servers(server, service))
+    if not server.local:
+        told.append(Remark(None, f"{server.owner}: its GPUs are not those of this machine"))
+    for each in told:
+        yield _as_seen(each)
+    if not told:
+        yield ok(f"one server: {server.owner}; models in {server.models or 'a folder that cannot be told from here'}")
+
+
+def _two_servers(server: Server, service: Service) -> Remark:
+    runs = "runs as well" if service.active else "is installed, but does not run"
+    return Remark(
+        "ollama_two_users",
+        f"the server that answers is {server.owner}, and the systemd service (user {service.user}) {runs}: what one "
+        f"has pulled the other does not see ({server.models or 'unknown'} and {service.models or 'unknown'})",
+        "Run one of them: stop the one started by hand and use the service "
+        f"({START}; settings: `sudo systemctl edit ollama`).",
+    )
+
+
+def _settings(ctx: CheckContext) -> Iterator[Finding]:
+    """The context in force, and settings of the shell that the server does not see."""
+    server = ollama(ctx).server
+    if server is None:
+        yield skipped(NONE)
+        return
+    if server.env is None:
+        yield skipped(f"the environment of {server.owner} cannot be read by this user: its context is not known")
+        return
+    shell = [
+        each
+        for each in _remarks(ctx, server)
+        if "is set in this shell" in each.seen and each.cause != "ollama_two_users"
+    ]
+    for each in shell:
+        yield _as_seen(each)
+    if not any(each.cause == "context_truncated" for each in shell):
+        yield _context(server)
+
+
+def _context(server: Server) -> Finding:
+    value = (server.env or {}).get("OLLAMA_CONTEXT_LENGTH", "")
+    if value.isdigit() and 0 < int(value) < _SHORT:
+        return warn(
+            "context_truncated",
+            f"OLLAMA_CONTEXT_LENGTH={value} in the server's environment: longer prompts are cut without a word",
+            "mscli's own models bring their context along; for other clients raise it where the server is started.",
+        )
+    if value.isdigit() and int(value):
+        return ok(f"OLLAMA_CONTEXT_LENGTH={value} in the server's environment")
+    return ok(
+        "OLLAMA_CONTEXT_LENGTH is not set for the server: clients that ask for no context get its version's default "
+        "(mscli's own models bring theirs along)"
+    )
+
+
+def _remarks(ctx: CheckContext, server: Server) -> tuple[Remark, ...]:
+    model = ctx.chosen.model if ctx.chosen and wanted(ctx) else None
+    return ctx.once("ollama remarks", lambda: remarks(server, program(ctx), model, ctx.env))
+
+
+def _as_seen(remark: Remark) -> Finding:
+    return warn(remark.cause, remark.seen, remark.remedy)
+
+
+def _place(place: Address) -> str:
+    return f"{f'[{place.host}]' if ':' in place.host else place.host}:{place.port}"
+
+
+_LINES = 400
+_JOURNAL_TIMEOUT_S = 1.5
+_BEGINS = re.compile(r'msg="server config"|Started ollama\.service|Starting ollama\.service')
+_NOT_ALLOWED = re.compile(r"not seeing messages from other users|insufficient permissions", re.IGNORECASE)
+_SURE = 0.5
+# What keeps every model off the GPUs, for as long as this server runs.
+_WHOLE = frozenset(
+    (
+        *("no_driver", "nvml_not_found", "nvml_mismatch", "driver_too_old", "driver_vs_compat", "wsl", "suspend"),
+        *("fabric_manager", "visible_devices", "container_gpu_lost", "backend_no_gpu_build", "compute_capability"),
+        "cuda_arch",
+    )
+)
+_NO_GPU_FOUND = re.compile(r"inference compute.*library=cpu|no compatible GPUs were discovered")
+# What was so when a request or a load failed may be over.
+_PASSING = frozenset(["oom_weights", "oom_kv", "gpu_busy", "host_ram", "cpu_fallback", "context_truncated"])
+
+
+def gpu_use(ctx: CheckContext) -> Iterator[Finding]:
+    """Which part of each model in memory sits on the GPUs."""
+    server = ollama(ctx).server
+    if server is None or not server.local:
+        yield skipped("no Ollama server answers on this machine")
+        return
+    try:
+        models = Api(server.address.host, server.address.port).in_memory()
+    except Refusal as refusal:
+        yield warn(None, f"the server does not tell what it holds in memory: {refusal.words}", "Restart it.")
+        return
+    if not models:
+        yield ok("no model is in the server's memory")
+    for name, held in models.items():
+        share = held.gpu_bytes / held.size_bytes if held.size_bytes else 1.0
+        context = f", context {held.context}" if held.context else ""
+        if share >= 1 or not ctx.inventory.gpus:
+            yield ok(f"{name}: {share:.0%} on the GPU{context}")
+        else:
+            yield _fallen(name, share, context)
+
+
+def _fallen(name: str, share: float, context: str) -> Finding:
+    severity = warn if share else fail
+    return severity(
+        "cpu_fallback",
+        f"{name}: only {share:.0%} of it is on a GPU{context}",
+        "Its log says why (`journalctl -u ollama`). Mostly too little memory was free: less context, or `mscli gpus`.",
+        command="ollama ps",
+    )
+
+
+def gpu_log(ctx: CheckContext) -> Iterator[Finding]:
+    """What the server's own log says since it was last started."""
+    where, log = _log(ctx)
+    if log is None:
+        yield skipped(where)
+        return
+    begins = [match.start() for match in _BEGINS.finditer(log)]
+    running = ollama(ctx).server is not None
+    recent = log[begins[-1] :] if begins and running else log
+    gpus = bool(ctx.inventory.gpus)
+    causes = [
+        cause
+        for cause in diagnose(recent, NAME, facts_of(ctx.inventory))
+        if cause.confidence >= _SURE and (gpus or cause.code not in _WHOLE | {"cpu_fallback"})
+    ]
+    if not causes:
+        yield ok(f"{where}: nothing that keeps it from working")
+    for cause in causes[:2]:
+        yield _told(cause, where, running, bool(_NO_GPU_FOUND.search(recent)))
+
+
+def _told(cause: RankedCause, where: str, running: bool, blind: bool) -> Finding:
+    """`blind`: the server found no GPU when it started, so that everything it loads is on the CPU."""
+    lasting = cause.code in _WHOLE or (cause.code == "cpu_fallback" and blind)
+    bad = lasting or (not running and cause.code not in _PASSING)
+    severity = fail if bad else warn
+    return severity(cause.code, f"{where}: {cause.summary}", cause.remedy, *cause.evidence[:3])
+
+
+def _log(ctx: CheckContext) -> tuple[str, str | None]:
+    """Where the log was found and its end, or why there is none."""
+    seen = ollama(ctx)
+    server = seen.server
+    for record in ctx.records:
+        if record.plan.engine == NAME and record.identity and server and record.port == server.address.port:
+            try:
+                return f"the log of instance {record.name}", read_log(record.log)[0]
+            except OSError as fault:
+                return f"{record.log} cannot be read ({fault.strerror})", None
+    if seen.service is None or (server and server.service is None):
+        return "no log of an Ollama service or instance that runs", None
+    asked = ("journalctl", "-u", UNIT, "-b", "-n", str(_LINES), "--no-pager", "-o", "cat")
+    told = ctx.run(*asked, timeout_s=_JOURNAL_TIMEOUT_S)
+    if told is None or told.status is None:
+        return "journalctl did not answer", None
+    text = told.out.strip()
+    if _NOT_ALLOWED.search(told.err) and (not text or text.startswith("-- No entries")):
+        return "this user may not read the service's log: `sudo journalctl -u ollama | mscli doctor --log -`", None
+    if not text or text.startswith("-- No entries"):
+        return "the service's log is empty since the machine started", None
+    return "the service's log", text
+
+
+CHECKS = (
+    Check("ollama.server", _server),
+    Check("ollama.version", _version),
+    Check("ollama.identity", _identity),
+    Check("ollama.settings", _settings),
+    Check("ollama.folder", folder_access),
+    Check("ollama.disk", folder_room),
+    Check("ollama.gpu", gpu_use),
+    Check("ollama.log", gpu_log),
+)

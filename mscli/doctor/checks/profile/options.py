@@ -10,9 +10,9 @@ from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import OptionValue, Profile
-from mscli.doctor.checks.check import Report, Seen, fail, ok, warn
+from mscli.doctor.checks.check import Finding, Severity, fail, ok, warn
+from mscli.doctor.checks.chosen import local_weights
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.weights.local_weights import holding
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import MscliError
 
@@ -34,7 +34,7 @@ class _Subject:
     profile: Profile
     model: Model
     variant: Variant
-    report: Report
+    severity: Severity
 
     def option(self, *names: str) -> tuple[str, OptionValue] | None:
         """The first of these options that is set, with dashes or underscores, as it is written and its value."""
@@ -43,9 +43,9 @@ class _Subject:
             ((key, value) for key, value in self.profile.options.items() if key.replace("_", "-") in wanted), None
         )
 
-    def wrong(self, code: str, seen: str, remedy: str, *evidence: str) -> Seen:
+    def wrong(self, code: str, seen: str, remedy: str, *evidence: str) -> Finding:
         """A finding about this profile."""
-        return self.report(code, f"{self.profile.name}: {seen}", remedy, *evidence, str(self.profile.path))
+        return self.severity(code, f"{self.profile.name}: {seen}", remedy, *evidence, str(self.profile.path))
 
 
 def _subjects(ctx: CheckContext) -> Iterator[_Subject]:
@@ -64,7 +64,7 @@ def _subjects(ctx: CheckContext) -> Iterator[_Subject]:
             yield _Subject(profile, *catalog.model_of(profile), warn)
 
 
-def files_format(ctx: CheckContext) -> Iterator[Seen]:
+def files_format(ctx: CheckContext) -> Iterator[Finding]:
     """vLLM's three flags for Mistral's format: all or none, as the files are; and the files themselves."""
     for subject in _subjects(ctx):
         found = [*_mixed_flags(subject)]
@@ -75,7 +75,7 @@ def files_format(ctx: CheckContext) -> Iterator[Seen]:
             yield ok(f"{subject.variant.format}: flags and files agree")
 
 
-def _mixed_flags(subject: _Subject) -> Iterator[Seen]:
+def _mixed_flags(subject: _Subject) -> Iterator[Finding]:
     if not subject.profile.engine.startswith("vllm"):
         return
     native = subject.variant.format == "safetensors-mistral"
@@ -94,8 +94,8 @@ def _mixed_flags(subject: _Subject) -> Iterator[Seen]:
         )
 
 
-def _files_missing(ctx: CheckContext, subject: _Subject) -> Iterator[Seen]:
-    found = holding(ctx)
+def _files_missing(ctx: CheckContext, subject: _Subject) -> Iterator[Finding]:
+    found = local_weights(ctx)
     if found is None or not found.whole:
         return
     names = _names(found.where)
@@ -113,7 +113,7 @@ def _names(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
 
 
-def sampling(ctx: CheckContext) -> Iterator[Seen]:
+def sampling(ctx: CheckContext) -> Iterator[Finding]:
     """A temperature in the options, against the one its makers recommend."""
     for subject in _subjects(ctx):
         wanted, given = subject.model.sampling.temperature, _temperature(subject)
@@ -152,7 +152,7 @@ def _number(name: str, value: object) -> tuple[str, float] | None:
         return None
 
 
-def vision(ctx: CheckContext) -> Iterator[Seen]:
+def vision(ctx: CheckContext) -> Iterator[Finding]:
     """Whether images work where they are wanted."""
     for subject in _subjects(ctx):
         found = list(_blind(subject))
@@ -161,7 +161,7 @@ def vision(ctx: CheckContext) -> Iterator[Seen]:
             yield ok(_snapshot(subject))
 
 
-def _blind(subject: _Subject) -> Iterator[Seen]:
+def _blind(subject: _Subject) -> Iterator[Finding]:
     profile, variant = subject.profile, subject.variant
     wants = subject.option("mmproj", "limit-mm-per-prompt")
     if "vision" not in subject.model.capabilities:
@@ -195,7 +195,7 @@ def _snapshot(subject: _Subject) -> str:
     return f"{subject.profile.images} images per request, planned with their projector"
 
 
-def tools(ctx: CheckContext) -> Iterator[Seen]:
+def tools(ctx: CheckContext) -> Iterator[Finding]:
     """Whether tool calls come back as tool calls."""
     for subject in _subjects(ctx):
         if "tools" not in subject.model.capabilities:
@@ -206,7 +206,7 @@ def tools(ctx: CheckContext) -> Iterator[Seen]:
             yield ok(_calls(subject))
 
 
-def _toolless(subject: _Subject) -> Iterator[Seen]:
+def _toolless(subject: _Subject) -> Iterator[Finding]:
     name = subject.profile.engine
     parser, template = subject.option("tool-call-parser"), subject.option("chat-template", "chat-template-file")
     if name.startswith("vllm") and parser is not None and parser[1] != "mistral":

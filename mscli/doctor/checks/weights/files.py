@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.doctor.checks.check import Report, Seen, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Finding, Severity, fail, ok, skipped, warn
+from mscli.doctor.checks.chosen import Damage, damage, hub_place, local_weights
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.weights.local_weights import Damage, damage, holding, hub_place
 from mscli.errors import MscliError
 from mscli.planning.figures import gib
 from mscli.weights.cache import holder
@@ -23,7 +23,7 @@ _FRESH_S = 30.0
 _MOST = 8
 
 
-def files(ctx: CheckContext) -> Iterator[Seen]:
+def files(ctx: CheckContext) -> Iterator[Finding]:
     """Files of the profile, or of every repository of the catalogue that is here, which cannot serve."""
     if ctx.chosen is not None:
         yield from _of_profile(ctx)
@@ -31,9 +31,9 @@ def files(ctx: CheckContext) -> Iterator[Seen]:
         yield from _of_all(ctx)
 
 
-def _of_profile(ctx: CheckContext) -> Iterator[Seen]:
+def _of_profile(ctx: CheckContext) -> Iterator[Finding]:
     assert ctx.chosen is not None
-    chosen, found = ctx.chosen, holding(ctx)
+    chosen, found = ctx.chosen, local_weights(ctx)
     name, variant = chosen.profile.name, chosen.variant
     if found is None:
         yield _elsewhere(ctx)
@@ -54,7 +54,7 @@ def _of_profile(ctx: CheckContext) -> Iterator[Seen]:
         yield ok(f"{gib(found.missing_bytes)} of the weights are not here yet: `mscli up` or `mscli pull` fetches them")
 
 
-def _elsewhere(ctx: CheckContext) -> Seen:
+def _elsewhere(ctx: CheckContext) -> Finding:
     assert ctx.chosen is not None
     if ctx.chosen.variant.source.kind != "package":
         return skipped("the Ollama server keeps these weights itself")
@@ -64,7 +64,7 @@ def _elsewhere(ctx: CheckContext) -> Seen:
         return fail("corrupt_weights", fault.message, fault.hint)
 
 
-def _of_all(ctx: CheckContext) -> Iterator[Seen]:
+def _of_all(ctx: CheckContext) -> Iterator[Finding]:
     place = hub_place(ctx)
     if _closed(place.root):
         yield skipped(f"what lies in {place.root}: it may not be looked into")
@@ -98,9 +98,9 @@ def _of_all(ctx: CheckContext) -> Iterator[Seen]:
         yield ok(f"files of {len(repositories)} repositories in {place.root} are whole, by their sizes")
 
 
-def _damaged(report: Report, damaged: list[Damage], command: str | None) -> Iterator[Seen]:
+def _damaged(severity: Severity, damaged: list[Damage], command: str | None) -> Iterator[Finding]:
     for each in damaged[:_MOST]:
-        yield report(
+        yield severity(
             "corrupt_weights",
             f"{each.path.name} cannot serve: {each.what}",
             "Have it hashed and fetched again.",
@@ -108,7 +108,7 @@ def _damaged(report: Report, damaged: list[Damage], command: str | None) -> Iter
             command=command or "mscli pull PROFILE --verify",
         )
     if len(damaged) > _MOST:
-        yield report("corrupt_weights", f"{len(damaged) - _MOST} more files cannot serve", "See those above.")
+        yield severity("corrupt_weights", f"{len(damaged) - _MOST} more files cannot serve", "See those above.")
 
 
 def _closed(root: Path) -> bool:
@@ -130,7 +130,7 @@ class _Unfinished:
     ours: bool
 
 
-def partial(ctx: CheckContext) -> Iterator[Seen]:
+def partial(ctx: CheckContext) -> Iterator[Finding]:
     """Unfinished files: those that somebody fetches now, and leftovers of processes that are gone."""
     place = hub_place(ctx)
     if _closed(place.root):
@@ -162,7 +162,7 @@ def _unfinished(root: Path, folder: Path) -> Iterator[_Unfinished]:
         yield _Unfinished(path, seen.st_blocks * 512, holder(lock), silent_s, path.name.endswith(".mscli.incomplete"))
 
 
-def _judged(each: _Unfinished, ctx: CheckContext) -> Seen:
+def _judged(each: _Unfinished, ctx: CheckContext) -> Finding:
     whose = each.path.parent.parent.name.removeprefix("models--").replace("--", "/")
     size, name = gib(each.size_bytes), ctx.chosen.profile.name if ctx.chosen else "PROFILE"
     if each.pid is not None and each.silent_s > _SILENT_S:
@@ -194,13 +194,13 @@ def _judged(each: _Unfinished, ctx: CheckContext) -> Seen:
     )
 
 
-def offline(ctx: CheckContext) -> Iterator[Seen]:
+def offline(ctx: CheckContext) -> Iterator[Finding]:
     """Offline mode, and whether all that the profile needs is here."""
     if not offline_by_environment():
         yield ok("weights may be fetched: offline mode is off")
         return
     names = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if ctx.env.get(name)]
-    found, said = holding(ctx), " and ".join(f"{name}={ctx.env[name]}" for name in names)
+    found, said = local_weights(ctx), " and ".join(f"{name}={ctx.env[name]}" for name in names)
     if ctx.chosen is None:
         yield warn("offline", f"{said}: what is not here cannot be fetched", "Unset it where weights are pulled.")
     elif found is None or found.whole:

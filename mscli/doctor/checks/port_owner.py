@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.program import run
 from mscli.instances.process import describe
 from mscli.inventory.ports import addresses, owner, owner_uid
 
@@ -19,7 +18,7 @@ _DOCKER_S = 1.0
 
 
 @dataclass(frozen=True)
-class Keeper:
+class PortOwner:
     """Whoever listens on a port. None: not told to this user."""
 
     pid: int | None
@@ -46,11 +45,11 @@ class Keeper:
         return f"kill {self.pid}" if self.pid and self.pid > 1 else None
 
 
-def keeper(ctx: CheckContext, port: int) -> Keeper:
+def port_owner(ctx: CheckContext, port: int) -> PortOwner:
     """Who listens on `port`. Asks Docker, for at most a second, where its proxy does."""
     pid, uid = owner(port), owner_uid(port)
     proxy = _proxy(port)
-    return Keeper(
+    return PortOwner(
         pid=pid,
         command=describe(pid) if pid else None,
         user=_user(uid) if uid is not None else None,
@@ -94,7 +93,7 @@ def _proxy(port: int) -> bool:
 
 
 def _container(ctx: CheckContext, port: int) -> str:
-    ran = run(
-        ctx, "docker", "ps", "--filter", f"publish={port}", "--format", "{{.Names}} ({{.Image}})", timeout_s=_DOCKER_S
+    ran = ctx.run(
+        "docker", "ps", "--filter", f"publish={port}", "--format", "{{.Names}} ({{.Image}})", timeout_s=_DOCKER_S
     )
     return ran.out.strip() if ran and ran.status == 0 and ran.out.strip() else "behind docker-proxy"

@@ -1,17 +1,17 @@
-"""Checks of the host: RAM, shared memory, limits, CPU, Python, what the kernel killed, and WSL's own conditions."""
+"""Checks of the host: RAM, shared memory, limits, CPU, Python, WSL, and the kernel's log, read by other areas too."""
 
 from __future__ import annotations
 
 import re
 import resource
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import Check, Seen, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.host.kernel_log import ago, kernel_log
-from mscli.doctor.checks.host.shared_memory import shared_memory
-from mscli.doctor.checks.program import run, which
 from mscli.inventory.host import read_limits
 from mscli.inventory.kernel import text_of
 from mscli.planning.figures import gib
@@ -30,7 +30,7 @@ _KILLED = re.compile(r"(?:Out of memory|Memory cgroup out of memory): Killed pro
 _LEAST_WINDOWS = 19044
 
 
-def _ram(ctx: CheckContext) -> Iterator[Seen]:
+def _ram(ctx: CheckContext) -> Iterator[Finding]:
     host = ctx.inventory.host
     seen = f"{gib(host.ram_available_bytes)} of {gib(host.ram_total_bytes)} of RAM are available"
     limit = read_limits(ctx.root).memory_bytes
@@ -50,7 +50,7 @@ def _swap(ctx: CheckContext) -> str:
     return f"free swap: {gib(int(found[1]) * 1024)}" if found else "free swap: unknown"
 
 
-def _killed(ctx: CheckContext) -> Iterator[Seen]:
+def _killed(ctx: CheckContext) -> Iterator[Finding]:
     """Processes that the kernel killed for memory: an engine that this befell says nothing itself."""
     log = kernel_log(ctx)
     lines = [line for line in log.matching(_KILLED) if line.recent]
@@ -66,7 +66,7 @@ def _killed(ctx: CheckContext) -> Iterator[Seen]:
         yield ok(f"the kernel killed nothing for memory in the last day ({log.source})")
 
 
-def _limits(_: CheckContext) -> Iterator[Seen]:
+def _limits(_: CheckContext) -> Iterator[Finding]:
     """The limits of this shell, which an engine that is started here inherits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = f"open files: {_shown(soft)}, at most {_shown(hard)}"
@@ -87,7 +87,7 @@ def _shown(limit: int) -> str:
     return "unlimited" if limit == resource.RLIM_INFINITY else str(limit)
 
 
-def _cpu(ctx: CheckContext) -> Iterator[Seen]:
+def _cpu(ctx: CheckContext) -> Iterator[Finding]:
     host = ctx.inventory.host
     flags, cores = set(host.cpu_flags), f"{host.cpu_model}, {host.cpu_cores} logical CPUs for this process"
     if "sse2" not in flags:
@@ -100,12 +100,12 @@ def _cpu(ctx: CheckContext) -> Iterator[Seen]:
         yield ok(f"{cores}, AVX2{' and AVX-512' if 'avx512f' in flags else ''}")
 
 
-def _python(ctx: CheckContext) -> Iterator[Seen]:
+def _python(ctx: CheckContext) -> Iterator[Finding]:
     """Engines get an environment of their own, made by uv or by Python's venv, which Debian leaves out."""
-    if uv := which(ctx, "uv"):
+    if uv := ctx.which("uv"):
         yield ok(f"environments are made by {uv}")
         return
-    asked = run(ctx, "python3", "-c", "import ensurepip, venv, sys; print('.'.join(map(str, sys.version_info[:3])))")
+    asked = ctx.run("python3", "-c", "import ensurepip, venv, sys; print('.'.join(map(str, sys.version_info[:3])))")
     if asked is None:
         yield warn("python_env", "there is neither uv nor python3 on PATH", "Install uv, or python3 with python3-venv.")
     elif asked.status == 0:
@@ -115,7 +115,7 @@ def _python(ctx: CheckContext) -> Iterator[Seen]:
         yield warn("python_env", "python3 on PATH cannot make environments", remedy, asked.last_words)
 
 
-def _wsl(ctx: CheckContext) -> Iterator[Seen]:
+def _wsl(ctx: CheckContext) -> Iterator[Finding]:
     host = ctx.inventory.host
     if "microsoft" not in host.kernel.lower():
         yield ok("not under WSL")
@@ -123,7 +123,7 @@ def _wsl(ctx: CheckContext) -> Iterator[Seen]:
     if "wsl2" not in host.kernel.lower() and host.kernel.startswith("4.4."):
         yield fail("wsl", "this is WSL 1, which has no GPU", "`wsl --set-version DISTRIBUTION 2` in Windows.")
         return
-    told = run(ctx, "cmd.exe", "/c", "ver", timeout_s=2.0)
+    told = ctx.run("cmd.exe", "/c", "ver", timeout_s=2.0)
     found = re.search(r"10\.0\.(\d+)", told.out) if told else None
     if found and int(found[1]) < _LEAST_WINDOWS:
         seen = f"Windows build {found[1]} is older than {_LEAST_WINDOWS} (21H2): it hands no GPU to WSL"
@@ -134,7 +134,7 @@ def _wsl(ctx: CheckContext) -> Iterator[Seen]:
         yield ok(f"WSL 2, kernel {host.kernel}, Windows build {found[1] if found else 'unknown'}")
 
 
-def _shm(ctx: CheckContext) -> Iterator[Seen]:
+def _shm(ctx: CheckContext) -> Iterator[Finding]:
     shared = shared_memory(ctx.root / "dev/shm")
     if shared is None:
         remedy = "Mount it: `sudo mount -t tmpfs tmpfs /dev/shm`; in a container: --ipc=host or --shm-size 16g."
@@ -151,6 +151,121 @@ def _shm(ctx: CheckContext) -> Iterator[Seen]:
         yield warn("shm", f"{figures}; engines left segments behind", remedy, *left)
     else:
         yield ok(figures)
+
+
+DAY = 86400.0
+_FILES = ("var/log/kern.log", "var/log/messages")
+_READ_BYTES = 4 * 2**20
+_BOOT = " Linux version "
+# dmesg: "[ 1843.308145] NVRM: ...", with -x or in a journal: something before it or "host kernel: " behind it.
+_STAMPED = re.compile(r"^\D{0,20}?\[\s*(\d+\.\d+)\]\s*(?:\S+ kernel: )?(.*)$")
+_FILED = re.compile(r"\bkernel: (?:\[\s*(\d+\.\d+)\]\s*)?(.*)$")
+
+
+@dataclass(frozen=True)
+class Line:
+    """`age_s`: seconds ago, None where the line has no time of its own."""
+
+    age_s: float | None
+    text: str
+
+    @property
+    def recent(self) -> bool:
+        """Of the last 24 hours, or of unknown age."""
+        return self.age_s is None or self.age_s < DAY
+
+
+@dataclass(frozen=True)
+class KernelLog:
+    """`refused`: why no log could be read; then there are no lines, which says nothing about the machine."""
+
+    lines: tuple[Line, ...]
+    source: str
+    refused: str | None = None
+
+    def matching(self, pattern: re.Pattern[str]) -> tuple[Line, ...]:
+        """The lines in which the pattern is found, oldest first."""
+        return tuple(line for line in self.lines if pattern.search(line.text))
+
+
+def kernel_log(ctx: CheckContext) -> KernelLog:
+    """The log, read once. Waits at most 2 seconds for each program that may show it."""
+    return ctx.once("kernel_log", lambda: _read(ctx))
+
+
+def _read(ctx: CheckContext) -> KernelLog:
+    refused = []
+    for argv in (("dmesg",), ("journalctl", "-k", "-b", "-q", "--no-pager", "-o", "short-monotonic")):
+        ran = ctx.run(*argv)
+        if ran and ran.status == 0 and ran.out.strip():
+            return KernelLog(tuple(_lines(ran.out, _uptime_s(ctx.root))), argv[0])
+        if ran:
+            refused.append(f"{argv[0]}: {ran.last_words or 'shows nothing'}")
+    for name in _FILES:
+        if text := _this_boot(ctx.root / name):
+            return KernelLog(tuple(_lines(text, _uptime_s(ctx.root))), f"/{name}")
+    return KernelLog((), "", "; ".join(refused) or "there is neither dmesg nor journalctl")
+
+
+def _this_boot(path: Path) -> str:
+    """What a log file says of the kernel since its last start; empty where this user may not read it."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _READ_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return text[max(text.rfind(_BOOT), 0) :]
+
+
+def _lines(text: str, uptime_s: float | None) -> Iterator[Line]:
+    for line in text.splitlines():
+        found = _STAMPED.match(line) or _FILED.search(line)
+        stamp, rest = found.groups() if found else (None, line.strip())
+        age = None if stamp is None or uptime_s is None else max(0.0, uptime_s - float(stamp))
+        yield Line(age, rest.strip())
+
+
+def _uptime_s(root: Path) -> float | None:
+    words = text_of(root / "proc/uptime").split()
+    return float(words[0]) if words else None
+
+
+def ago(line: Line) -> str:
+    """How long ago, for people."""
+    if line.age_s is None:
+        return "since the start of the machine"
+    hours = line.age_s / 3600
+    return (
+        f"{line.age_s / 60:.0f} min ago"
+        if hours < 1
+        else f"{hours:.0f} h ago"
+        if hours < 48
+        else f"{hours / 24:.0f} days ago"
+    )
+
+
+# NCCL, Python's multiprocessing, PyTorch and vLLM: what a killed engine leaves behind until the machine restarts.
+_SEGMENT = re.compile(r"nccl-|psm_|sem\.|torch_|vllm|VLLM|cuda\.shm")
+
+
+@dataclass(frozen=True)
+class SharedMemory:
+    """Bytes of the file system, and engines' segments in it with their sizes, the largest first (in use or not)."""
+
+    total: int
+    free: int
+    leftovers: tuple[tuple[str, int], ...]
+
+
+def shared_memory(folder: Path) -> SharedMemory | None:
+    """What is there; None where there is no such folder."""
+    try:
+        usage = shutil.disk_usage(folder)
+        sizes = [(path.name, path.lstat().st_size) for path in folder.iterdir() if _SEGMENT.match(path.name)]
+    except OSError:
+        return None
+    return SharedMemory(usage.total, usage.free, tuple(sorted(sizes, key=lambda one: -one[1])))
 
 
 CHECKS = (

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from mscli.doctor.checks.check import Check, Seen, fail, ok, skipped, warn
-from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.patience import within
-from mscli.doctor.checks.weights.local_weights import needs_hub
+from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.chosen import needs_hub
+from mscli.doctor.checks.context import CheckContext, within
 from mscli.errors import MscliError
 from mscli.weights.fault import PassingFault, Timeouts, host_in, proxy_hint, without_password
 from mscli.weights.hub import client, hub, offline_by_environment
@@ -47,7 +46,7 @@ _REMEDIES = {
 }
 
 
-def _skip(ctx: CheckContext) -> Seen | None:
+def _skip(ctx: CheckContext) -> Finding | None:
     """Why nothing of the hub is looked at; None when it is."""
     if ctx.chosen is not None and (kind := ctx.chosen.variant.source.kind) != "hub":
         return skipped(f"{ctx.chosen.profile.name} takes no weights from the hub ({kind})")
@@ -56,7 +55,7 @@ def _skip(ctx: CheckContext) -> Seen | None:
     return None
 
 
-def _wrong(ctx: CheckContext, fault: PassingFault) -> Seen:
+def _wrong(ctx: CheckContext, fault: PassingFault) -> Finding:
     """A fault of the network: in the way of a profile that must be fetched first, else worth knowing."""
     remedy = _REMEDIES.get(fault.kind, proxy_hint()) if isinstance(fault, Unreached) else _remedy(fault)
     seen = fault.seen if needs_hub(ctx) else f"{fault.seen}; what is on the disk still serves"
@@ -99,7 +98,7 @@ def _hub_fault(ctx: CheckContext) -> PassingFault | None:
     return ctx.once("hub answers", look)
 
 
-def _hub(ctx: CheckContext) -> Iterator[Seen]:
+def _hub(ctx: CheckContext) -> Iterator[Finding]:
     if why := _skip(ctx):
         yield why
         return
@@ -113,7 +112,7 @@ def _hub(ctx: CheckContext) -> Iterator[Seen]:
         )
 
 
-def _token(ctx: CheckContext) -> Iterator[Seen]:
+def _token(ctx: CheckContext) -> Iterator[Finding]:
     if why := _skip(ctx):
         yield why
         return
@@ -130,9 +129,9 @@ def _token(ctx: CheckContext) -> Iterator[Seen]:
     yield ok(f"the hub knows the token in {sent.origin}") if known else _unknown(ctx, sent)
 
 
-def _unknown(ctx: CheckContext, sent: Token) -> Seen:
-    report = fail if ctx.chosen is None or needs_hub(ctx) else warn
-    return report(
+def _unknown(ctx: CheckContext, sent: Token) -> Finding:
+    severity = fail if ctx.chosen is None or needs_hub(ctx) else warn
+    return severity(
         "hf_gated",
         f"the hub does not know the token in {sent.origin}: it is mistyped, expired or revoked",
         "With it even open repositories are refused: make a new one at https://huggingface.co/settings/tokens, or "
@@ -142,7 +141,7 @@ def _unknown(ctx: CheckContext, sent: Token) -> Seen:
     )
 
 
-def _repository(ctx: CheckContext) -> Iterator[Seen]:
+def _repository(ctx: CheckContext) -> Iterator[Finding]:
     """The repository wanted, and a byte of its weights from wherever they lie."""
     if ctx.chosen is None or _skip(ctx):
         return
@@ -154,8 +153,8 @@ def _repository(ctx: CheckContext) -> Iterator[Seen]:
         timeouts = _timeouts(deadline)
         _asked(lambda: first_byte(found, timeouts), deadline)
     except MscliError as refusal:
-        report = fail if needs_hub(ctx) else warn
-        yield report(_cause(refusal), refusal.message, refusal.hint)
+        severity = fail if needs_hub(ctx) else warn
+        yield severity(_cause(refusal), refusal.message, refusal.hint)
         return
     except PassingFault as fault:
         if fault.cause == "network_proxy" and _hub_fault(ctx) is not None:
@@ -182,7 +181,7 @@ def _cause(refusal: MscliError) -> str | None:
     return cause if isinstance(cause, str) else None
 
 
-def _xet(found: Sample, deadline: float) -> Iterator[Seen]:
+def _xet(found: Sample, deadline: float) -> Iterator[Finding]:
     """Where Xet storage is said to be: without a way there a pull loses time before it takes plain HTTP."""
     import json
 
@@ -203,7 +202,7 @@ def _xet(found: Sample, deadline: float) -> Iterator[Seen]:
         )
 
 
-def _ollama(ctx: CheckContext) -> Iterator[Seen]:
+def _ollama(ctx: CheckContext) -> Iterator[Finding]:
     """Ollama's registry. The server pulls, not this process: its own proxy and roots may be other ones."""
     if ctx.chosen is None or ctx.chosen.variant.source.kind != "ollama":
         return

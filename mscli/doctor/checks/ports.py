@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mscli.doctor.checks.check import Check, Seen, fail, ok, warn
+from mscli.doctor.checks.check import Check, Finding, fail, ok, warn
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.ports.port_owner import keeper, where
+from mscli.doctor.checks.port_owner import port_owner, where
 from mscli.instances.records import Record, group, running
 from mscli.inventory.ports import addresses, listening, owner
 from mscli.lifecycle import port as ports
@@ -16,7 +16,7 @@ _EVERYWHERE = ("0.0.0.0", "::")
 _UNPRIVILEGED = 1024
 
 
-def _first(ctx: CheckContext) -> Iterator[Seen]:
+def _first(ctx: CheckContext) -> Iterator[Finding]:
     """The port that the next start takes: the profile's, else the first of mscli's own."""
     profile = ctx.chosen.profile if ctx.chosen else None
     if profile is not None and profile.engine == "ollama" and profile.port is None:
@@ -35,7 +35,7 @@ def _first(ctx: CheckContext) -> Iterator[Seen]:
         yield _taken(ctx, host, port)
 
 
-def _free(ctx: CheckContext, host: str, port: int) -> Iterator[Seen]:
+def _free(ctx: CheckContext, host: str, port: int) -> Iterator[Finding]:
     yield ok(f"port {port} on {host} is free")
     if ctx.chosen is None or ctx.chosen.profile.port is None:
         return  # `mscli up` takes the next one
@@ -57,7 +57,7 @@ def _outgoing(ctx: CheckContext) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def _taken(ctx: CheckContext, host: str, port: int) -> Seen:
+def _taken(ctx: CheckContext, host: str, port: int) -> Finding:
     """Who has the port that a start would take first, and which one it takes instead."""
     own = next((record for record in ctx.records if record.port == port and running(record)), None)
     if own is not None and (holder := owner(port)) is not None and holder in group(own):
@@ -65,14 +65,14 @@ def _taken(ctx: CheckContext, host: str, port: int) -> Seen:
     others = {record.port for record in ctx.records if record.stopped_at is None}
     instead = ports.choose(host, port, others)
     after = f"`mscli up` takes {instead} instead" if instead else f"none of the 200 after it is free on {host}"
-    report, remedy = (warn if instead else fail), "Stop it, or name another port: --port."
+    severity, remedy = (warn if instead else fail), "Stop it, or name another port: --port."
     if not listening(port):
-        return report("port", f"port {port} on {host} is {_reserved(ctx, port)}; {after}", remedy)
-    who = keeper(ctx, port)
+        return severity("port", f"port {port} on {host} is {_reserved(ctx, port)}; {after}", remedy)
+    who = port_owner(ctx, port)
     seen = f"port {port} is taken by {who.said}; {after}"
     if ctx.chosen is not None and ctx.chosen.profile.port == port:
         seen += ", so clients set to the profile's port reach somebody else"
-    return report("port", seen, remedy, f"listens on {where(port)}", command=who.stop)
+    return severity("port", seen, remedy, f"listens on {where(port)}", command=who.stop)
 
 
 def _reserved(ctx: CheckContext, port: int) -> str:
@@ -85,13 +85,13 @@ def _reserved(ctx: CheckContext, port: int) -> str:
     return "held by a process that does not listen on it"
 
 
-def _pinned(ctx: CheckContext) -> Iterator[Seen]:
+def _pinned(ctx: CheckContext) -> Iterator[Finding]:
     """Ports that were asked for by number: a restart takes them or fails."""
     for record in ctx.records:
         port = record.request.port
         if port is None or running(record) or not listening(port):
             continue
-        who = keeper(ctx, port)
+        who = port_owner(ctx, port)
         yield warn(
             "port",
             f"{record.name} was asked for on port {port}, which is taken by {who.said}: a restart would fail",
@@ -105,7 +105,7 @@ def _next(record: Record) -> int:
     return ports.choose(record.host, record.port + 1, ()) or FIRST_PORT
 
 
-def _exposed(ctx: CheckContext) -> Iterator[Seen]:
+def _exposed(ctx: CheckContext) -> Iterator[Finding]:
     """Our own listeners that other machines reach, without a key or with paths that no key guards."""
     live = [record for record in ctx.records if record.identity and running(record)]
     found = [seen for record in live for seen in _open(record)]
@@ -114,7 +114,7 @@ def _exposed(ctx: CheckContext) -> Iterator[Seen]:
         yield ok(f"{', '.join(record.name for record in live)}: reached from this machine alone, or with a key")
 
 
-def _open(record: Record) -> Iterator[Seen]:
+def _open(record: Record) -> Iterator[Finding]:
     heard = [each for each in addresses(record.port) if each in _EVERYWHERE or not loopback(each)]
     if not heard or owner(record.port) not in (*group(record), None):
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mscli.diagnosis.diagnose import diagnose
 from mscli.diagnosis.facts import facts_of
-from mscli.doctor.checks.check import Seen, fail, warn
+from mscli.doctor.checks.check import Finding, fail, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.engines.containers.client import DOCKER, PODMAN, Client, EngineInfo, Said, call, client_program, engine_info
 from mscli.engines.containers.run import remote
@@ -23,7 +23,7 @@ _CAUSE_CONFIDENCE = 0.5
 
 
 @dataclass(frozen=True)
-class Containers:
+class ContainerEngine:
     """A client and the container engine behind it. `said`: why that gives no answer; empty where it does."""
 
     client: Client
@@ -36,7 +36,7 @@ class Containers:
         return self.client.kind
 
 
-def client(ctx: CheckContext) -> Containers | None:
+def container_engine(ctx: CheckContext) -> ContainerEngine | None:
     """The container engine that mscli would use: the one that is named, else Docker, else Podman; None: no client."""
     return ctx.once("containers", lambda: _client(ctx))
 
@@ -46,20 +46,22 @@ def wanted(ctx: CheckContext) -> bool:
     return ctx.chosen is not None and ctx.chosen.profile.engine == PROFILE_ENGINE
 
 
-def patient(ctx: CheckContext) -> bool:
+def thorough(ctx: CheckContext) -> bool:
     """Whether containers may take their time: they were asked about, or the profile runs in one."""
     return AREA in ctx.asked or wanted(ctx)
 
 
-def images(ctx: CheckContext, found: Containers) -> tuple[str, ...]:
+def images(ctx: CheckContext, found: ContainerEngine) -> tuple[str, ...]:
     """The images that the engine has, as name:tag."""
     return ctx.once("images", lambda: _images(found))
 
 
-def grave(ctx: CheckContext, code: str, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Seen:
+def fail_or_warn(
+    ctx: CheckContext, code: str, seen: str, remedy: str, *evidence: str, command: str | None = None
+) -> Finding:
     """A failure where a container with a GPU could be wanted here, else a warning."""
-    status = fail if wanted(ctx) or ctx.inventory.gpus else warn
-    return status(code, seen, remedy, *evidence, command=command)
+    severity = fail if wanted(ctx) or ctx.inventory.gpus else warn
+    return severity(code, seen, remedy, *evidence, command=command)
 
 
 def cause_of(ctx: CheckContext, said: str, otherwise: str) -> tuple[str, str]:
@@ -77,24 +79,24 @@ def cause_of(ctx: CheckContext, said: str, otherwise: str) -> tuple[str, str]:
     return otherwise, CAUSES[otherwise][1]
 
 
-def elsewhere(ctx: CheckContext, found: Containers) -> str | None:
+def remote_host(ctx: CheckContext, found: ContainerEngine) -> str | None:
     """The address of the engine where that is another machine, whose GPUs and folders are not these; else None."""
     return ctx.once("elsewhere", lambda: remote(found.client, found.engine.context, CONTEXT_TIMEOUT_S))
 
 
-def _images(found: Containers) -> tuple[str, ...]:
+def _images(found: ContainerEngine) -> tuple[str, ...]:
     listed = call(found.client, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", timeout_s=IMAGES_TIMEOUT_S)
     return tuple(listed.out.split()) if listed.status == 0 else ()
 
 
-def _client(ctx: CheckContext) -> Containers | None:
+def _client(ctx: CheckContext) -> ContainerEngine | None:
     program = client_program(ctx.env)
     if program is None:
         return None
     # Its name has to do for one whose engine does not answer: to ask for its version would take Podman a second more.
     kind = PODMAN if PODMAN in Path(program).name else DOCKER
     caller = Client((program,), kind, None, container_settings(ctx.env), ctx.env)
-    found = engine_info(caller, THOROUGH_S if patient(ctx) else QUICK_S)
+    found = engine_info(caller, THOROUGH_S if thorough(ctx) else QUICK_S)
     if isinstance(found, Said):
-        return Containers(caller, EngineInfo(kind), found.text or "it said nothing")
-    return Containers(replace(caller, kind=found.kind), found)
+        return ContainerEngine(caller, EngineInfo(kind), found.text or "it said nothing")
+    return ContainerEngine(replace(caller, kind=found.kind), found)

@@ -1,27 +1,31 @@
-"""Checks of CUDA: which libcuda is loaded, whether it starts, and whether it shows what NVML shows."""
+"""Checks of CUDA: which libcuda is loaded, whether it starts, and whether it shows what NVML shows.
+
+CUDA is started once, in a child process (cuda_probe.py), as it may hang or crash.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import Check, Seen, fail, ok, skipped, warn
+from mscli.doctor.checks.check import FAIL, Check, Finding, fail, ok, skipped, together, warn
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.cuda.errors import judged
-from mscli.doctor.checks.cuda.start import WAITED_S, Start, cuda_start, spared
 from mscli.doctor.checks.driver.no_nvml import release_of
-from mscli.doctor.checks.gpu.health import lost
-from mscli.doctor.checks.gpu.wording import together
-from mscli.doctor.checks.program import which
+from mscli.doctor.checks.host import kernel_log
 from mscli.inventory.nvml import module_version
 from mscli.planning.figures import gib
 
 _WSL = "/usr/lib/wsl/"
 
 
-def _library(ctx: CheckContext) -> Iterator[Seen]:
+def _library(ctx: CheckContext) -> Iterator[Finding]:
     start, without = cuda_start(ctx), _without(ctx)
     module, release = module_version(ctx.root / "proc"), release_of(start.path)
     if start.path is None:
@@ -43,7 +47,7 @@ def _library(ctx: CheckContext) -> Iterator[Seen]:
         yield ok(f"libcuda: {start.path}")
 
 
-def _shadow(seen: str) -> Seen:
+def _shadow(seen: str) -> Finding:
     remedy = "Remove the Linux driver inside WSL (`sudo apt purge 'libnvidia-*' 'nvidia-*'`, then `sudo ldconfig`)."
     return fail("wsl", seen, remedy)
 
@@ -53,14 +57,14 @@ def _foreign(path: str) -> bool:
     return bool({"compat", "stubs"} & set(Path(path).parts))
 
 
-def _compat(start: Start) -> Seen:
+def _compat(start: Start) -> Finding:
     seen = f"libcuda is taken from {start.path}, not from the driver"
     if start.code or not start.count:
         return skipped(f"{seen} (see cuda.start)")
     return ok(f"{seen}; it works on this machine")
 
 
-def _starts(ctx: CheckContext) -> Iterator[Seen]:
+def _starts(ctx: CheckContext) -> Iterator[Finding]:
     start, without = cuda_start(ctx), _without(ctx)
     if start.path is None:
         yield skipped("there is no libcuda to start (see cuda.library)")
@@ -74,7 +78,7 @@ def _starts(ctx: CheckContext) -> Iterator[Seen]:
         yield from _on_devices(ctx, start)
 
 
-def _unfinished(start: Start, without: str | None) -> Seen:
+def _unfinished(start: Start, without: str | None) -> Finding:
     where = start.hung or "its end"
     if start.status is None:
         seen = f"CUDA hangs: {where} gave no answer, and the process that waited for it was ended"
@@ -89,12 +93,12 @@ def _unfinished(start: Start, without: str | None) -> Seen:
     return fail("xid", seen, "See `sudo dmesg | grep -e NVRM -e Xid`; restart the machine.", f"library: {start.path}")
 
 
-def _on_devices(ctx: CheckContext, start: Start) -> Iterator[Seen]:
+def _on_devices(ctx: CheckContext, start: Start) -> Iterator[Finding]:
     bad = [device for device in start.devices if device["code"]]
     for device in bad:
         where = f"CUDA device {device['ordinal']} ({device['name']}), {device['call']}"
         yield judged(ctx, where, device["code"], device["error"], start.path or "")
-    good, full = len(start.devices) - len(bad), len(spared(ctx))
+    good, full = len(start.devices) - len(bad), len(full_devices(ctx))
     version = f"CUDA {(start.version or 0) // 1000}.{(start.version or 0) % 1000 // 10}"
     untried = f"; {full} too full to be tried without harm" if full else ""
     if good:
@@ -104,7 +108,7 @@ def _on_devices(ctx: CheckContext, start: Start) -> Iterator[Seen]:
         yield skipped(f"{version} starts, but no device was tried{untried}")
 
 
-def _devices(ctx: CheckContext) -> Iterator[Seen]:
+def _devices(ctx: CheckContext) -> Iterator[Finding]:
     start, expected = cuda_start(ctx), ctx.inventory.devices
     if not start.count or _without(ctx):
         yield skipped("CUDA shows no device to compare (see cuda.start and driver.nvml)")
@@ -152,12 +156,12 @@ def _without(ctx: CheckContext) -> str | None:
         return "NVML shows no GPU (see driver.nvml)"
     if not seen.devices:
         return "no GPU is usable or visible (see gpu.readable and gpu.visible)"
-    if lost(ctx):
+    if ctx.lost_gpus:
         return "a GPU is lost (see gpu.readable)"
     return None
 
 
-def _toolkit(ctx: CheckContext) -> Iterator[Seen]:
+def _toolkit(ctx: CheckContext) -> Iterator[Finding]:
     """CUDA_HOME matters where kernels are compiled at the start; a leading colon broke one FlashInfer."""
     named = [(name, ctx.env[name]) for name in ("CUDA_HOME", "CUDA_PATH") if ctx.env.get(name)]
     wrong = [(name, value, why) for name, value in named if (why := _no_toolkit(value))]
@@ -166,7 +170,7 @@ def _toolkit(ctx: CheckContext) -> Iterator[Seen]:
         yield warn("nvcc_jit", f"{name}={value!r}: {why}; kernels compiled at the start will fail", remedy)
     if wrong:
         return
-    nvcc = next((f"{value}/bin/nvcc" for _, value in named), None) or which(ctx, "nvcc")
+    nvcc = next((f"{value}/bin/nvcc" for _, value in named), None) or ctx.which("nvcc")
     yield ok(f"nvcc: {nvcc}" if nvcc else "there is no nvcc and no CUDA_HOME: needed only where kernels are compiled")
 
 
@@ -178,7 +182,7 @@ def _no_toolkit(value: str) -> str | None:
     return None if os.access(Path(value) / "bin" / "nvcc", os.X_OK) else "it has no bin/nvcc"
 
 
-def _paths(ctx: CheckContext) -> Iterator[Seen]:
+def _paths(ctx: CheckContext) -> Iterator[Finding]:
     value = ctx.env.get("LD_LIBRARY_PATH")
     if not value:
         yield ok("LD_LIBRARY_PATH is not set")
@@ -195,6 +199,162 @@ def _paths(ctx: CheckContext) -> Iterator[Seen]:
         yield warn(None, "LD_LIBRARY_PATH has an empty entry: libraries of the current folder are loaded first", remedy)
     else:
         yield ok(f"LD_LIBRARY_PATH={value}")
+
+
+# A healthy GPU needs some tenths of a second; without persistence mode, the driver wakes each one, for a second or
+# more. Only a machine that is not well makes anybody wait as long as this.
+WAITED_S = 8.0
+# A context takes 300 to 600 MiB for as long as it lives.
+_ROOM = 2**30
+
+
+@dataclass(frozen=True)
+class Start:
+    """`path`: the libcuda that was loaded; `missing`: why none was. `call`, `code`, `name`: the first call that failed
+    before any device (code 0: none). `version`: as CUDA counts, 12080 for 12.8. `devices`: what each device said, as
+    cuda_probe tells it. `hung`: the call that had not come back. `status`: how the process ended, None: it was killed.
+    """
+
+    path: str | None
+    missing: str | None
+    call: str
+    code: int
+    name: str
+    seconds: float
+    version: int | None
+    count: int
+    devices: tuple[dict[str, Any], ...]
+    hung: str | None
+    status: int | None
+
+
+def cuda_start(ctx: CheckContext) -> Start:
+    """The one start of this visit. Blocks at most WAITED_S."""
+    return ctx.once("cuda_start", lambda: start(ctx, WAITED_S))
+
+
+def start(ctx: CheckContext, timeout_s: float) -> Start:
+    """Start CUDA and see how it ends. Blocks at most `timeout_s`."""
+    # -I and -S: neither the user's Python settings nor installed packages take part, and it starts faster.
+    program = Path(__file__).with_name("cuda_probe.py")
+    order = {"CUDA_DEVICE_ORDER": ctx.env.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}  # the order of the inventory
+    argv = (sys.executable, "-I", "-S", str(program), *map(str, full_devices(ctx)))
+    ran = ctx.run(*argv, timeout_s=timeout_s, env=order)
+    steps = list(_steps(ran.out)) if ran else []
+    by_name = {step["step"]: step for step in steps}
+    load, found = by_name.get("load", {}), by_name.get("found", {})
+    failed = next((step for step in steps if step.get("code") and step["step"] != "device"), {})
+    devices = tuple(step for step in steps if step["step"] == "device")
+    begun = [step["call"] for step in steps if step["step"] == "begin" and step["call"] not in by_name]
+    unfinished = begun[0] if begun else "the first use of a device" if found and "end" not in by_name else None
+    return Start(
+        path=load.get("path"),
+        missing=load.get("error"),
+        call=failed.get("step", ""),
+        code=failed.get("code", 0),
+        name=failed.get("name", ""),
+        seconds=sum(step.get("seconds", 0.0) for step in steps),
+        version=found.get("version"),
+        count=found.get("count", 0),
+        devices=devices,
+        hung=unfinished,
+        status=ran.status if ran else None,
+    )
+
+
+def full_devices(ctx: CheckContext) -> list[int]:
+    """The CUDA devices that are too full to be tried without harm to whoever fills them."""
+    devices = ctx.inventory.devices
+    return [at for at, device in enumerate(devices) if device.free_bytes is not None and device.free_bytes < _ROOM]
+
+
+def _steps(text: str) -> Iterator[dict[str, Any]]:
+    """The lines that are whole: the last one of a process that was killed may not be."""
+    for line in text.splitlines():
+        try:
+            step = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(step, dict) and "step" in step:
+            yield step
+
+
+_SLEPT = re.compile(r"PM: (?:suspend|resume|hibernation)")
+_CODES = {
+    2: "gpu_busy",
+    34: "driver_vs_compat",
+    35: "driver_too_old",
+    36: "driver_too_old",
+    46: "gpu_busy",
+    101: "visible_devices",
+    214: "ecc",
+    802: "fabric_manager",
+    804: "driver_vs_compat",
+}
+_LOST = (702, 716, 719)
+_RELOAD = "sudo rmmod nvidia_uvm && sudo modprobe nvidia_uvm"
+NO_DEVICE, OPERATING_SYSTEM, MISMATCH, UNKNOWN = 100, 304, 803, 999
+
+
+def judged(ctx: CheckContext, where: str, code: int, name: str, path: str) -> Finding:
+    """The finding for error `code` (its `name` in CUDA) of the call `where`. `path`: the libcuda that gave it."""
+    seen = f"{where}: CUDA error {code}{f' ({name})' if name else ''}"
+    library = f"libcuda: {path}"
+    if code == UNKNOWN:
+        return _unknown(ctx, seen, library)
+    if code == NO_DEVICE:
+        return _no_device(ctx, seen, library)
+    if code == OPERATING_SYSTEM:
+        remedy = "Let this user open /dev/nvidia-uvm, or make it with `sudo nvidia-modprobe -u -c 0`."
+        return fail("permissions", seen, remedy, library, *_uvm(ctx), command="ls -l /dev/nvidia-uvm")
+    if code == MISMATCH and _same_as_driver(ctx, path):
+        return fail("nvml_mismatch", seen, CAUSES["nvml_mismatch"][1], library)
+    cause = "xid" if code in _LOST else "driver_vs_compat" if code == MISMATCH else _CODES.get(code)
+    if cause is None:
+        return Finding(FAIL, seen, None, (library,), "`sudo dmesg | grep -e NVRM -e nvidia` may tell why.")
+    return fail(cause, f"{seen}: {CAUSES[cause][0]}", CAUSES[cause][1], library)
+
+
+def _unknown(ctx: CheckContext, seen: str, library: str) -> Finding:
+    """999 says nothing by itself; after a suspend it is nvidia_uvm that has lost its GPU."""
+    slept = [line.text for line in kernel_log(ctx).matching(_SLEPT)]
+    after = "after the machine slept" if slept else "as after a suspend; the kernel's log shows none"
+    return fail("suspend", f"{seen}, {after}", CAUSES["suspend"][1], library, *slept[-2:], *_uvm(ctx), command=_RELOAD)
+
+
+def _no_device(ctx: CheckContext, seen: str, library: str) -> Finding:
+    """No device although NVML shows some: hidden from CUDA, cut into MIG instances, or without nvidia_uvm."""
+    if any(gpu.mig.mode == "on" for gpu in ctx.inventory.gpus):
+        return fail("mig", f"{seen}: {CAUSES['mig'][0]}", CAUSES["mig"][1], library)
+    if ctx.inventory.visible_devices is not None:
+        value = ctx.inventory.visible_devices
+        return fail(
+            "visible_devices", f"{seen} with CUDA_VISIBLE_DEVICES={value}", CAUSES["visible_devices"][1], library
+        )
+    if ctx.inventory.host.surroundings == "container":
+        remedy = "Start the container with all of the driver's parts: NVIDIA_DRIVER_CAPABILITIES=compute,utility."
+        return fail("docker_gpu", seen, remedy, library, *_uvm(ctx))
+    remedy = "Load the rest of the driver: `sudo modprobe nvidia_uvm`."
+    return fail("no_driver", seen, remedy, library, *_uvm(ctx), command="sudo modprobe nvidia_uvm")
+
+
+def _uvm(ctx: CheckContext) -> tuple[str, ...]:
+    """Whether nvidia_uvm is there, which every CUDA context needs."""
+    loaded = (ctx.root / "sys/module/nvidia_uvm").exists()
+    node = (ctx.root / "dev/nvidia-uvm").exists()
+    return (
+        ()
+        if loaded and node
+        else (f"nvidia_uvm {'is' if loaded else 'is not'} loaded, /dev/nvidia-uvm {'is' if node else 'is not'} there",)
+    )
+
+
+def _same_as_driver(ctx: CheckContext, path: str) -> bool:
+    """The libcuda is the driver package's own, of another release than the module: an upgrade, not cuda-compat."""
+    if {"compat", "stubs"} & set(Path(path).parts):
+        return False
+    module, release = module_version(ctx.root / "proc"), release_of(path)
+    return bool(module and release and module != release and release == ctx.inventory.driver)
 
 
 CHECKS = (

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.program import Ran, run, which
+from mscli.doctor.checks.context import CheckContext, Ran
 from mscli.engines.engine import Installation
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.engines.ollama.installation import told_version
@@ -21,7 +20,7 @@ VERSION_TIMEOUT_S = 0.8
 
 
 @dataclass(frozen=True)
-class View:
+class OllamaState:
     """`asked`: where clients of this shell look. `server`: the one that answers there, or where the service listens.
 
     `stranger`: how something else answers where clients look, or that it does not answer. `elsewhere`: OLLAMA_HOST is
@@ -35,7 +34,7 @@ class View:
     elsewhere: bool
 
 
-def view(ctx: CheckContext) -> View:
+def ollama(ctx: CheckContext) -> OllamaState:
     """The server, the service and the port, as they are now."""
     return ctx.once("ollama", lambda: _look(ctx))
 
@@ -50,10 +49,10 @@ def wanted(ctx: CheckContext) -> bool:
     return ctx.chosen is not None and ctx.chosen.profile.engine == NAME
 
 
-def _look(ctx: CheckContext) -> View:
+def _look(ctx: CheckContext) -> OllamaState:
     service, asked = systemd_service(), address(ctx.env.get("OLLAMA_HOST", ""))
     if asked.scheme != "http" or asked.path:
-        return View(asked, None, service, None, elsewhere=True)
+        return OllamaState(asked, None, service, None, elsewhere=True)
     places = [asked]
     if service and service.active:
         places.append(address(service.environment.get("OLLAMA_HOST", "")))
@@ -63,10 +62,10 @@ def _look(ctx: CheckContext) -> View:
     for place in dict.fromkeys(places):
         version, words = _version(place)
         if version:
-            return View(asked, look(place, version, service), service, stranger, elsewhere=False)
+            return OllamaState(asked, look(place, version, service), service, stranger, elsewhere=False)
         if place == asked and is_here(place.host) and listening(place.port):
             stranger = words
-    return View(asked, None, service, stranger, elsewhere=False)
+    return OllamaState(asked, None, service, stranger, elsewhere=False)
 
 
 def _version(place: Address) -> tuple[str | None, str | None]:
@@ -79,9 +78,9 @@ def _version(place: Address) -> tuple[str | None, str | None]:
 
 def _program(ctx: CheckContext) -> Installation | None:
     own = ctx.places.engines / NAME / "bin" / NAME
-    found = which(ctx, NAME)
+    found = ctx.which(NAME)
     path = Path(found).absolute() if found else own
-    told: Ran | None = run(ctx, str(path), "--version", timeout_s=VERSION_TIMEOUT_S)
+    told: Ran | None = ctx.run(str(path), "--version", timeout_s=VERSION_TIMEOUT_S)
     if told is None:
         return None
     return Installation(NAME, (str(path),), told_version(told.out + told.err), "program" if found else "own", path)

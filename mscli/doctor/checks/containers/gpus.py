@@ -1,16 +1,105 @@
-"""Containers tried out: a throw-away one with all GPUs, and those of our own that run."""
+"""GPUs in containers: CDI specifications held against this machine, a trial container, and our own that run.
+
+Specifications are read line by line for the few keys that matter: nvidia-ctk writes YAML or JSON of hundreds of lines,
+which a parser in Python takes a tenth of a second for.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-from mscli.doctor.checks.check import Seen, fail, ok, skipped, warn
-from mscli.doctor.checks.containers.view import Containers, cause_of, client, elsewhere, grave, images, patient, wanted
+from mscli.doctor.checks.check import Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.container_engine import (
+    ContainerEngine,
+    cause_of,
+    container_engine,
+    fail_or_warn,
+    images,
+    remote_host,
+    thorough,
+    wanted,
+)
 from mscli.doctor.checks.context import CheckContext
 from mscli.engines.containers import client as container_client
 from mscli.engines.containers.client import DOCKER, PODMAN, Said, call, last_line, telling
+from mscli.inventory.kernel import text_of
+
+# The later goes before the earlier where both name a device.
+FOLDERS = ("etc/cdi", "var/run/cdi")
+KIND = "nvidia.com/gpu"
+
+_KIND = re.compile(r"\"?\bkind\"?\s*:\s*[\"']?([\w./-]+)")
+_PATHS = re.compile(r"\"?\b(?:path|hostPath)\"?\s*:\s*[\"']?(/[^\"'\s,\]}]+)")
+_DRIVER = re.compile(r"/lib(?:cuda|nvidia)[\w-]*\.so\.(\d{3,}\.\d+(?:\.\d+)?)$")
+_GPU = re.compile(r"/dev/nvidia(\d+)$")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One specification of NVIDIA GPUs. `missing`: files and devices that it names and that are not here.
+
+    `drivers`: releases of the driver's libraries by their names. `gpus`: the numbers of its GPU devices. `fault`: why
+    the file cannot be read as a specification.
+    """
+
+    path: Path
+    missing: tuple[str, ...] = ()
+    drivers: frozenset[str] = frozenset()
+    gpus: frozenset[int] = frozenset()
+    fault: str | None = None
+
+
+def specs(root: Path) -> tuple[Spec, ...]:
+    """The specifications of NVIDIA GPUs below `root`, which stands for /, the one that counts last."""
+    return tuple(spec for folder in FOLDERS for path in _files(root / folder) if (spec := _spec(path, root)))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    try:
+        yield from sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml", ".json"))
+    except OSError:
+        return
+
+
+def _spec(path: Path, root: Path) -> Spec | None:
+    text = text_of(path)
+    kind = _KIND.search(text)
+    if kind and kind[1] != KIND:
+        return None
+    if kind is None:
+        return Spec(path, fault="it names no kind of device") if "nvidia" in path.name else None
+    if path.suffix == ".json" and (fault := _json_fault(text)):
+        return Spec(path, fault=fault)
+    named = tuple(dict.fromkeys(_PATHS.findall(text)))
+    missing = tuple(each for each in named if not _there(root, each))
+    drivers = frozenset(found[1] for each in named if (found := _DRIVER.search(each)))
+    gpus = frozenset(int(found[1]) for each in named if (found := _GPU.search(each)))
+    return Spec(path, missing, drivers, gpus)
+
+
+def _json_fault(text: str) -> str | None:
+    try:
+        json.loads(text)
+    except ValueError as fault:
+        return f"it is no JSON: {fault}"
+    return None
+
+
+def _there(root: Path, named: str) -> bool:
+    """Whether it is on this machine; what this user may not look at counts as being there."""
+    try:
+        (root / named.lstrip("/")).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
 
 LABEL = "mscli.instance"
 # A container starts within a second; the first one after a start of the machine takes much longer.
@@ -23,11 +112,11 @@ _BAD = re.compile(r"alpine|busybox|scratch|hello-world|distroless|<none>")
 _SEEN = re.compile(r"^GPU \d+: .*\(UUID: (GPU-[^)]+)\)", re.MULTILINE)
 
 
-def throw_away(ctx: CheckContext) -> Iterator[Seen]:
+def throw_away(ctx: CheckContext) -> Iterator[Finding]:
     """nvidia-smi in a container that is gone afterwards, from an image that is here: nothing is ever pulled for it."""
     begun = time.monotonic()
-    found = client(ctx)
-    if found is None or found.said or elsewhere(ctx, found):
+    found = container_engine(ctx)
+    if found is None or found.said or remote_host(ctx, found):
         yield skipped("no container engine of this machine answers")
         return
     if not ctx.inventory.gpus:
@@ -37,20 +126,20 @@ def throw_away(ctx: CheckContext) -> Iterator[Seen]:
     if image is None:
         yield skipped("no image is here to try a container with, and none is fetched for it")
         return
-    left_s = (THOROUGH_S if patient(ctx) else QUICK_S) - (time.monotonic() - begun)
+    left_s = (THOROUGH_S if thorough(ctx) else QUICK_S) - (time.monotonic() - begun)
     if left_s < _WORTH_TRYING_S:
         yield skipped("the container engine is too slow for a container to be tried; `--only containers` waits longer")
     else:
         yield _tried(ctx, found, image, left_s)
 
 
-def _tried(ctx: CheckContext, found: Containers, image: str, patience_s: float) -> Seen:
+def _tried(ctx: CheckContext, found: ContainerEngine, image: str, patience_s: float) -> Finding:
     words = (*_gpus(found), "--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility", "--entrypoint", "nvidia-smi", image)
     told = container_client.throw_away(found.client, *words, "-L", timeout_s=patience_s, clean_up_s=_CLEAN_UP_S)
     return _late(ctx, image, patience_s) if told.status is None else _judged(ctx, found, image, told)
 
 
-def _judged(ctx: CheckContext, found: Containers, image: str, told: Said) -> Seen:
+def _judged(ctx: CheckContext, found: ContainerEngine, image: str, told: Said) -> Finding:
     if told.status != 0:
         code, remedy = cause_of(ctx, told.text, "docker_gpu")
         seen = f"a container of {image} with all GPUs fails: {last_line(told.text)}"
@@ -68,25 +157,25 @@ def _judged(ctx: CheckContext, found: Containers, image: str, told: Said) -> See
     return ok(f"a container of {image} sees every GPU ({len(inside)})", *told.out.strip().splitlines()[:4])
 
 
-def _late(ctx: CheckContext, image: str, patience_s: float) -> Seen:
+def _late(ctx: CheckContext, image: str, patience_s: float) -> Finding:
     seen = f"a container of {image} was not over within {patience_s:.1f} s"
-    if patient(ctx):
+    if thorough(ctx):
         return warn(None, seen, "Try it by hand, and look into the daemon's log: journalctl -u docker")
     return skipped(f"{seen}; `mscli doctor --only containers` waits longer")
 
 
-def _gpus(found: Containers) -> tuple[str, ...]:
+def _gpus(found: ContainerEngine) -> tuple[str, ...]:
     by_cdi = (
         any(each.startswith("nvidia.com/gpu") for each in found.engine.cdi) and "nvidia" not in found.engine.runtimes
     )
     return ("--device", "nvidia.com/gpu=all") if found.kind == PODMAN or by_cdi else ("--gpus", "all")
 
 
-def _by_hand(found: Containers, image: str) -> str:
+def _by_hand(found: ContainerEngine, image: str) -> str:
     return f"{found.kind} run --rm {' '.join(_gpus(found))} --entrypoint nvidia-smi {image}"
 
 
-def _image(ctx: CheckContext, found: Containers) -> str | None:
+def _image(ctx: CheckContext, found: ContainerEngine) -> str | None:
     """An image that is here: the profile's, else one that has very likely what nvidia-smi needs."""
     here = images(ctx, found)
     own = ctx.chosen.profile.image if ctx.chosen and wanted(ctx) else None
@@ -101,9 +190,9 @@ def _rank(name: str) -> int:
     return _GOOD.pattern.split("|").index(found[0]) if found else 99
 
 
-def own_containers(ctx: CheckContext) -> Iterator[Seen]:
+def own_containers(ctx: CheckContext) -> Iterator[Finding]:
     """Whether the containers of our instances still have their GPUs: after a daemon-reload the engine goes on, deaf."""
-    found = client(ctx)
+    found = container_engine(ctx)
     if found is None or found.said:
         yield skipped("no container engine answers")
         return
@@ -122,7 +211,7 @@ def own_containers(ctx: CheckContext) -> Iterator[Seen]:
         yield _asked(ctx, found, container, label[0] if label else container)
 
 
-def _asked(ctx: CheckContext, found: Containers, container: str, name: str) -> Seen:
+def _asked(ctx: CheckContext, found: ContainerEngine, container: str, name: str) -> Finding:
     told = call(found.client, "exec", container, "nvidia-smi", "-L", timeout_s=SHORT_S)
     if told.status is None:
         return warn(None, f"the container of {name} does not answer", f"See: {found.kind} logs {container}")
@@ -130,4 +219,4 @@ def _asked(ctx: CheckContext, found: Containers, container: str, name: str) -> S
         return ok(f"the container of {name} has its GPUs ({len(_SEEN.findall(told.out))})")
     code, remedy = cause_of(ctx, told.text, "container_gpu_lost")
     seen = f"the container of {name} has lost its GPUs: {last_line(told.text)}"
-    return grave(ctx, code, seen, remedy, *telling(told.text)[-4:], command=f"mscli restart {name}")
+    return fail_or_warn(ctx, code, seen, remedy, *telling(told.text)[-4:], command=f"mscli restart {name}")

@@ -1,0 +1,363 @@
+"""Checks of our own instances: their state and why they ended, what they left behind, their folders."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from stat import filemode
+
+from mscli.diagnosis.diagnose import RankedCause, diagnose
+from mscli.diagnosis.facts import facts_of
+from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.port_owner import port_owner
+from mscli.engines.engine import LOADING, STARTING, Engine
+from mscli.engines.table import STARTABLE, engine
+from mscli.errors import MscliError
+from mscli.instances import state as instance
+from mscli.instances.orphans import Leftover, leftovers
+from mscli.instances.process import boot_id, describe
+from mscli.instances.process import stat as process_stat
+from mscli.instances.records import Record, Records, group, seen
+from mscli.instances.state import Instance
+from mscli.inventory.inventory import total_bytes
+from mscli.inventory.ports import listening, owner
+from mscli.planning.figures import gib, tokens
+
+_LOG_BYTES = 2**20
+_CAUSE = 0.5
+_RECENT_S = 86_400.0
+_MOST = 8
+
+
+def watched(ctx: CheckContext) -> tuple[tuple[Record, Instance], ...]:
+    """Every instance with its record, as it is now; looked at once, all at the same time: a silent one takes 2 s."""
+    return ctx.once("instances", lambda: _watched(ctx))
+
+
+def _watched(ctx: CheckContext) -> tuple[tuple[Record, Instance], ...]:
+    store = Records(ctx.places)
+
+    def look(record: Record) -> tuple[Record, Instance] | None:
+        try:
+            return record, seen(record, store)
+        except MscliError:  # it has been replaced meanwhile
+            return None
+
+    if not ctx.records:
+        return ()
+    with ThreadPoolExecutor(min(len(ctx.records), 16)) as pool:
+        return tuple(found for found in pool.map(look, ctx.records) if found is not None)
+
+
+def states(ctx: CheckContext) -> Iterator[Finding]:
+    """Each instance: ready, starting, silent, crashed with the cause its log shows, or served by somebody else."""
+    found = watched(ctx)
+    for record, now in found:
+        if now.state in (instance.READY, instance.STARTING):
+            yield _running(ctx, record, now)
+        elif now.state == instance.UNRESPONSIVE:
+            yield _silent(ctx, record)
+        elif now.state == instance.CRASHED:
+            yield _crashed(ctx, record)
+    stopped = sum(now.state == instance.STOPPED for _, now in found)
+    if stopped or not found:
+        yield ok(f"{stopped} stopped" if found else "there are no instances")
+
+
+def _running(ctx: CheckContext, record: Record, now: Instance) -> Finding:
+    holder = owner(record.port)
+    strange = (
+        record.identity is not None and record.plan.engine != "vllm-docker" and holder not in (None, *group(record))
+    )
+    if not strange:
+        return ok(f"{record.name} is {now.state} at {record.base_url}", f"{record.plan.engine}, {record.title}")
+    return fail(
+        "port",
+        f"port {record.port} of {record.name} is answered by {port_owner(ctx, record.port).said}, not by {record.name}",
+        "Clients of the instance talk to somebody else: start it anew on another port.",
+        command=f"mscli up {record.plan.profile} --name {record.name} --replace",
+    )
+
+
+def _silent(ctx: CheckContext, record: Record) -> Finding:
+    halted = record.identity and (state := process_stat(record.identity.pid)) and state.state in "Tt"
+    if halted and record.identity:
+        return fail(
+            None,
+            f"{record.name} does not answer: its process {record.identity.pid} is halted (SIGSTOP)",
+            "Let it go on.",
+            command=f"kill -CONT {record.identity.pid}",
+        )
+    cause = _cause(ctx, record.log)
+    said = f": {cause.summary}" if cause else ""
+    return fail(
+        cause.code if cause else None,
+        f"{record.name} does not answer, though its process lives{said}",
+        f"{cause.remedy if cause else ''} Look at its log: mscli logs {record.name}.".strip(),
+        *(cause.evidence if cause else _last_lines(record.log)),
+        command=f"mscli restart {record.name}",
+    )
+
+
+def _crashed(ctx: CheckContext, record: Record) -> Finding:
+    again = f"mscli restart {record.name}"
+    taken = ""
+    if listening(record.port):
+        taken = f"; its port {record.port} now belongs to {port_owner(ctx, record.port).said}"
+    if record.identity and record.identity.boot_id != boot_id():
+        remedy = "Start it again; `mscli down` takes it off the list."
+        return warn(None, f"{record.name} ended with the last shutdown of this machine{taken}", remedy, command=again)
+    cause = _cause(ctx, record.log)
+    if cause is None:
+        seen = f"{record.name} has ended by itself, and its log shows no cause{taken}"
+        return fail(None, seen, f"Look at it: mscli logs {record.name}.", *_last_lines(record.log), command=again)
+    seen = f"{record.name} has ended by itself: {cause.summary}{taken}"
+    return fail(cause.code, seen, cause.remedy, *cause.evidence, command=again)
+
+
+def failed_starts(ctx: CheckContext) -> Iterator[Finding]:
+    """Starts that failed within the last day and left only their log: the cause that it shows."""
+    for log in sorted(ctx.places.instances.glob("*/log")):
+        if (log.parent / "record.json").exists():
+            continue
+        try:
+            age_s = time.time() - log.stat().st_mtime
+        except OSError:
+            continue
+        cause = _cause(ctx, log) if age_s < _RECENT_S else None
+        if cause is not None:
+            name = log.parent.name
+            seen = f"the last start of {name} failed, {_ago(age_s)}: {cause.summary}"
+            yield warn(cause.code, seen, cause.remedy, *cause.evidence, command=f"mscli logs {name}")
+
+
+def _ago(age_s: float) -> str:
+    return f"{age_s / 3600:.0f} hours ago" if age_s > 5400 else f"{age_s / 60:.0f} minutes ago"
+
+
+def _cause(ctx: CheckContext, log: Path) -> RankedCause | None:
+    """The likeliest cause that the end of a log shows, where it is likelier than not."""
+    text = tail(log, _LOG_BYTES)
+    found = diagnose(text, None, facts_of(ctx.inventory)) if text.strip() else ()
+    return found[0] if found and found[0].confidence >= _CAUSE else None
+
+
+def tail(log: Path, size: int) -> str:
+    """The last `size` bytes of a log; empty where it cannot be read."""
+    try:
+        with log.open("rb") as handle:
+            handle.seek(max(0, handle.seek(0, 2) - size))
+            return handle.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _last_lines(log: Path) -> list[str]:
+    return [line.strip()[:200] for line in tail(log, 4096).splitlines() if line.strip()][-_MOST:]
+
+
+def context(ctx: CheckContext) -> Iterator[Finding]:
+    """The context that each engine says to serve, against the one that was planned: prompts beyond it are cut."""
+    for record, now in watched(ctx):
+        if now.state != instance.READY or record.plan.engine not in STARTABLE or record.identity is None:
+            continue
+        served = _served_context(engine(record.plan.engine), tail(record.log, 8 * _LOG_BYTES))
+        if served is None:
+            continue
+        if served >= record.plan.context:
+            yield ok(f"{record.name} serves a context of {tokens(served)}")
+        else:
+            yield warn(
+                "context_truncated",
+                f"{record.name} serves a context of {tokens(served)}, {tokens(record.plan.context)} were planned",
+                "Longer prompts are refused or cut: ask for what it can hold, or start it anew and see its log.",
+                command=f"mscli restart {record.name}",
+            )
+
+
+def _served_context(known: Engine, log: str) -> int | None:
+    """What the latest start in the log says: looked for from each line that begins a stage, the last one first."""
+    lines = log.splitlines(keepends=True)
+    starts = [place for place, line in enumerate(lines) if known.stage(line) in (STARTING, LOADING)]
+    for start in [*reversed(starts), 0]:
+        if (found := known.observe("".join(lines[start:])).context) is not None:
+            return found
+    return None
+
+
+_LOCK_S = 1.0
+
+
+def orphans(ctx: CheckContext) -> Iterator[Finding]:
+    """Processes of an instance that outlived its server, with the GPU memory that they hold, and its container."""
+    found = _found(ctx)
+    if isinstance(found, str):
+        yield skipped(found)
+        return
+    ended = [(each, each.record) for each in found if each.record]
+    for leftover, record in ended:
+        held = total_bytes(ctx.inventory.holders(leftover.pids))
+        yield fail(
+            "gpu_busy" if held or (held is None and record.plan.devices) else None,
+            f"{_outlived(leftover)}{_holding(held, record.plan.gpus)}",
+            "It goes on without its client, and nobody looks after it: end it."
+            if leftover.container
+            else "They are ours and serve nobody: stop them.",
+            *(describe(pid) for pid in leftover.pids),
+            command=f"mscli down {record.name}",
+        )
+    if not ended:
+        yield ok("no process has outlived its instance")
+
+
+def unrecorded(ctx: CheckContext) -> Iterator[Finding]:
+    """Processes of ours whose record is gone: nothing else would ever find or stop them."""
+    found = _found(ctx)
+    if isinstance(found, str):
+        yield skipped(found)
+        return
+    lost = [each for each in found if not each.record and not each.damaged]
+    for leftover in lost:
+        held = total_bytes(ctx.inventory.holders(leftover.pids))
+        yield fail(
+            "gpu_busy" if held else None,
+            f"{_many(leftover)} of an instance {leftover.name}, whose record is gone, live on{_holding(held, ())}",
+            "mscli no longer knows them: look at them, and stop them by hand.",
+            *(describe(pid) for pid in leftover.pids),
+            command=f"kill {' '.join(map(str, leftover.pids))}",
+        )
+    if not lost:
+        yield ok("every process that mscli started has its record")
+
+
+def _found(ctx: CheckContext) -> tuple[Leftover, ...] | str:
+    """What is left, or why that cannot be told."""
+
+    def look() -> tuple[Leftover, ...] | str:
+        try:
+            return leftovers(Records(ctx.places), _LOCK_S)
+        except MscliError as fault:
+            return fault.message
+        except OSError as fault:
+            return f"{fault.filename}: {fault.strerror}"
+
+    return ctx.once("leftovers", look)
+
+
+def _outlived(leftover: Leftover) -> str:
+    if leftover.container:
+        return f"the container {leftover.container} of {leftover.name} has outlived its client"
+    return f"{_many(leftover)} of {leftover.name} outlived the server"
+
+
+def _many(leftover: Leftover) -> str:
+    many = len(leftover.processes)
+    return f"{many} processes" if many > 1 else "1 process"
+
+
+def _holding(held: int | None, gpus: Collection[int]) -> str:
+    if held:
+        return f" and hold {gib(held)} of GPU memory"
+    if held is None and gpus:
+        return f" and hold memory of GPU {', '.join(map(str, gpus))}; the driver does not say how much"
+    return ""
+
+
+def files(ctx: CheckContext) -> Iterator[Finding]:
+    """Temporary files and sockets of instances that no longer run."""
+    for record, now in watched(ctx):
+        folder = ctx.places.instances / record.name / "tmp"
+        if now.state not in (instance.CRASHED, instance.STOPPED) or not folder.is_dir():
+            continue
+        if now.orphaned or group(record):
+            continue
+        count = sum(1 for _ in folder.rglob("*"))
+        if count:
+            yield warn(
+                None,
+                f"{record.name} left {count} temporary files or sockets behind",
+                "They go with `mscli down`, or with its next start.",
+                str(folder),
+                command=f"mscli down {record.name}",
+            )
+
+
+_LARGE_LOG = 2**30
+
+
+def records(ctx: CheckContext) -> Iterator[Finding]:
+    """Every record can be read. One that cannot is left as it is: what it started may still run."""
+    good, damaged = Records(ctx.places).all()
+    for each in damaged:
+        yield fail(
+            None,
+            f"the record of {each.name} cannot be read: {each.reason}",
+            "What it started may still run (`instances.unrecorded` looks). Move the file away when it is of no use.",
+            str(each.path),
+            command=f"mv {each.path} {each.path}.damaged",
+        )
+    if not damaged:
+        yield ok(f"{len(good)} records can be read" if good else "there are no records")
+
+
+def folders(ctx: CheckContext) -> Iterator[Finding]:
+    """Folders and keys of instances are this user's, and closed to everybody else."""
+    found = [seen for folder in Records(ctx.places).folders() for seen in _folder(folder)]
+    yield from found
+    if not found:
+        yield ok("folders and keys of instances are closed to others")
+
+
+def _folder(folder: Path) -> Iterator[Finding]:
+    try:
+        mode = folder.stat()
+    except OSError:  # it has just been removed
+        return
+    if mode.st_uid != os.geteuid():
+        yield fail(
+            "permissions",
+            f"the folder of {folder.name} belongs to another user (mscli run with sudo?)",
+            "Give it back.",
+            f"{filemode(mode.st_mode)} uid {mode.st_uid} {folder}",
+            command=f"sudo chown -R {os.geteuid()} {folder}",
+        )
+    elif mode.st_mode & 0o077:
+        yield _open(folder, 0o700)
+    key = folder / "key"
+    if key.is_file() and key.stat().st_mode & 0o077:
+        yield _open(key, 0o600)
+
+
+def _open(path: Path, mode: int) -> Finding:
+    what = "the API key" if path.name == "key" else "the log"
+    seen = f"others on this machine may read {what} of {path.parent.name if path.name == 'key' else path.name}"
+    return warn(None, seen, "Close it.", f"{filemode(path.stat().st_mode)} {path}", command=f"chmod {mode:o} {path}")
+
+
+def logs(ctx: CheckContext) -> Iterator[Finding]:
+    """Logs that take a gigabyte or more."""
+    for log in sorted(ctx.places.instances.glob("*/log")):
+        try:
+            size = log.stat().st_size
+        except OSError:
+            continue
+        if size >= _LARGE_LOG:
+            remedy = "Engines append to it, so it can be emptied while they run."
+            yield warn(None, f"the log of {log.parent.name} takes {gib(size)}", remedy, command=f"truncate -s 0 {log}")
+
+
+CHECKS = (
+    Check("instances.records", records),
+    Check("instances.state", states),
+    Check("instances.failed_starts", failed_starts),
+    Check("instances.orphans", orphans),
+    Check("instances.unrecorded", unrecorded),
+    Check("instances.leftovers", files),
+    Check("instances.folders", folders),
+    Check("instances.logs", logs),
+    Check("instances.context", context),
+)

@@ -235,7 +235,7 @@ def open_tree() -> Iterator[Path]:
 
 ACCESS = """
 import os, pathlib, sys
-from mscli.doctor.checks.driver.driver import closed_nodes
+from mscli.doctor.checks.driver import closed_nodes
 if os.getuid() == 0:  # whom no mode keeps out
     os.setuid(65534)
 print([path.name for path in closed_nodes(pathlib.Path(sys.argv[1]))])

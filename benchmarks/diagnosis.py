@@ -22,7 +22,7 @@ from mscli.diagnosis.signature import Sign
 from mscli.diagnosis.tables import ENGINES, MECHANISMS, written_by
 from mscli.diagnosis.wordings import alternatives
 
-TESTS = Path(__file__).parents[1] / "tests" / "doctor"
+TESTS = Path(__file__).parents[1] / "tests"
 FOLDS, SHUFFLES = 5, 5
 Diagnose = Callable[["Case"], tuple[RankedCause, ...]]
 
@@ -143,20 +143,20 @@ def shuffled(cases: Sequence[Case]) -> Iterator[list[Case]]:
 
 def excerpts() -> list[Case]:
     sys.path.insert(0, str(TESTS))
-    from excerpts import EXCERPTS
+    from support.diagnosis.excerpts import EXCERPTS
 
     return [Case(f"{code} {n}", code, text) for code, texts in EXCERPTS.items() for n, text in enumerate(texts)]
 
 
 def field() -> list[Case]:
     sys.path.insert(0, str(TESTS))
-    from field import FIELD
+    from support.diagnosis.field import FIELD
 
     return [Case(f"field {n}", code, text) for n, (code, text) in enumerate(FIELD)]
 
 
 def fresh(half: str) -> list[Case]:
-    rows = map(json.loads, (TESTS / "fresh.jsonl").read_text().splitlines())
+    rows = map(json.loads, (TESTS / "diagnosis" / "fresh.jsonl").read_text().splitlines())
     return [Case(row["source"], row["code"], row["log"], row["backend"]) for row in rows if row["half"] == half]
 
 
@@ -184,7 +184,7 @@ def main(path: Path) -> None:
     own = score(excerpts(), lambda case: diagnose(case.log))
     knowledge = all_knowledge()
     wordings = len(knowledge.signs) + sum(map(len, knowledge.ordered.values())) + len(knowledge.judges)
-    healthy = {log.name: diagnose(log.read_text()) for log in sorted((TESTS / "healthy").glob("*.log"))}
+    healthy = {log.name: diagnose(log.read_text()) for log in sorted((TESTS / "diagnosis" / "healthy").glob("*.log"))}
     surest = {name: found[0] for name, found in healthy.items() if found}
     print("# Naming the cause of a failure from a log\n")
     print("Made by `python benchmarks/diagnosis.py CASES.jsonl`.\n")

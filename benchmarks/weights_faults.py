@@ -25,12 +25,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "weights")]
+sys.path.insert(0, str(TESTS))
 
-from hub import Hub  # noqa: E402
-from hub.faults import API, CORRUPT, CUT, STALL, STATUS, WHOLE, WRONG_RANGE  # noqa: E402
-from hub.server import black_hole  # noqa: E402
-from pulls import REPOSITORY, content  # noqa: E402
+from support.hub import Hub  # noqa: E402
+from support.hub.faults import API, CORRUPT, CUT, STALL, STATUS, WHOLE, WRONG_RANGE  # noqa: E402
+from support.hub.server import black_hole  # noqa: E402
+from support.weights.pulls import REPOSITORY, content  # noqa: E402
 
 FILES = {
     "model-00001-of-00002.safetensors": content(12_000_000, 1),
@@ -65,7 +65,7 @@ class Bench:
         return {**clean, "HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.home), **more}
 
     def start(self, **more: str) -> subprocess.Popen[str]:
-        command = [sys.executable, TESTS / "weights" / "pulls.py", *FILES]
+        command = [sys.executable, TESTS / "support" / "weights" / "pulls.py", *FILES]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, env=self.env(**more), stdout=pipe, stderr=pipe, text=True)
 

@@ -55,7 +55,7 @@ print(time.monotonic() - start_s)
 
 @contextmanager
 def hub(folder: Path, rate: int | None) -> Iterator[str]:
-    command = [sys.executable, "-m", "hub", NAME, str(folder), *([str(rate)] if rate else [])]
+    command = [sys.executable, "-m", "support.hub", NAME, str(folder), *([str(rate)] if rate else [])]
     process = subprocess.Popen(command, cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

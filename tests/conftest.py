@@ -1,1 +1,7 @@
-pytest_plugins = ["nvml_machines", "run_mscli", "releases", "tiny_models", "doctor_site"]
+pytest_plugins = [
+    "support.machines.nvml_machines",
+    "support.run_mscli",
+    "support.engines.releases",
+    "support.tiny_models",
+    "support.doctor.doctor_site",
+]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_mscli import Mscli
+from support.run_mscli import Mscli
 
 Machine = Callable[..., dict[str, str]]
 MISTRALS = {"--tokenizer-mode": "mistral", "--config-format": "mistral", "--load-format": "mistral"}

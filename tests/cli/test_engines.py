@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from run_mscli import Mscli
+from support.run_mscli import Mscli
 
 from mscli.catalog.profile import ENGINES
 from mscli.engines.table import STARTABLE

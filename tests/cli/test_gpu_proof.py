@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from run_mscli import Mscli, Ran
+from support import SUPPORT
+from support.run_mscli import Mscli, Ran
 
 from mscli.paths import shipped_profiles
 
@@ -22,7 +23,7 @@ def on_gpu(mscli: Mscli, machine: Machine, home: Path, tmp_path: Path, user_env:
     programs = tmp_path / "bin"
     programs.mkdir()
     server = programs / "llama-server"
-    text = Path(__file__).with_name("gpu_server.py").read_text().replace("/usr/bin/env python3", sys.executable, 1)
+    text = (SUPPORT / "llamacpp" / "gpu_server.py").read_text().replace("/usr/bin/env python3", sys.executable, 1)
     server.write_text(text)
     server.chmod(0o755)
     profiles = home / "config" / "profiles"

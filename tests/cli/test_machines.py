@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from nvml_machines import NAMES, NO_DRIVER, description
-from run_mscli import Mscli
+from support.machines.nvml_machines import NAMES, NO_DRIVER, description
+from support.run_mscli import Mscli
 
 Machine = Callable[..., dict[str, str]]
 NO_GPU, NO_FIT = "no_gpu", "no_fit"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_mscli import Mscli
-from tiny_models import TinyModels
-from tiny_twin import TEXT
+from support.run_mscli import Mscli
+from support.tiny_models import TinyModels
+from support.tiny_twin import TEXT
 
 from mscli.catalog.load import load_one
 from mscli.paths import shipped_profiles

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from picture import png, png_file
-from run_mscli import Mscli
-from weather import TOOL
+from support.picture import png, png_file
+from support.run_mscli import Mscli
+from support.weather import TOOL
 
 from mscli.instances import process
 from mscli.lifecycle import port

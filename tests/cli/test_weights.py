@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub import Hub
-from hub_profile import GGUF, REPOSITORY, at, own_profile, published
-from run_mscli import Mscli, Ran
+from support.hub import Hub
+from support.run_mscli import Mscli, Ran
+from support.weights.hub_profile import GGUF, REPOSITORY, at, own_profile, published
 
 Served = Callable[..., Ran]
 

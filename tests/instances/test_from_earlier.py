@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from run_mscli import Mscli
+from support.run_mscli import Mscli
 
 import mscli as package
 from mscli.instances.json_values import load_lines

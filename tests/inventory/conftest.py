@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nvml_machines import child
+from support.machines.nvml_machines import child
 
 LOOK = """
 import json, pathlib, sys

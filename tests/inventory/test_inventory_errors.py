@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nvml_machines import description
+from support.machines.nvml_machines import description
 
 # Every call that is made on a device, without its version, and the field that its failure costs.
 FIELDS = {

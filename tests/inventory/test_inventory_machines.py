@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nvml_machines import NAMES, NO_DRIVER, child, description, rewrite
+from support import SUPPORT
+from support.machines.nvml_machines import NAMES, NO_DRIVER, child, description, rewrite
 
 MIB = 2**20
 Look = Callable[..., dict[str, Any]]
@@ -273,14 +274,14 @@ def test_memory_given_back_is_seen_by_a_running_process(machine: Any) -> None:
     code = """
 import pathlib, sys
 from mscli.inventory.detect import detect
-from nvml_machines import rewrite
+from support.machines.nvml_machines import rewrite
 env = {"MSCLI_TEST_MACHINE": sys.argv[1]}
 for used in (23336, 512, 1):
     rewrite(env, lambda machine: machine["gpus"][0]["memory_mib"].update(used=used))
     print(detect(pathlib.Path("/")).gpus[0].memory_used_bytes >> 20)
 """
     env = machine("rtx4090-full")
-    tests = str(Path(__file__).parents[1])
+    tests = str(SUPPORT.parent)
     assert child(code, {**env, "PYTHONPATH": tests}, env["MSCLI_TEST_MACHINE"]).split() == ["23336", "512", "1"]
 
 

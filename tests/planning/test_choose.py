@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from planned import catalog, choice, held, holder, on
+from support.planning.planned import catalog, choice, held, holder, on
 
 from mscli.planning.plan import SAFE, NoFit, Overrides, Plan
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planned import device, held, holder, on, plan, refusal
+from support.planning.planned import device, held, holder, on, plan, refusal
 
 from mscli.planning.figures import GIB
 from mscli.planning.plan import Claim

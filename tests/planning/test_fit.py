@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from planned import DESKTOP, changed, held, holder, linked, on, plan, refusal, verdict
+from support.planning.planned import DESKTOP, changed, held, holder, linked, on, plan, refusal, verdict
 
 from mscli.planning.figures import GIB
 from mscli.planning.plan import SAFE, TIGHT, NoFit, Overrides, Plan

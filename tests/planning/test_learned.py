@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planned import plan
+from support.planning.planned import plan
 
 from mscli.planning.figures import GIB
 from mscli.planning.learned import Observation, correction_bytes, history, observe

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from gguf import GGUFReader
-from planned import catalog
-from sparse_gguf import write_projector, write_q4_k_m
-from tiny_models import TinyModels
+from support.planning.planned import catalog
+from support.planning.sparse_gguf import write_projector, write_q4_k_m
+from support.tiny_models import TinyModels
 
 from mscli.catalog.model import Architecture, Model, Text
 from mscli.planning.figures import MIB

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from planned import facts, on
+from support.planning.planned import facts, on
 
 from mscli.errors import MscliError
 from mscli.planning.figures import GIB

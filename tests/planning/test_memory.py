@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from planned import catalog
+from support.planning.planned import catalog
 
 from mscli.planning.devices import Room, cuda_total
 from mscli.planning.figures import GIB, MIB

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planned import catalog, device, facts, on, pair
+from support.planning.planned import catalog, device, facts, on, pair
 
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from planned import choice, plan, refusal
+from support.planning.planned import choice, plan, refusal
 
 from mscli.planning.plan import choice_json, to_json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from planned import catalog, choice, on, plan, verdict
+from support.planning.planned import catalog, choice, on, plan, verdict
 
 from mscli.errors import MscliError
 from mscli.planning.plan import Overrides, Plan
@@ -42,7 +42,7 @@ def test_prompt_rates_are_within_a_third(cards: str, measured: float) -> None:
 @pytest.mark.parametrize(("layers_on_gpu", "share"), [(38, 0.49), (34, 0.27)])
 def test_offloaded_layers_cost_what_was_measured(layers_on_gpu: int, share: float) -> None:
     """A 5070 Ti with 38 and 34 of 41 layers on the GPU ran at 0.49 and 0.27 of its full rate."""
-    from planned import facts
+    from support.planning.planned import facts
 
     from mscli.planning.devices import rooms
     from mscli.planning.memory import llamacpp

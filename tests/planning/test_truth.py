@@ -9,8 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from planned import catalog
 from planner_truth import KV, TOTAL, UNJUDGED, WEIGHTS, Case, cases, rows
+from support.planning.planned import catalog
 from truth_verdicts import Verdict, verdicts
 from weight_rules import gguf_bytes, safetensors_bytes
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub import Hub
-from pulls import point_at
+from support.hub import Hub
+from support.weights.pulls import point_at
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from hub import Hub
-from hub.faults import API, CORRUPT, CUT, STALL, STATUS, WHOLE, WRONG_RANGE
-from pulls import GGUF, QUICK, REPOSITORY, Heard, content, pull, whole
+from support.hub import Hub
+from support.hub.faults import API, CORRUPT, CUT, STALL, STATUS, WHOLE, WRONG_RANGE
+from support.weights.pulls import GGUF, QUICK, REPOSITORY, Heard, content, pull, whole
 
 from mscli.errors import Code, MscliError
 from mscli.weights.fault import Timeouts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hub import Hub
-from pulls import GGUF, QUICK, REPOSITORY, Heard, content, model, pull, variant, whole
+from support.hub import Hub
+from support.weights.pulls import GGUF, QUICK, REPOSITORY, Heard, content, model, pull, variant, whole
 
 import mscli
 from mscli.errors import Code, MscliError

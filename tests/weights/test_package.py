@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from pulls import Heard, model
+from support.weights.pulls import Heard, model
 
 from mscli.errors import Code, MscliError
 from mscli.weights.ensure import ensure, wanted

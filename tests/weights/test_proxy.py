@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub import Hub
-from hub.company import proxying, root_certificate
-from pulls import GGUF, REPOSITORY, content, point_at, whole
+from support import SUPPORT
+from support.hub import Hub
+from support.hub.company import proxying, root_certificate
+from support.weights.pulls import GGUF, REPOSITORY, content, point_at, whole
 
-PULLS = Path(__file__).with_name("pulls.py")
+PULLS = SUPPORT / "weights" / "pulls.py"
 WEIGHTS = content(2_500_000)
 
 

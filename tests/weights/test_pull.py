@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub import Hub
-from pulls import GGUF, QUICK, REPOSITORY, Heard, content, model, pull, variant, whole
+from support import SUPPORT
+from support.hub import Hub
+from support.weights.pulls import GGUF, QUICK, REPOSITORY, Heard, content, model, pull, variant, whole
 
 from mscli.errors import Code, MscliError
 from mscli.weights.ensure import ensure, newest_revision, wanted
@@ -41,9 +42,10 @@ def test_second_pull_asks_the_hub_nothing(hub: Hub) -> None:
 def test_weights_in_place_are_found_without_the_hub_library(hub: Hub) -> None:
     hub.add(REPOSITORY, {GGUF: WEIGHTS})
     pull()
-    program = "import sys, pulls; pulls.pull(); print('huggingface_hub' in sys.modules, 'httpx' in sys.modules)"
-    here = Path(__file__).parent
-    done = subprocess.run([sys.executable, "-c", program], cwd=here, capture_output=True, text=True, check=True)
+    pulled = "import sys; from support.weights.pulls import pull; pull()"
+    program = f"{pulled}; print('huggingface_hub' in sys.modules, 'httpx' in sys.modules)"
+    tests = SUPPORT.parent
+    done = subprocess.run([sys.executable, "-c", program], cwd=tests, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"], "`mscli up` pays for imports that it does not need"
 
 

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hub import Hub
-from hub.faults import STALL
-from pulls import GGUF, REPOSITORY, Heard, content, pull, whole
+from support import SUPPORT
+from support.hub import Hub
+from support.hub.faults import STALL
+from support.weights.pulls import GGUF, REPOSITORY, Heard, content, pull, whole
 
 from mscli.weights.partial import partial_paths
 
-PULLS = Path(__file__).with_name("pulls.py")
+PULLS = SUPPORT / "weights" / "pulls.py"
 WEIGHTS = content(6_000_000)
 LOST_AT_MOST = 8 * (1 << 17)  # for each connection 64 KiB gathered, and 64 KiB on their way
 

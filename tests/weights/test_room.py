@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub import Hub
-from pulls import GGUF, REPOSITORY, Heard, content, pull, whole
+from support.hub import Hub
+from support.weights.pulls import GGUF, REPOSITORY, Heard, content, pull, whole
 
 from mscli.errors import Code, MscliError
 from mscli.weights.fault import Timeouts

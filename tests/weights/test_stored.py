@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hub import Hub
-from pulls import GGUF, REPOSITORY, content, model, pull, variant, whole
+from support.hub import Hub
+from support.weights.pulls import GGUF, REPOSITORY, content, model, pull, variant, whole
 
 from mscli.catalog.load import load_one
 from mscli.catalog.model import Model, Variant

@@ -7,8 +7,8 @@ import struct
 from pathlib import Path
 
 import pytest
-from hub import Hub
-from pulls import QUICK, REPOSITORY, Heard, content, pull, variant, whole
+from support.hub import Hub
+from support.weights.pulls import QUICK, REPOSITORY, Heard, content, pull, variant, whole
 
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles

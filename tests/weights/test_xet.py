@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hub import Hub
-from hub.server import black_hole
-from pulls import GGUF, REPOSITORY, Heard, content, pull, whole
+from support.hub import Hub
+from support.hub.server import black_hole
+from support.weights.pulls import GGUF, REPOSITORY, Heard, content, pull, whole
 
 pytest.importorskip("hf_xet", reason="hf_xet is not installed: there is no Xet storage to read")
 WEIGHTS = content(3_500_000)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_mscli import Mscli, Ran
-from tiny_models import TinyModels
-
-from profiles import write
+from support.lifecycle.user_profiles import write
+from support.run_mscli import Mscli, Ran
+from support.tiny_models import TinyModels
 
 LIMIT_KIB = 1_300_000
 

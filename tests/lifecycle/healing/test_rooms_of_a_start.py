@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from profiles import write
+from support.lifecycle.user_profiles import write
 
 
 def loaded(env: dict[str, str], *args: str) -> tuple[int, set[str]]:

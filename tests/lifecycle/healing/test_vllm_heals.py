@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nvml_machines import child, rewrite
-from run_mscli import Mscli, Ran
-from tiny_twin import described
+from support import SUPPORT
+from support.machines.nvml_machines import child, rewrite
+from support.run_mscli import Mscli, Ran
+from support.tiny_twin import described
 
 Machine = Callable[..., dict[str, str]]
 MODEL = described("A tiny model", """\
@@ -98,7 +99,7 @@ class Failing:
 def failing(mscli: Mscli, machine: Machine, home: Path, tmp_path: Path) -> Failing:
     program = home / "vllm" / "bin" / "vllm"
     program.parent.mkdir(parents=True)
-    text = Path(__file__).with_name("failing_vllm.py").read_text().replace("/usr/bin/env python3", sys.executable, 1)
+    text = (SUPPORT / "vllm" / "failing_vllm.py").read_text().replace("/usr/bin/env python3", sys.executable, 1)
     program.write_text(text)
     program.chmod(0o755)
     weights = tmp_path / "weights"

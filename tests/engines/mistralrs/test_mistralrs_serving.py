@@ -1,0 +1,160 @@
+"""The real mistral.rs, from its wheel, on the CPU: other quantisations, folders that hold two formats, a thought."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.engines.installed_engines import CACHE
+from support.tiny_models import TinyModels
+
+from mscli.engines.mistralrs.engine import FOLDER, TEMPLATE, MistralRs
+from mscli.engines.mistralrs.installation import SERVER
+
+pytestmark = pytest.mark.engines
+DEADLINE_S = 60.0
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture(scope="session")
+def python() -> Path:
+    """The interpreter of the environment under test."""
+    named = os.environ.get("MSCLI_MISTRALRS")
+    installed = sorted(CACHE.glob("mistralrs-*"))
+    if not named and not installed:
+        pytest.fail("no mistral.rs to test with: run tests/run_engines mistral.rs, which installs it")
+    return (Path(named) if named else installed[-1]) / "bin" / "python"
+
+
+class Served:
+    """A started server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process, self.port, self._log = process, port, log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def wait_ready(self) -> None:
+        """Until it answers; fails with the log when the process ends first."""
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
+                    return
+            except (urllib.error.URLError, ConnectionError):
+                pass
+            try:
+                raise AssertionError(f"ended with {self.process.wait(0.02)}:\n{self.log}")
+            except subprocess.TimeoutExpired:
+                continue
+        raise AssertionError(f"not ready within {DEADLINE_S} s:\n{self.log}")
+
+    def ask(self, messages: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        body = json.dumps({"messages": messages, "max_tokens": 64, "temperature": 0.1, **more}).encode()
+        url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return dict(json.loads(answer.read())["choices"][0]["message"])
+
+
+@contextmanager
+def serving(python: Path, folder: Path, where: Path, *flags: str) -> Iterator[Served]:
+    """A server for the model in `folder`, not waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = (str(python), str(SERVER), "--model", "twin", "--alias", "twin", "--port", str(port), "--context", "2048")
+    argv = [sys.executable, str(FOLDER), str(folder), "twin", *server, "--chat-template", str(TEMPLATE), *flags]
+    (where / "tmp").mkdir()
+    with (where / "log").open("wb") as file:
+        process = subprocess.Popen(
+            argv, env={**os.environ, "TMPDIR": str(where / "tmp")}, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
+    try:
+        yield Served(process, port, where / "log")
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("flags", [(), ("--isq", "q8_0"), ("--isq", "q6k")], ids=["as stored", "q8_0", "q6k"])
+def test_it_answers_however_it_is_quantised(
+    flags: tuple[str, ...], python: Path, tiny_model: TinyModels, tmp_path: Path
+) -> None:
+    folder = tiny_model("text", formats=("hugging-face",)).folder
+    with serving(python, folder, tmp_path, *flags) as server:
+        server.wait_ready()
+
+        assert server.ask(HELLO)["content"].startswith("Hello!")
+        assert MistralRs().observe(server.log).gpu_layers == (0, 3)
+
+
+def test_files_of_mistrals_own_format_beside_those_it_reads_do_not_put_it_off(
+    python: Path, tiny_model: TinyModels, tmp_path: Path
+) -> None:
+    folder = tiny_model("small31", formats=("hugging-face", "mistral")).folder
+    assert (folder / "params.json").exists()
+    with serving(python, folder, tmp_path) as server:
+        server.wait_ready()
+
+        assert server.ask(HELLO)["content"].startswith("Hello!")
+
+
+def test_a_model_with_tekken_json_alone_is_read(python: Path, tiny_model: TinyModels, tmp_path: Path) -> None:
+    folder = tmp_path / "tekken"
+    shutil.copytree(tiny_model("small31", formats=("hugging-face", "mistral")).folder, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+        (folder / name).unlink()
+    with serving(python, folder, tmp_path) as server:
+        server.wait_ready()
+
+        assert server.ask(HELLO)["content"].startswith("Hello!")
+
+
+def test_a_conversation_goes_on_after_a_system_prompt_and_an_answer(
+    python: Path, tiny_model: TinyModels, tmp_path: Path
+) -> None:
+    folder = tiny_model("small31", formats=("hugging-face",)).folder
+    with serving(python, folder, tmp_path) as server:
+        server.wait_ready()
+        first = server.ask([{"role": "system", "content": "Be brief."}, *HELLO])
+
+        assert server.ask([*HELLO, first, *HELLO])["content"].startswith("Hello!")
+
+
+def test_a_thought_runs_together_with_the_answer_which_is_why_it_says_no_reasoning(
+    python: Path, tiny_model: TinyModels, tmp_path: Path
+) -> None:
+    folder = tiny_model("magistral", formats=("hugging-face",)).folder
+    with serving(python, folder, tmp_path) as server:
+        server.wait_ready()
+        message = server.ask(HELLO)
+
+    assert "reasoning_content" not in message
+    assert message["content"].startswith("The user wants an answer, so I plan one briefly.Hello!")
+    assert MistralRs.capabilities.reasoning is False
+
+
+def test_weights_that_are_no_safetensors_are_named_as_the_cause(
+    python: Path, tiny_model: TinyModels, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_model("text", formats=("hugging-face",)).folder, folder)
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with serving(python, folder, tmp_path) as server:
+        status = server.process.wait(DEADLINE_S)
+
+        assert MistralRs().diagnose(server.log, status).code == "corrupt_weights", server.log

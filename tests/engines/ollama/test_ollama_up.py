@@ -1,0 +1,240 @@
+"""The main job on Ollama, whole: a described card, the real mscli, and the stand-in in the place of Ollama."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.ollama.standins import SMALL, Scene, Server
+from support.run_mscli import Mscli, Ran
+
+ALIAS = "mscli/small-q4"
+Machine = Callable[..., dict[str, str]]
+
+
+def used_mib(machine: dict[str, str]) -> int:
+    """Memory in use on the first GPU of the described machine, as NVML tells it."""
+    return int(json.loads(Path(machine["MSCLI_TEST_MACHINE"]).read_text())["gpus"][0]["memory_mib"]["used"])
+
+
+def up(mscli: Mscli, env: dict[str, str], *args: str) -> Ran:
+    return mscli("up", "small-q4", "--yes", "--json", *args, env=env)
+
+
+def models(url: str, path: str = "tags") -> list[str]:
+    return [model["name"] for model in httpx.get(f"{url}/api/{path}").json()["models"]]
+
+
+def base(instance: dict[str, Any]) -> str:
+    return str(instance["base_url"]).removesuffix("/v1")
+
+
+@pytest.mark.parametrize("card", ["rtx3090", "rtx4090"])
+def test_up_pulls_derives_loads_proves_and_down_gives_everything_back(
+    mscli: Mscli, machine: Machine, card: str
+) -> None:
+    env = machine(card)
+    before = used_mib(env)
+    done = up(mscli, env)
+    instance, plan = done.data["instance"], done.data["plan"]
+    assert (instance["state"], instance["model"]) == ("ready", ALIAS)
+    observed = done.data["observed"]
+    assert observed["context"] == plan["context"] == instance["context"]
+    assert observed["gpu_share"] == 1.0
+    assert next(iter(observed["gpu_bytes"].values())) == pytest.approx(20e9, abs=2**20)
+    assert used_mib(env) > before
+    url = base(instance)
+    assert models(url, "ps") == [f"{ALIAS}:latest"]
+    told = httpx.post(f"{url}/api/show", json={"model": ALIAS}).json()["parameters"].split()
+    assert told[told.index("num_ctx") + 1] == str(plan["context"])
+
+    chat = mscli("chat", "hello", env=env)
+    assert "a stand-in for Ollama" in chat.out
+
+    down = mscli("down", "--json", env=env)
+    assert down.code == 0
+    assert used_mib(env) == before
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+
+
+def test_a_server_that_runs_already_is_used_and_left_as_it_was(
+    mscli: Mscli, machine: Machine, start: Callable[..., Server]
+) -> None:
+    env = machine("rtx4090")
+    server = start(**env)
+    httpx.post(f"{server.url}/api/pull", json={"model": "magistral:24b-small-2506-q4_K_M"}, timeout=30)
+    env["OLLAMA_HOST"] = server.host
+    instance = up(mscli, env).data["instance"]
+    assert instance["pid"] is None
+    assert instance["owner"].startswith(f"pid {server.process.pid}")
+    assert base(instance) == server.url
+
+    assert mscli("down", env=env).code == 0
+    assert server.process.poll() is None
+    assert models(server.url, "ps") == []
+    assert models(server.url) == ["magistral:24b-small-2506-q4_K_M", SMALL, f"{ALIAS}:latest"]
+
+    assert mscli("restart", "small-q4", env=env).code == 0
+    assert models(server.url, "ps") == [f"{ALIAS}:latest"]
+    assert mscli("down", "--purge", env=env).code == 0
+    assert models(server.url) == ["magistral:24b-small-2506-q4_K_M", SMALL]
+    asked = {request for request in server.requests if not request.startswith(("GET", "HEAD"))}
+    assert asked == {"POST /api/pull", "POST /api/create", "POST /api/generate", "DELETE /api/delete"}
+    assert server.process.poll() is None
+
+
+def test_a_model_that_falls_to_the_cpu_fails_the_start_with_the_reason(
+    mscli: Mscli, machine: Machine, scene: Scene, start: Callable[..., Server]
+) -> None:
+    scene.play(version="0.9.6", client_version="0.9.6", gpu_share=0.7)
+    env = machine("a6000")
+    before = used_mib(env)
+    failed = up(mscli, env)
+    assert failed.error["details"]["cause"] == "cpu_fallback"
+    assert "70%" in failed.error["message"]
+    assert "reserves 8.8 GiB of GPU memory for images" in failed.error["message"]
+    assert used_mib(env) == before
+
+    wanted = up(mscli, env, "--no-require-gpu")
+    assert wanted.data["observed"]["gpu_share"] == pytest.approx(0.7)
+
+
+def test_a_server_too_old_for_the_model_is_refused_before_anything_is_pulled(
+    mscli: Mscli, machine: Machine, scene: Scene, start: Callable[..., Server]
+) -> None:
+    scene.play(version="0.6.2", client_version="0.32.15")
+    server = start()
+    failed = up(mscli, {**machine("a6000"), "OLLAMA_HOST": server.host})
+    assert failed.error["details"]["cause"] == "version_backend_old"
+    assert "Restart it: 0.32.15 is installed already" in failed.error["hint"]
+    assert "POST /api/pull" not in server.requests
+
+
+def test_a_pull_that_fails_leaves_no_server_behind(mscli: Mscli, machine: Machine, scene: Scene) -> None:
+    words = "pull model manifest: 412: \n\nThe model you are attempting to pull requires a newer version of Ollama."
+    scene.play(faults=[{"on": "pull", "kind": "error", "text": words, "always": True}])
+    env = machine("rtx4090")
+    failed = up(mscli, env)
+    assert failed.error["details"]["cause"] == "version_backend_old"
+    assert mscli("status", env=env).code == 3
+
+
+def test_a_models_folder_that_may_not_be_written_is_named(
+    mscli: Mscli, machine: Machine, tmp_path: Path, program: Path
+) -> None:
+    program.write_text("#!/bin/sh\necho 'Error: mkdir /srv/models: permission denied' >&2\nexit 1\n")
+    failed = up(mscli, machine("rtx4090"))
+    assert failed.error["details"]["cause"] == "permissions"
+    assert "/srv/models" in failed.error["message"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_up_that_is_killed_while_it_pulls_loses_no_byte(
+    mscli: Mscli, machine: Machine, scene: Scene, user_env: dict[str, str], number: int
+) -> None:
+    scene.play(bytes_per_s=1_500_000)
+    env = {**user_env, **machine("rtx4090")}
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "mscli", "up", "small-q4", "--yes", "--events"],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    served = Path(env["HOME"]) / ".ollama" / "models" / "served"
+    assert killed.stdout is not None
+    for _ in killed.stdout:
+        if served.exists() and served.read_text().count("\n") > 20:
+            break
+    os.kill(killed.pid, number)
+    killed.wait(20)
+    scene.play(bytes_per_s=0)
+    assert up(mscli, env).data["instance"]["state"] == "ready"
+    rows = [tuple(line.split()) for line in served.read_text().splitlines()]
+    assert len(rows) == len(set(rows)), "bytes were fetched twice"
+
+
+def test_without_ollama_it_says_how_to_get_it(mscli: Mscli, machine: Machine, program: Path) -> None:
+    program.unlink()
+    failed = up(mscli, machine("rtx4090"))
+    assert failed.error["code"] == "engine_missing"
+    assert "mscli engines install ollama" in failed.error["hint"]
+
+
+def test_pull_alone_uses_the_server_that_runs(mscli: Mscli, start: Callable[..., Server]) -> None:
+    server = start()
+    done = mscli("pull", "small-q4", "--json", env={"OLLAMA_HOST": server.host})
+    assert done.data["bytes"] == 3_001_051
+    assert models(server.url) == [SMALL]
+    assert server.process.poll() is None
+
+
+def test_pull_alone_starts_a_server_for_as_long_as_it_takes(mscli: Mscli, user_env: dict[str, str]) -> None:
+    assert mscli("pull", "small-q4", "--json").data["model"] == SMALL
+    stored = Path(user_env["HOME"]) / ".ollama" / "models" / "manifests"
+    assert [path.name for path in stored.rglob("*") if path.is_file()] == [SMALL.split(":")[1]]
+    assert _stand_ins(user_env) == []
+
+
+def test_a_pull_alone_that_is_killed_leaves_no_server_and_loses_no_byte(
+    mscli: Mscli, scene: Scene, user_env: dict[str, str]
+) -> None:
+    scene.play(bytes_per_s=1_500_000)
+    served = Path(user_env["HOME"]) / ".ollama" / "models" / "served"
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "mscli", "pull", "small-q4", "--events"], env=user_env, stdout=subprocess.PIPE, text=True
+    )
+    assert killed.stdout is not None
+    for _ in killed.stdout:
+        if served.exists() and served.read_text().count("\n") > 20:
+            break
+    killed.kill()
+    killed.wait()
+    assert eventually(lambda: _stand_ins(user_env) == [])
+    scene.play(bytes_per_s=0)
+    assert mscli("pull", "small-q4", "--json").data["bytes"] == 3_001_051
+    rows = served.read_text().splitlines()
+    assert len(rows) == len(set(rows)), "bytes were fetched twice"
+
+
+def test_a_server_that_cannot_start_for_a_pull_is_named(mscli: Mscli, program: Path) -> None:
+    program.write_text("#!/bin/sh\necho 'Error: mkdir /srv/models: permission denied' >&2\nexit 1\n")
+    assert mscli("pull", "small-q4", "--json").error["details"]["cause"] == "permissions"
+
+
+def _stand_ins(env: dict[str, str]) -> list[int]:
+    """The stand-ins of this test that live: those that play its scene."""
+    mark = f"OLLAMA_STANDIN={env['OLLAMA_STANDIN']}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            playing = mark in (entry / "environ").read_bytes().split(b"\0")
+            alive = (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            continue
+        if playing and alive and b"serve" in (entry / "cmdline").read_bytes().split(b"\0"):
+            found.append(int(entry.name))
+    return found
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return holds()
+
+
+def test_offline_fetches_nothing_and_leaves_no_server(mscli: Mscli, machine: Machine) -> None:
+    env = machine("rtx4090")
+    refused = up(mscli, env, "--offline")
+    assert (refused.error["code"], refused.error["details"]["cause"]) == ("weights_missing", "offline")
+    assert mscli("status", env=env).code == 3
+    assert mscli("pull", "small-q4", "--json", env=env).code == 0
+    assert up(mscli, env, "--offline").code == 0

@@ -1,5 +1,5 @@
 """`python -m mscli` is the same program as the console script."""
 
-from mscli.cli.program import run
+from mscli.cli.main import run
 
 run()

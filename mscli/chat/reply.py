@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mscli.catalog.model import Sampling
-from mscli.chat.message import Message
-from mscli.chat.thinking import Piece, ThinkSplitter
+from mscli.chat.message import Message, Truncation, cut_prompt
+from mscli.chat.stream import Piece, ThinkSplitter
 from mscli.errors import Code, MscliError
+from mscli.instances.process import alive
+from mscli.instances.records import Record, api_key
 
 if TYPE_CHECKING:
     import httpx
-
 
 _MEASURABLE_S = 0.05
 
@@ -38,6 +39,31 @@ class Target:
     context: int | None = None
 
 
+def target_of(record: Record) -> Target:
+    """The instance as a client sees it. Raises NOT_RUNNING for one that has died or was stopped: its port may be
+    somebody else's by now. Raises FILE when its key cannot be read."""
+    if record.stopped_at is not None or (record.identity and not alive(record.identity)):
+        raise MscliError(
+            Code.NOT_RUNNING,
+            f"{record.name} does not run any more",
+            f"What it said last: mscli logs {record.name} -n 30. Start it again: mscli restart {record.name}",
+        )
+    splits = record.reasoning == "think-text"
+    context = record.plan.context
+    sampling = _within(record.sampling, context)
+    return Target(
+        record.name, record.base_url, api_key(record), record.alias, sampling, splits, record.system_prompt, context
+    )
+
+
+def _within(sampling: Sampling, context: int) -> Sampling:
+    """vLLM refuses a request whose prompt and longest reply exceed the context together, and Magistral's makers
+    recommend 40,960 tokens for the one and for the other. Where such a limit leaves little to the prompt it is not
+    sent: the context ends the reply all the same."""
+    too_much = sampling.max_tokens is not None and 2 * sampling.max_tokens > context
+    return replace(sampling, max_tokens=None) if too_much else sampling
+
+
 @dataclass(frozen=True)
 class ToolCall:
     """A function the model wants called; `arguments` is JSON text as the model wrote it."""
@@ -48,7 +74,10 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole reply. `ttft_s`: seconds until its first piece; token counts are the server's (None: it told none)."""
+    """A whole reply. `ttft_s`: seconds until its first piece; token counts are the server's (None: it told none).
+
+    `truncated`: what the server lost of the prompt, None where it read the whole, as far as can be told.
+    """
 
     text: str
     reasoning: str
@@ -58,6 +87,7 @@ class Reply:
     completion_tokens: int | None
     seconds: float
     ttft_s: float | None
+    truncated: Truncation | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -103,7 +133,8 @@ def ask(
             f"the connection to {target.name} broke off: {fault or type(fault).__name__}",
             f"See whether it still lives: mscli status. Its last words: mscli logs {target.name} -n 30",
         ) from fault
-    return preview.reply()
+    reply = preview.reply()
+    return replace(reply, truncated=cut_prompt(messages, reply.prompt_tokens))
 
 
 def _body(target: Target, messages: Sequence[Message], tools: Sequence[Mapping[str, object]]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 from mscli.chat.message import Message, user
 from mscli.chat.reply import Reply, Target, ask
-from mscli.chat.truncation import cut_prompt
 from mscli.errors import MscliError
 
 OK, FAIL, SKIPPED = "ok", "fail", "skipped"
@@ -126,7 +125,7 @@ def _asked(target: Target, messages: list[Message], tools: tuple[dict[str, objec
     if target.system_prompt:
         messages = [{"role": "system", "content": target.system_prompt}, *messages]
     reply = ask(target, messages, lambda _: None, tools=tools)
-    if cut := cut_prompt(messages, reply.prompt_tokens):
+    if cut := reply.truncated:
         raise _Wrong(f"the server cut the prompt: {cut.sent_tokens} tokens sent at least, {cut.evaluated_tokens} read")
     return reply
 

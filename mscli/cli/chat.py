@@ -1,23 +1,32 @@
-"""`mscli chat`: one prompt, a pipe, or a conversation."""
+"""`mscli chat`: one prompt, a pipe, or a conversation with line history, images and slash commands."""
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mscli.chat import message
+from mscli.chat.message import Message
 from mscli.cli.options import Json, NameOption
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
+from mscli.paths import places
 
 if TYPE_CHECKING:
-    from mscli.chat.message import Message
     from mscli.chat.reply import Reply, Target
-    from mscli.chat.thinking import Piece
+    from mscli.chat.stream import Piece
 
 _EPILOG = 'Examples: mscli chat "hello"  |  echo hello | mscli chat  |  mscli chat --image cat.png "What is this?"'
+_HELP = """/image FILE   send an image with the next message      /reset   begin anew
+/system TEXT  set the system prompt and begin anew     /bye     leave (or Ctrl-D)
+\"\"\"           begins and ends a message of several lines; Ctrl-C stops a reply"""
 
 
 def register(app: typer.Typer) -> None:
@@ -37,8 +46,6 @@ def chat(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Talk to the running model; without a prompt on a terminal, have a conversation."""
-    from mscli.chat import message
-
     screen = open_screen(ctx, json)
     target = _target(name, max_tokens, temperature)
     opening = [message.system(text)] if (text := target.system_prompt if system is None else system) else []
@@ -46,8 +53,6 @@ def chat(
     if prompt is None and sys.stdin.isatty():
         if json:
             raise MscliError(Code.USAGE, "a conversation has no JSON form", "Give a prompt, or pipe one in.")
-        from mscli.cli.conversation import converse
-
         converse(screen, target, opening, images)
         return
     # Standard input is only read when no prompt is given: inside `while read` loops it belongs to the loop.
@@ -64,7 +69,6 @@ def chat(
 def say(screen: Screen, target: Target, messages: list[Message], thinking: bool) -> Reply:
     """Ask, and print the reply as it comes: the answer to standard output, the reasoning dimmed to standard error."""
     from mscli.chat.reply import ask
-    from mscli.chat.truncation import cut_prompt
 
     spoken = thought = False
 
@@ -87,7 +91,7 @@ def say(screen: Screen, target: Target, messages: list[Message], thinking: bool)
         screen.piece(f"{call.name}({call.arguments})\n")
     if not reply.text.endswith("\n"):
         screen.piece("\n")
-    if cut := cut_prompt(messages, reply.prompt_tokens):
+    if cut := reply.truncated:
         screen.note(
             f"warning: the server cut the prompt: at least {cut.sent_tokens} tokens were sent, it read "
             f"{cut.evaluated_tokens}. Shorten it, or start with a larger --ctx.",
@@ -100,11 +104,8 @@ def say(screen: Screen, target: Target, messages: list[Message], thinking: bool)
 
 def _target(name: str | None, max_tokens: int | None, temperature: float | None) -> Target:
     """The instance to ask, with the sampling wished for."""
-    from dataclasses import replace
-
-    from mscli.cli.target import target_of
+    from mscli.chat.reply import target_of
     from mscli.instances.records import Records, the_one
-    from mscli.paths import places
 
     target = target_of(the_one(Records(places()), name))
     sampling = target.sampling
@@ -117,12 +118,99 @@ def _target(name: str | None, max_tokens: int | None, temperature: float | None)
 
 def _answer_json(screen: Screen, target: Target, messages: list[Message]) -> None:
     from mscli.chat.reply import ask
-    from mscli.chat.truncation import cut_prompt
     from mscli.instances.json_values import to_json
 
     reply = ask(target, messages, lambda _: None)
     speed = reply.tokens_per_second
     data = {"instance": target.name, "model": target.model, **to_json(reply)}
-    cut = cut_prompt(messages, reply.prompt_tokens)
-    data |= {"tokens_per_second": None if speed is None else round(speed, 2), "truncated": to_json(cut)}
-    screen.data(data)
+    screen.data({**data, "tokens_per_second": None if speed is None else round(speed, 2)})
+
+
+def converse(screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...]) -> None:
+    """Read, ask, print, until the user leaves. A fault in one turn does not end the conversation."""
+    screen.note(f"talking to {target.model} ({target.name}); /help for commands, Ctrl-D to leave", "dim")
+    talk = _Talk(screen, target, opening, images)
+    with _history():
+        while (line := _read()) is not None:
+            if not talk.take(line):
+                return
+
+
+class _Talk:
+    """The conversation so far."""
+
+    def __init__(self, screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...]) -> None:
+        self._screen, self._target = screen, target
+        self._messages, self._images = list(opening), images
+
+    def take(self, line: str) -> bool:
+        """Act on what the user typed; False when the conversation is over."""
+        word, _, rest = line.strip().partition(" ")
+        if word in ("/bye", "/exit", "/quit"):
+            return False
+        try:
+            self._command(word, rest) if word.startswith("/") else self._ask(line)
+        except MscliError as fault:
+            self._screen.error(fault)
+        return True
+
+    def _command(self, word: str, rest: str) -> None:
+        if word == "/reset":
+            self._messages = [item for item in self._messages if item["role"] == "system"]
+        elif word == "/system":
+            self._messages = [message.system(rest)] if rest else []
+        elif word == "/image":
+            paths = tuple(Path(part) for part in shlex.split(rest))
+            for path in paths:
+                message.data_url(path)  # a wrong path is told now, not with the next message
+            self._images += paths
+        else:
+            self._screen.note(_HELP)
+
+    def _ask(self, line: str) -> None:
+        if not line.strip():
+            return
+        turn = message.user(line, self._images)
+        try:
+            reply = say(self._screen, self._target, [*self._messages, turn], thinking=True)
+        except KeyboardInterrupt:
+            self._screen.note("\n(stopped)")
+            return
+        self._images = ()
+        self._messages += [turn, message.assistant(reply.text)]
+
+
+def _read() -> str | None:
+    """One message of the user, or None at the end. Ctrl-C on an empty line asks again."""
+    try:
+        line = input(">>> ")
+        if not line.startswith('"""'):
+            return line
+        lines = [line[3:]]
+        while not lines[-1].rstrip().endswith('"""'):
+            lines.append(input("... "))
+        return "\n".join(lines).rstrip().removesuffix('"""')
+    except EOFError:
+        sys.stdout.write("\n")
+        return None
+    except KeyboardInterrupt:
+        sys.stdout.write("\n")
+        return ""
+
+
+@contextlib.contextmanager
+def _history() -> Iterator[None]:
+    """Line editing with the history of earlier conversations, kept private."""
+    import readline
+
+    path = places().history
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            readline.set_history_length(2000)
+            readline.write_history_file(path)
+            path.chmod(0o600)

@@ -16,8 +16,8 @@ def register(app: typer.Typer) -> None:
 
 def check(ctx: typer.Context, name: Instance = None, json: Json = False) -> int:
     """Ask an instance once for each of its abilities: chat, tool call, image, thoughts; exit code 5 when one fails."""
+    from mscli.chat.reply import target_of
     from mscli.chat.selftest import FAIL, self_test
-    from mscli.cli.target import target_of
     from mscli.instances.json_values import to_json
     from mscli.instances.records import Records, the_one
     from mscli.paths import places

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.doctor_machine import About, examine_machine
-from mscli.cli.doctor_view import FOUND, as_json, show_causes
 from mscli.cli.options import Json, ProfileFile
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:
+    from mscli.diagnosis.diagnose import RankedCause
     from mscli.diagnosis.facts import Facts
 
 _EPILOG = (
     "Examples: mscli doctor  |  mscli doctor small-q4 --only gpu  |  mscli doctor --log vllm.log  |  "
     "journalctl -u ollama | mscli doctor --log -  |  mscli doctor --fix --dry-run  |  mscli doctor small-q4 --report ."
+)
+
+
+_FOUND = 0.5  # from here on a cause counts as found, and the command's exit code says so
+_SURE = 0.85
+
+_EMPTY = "It is empty. Start the engine again and keep what it prints, standard error too."
+_NEXT = (
+    "What to do next: give the whole log from the start of the engine on, not only its last lines; with Ollama run the "
+    "server with OLLAMA_DEBUG=1, with vLLM VLLM_LOGGING_LEVEL=DEBUG, with several GPUs NCCL_DEBUG=INFO; and look at "
+    "the kernel's log: sudo dmesg | tail -50"
 )
 
 
@@ -63,16 +74,18 @@ def doctor(
     """
     screen = open_screen(ctx, json)
     _refuse_mixed(fix, report is not None, dry_run or yes, log is not None)
+    if log is not None and report is None:
+        return _of_log(screen, log, backend, here)
+    from mscli.cli.doctor_machine import About, examine_machine, report_machine
+
     about = About(profile, file, tuple(only or ()), verbose, strict)
     if fix:
         from mscli.cli.doctor_fix import fix_machine
 
         return fix_machine(screen, about, dry_run, yes)
     if report is not None:
-        from mscli.cli.doctor_report import report_machine
-
-        return report_machine(screen, about, report, log)
-    return examine_machine(screen, about) if log is None else _of_log(screen, log, backend, here)
+        return report_machine(screen, about, report, _log_file(log) if log is not None else None)
+    return examine_machine(screen, about)
 
 
 def _refuse_mixed(fix: bool, report: bool, for_fix: bool, log: bool) -> None:
@@ -91,10 +104,10 @@ def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:
         screen.note("The log is long: its last 50 MB were read.", "dim")
     found = diagnose(text, backend, _facts() if here or own else None)
     if screen.json_mode:
-        screen.data({"causes": [as_json(finding) for finding in found], "cut": cut})
+        screen.data({"causes": [_cause_json(finding) for finding in found], "cut": cut})
     else:
-        show_causes(screen, found, empty=not text.strip())
-    return Exit.FINDINGS if found and found[0].confidence >= FOUND else Exit.DONE
+        _show_causes(screen, found, empty=not text.strip())
+    return Exit.FINDINGS if found and found[0].confidence >= _FOUND else Exit.DONE
 
 
 def _read(log: str) -> tuple[str, bool, bool]:
@@ -103,7 +116,7 @@ def _read(log: str) -> tuple[str, bool, bool]:
 
     if log == "-":
         return *read_stream(sys.stdin.buffer, READ_BYTES), False
-    path = log_file(log)
+    path = _log_file(log)
     own = path != Path(log)
     try:
         return *read_log(path), own
@@ -113,7 +126,7 @@ def _read(log: str) -> tuple[str, bool, bool]:
         ) from fault
 
 
-def log_file(log: str) -> Path:
+def _log_file(log: str) -> Path:
     """The file that `log` names: its path, or the log of an instance. Raises FILE when there is neither."""
     path = Path(log)
     return path if path.exists() and not path.is_dir() else _instance_log(log)
@@ -139,3 +152,32 @@ def _facts() -> Facts:
     from mscli.paths import hub_cache
 
     return facts_of(detect(hub_cache()))
+
+
+def _cause_json(finding: RankedCause) -> dict[str, object]:
+    """One cause for scripts."""
+    return {
+        "code": finding.code,
+        "confidence": finding.confidence,
+        "evidence": list(finding.evidence),
+        "summary": finding.summary,
+        "remedy": finding.remedy,
+    }
+
+
+def _show_causes(screen: Screen, found: Sequence[RankedCause], empty: bool) -> None:
+    """Causes, evidence and remedies as text; or that there is none, and what to do next. `empty`: no text."""
+    if not found:
+        screen.text("Cause unknown: no line of this log shows a cause that mscli knows.")
+        screen.text(_EMPTY if empty else _NEXT)
+        return
+    for number, finding in enumerate(found, 1):
+        screen.text(f"{number}. {finding.code} ({_how_sure(finding.confidence)}): {finding.summary}")
+        for line in finding.evidence:
+            screen.text(f"   | {line}")
+        screen.text(f"   {finding.remedy}")
+
+
+def _how_sure(confidence: float) -> str:
+    words = "almost sure" if confidence >= _SURE else "likely" if confidence >= _FOUND else "possible"
+    return f"{words}, {confidence:.0%}"

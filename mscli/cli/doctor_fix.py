@@ -108,7 +108,7 @@ def _left(repairs: Iterable[ManualStep], findings: Iterable[Finding]) -> Iterato
 
 def _show_rest(screen: Screen, about: About, seen: Visit, left: list[ManualStep]) -> None:
     screen.text("")
-    show_visit(screen, seen, about)
+    show_visit(screen, seen, about.verbose)
     if left:
         screen.text("\nFor you to do (mscli runs none of it):")
     for repair in left:

@@ -1,4 +1,8 @@
-"""The program: the command tree, and the one place where faults become messages and exit codes."""
+"""The program: one command from its arguments to its exit code, and the one place where faults become messages.
+
+`mscli status --json`, which scripts repeat every second, is answered without Typer: importing Typer alone takes longer
+than all the rest of it.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +10,15 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
-import typer
-
-from mscli import __version__
 from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
 from mscli.paths import places
 
-# Typer carries its own Click in newer versions: its exceptions are reached through Typer, never by `import click`.
-_USAGE_ERROR = typer.BadParameter.__mro__[1]
-_CLICK_ERROR = typer.BadParameter.__mro__[2]
 
-# One module of this folder each, in the order of the help.
-VERBS = (
-    *("up", "down", "status", "logs", "restart", "chat", "check", "env"),
-    *("gpus", "plan", "profiles", "pull", "weights", "engines", "doctor"),
-)
-
-
-def tree(verbs: Sequence[str] = VERBS) -> typer.Typer:
-    """The program with the given verbs. Building all of them takes longer than `mscli status` needs to answer."""
-    app = typer.Typer(
-        name="mscli",
-        help="Run Mistral Small 3.1 24B and Magistral Small on your own GPUs: plan, start, chat, check, stop.",
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback(invoke_without_command=True)(_root)
-    for verb in verbs:
-        import_module(f"mscli.cli.{verb}").register(app)
-    return app
-
-
-def _root(
-    ctx: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and stop.")
-) -> None:
-    if version:
-        sys.stdout.write(f"mscli {__version__}\n")
-    elif ctx.invoked_subcommand is None:
-        sys.stdout.write(ctx.get_help() + "\n")
+def run() -> None:
+    """Run the program with this process's arguments and exit with its code."""
+    sys.exit(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,10 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = ["--events" if arg == "--json=stream" else arg for arg in (sys.argv[1:] if argv is None else argv)]
     own = args[: args.index("--")] if "--" in args else args
     screen = Screen(next((arg for arg in own if not arg.startswith("-")), ""), bool({"--json", "--events"} & set(own)))
-    verbs = args[:1] if args and args[0] in VERBS else VERBS
     try:
-        outcome = typer.main.get_command(tree(verbs)).main(args, prog_name="mscli", standalone_mode=False, obj=screen)
-        return outcome if isinstance(outcome, int) else Exit.DONE
+        return _status(screen) if args == ["status", "--json"] else _command(args, screen)
     except BrokenPipeError:  # the reader had enough (`mscli logs | head`): not our fault, not worth a word
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
@@ -73,25 +41,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
+def _status(screen: Screen) -> int:
+    from mscli.cli.instance_view import show_status
+    from mscli.instances.store import Store
+
+    return show_status(screen, Store(places()))
+
+
+def _command(args: list[str], screen: Screen) -> int:
+    import typer
+
+    from mscli.cli.tree import VERBS, tree
+
+    verbs = args[:1] if args and args[0] in VERBS else VERBS
+    outcome = typer.main.get_command(tree(verbs)).main(args, prog_name="mscli", standalone_mode=False, obj=screen)
+    return outcome if isinstance(outcome, int) else Exit.DONE
+
+
 def _as_error(fault: BaseException) -> MscliError:
     if isinstance(fault, MscliError):
         return fault
-    if isinstance(fault, (KeyboardInterrupt, typer.Abort)):
+    if isinstance(fault, KeyboardInterrupt):
         return MscliError(Code.INTERRUPTED, "interrupted")
-    if isinstance(fault, _USAGE_ERROR):
-        return _usage(fault)
-    if isinstance(fault, _CLICK_ERROR):
-        return MscliError(Code.FILE, str(fault))
     if isinstance(fault, OSError):
         return _machine(fault)
-    return _own(fault)
+    return _of_typer(fault) or _own(fault)
 
 
-def _usage(fault: BaseException) -> MscliError:
-    ctx = getattr(fault, "ctx", None)
-    path = getattr(ctx, "command_path", "mscli")
-    text = fault.format_message() if hasattr(fault, "format_message") else str(fault)
-    return MscliError(Code.USAGE, text, f"See: {path} --help")
+def _of_typer(fault: BaseException) -> MscliError | None:
+    """What Typer raises, or None for a fault that is not Typer's.
+
+    Newer versions carry their own Click, so its exceptions are reached through Typer, never by `import click`.
+    """
+    import typer
+
+    usage_error, click_error = typer.BadParameter.__mro__[1:3]
+    if isinstance(fault, typer.Abort):
+        return MscliError(Code.INTERRUPTED, "interrupted")
+    if isinstance(fault, usage_error):
+        path = getattr(getattr(fault, "ctx", None), "command_path", "mscli")
+        text = fault.format_message() if hasattr(fault, "format_message") else str(fault)
+        return MscliError(Code.USAGE, text, f"See: {path} --help")
+    return MscliError(Code.FILE, str(fault)) if isinstance(fault, click_error) else None
 
 
 def _machine(fault: OSError) -> MscliError:

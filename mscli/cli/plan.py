@@ -48,7 +48,7 @@ def plan(
     json: Json = False,
 ) -> int:  # fmt: skip
     """Plan without starting: every profile's verdict, and for the chosen one memory, speed and the exact command."""
-    from mscli.cli.overrides import only_one, overrides_of
+    from mscli.cli.options import only_one, overrides_of
 
     screen = open_screen(ctx, json)
     only_one(profile, file)
@@ -56,7 +56,7 @@ def plan(
         raise MscliError(Code.USAGE, "--free and --ram describe another machine", "Give --on as well.")
     overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
     if on == "all":
-        from mscli.cli.plan_table import show_all_cards
+        from mscli.cli.plan_view import show_all_cards
 
         return show_all_cards(screen, overrides, profile)
     look = _Look(profile, file, on, free, ram)
@@ -153,7 +153,7 @@ def _report(screen: Screen, look: _Look, choice: Choice, explain: bool) -> None:
         chosen = choice.chosen.profile if choice.chosen else None
         screen.data({"chosen": chosen, "reason": choice.reason, "profiles": rows, "learned": list(learned)})
         return
-    from mscli.cli.plan_table import show_choice
+    from mscli.cli.plan_view import show_choice
 
     show_choice(screen, choice, look.catalog, previewed(choice.chosen) if choice.chosen else None)
     for line in learned or (("no earlier start of this on this card is known",) if explain else ()):

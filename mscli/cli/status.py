@@ -22,7 +22,7 @@ def status(
     json: Json = False,
 ) -> int:
     """Show the instances and their state; exit code 3 when nothing is running."""
-    from mscli.cli.status_view import show_status
+    from mscli.cli.instance_view import show_status
     from mscli.instances.store import Store
     from mscli.paths import places
 

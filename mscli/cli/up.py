@@ -53,7 +53,7 @@ def up(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Start a model: the profile given, or the best one for this machine."""
-    from mscli.cli.overrides import only_one, overrides_of
+    from mscli.cli.options import only_one, overrides_of
     from mscli.instances.records import Request
     from mscli.lifecycle.readiness import Patience
     from mscli.lifecycle.up import Ask

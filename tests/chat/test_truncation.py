@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mscli.chat.truncation import least_prompt_tokens, least_tokens, truncation
+from mscli.chat.message import least_prompt_tokens, least_tokens, truncation
 
 
 def test_a_server_that_evaluated_fewer_tokens_than_words_were_sent_has_cut_the_prompt() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import typer
 
-from mscli.cli.main import main, tree
+from mscli.cli.main import main
+from mscli.cli.tree import tree
 
 
 def commands(node: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

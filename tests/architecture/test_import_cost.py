@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run_mscli import call, environment
+
+from tests.support.run_mscli import call, environment
 
 DOCTOR, DIAGNOSIS, HUB = "mscli.doctor", "mscli.diagnosis", "huggingface_hub"
 HEAVY = ("httpx", HUB, "ollama", DOCTOR, DIAGNOSIS)

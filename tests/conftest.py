@@ -1,3 +1,7 @@
+"""What every test may use, and what holds for all of them."""
+
+import signal
+
 pytest_plugins = [
     "support.machines.nvml_machines",
     "support.run_mscli",
@@ -5,3 +9,9 @@ pytest_plugins = [
     "support.tiny_models",
     "support.doctor.doctor_site",
 ]
+
+
+def pytest_configure() -> None:
+    """A shell that starts pytest with `&` leaves SIGINT ignored, and all that tests start would inherit it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,9 +12,9 @@ import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 
-# The first three are linked to CUDA, xgrammar requires triton, and newer mistral_common breaks this vLLM.
-LEFT_OUT = ("torchaudio", "torchvision", "torchcodec", "xgrammar", "mistral_common")
-BESIDE = ("mistral_common[image]==1.12.0", "apache-tvm-ffi")
+# The first two are for sound, xgrammar requires triton, and newer mistral_common breaks this vLLM.
+LEFT_OUT = ("torchaudio", "torchcodec", "torchvision", "xgrammar", "mistral_common")
+BESIDE = ("mistral_common[image]==1.12.0", "torchvision==0.28.0", "apache-tvm-ffi")
 
 
 def requirements() -> list[str]:

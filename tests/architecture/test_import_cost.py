@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.support.run_mscli import call, environment
+from support.run_mscli import call, environment
 
 DOCTOR, DIAGNOSIS, HUB = "mscli.doctor", "mscli.diagnosis", "huggingface_hub"
 HEAVY = ("httpx", HUB, "ollama", DOCTOR, DIAGNOSIS)

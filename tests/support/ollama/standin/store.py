@@ -168,7 +168,8 @@ class Download:
 
     @contextmanager
     def waited_for(self) -> Iterator[None]:
-        """Whoever comes first starts it, whoever leaves last (the connection broke) stops it."""
+        """Whoever comes first starts it, whoever leaves last (the connection broke) stops it and sees it end: once the
+        client knows that its connection is cut, nothing more is written to the folder."""
         with self._lock:
             self._waiting += 1
             if self._thread is None:
@@ -181,6 +182,7 @@ class Download:
                 self._waiting -= 1
                 if not self._waiting:
                     self._stop.set()
+                    self._thread.join()
 
     def _part(self, start: int) -> dict[str, int]:
         number = start // PART_BYTES

@@ -19,6 +19,7 @@ from mscli.planning.figures import GIB
 from mscli.planning.machine import machine
 from mscli.planning.make import choose
 from mscli.planning.plan import Choice
+from mscli.planning.verdict import Known
 
 TABLE = Path(__file__).with_name("decisions.csv")
 COUNTS = (1, 2, 4, 8)
@@ -40,7 +41,7 @@ def rows() -> Iterator[Row]:
         for count in COUNTS:
             for use, used in (("headless", 0), ("desktop", DESKTOP_BYTES)):
                 where = machine(f"{count}x {card}", facts, used_bytes=used)
-                yield (card, str(count), use, *_decision(choose(pairs, where, None, (), facts)))
+                yield (card, str(count), use, *_decision(choose(pairs, Known(where, (), facts))))
 
 
 def _decision(choice: Choice) -> Row:

@@ -15,6 +15,7 @@ from mscli.catalog.load import load_catalog
 from mscli.paths import shipped_profiles
 from mscli.planning.machine import machine
 from mscli.planning.make import choose
+from mscli.planning.verdict import Known
 
 MACHINES = (
     "8x H100", "8x RTX 4090", "8x RTX 5070 Ti", "8x T4", "4x RTX 4090 + 2x RTX 3090 + A6000 + RTX 3060",
@@ -33,7 +34,7 @@ def main() -> int:
         times = []
         for _ in range(RUNS):
             start = perf_counter()
-            choose(pairs, where, None, (), facts)
+            choose(pairs, Known(where, (), facts))
             times.append((perf_counter() - start) * 1e3)
         print(f"{name:<50} median {median(times):5.1f} ms, best {min(times):5.1f} ms")
     return 0

@@ -17,6 +17,7 @@ from mscli.planning.figures import GIB, MIB
 from mscli.planning.machine import machine
 from mscli.planning.make import make
 from mscli.planning.plan import NoFit, Overrides, Plan
+from mscli.planning.verdict import Known
 
 RAN, PARTLY, FAILED = "ran", "partly on the CPU", "failed"
 
@@ -62,7 +63,9 @@ class Asker:
         flags = {key.replace("_", "-"): value for key, value in options.items()}
         changed = replace(profile, options={**profile.options, **flags})
         versions = {profile.engine: version} if version else {}
-        return make(changed, model or self.catalog.models[profile.model], where, overrides, (), self.facts, versions)
+        return make(
+            changed, model or self.catalog.models[profile.model], Known(where, (), self.facts, versions), overrides
+        )
 
 
 def verdicts() -> list[Verdict]:

@@ -105,10 +105,7 @@ def chosen(name: str | None, file: Path | None, places: Places) -> Chosen:
 
 def plan_one(profile: Profile, model: Model, snapshot: Snapshot, overrides: Overrides) -> Plan | NoFit:
     """The plan of one profile, or why it does not fit and the nearest overrides that do."""
-    return make(
-        profile, model, snapshot.inventory, overrides,
-        snapshot.claims, snapshot.facts, snapshot.versions, snapshot.observations,
-    )  # fmt: skip
+    return make(profile, model, snapshot, overrides)
 
 
 def plan_all(
@@ -116,9 +113,7 @@ def plan_all(
 ) -> Choice:
     """Every profile's verdict, best first, and the one that `mscli up` would take."""
     pairs = [(profile, models[profile.model]) for profile in profiles]
-    return choose(
-        pairs, snapshot.inventory, overrides, snapshot.claims, snapshot.facts, snapshot.versions, snapshot.observations
-    )
+    return choose(pairs, snapshot, overrides)
 
 
 def _best(overrides: Overrides, places: Places, replaced: str | None) -> Decision:

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mscli.catalog.gpus import GpuFacts, load_gpus
+from mscli.catalog.gpus import load_gpus
 from mscli.engines.engine import Hosted
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import MscliError
 from mscli.instances.json_values import load_lines
 from mscli.instances.records import Records, claims
 from mscli.inventory.detect import detect
-from mscli.inventory.inventory import Inventory
 from mscli.paths import Places, hub_cache, shipped_profiles
 from mscli.planning.learned import Observation
-from mscli.planning.plan import Claim
+from mscli.planning.verdict import Known
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """What was seen. `versions`: engine -> version, where one is installed and tells it. `rivals`: marks of our own
-    instances that were known at that moment."""
+class Snapshot(Known):
+    """What was seen, as the planner takes it. `rivals`: marks of our own instances that were known at that moment."""
 
-    inventory: Inventory
-    claims: tuple[Claim, ...]
-    facts: Mapping[str, GpuFacts]
-    versions: Mapping[str, str]
-    observations: tuple[Observation, ...]
-    rivals: tuple[str, ...]
+    rivals: tuple[str, ...] = ()
 
 
 def see(places: Places, engines: Sequence[str], replaced: str | None = None, gpus: bool = True) -> Snapshot:

@@ -31,7 +31,7 @@ def elsewhere(on: str, free: str | None = None, ram: str | None = None) -> Inven
 
 def imagine(inventory: Inventory) -> Snapshot:
     """The snapshot of a machine that is not here: nothing runs on it, and the newest engines are assumed."""
-    return Snapshot(inventory, (), load_gpus(shipped_profiles()), {}, (), ())
+    return Snapshot(inventory, facts=load_gpus(shipped_profiles()))
 
 
 def _bytes(option: str, text: str | None) -> int | None:

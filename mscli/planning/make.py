@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from mscli.catalog.gpus import GpuFacts
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
 from mscli.planning.figures import gib, tokens
-from mscli.planning.learned import Observation
-from mscli.planning.plan import SAFE, Choice, Claim, NoFit, Overrides, Plan
+from mscli.planning.plan import SAFE, Choice, NoFit, Overrides, Plan
 from mscli.planning.request import KV_BY_ENGINE, loads
 from mscli.planning.search import ROUNDING, last_true
 from mscli.planning.verdict import Known, plan_once
@@ -23,20 +21,10 @@ from mscli.planning.verdict import Known, plan_once
 def make(
     profile: Profile,
     model: Model,
-    inventory: Inventory,
+    known: Known,
     overrides: Overrides | None = None,
-    claims: Sequence[Claim] = (),
-    facts: Mapping[str, GpuFacts] | None = None,
-    versions: Mapping[str, str] | None = None,
-    observations: Sequence[Observation] = (),
 ) -> Plan | NoFit:
-    """Plan `profile` on this machine from the memory that is free now.
-
-    `claims`: what our own instances hold or are about to take. `facts`: bandwidths by NVML name, for the speed
-    prediction. `versions`: installed engine versions by engine name; without one the newest behaviour is planned.
-    `observations`: earlier good starts, which correct the formulas on the same card, engine version and profile.
-    """
-    known = Known(inventory, claims, facts or {}, versions or {}, observations)
+    """Plan `profile` on this machine from the memory that is free now; where it does not fit, with what would."""
     asked = overrides or Overrides()
     outcome = plan_once(profile, model, asked, known)
     if isinstance(outcome, Plan) or outcome.nearest:
@@ -127,12 +115,8 @@ Key = tuple[float, ...]
 
 def choose(
     pairs: Sequence[tuple[Profile, Model]],
-    inventory: Inventory,
+    known: Known,
     overrides: Overrides | None = None,
-    claims: Sequence[Claim] = (),
-    facts: Mapping[str, GpuFacts] | None = None,
-    versions: Mapping[str, str] | None = None,
-    observations: Sequence[Observation] = (),
 ) -> Choice:
     """Plan every profile and take the best automatic one that is safe, else the best that is tight.
 
@@ -140,7 +124,6 @@ def choose(
     A profile for the CPU, or one that offloads, is never taken unasked. `ranked` holds every verdict, best first.
     """
     asked = overrides or Overrides()
-    known = Known(inventory, claims, facts or {}, versions or {}, observations)
     profiles = {profile.name: profile for profile, _ in pairs}
     verdicts = [plan_once(profile, model, asked, known) for profile, model in pairs if _wanted(profile, asked)]
     ranked = tuple(sorted(verdicts, key=_key(profiles, asked.prefer or "quality")))
@@ -148,7 +131,7 @@ def choose(
         return Choice(None, f"no profile runs on {asked.engine}", ())
     first = ranked[0]
     if isinstance(first, NoFit) or not _automatic(profiles[first.profile]):
-        return Choice(None, _why_none(ranked, inventory), ranked)
+        return Choice(None, _why_none(ranked, known.inventory), ranked)
     return Choice(first, _why(first, ranked, profiles, asked.prefer or "quality"), ranked)
 
 

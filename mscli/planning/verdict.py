@@ -49,8 +49,13 @@ from mscli.planning.speed import predict
 
 @dataclass(frozen=True)
 class Known:
-    """What the planner is told beside profile, model and overrides. `versions`: engine name -> installed version.
-    `observations`: earlier good starts, in order of time."""
+    """What the planner is told beside profile, model and overrides.
+
+    `claims`: what our own instances hold or are about to take. `facts`: data sheets by NVML name, for the speed
+    prediction. `versions`: installed engine versions by engine name; without one the newest behaviour is planned.
+    `observations`: earlier good starts, in order of time, which correct the formulas on the same card, engine version
+    and profile.
+    """
 
     inventory: Inventory
     claims: Sequence[Claim] = ()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mscli.inventory.detect import Selection, select
 from mscli.inventory.inventory import Gpu, Mig, MigInstance, Problem
-from mscli.inventory.visible import Selection, select
 
 TAIL = "5d1c07-4b8e-9f23-a6d0-5e7c3b1f0a42"
 

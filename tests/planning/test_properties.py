@@ -157,8 +157,8 @@ def test_a_claim_never_lengthens_the_context(name: str, cards: str, planned: int
     where = on(cards)
     claim = Claim("other", device(where, 0).uuid, planned, ())
     pinned = Overrides(gpus=tuple(str(item.gpu) for item in where.devices))
-    claimed = make(*pair(name), where, pinned, [claim], facts())
-    assert context(claimed) <= context(make(*pair(name), where, pinned, [], facts()))
+    claimed = make(*pair(name), Known(where, [claim], facts()), pinned)
+    assert context(claimed) <= context(make(*pair(name), Known(where, (), facts()), pinned))
 
 
 @settings(max_examples=30)
@@ -166,7 +166,7 @@ def test_a_claim_never_lengthens_the_context(name: str, cards: str, planned: int
 def test_the_nearest_flag_is_one_the_user_can_type(
     name: str, cards: str, overrides: Overrides, free: tuple[int, int]
 ) -> None:
-    found = make(*pair(name), with_free(on(cards), free), overrides, (), facts())
+    found = make(*pair(name), Known(with_free(on(cards), free), (), facts()), overrides)
     if isinstance(found, NoFit) and found.nearest:
         flag = found.nearest.split(" ")[0]
         assert flag in {"--ctx", "--kv", "--users", "--images", "--gpus", "--variant", "--engine", "--offload"}

@@ -32,7 +32,8 @@ from mscli.lifecycle.launch import FIRST_PORT
 from mscli.lifecycle.snapshot import installed, load_observations
 from mscli.paths import shipped_profiles
 from mscli.planning.make import make
-from mscli.planning.plan import NoFit, Overrides
+from mscli.planning.plan import NoFit
+from mscli.planning.verdict import Known
 
 _SECTIONS: Mapping[str, Table] = {"": PROFILE, "context": CONTEXT, "needs": NEEDS}
 # How alike a key must be to the valid one, and no other as much, to be taken for it.
@@ -210,10 +211,11 @@ def _too_large(preview: Preview, profile: Profile, machine: Machine) -> Iterator
         return
     model = machine.catalog.models[profile.model]
     version = machine.version(profile.engine)
-    outcome = make(
-        profile, model, machine.emptied, Overrides(), (), load_gpus(shipped_profiles()),
-        {profile.engine: version} if version else {}, load_observations(machine.ctx.places),
+    known = Known(
+        machine.emptied, (), load_gpus(shipped_profiles()), {profile.engine: version} if version else {},
+        load_observations(machine.ctx.places),
     )  # fmt: skip
+    outcome = make(profile, model, known)
     nearest = outcome.nearest if isinstance(outcome, NoFit) else None
     if nearest and nearest.startswith(_SHORTER) and (fits := int(nearest.removeprefix(_SHORTER))) < floor:
         line = preview.line("context", "floor")

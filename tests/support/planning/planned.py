@@ -17,6 +17,7 @@ from mscli.planning.figures import GIB
 from mscli.planning.machine import machine
 from mscli.planning.make import choose, make
 from mscli.planning.plan import Choice, Claim, NoFit, Overrides, Plan
+from mscli.planning.verdict import Known
 
 DESKTOP = 3 * GIB // 2
 
@@ -65,13 +66,13 @@ def verdict(
 ) -> Plan | NoFit:
     """What the planner says of a shipped profile."""
     seen = on(where) if isinstance(where, str) else where
-    return make(*pair(name), seen, overrides, claims, facts(), **more)  # type: ignore[arg-type]
+    return make(*pair(name), Known(seen, claims, facts(), **more), overrides)  # type: ignore[arg-type]
 
 
 def choice(where: Inventory | str, overrides: Overrides | None = None) -> Choice:
     """What is chosen from everything that ships."""
     seen = on(where) if isinstance(where, str) else where
-    return choose([pair(name) for name in catalog().profiles], seen, overrides, (), facts())
+    return choose([pair(name) for name in catalog().profiles], Known(seen, facts=facts()), overrides)
 
 
 def held(where: Inventory, index: int, *holders: Holder) -> Inventory:

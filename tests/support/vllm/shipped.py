@@ -12,6 +12,7 @@ from mscli.paths import shipped_profiles
 from mscli.planning.machine import machine
 from mscli.planning.make import make
 from mscli.planning.plan import Overrides, Plan
+from mscli.planning.verdict import Known
 from mscli.weights.files import WeightFiles
 
 CATALOG = load_catalog(shipped_profiles(), Path("/nonexistent"))
@@ -41,7 +42,7 @@ def _words(name: str, cards: str, overrides: Overrides, version: str) -> list[st
     """The command line of one profile on one machine; None where it does not fit."""
     profile = CATALOG.profiles[name]
     model = CATALOG.models[profile.model]
-    plan = make(profile, model, machine(cards, FACTS), overrides, facts=FACTS, versions={profile.engine: version})
+    plan = make(profile, model, Known(machine(cards, FACTS), (), FACTS, {profile.engine: version}), overrides)
     if not isinstance(plan, Plan):
         return None
     run_dir = Path("/run/x")

@@ -59,6 +59,7 @@ def make_library(place: Path, version: str, functions: set[str]) -> None:
         source.write_text("".join(f"int {name}(void) {{ return {_NO_DEVICE}; }}\n" for name in sorted(functions)))
         script.write_text(f"{version} {{ global: *; }};\n")
         versioned = [f"-Wl,--version-script,{script}"] if version else []
+        named = f"-Wl,-soname,{place.name}"
         subprocess.run(
             ["cc", "-w", "-fno-builtin", "-shared", "-fPIC", named, *versioned, "-o", place, source], check=True
         )

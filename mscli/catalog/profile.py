@@ -78,7 +78,7 @@ def loads(engine: str, variant: Variant) -> bool:
     if engine == "mistral.rs":
         return variant.format == "safetensors-hf" and at_load in ("isq", "bf16")
     if engine == "transformers":
-        return variant.format == "safetensors-hf" and at_load != "isq"
+        return variant.format == "safetensors-hf" and at_load in ("bf16", "f16", "bnb")
     if engine in ("vllm", "vllm-docker"):
         return variant.format.startswith("safetensors") and at_load not in ("isq", "bnb")
     return variant.format == {"ollama": "ollama", "llama.cpp": "gguf"}[engine]

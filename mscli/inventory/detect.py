@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mscli.inventory.host import look_at_host
+from mscli.inventory.host import read_host
 from mscli.inventory.inventory import Device, Gpu, Host, Inventory, MigInstance, Problem
-from mscli.inventory.nvml import Seen, look
+from mscli.inventory.nvml import Answer, read_gpus
 
 _NOT_ASKED = Problem("nvml", "not_asked", "the GPUs were not looked at")
 
@@ -32,8 +32,8 @@ def detect(
     read, for CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER. `root` stands for /. `gpus` False: NVML is left alone.
     """
     env = os.environ if env is None else env
-    host = look_at_host(weights_dir, env, root)
-    seen = look(root / "proc", host.surroundings) if gpus else Seen(failure=_NOT_ASKED)
+    host = read_host(weights_dir, env, root)
+    seen = read_gpus(root / "proc", host.surroundings) if gpus else Answer(failure=_NOT_ASKED)
     value = env.get("CUDA_VISIBLE_DEVICES")
     selection = select(value, env.get("CUDA_DEVICE_ORDER"), seen.gpus)
     shown = {slot.gpu.index for slot in selection.slots}

@@ -32,7 +32,7 @@ _PATHS = {
 _MOUNTED = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
 
 
-def look_at_host(weights_dir: Path, env: Mapping[str, str], root: Path) -> Host:
+def read_host(weights_dir: Path, env: Mapping[str, str], root: Path) -> Host:
     """This machine as seen from this process; `weights_dir` need not exist yet."""
     limits, kernel = read_limits(root), text_of(root / "proc/sys/kernel/osrelease").strip() or platform.release()
     total, available = ram(text_of(root / "proc/meminfo"), limits)

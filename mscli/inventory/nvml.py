@@ -31,7 +31,7 @@ _INSIDE = {
 
 
 @dataclass(frozen=True)
-class Seen:
+class Answer:
     """What one NVML session told. `failure`: why there was none."""
 
     driver: str | None = None
@@ -42,7 +42,7 @@ class Seen:
     problems: tuple[Problem, ...] = ()
 
 
-def look(proc: Path, surroundings: str) -> Seen:
+def read_gpus(proc: Path, surroundings: str) -> Answer:
     """One look through NVML: one nvmlInit, one nvmlShutdown. `proc`: the proc file system that belongs to the machine.
 
     Never raises for what the driver does; blocks as long as the driver takes (milliseconds; seconds to wake a GPU).
@@ -52,7 +52,7 @@ def look(proc: Path, surroundings: str) -> Seen:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return Seen(failure=_failure(error, module_version(proc), surroundings))
+        return Answer(failure=_failure(error, module_version(proc), surroundings))
     system = Fields(pynvml)
     try:
         seen = _read(system, proc)
@@ -61,14 +61,14 @@ def look(proc: Path, surroundings: str) -> Seen:
     return replace(seen, problems=(*system.problems, *seen.problems))
 
 
-def _read(system: Fields, proc: Path) -> Seen:
+def _read(system: Fields, proc: Path) -> Answer:
     nvml = system.nvml
     driver = system.read("driver", nvml.nvmlSystemGetDriverVersion)
     cuda = system.read("cuda", nvml.nvmlSystemGetCudaDriverVersion_v2)
     count = system.read("count", nvml.nvmlDeviceGetCount) or 0
     cards = [read_card(nvml, index, proc, alone=count == 1) for index in range(count)]
     links, problems = read_links(nvml, cards)
-    return Seen(
+    return Answer(
         driver=driver,
         cuda=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None,
         gpus=tuple(card.gpu for card in cards),

@@ -110,7 +110,7 @@ def _held_bytes(device: Device, claim: Claim) -> int:
     return known + min(unnamed, max(0, claim.planned_bytes - known))
 
 
-def wished(names: Sequence[str], rooms: Sequence[Room]) -> Group | Refusal:
+def requested(names: Sequence[str], rooms: Sequence[Room]) -> Group | Refusal:
     """The devices that `names` (indices or UUIDs, a UUID's beginning suffices) mean, in that order."""
     found: list[Room] = []
     for name in names:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mscli.catalog.model import Model
-from mscli.catalog.profile import Profile
+from mscli.catalog.profile import Profile, loads
 from mscli.inventory.inventory import Inventory
 from mscli.planning.figures import gib, tokens
 from mscli.planning.plan import SAFE, Choice, NoFit, Overrides, Plan
-from mscli.planning.request import KV_BY_ENGINE, loads
+from mscli.planning.request import KV_BY_ENGINE
 from mscli.planning.search import ROUNDING, last_true
 from mscli.planning.verdict import Known, plan_once
 

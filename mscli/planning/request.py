@@ -9,23 +9,12 @@ from difflib import get_close_matches
 from functools import lru_cache
 
 from mscli.catalog.model import Model, Variant
-from mscli.catalog.profile import Profile
+from mscli.catalog.profile import Profile, loads
 from mscli.planning.figures import tokens
 from mscli.planning.memory import llamacpp, mistralrs, ollama, transformers, vllm
 from mscli.planning.memory.footprint import Configuration, EngineMemory
 from mscli.planning.plan import GpuMemory, NoFit, Overrides, Refusal
 
-FORMATS = {
-    "ollama": ("ollama",),
-    "vllm": ("safetensors-mistral", "safetensors-hf"),
-    "vllm-docker": ("safetensors-mistral", "safetensors-hf"),
-    "llama.cpp": ("gguf",),
-    "transformers": ("safetensors-hf", "safetensors-mistral"),
-    "mistral.rs": ("safetensors-hf", "safetensors-mistral", "gguf"),
-}
-# Formats of quantisation that belong to one engine alone, by the beginning of their name.
-OWN_QUANTISATIONS = {"isq-": "mistral.rs", "bnb-": "transformers"}
-VLLM_QUANTISATIONS = ("fp8", "w4a16", "w8a8", "nvfp4")
 COMFORTABLE = 8192
 KV_BY_ENGINE = {
     "ollama": ("f16", "q8_0", "q4_0"),
@@ -157,16 +146,6 @@ def parse_version(text: str | None) -> tuple[int, ...] | None:
             break
         numbers.append(int(digits))
     return tuple(numbers) or None
-
-
-def loads(engine: str, variant: Variant) -> bool:
-    """Whether the engine can load this variant's files."""
-    if variant.format not in FORMATS[engine]:
-        return False
-    for beginning, owner in OWN_QUANTISATIONS.items():
-        if variant.quantisation.startswith(beginning):
-            return engine == owner
-    return variant.quantisation not in VLLM_QUANTISATIONS or engine.startswith("vllm")
 
 
 def _unknown_variant(profile: Profile, model: Model, name: str) -> Refusal:

@@ -13,7 +13,7 @@ from mscli.catalog.gpus import GpuFacts, find_gpu
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
-from mscli.planning.devices import Group, Room, candidates, link_remarks, wished
+from mscli.planning.devices import Group, Room, candidates, link_remarks, requested
 from mscli.planning.devices import rooms as rooms_of
 from mscli.planning.figures import GIB, gib, tokens
 from mscli.planning.learned import Observation, correction_bytes
@@ -141,7 +141,7 @@ def _groups(request: Request, rooms: Sequence[Room], inventory: Inventory) -> li
     """The groups to try, in order. GPUs asked for by name are taken as they are."""
     if not request.gpus:
         return [group for count in request.gpu_counts for group in candidates(count, rooms, inventory)]
-    group = wished(request.gpus, rooms)
+    group = requested(request.gpus, rooms)
     if isinstance(group, Refusal):
         return group
     if not request.divides_by(len(group)):

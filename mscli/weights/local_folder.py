@@ -22,7 +22,7 @@ SPLIT = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})(?P<suffix>
 
 
 @dataclass(frozen=True)
-class Loose:
+class LocalFiles:
     """A variant's files, by their names in `folder`."""
 
     folder: Path
@@ -35,7 +35,7 @@ class Loose:
         return Listing(variant.source.repository, variant.source.revision, tuple(files))
 
 
-def unlisted(variant: Variant, place: Cache, folder: Path | None) -> Loose | None:
+def unlisted(variant: Variant, place: Cache, folder: Path | None) -> LocalFiles | None:
     """The variant's files as another tool left them: in the cache at the pinned commit, or plainly in `folder`.
 
     None when there are none. Raises MscliError(WEIGHTS_MISSING) when some are missing or cut.
@@ -45,12 +45,12 @@ def unlisted(variant: Variant, place: Cache, folder: Path | None) -> Loose | Non
     snapshot = place.snapshot(source.repository, commit) if commit else None
     plain = folder if folder is not None and not any(folder.glob("models--*")) else None
     for candidate in (snapshot, plain):
-        if candidate is not None and (names := loose(variant, candidate)) is not None:
-            return Loose(candidate, names)
+        if candidate is not None and (names := names_in(variant, candidate)) is not None:
+            return LocalFiles(candidate, names)
     return None
 
 
-def loose(variant: Variant, folder: Path) -> tuple[str, ...] | None:
+def names_in(variant: Variant, folder: Path) -> tuple[str, ...] | None:
     """The names of the variant's files in `folder`; None when there are none of its weights at all.
 
     Raises MscliError(WEIGHTS_MISSING) when some are missing or cut.
@@ -82,7 +82,7 @@ def _absent(variant: Variant, found: tuple[str, ...]) -> list[str]:
     return sorted({*plain, *projector, *parts} - set(found))
 
 
-def in_lm_studio(variant: Variant, listing: Listing | None) -> Loose | None:
+def in_lm_studio(variant: Variant, listing: Listing | None) -> LocalFiles | None:
     """The variant's files as LM Studio keeps them, projector included; None unless every one is there and whole.
 
     With the hub's `listing` each must have exactly the size that it states; without one (None) each must be as long as
@@ -94,7 +94,7 @@ def in_lm_studio(variant: Variant, listing: Listing | None) -> Loose | None:
         folder = models / variant.source.repository
         names = _as_listed(listing, folder) if listing else _as_headers_say(variant, folder)
         if names:
-            return Loose(folder, names)
+            return LocalFiles(folder, names)
     return None
 
 
@@ -106,5 +106,5 @@ def _as_listed(listing: Listing, folder: Path) -> tuple[str, ...]:
 
 def _as_headers_say(variant: Variant, folder: Path) -> tuple[str, ...]:
     with suppress(MscliError):  # some are missing or cut: then there is no copy to use, and nothing to tell of it
-        return loose(variant, folder) or ()
+        return names_in(variant, folder) or ()
     return ()

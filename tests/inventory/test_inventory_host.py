@@ -16,8 +16,8 @@ from mscli.inventory.host import (
     cpu_flags,
     cpu_model,
     disk_free,
-    look_at_host,
     ram,
+    read_host,
     read_limits,
 )
 
@@ -245,7 +245,7 @@ def test_surroundings(kernel: str, in_docker: bool, expected: tuple[str, str | N
     _put(tmp_path, "proc/sys/kernel/osrelease", kernel)
     if in_docker:
         _put(tmp_path, ".dockerenv", "")
-    host = look_at_host(tmp_path, {}, tmp_path)
+    host = read_host(tmp_path, {}, tmp_path)
     assert (host.surroundings, host.container, host.kernel) == (*expected, kernel)
 
 
@@ -254,14 +254,14 @@ def test_a_whole_host(tmp_path: Path) -> None:
     _put(tmp_path, "proc/cpuinfo", X86)
     _put(tmp_path, "proc/self/cgroup", "0::/")
     _v2(tmp_path, ".", memory_max=8 * GIB, memory_current=GIB, cpu_max="100000 100000")
-    host = look_at_host(tmp_path / "hub", {}, tmp_path)
+    host = read_host(tmp_path / "hub", {}, tmp_path)
     assert (host.ram_total_bytes, host.ram_available_bytes, host.cpu_cores) == (8 * GIB, 7 * GIB, 1)
     assert (host.cpu_model, host.cpu_flags[-1]) == ("AMD Ryzen 9 7950X 16-Core Processor", "avx512f")
     assert host.disk_path == tmp_path / "hub"
 
 
 def test_this_machine() -> None:
-    host = look_at_host(Path("/"), os.environ, Path("/"))
+    host = read_host(Path("/"), os.environ, Path("/"))
     assert 0 < host.ram_available_bytes <= host.ram_total_bytes
     assert 1 <= host.cpu_cores <= (os.cpu_count() or 1)
     assert host.cpu_model

@@ -59,6 +59,11 @@ class Places:
         return self.state / "starts.jsonl"
 
     @property
+    def ollama(self) -> Path:
+        """What mscli's own Ollama servers share: the key, caches, and `models`, where fetched weights lie once."""
+        return self.data / "ollama"
+
+    @property
     def engines(self) -> Path:
         """Engines that mscli itself installed."""
         return self.data / "engines"

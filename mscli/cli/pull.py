@@ -120,18 +120,13 @@ def _copy(what: Chosen, to: Path, offline: bool, progress: Listener) -> dict[str
 
 def _through_server(what: Chosen, offline: bool, progress: Listener) -> dict[str, object]:
     from mscli.cli.size import size
-    from mscli.engines.table import engine as engine_named
-    from mscli.instances.records import Records
-    from mscli.lifecycle.server_weights import Fetching, fetch
-    from mscli.paths import places
+    from mscli.lifecycle.server_weights import pull as pull_through
 
-    engine = engine_named(what.profile.engine)
-    if offline or not isinstance(engine, Fetching):
-        raise MscliError(
-            Code.USAGE,
-            f"the weights of {what.profile.name} are fetched by a server, which --offline forbids",
-            "Leave --offline away.",
-        )
-    files = fetch(engine, what.profile, what.model, what.variant, Records(places()), progress)
-    said = f"{files.model}, {size(files.bytes_on_disk)}, on the {engine.name} server"
-    return {"model": files.model, "projector": None, "bytes": files.bytes_on_disk, "said": said}
+    files, where = pull_through(what.profile, what.model, what.variant, progress, offline)
+    tag = what.variant.source.repository
+    return {
+        "model": tag,
+        "projector": None,
+        "bytes": files.bytes_on_disk,
+        "said": f"{tag}, {size(files.bytes_on_disk)}, {where}",
+    }

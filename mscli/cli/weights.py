@@ -134,8 +134,10 @@ def _show_held(screen: Screen, held: tuple[OnServer, ...]) -> None:
     from mscli.cli.size import size
 
     for model in held:
-        need = f"of instance {model.instance}" if model.derived else f"for {', '.join(model.profiles)}"
-        screen.text(f"{size(model.size_bytes)}  {model.name} on {model.engine} at {model.host}:{model.port}  {need}")
+        need = f"of instance {model.instance}" if model.derived else f"for {', '.join(model.profiles) or 'no profile'}"
+        place = f"at {model.host}:{model.port}" if model.folder is None else f"in {model.folder}"
+        shared = "" if model.ours else " (not mscli's: borrowed, never freed)"
+        screen.text(f"{size(model.size_bytes)}  {model.name} on {model.engine} {place}  {need}{shared}")
 
 
 def _show(screen: Screen, found: tuple[Stored, ...], models: tuple[OnServer, ...]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from mscli.catalog.model import Model
+from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import OptionValue, Profile
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
@@ -93,13 +93,15 @@ class Contained:
 @dataclass(frozen=True)
 class Command:
     """What is run, and exactly what `--dry-run` prints. `env` is added to the environment; `files` (path -> text) are
-    written 0600 before the start. No secret ever stands in `argv` or `env`: `secrets` are variables whose value is
+    written 0600 before the start, `links` (path -> what it leads to) are made. No secret ever stands in `argv` or
+    `env`: `secrets` are variables whose value is
     read from a file at the spawn, for engines that take a key in no other private way. `contained`: the container that
     it starts, if it does."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)
+    links: Mapping[Path, Path] = field(default_factory=dict)
     secrets: Mapping[str, Path] = field(default_factory=dict)
     contained: Contained | None = None
 
@@ -238,19 +240,57 @@ class HeldModel:
     size_bytes: int
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A model in a folder of this disk. `ours`: mscli fetched it into its own store; else it is only borrowed."""
+
+    name: str
+    size_bytes: int
+    folder: Path
+    manifest: Path
+    ours: bool
+
+
 @runtime_checkable
 class Hosted(Engine, Protocol):
     """An engine whose server holds many models and fetches them itself (Ollama).
 
-    The lifecycle calls `adopt` first and spawns `command` only when nothing answers; once the server is healthy it
-    calls `prepare` (in place of fetching weights before the start), and before a stop `release`.
+    An instance has a server of its own: the lifecycle calls `stored`, else has the weights fetched by a server that
+    runs only for that (`bare`, `fetch`), then spawns `command`, and once the server is healthy calls `prepare`. A
+    server that runs already is used only where the user asks for it, or names one on another machine (`adopt`): then
+    `check` goes first, `prepare` has that server fetch the weights too, and a stop calls `release`.
     """
 
     def alias_of(self, name: str) -> str:
         """The name under which clients find the model of the instance `name` on the server."""
 
-    def adopt(self) -> Adopted | None:
+    def stored(self, variant: Variant) -> WeightFiles | None:
+        """The variant's weights on this disk, whole, wherever a server keeps them; None where they are to be fetched.
+        `model` of them is the path of their manifest."""
+
+    def kept(self) -> tuple[Kept, ...]:
+        """The models in every folder of this disk that can be borrowed from, mscli's own store first."""
+
+    def drop(self, kept: Kept) -> None:
+        """Remove a model from mscli's own store. Raises FILE where that fails."""
+
+    def closed(self) -> str | None:
+        """In words, which models folder of this machine may not be read, and what opens it; None if all may."""
+
+    def bare(self, found: Installation, address: tuple[str, int]) -> Command:
+        """A server that is only there to fetch, into mscli's own store: no plan, no GPU."""
+
+    def fetch(self, address: tuple[str, int], variant: Variant, listener: Listener) -> WeightFiles:
+        """Have the server at `address` pull the variant, unless it has it. Blocks for the pull."""
+
+    def running(self) -> Adopted | None:
         """The server that answers where clients of this user would look, or None."""
+
+    def adopt(self) -> Adopted | None:
+        """The server on another machine that this user's environment names, None where it names none.
+
+        Raises ENGINE_MISSING when it names one that does not answer.
+        """
 
     def check(self, adopted: Adopted, profile: Profile, model: Model) -> tuple[str, ...]:
         """Warnings about an adopted server (its settings, its user). Raises ENGINE_UNSUPPORTED if it is too old."""

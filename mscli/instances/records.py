@@ -26,7 +26,7 @@ class Request:
     """What was asked for: enough to tell the same `up` from another, and to do it again.
 
     `profile` None: the best one was to be chosen. `file`: a profile file given by path. `port` None: any free one.
-    `weights`: a folder to take them from, in place of the hub cache.
+    `weights`: a folder to take them from, in place of the hub cache. `adopt`: a server that runs is to be used.
     """
 
     profile: str | None
@@ -36,6 +36,7 @@ class Request:
     overrides: Overrides
     require_gpu: bool = True
     weights: str | None = None
+    adopt: bool = False
 
 
 @dataclass(frozen=True)

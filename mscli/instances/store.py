@@ -128,7 +128,7 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as handle:
             deadline = time.monotonic() + timeout_s
-            while not _try_lock(handle.fileno()):
+            while not try_lock(handle.fileno()):
                 if time.monotonic() > deadline:
                     raise MscliError(
                         Code.FILE,
@@ -156,7 +156,8 @@ def unreadable(found: Unreadable) -> MscliError:
     )
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Take the lock of an open file if nobody holds it; True if it is ours now."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -57,7 +57,7 @@ def decide(
     if named is None:
         return _adjusted(_best(request.overrides, places, replaced), request.overrides, adjust)
     profile, model = named
-    snapshot = see(places, (profile.engine,), replaced, gpus=profile.device == "gpu")
+    snapshot = see(places, (profile.engine,), replaced, gpus=profile.device == "gpu", adopt=request.adopt)
     change = adjust(profile, snapshot) if adjust else NOTHING
     decision = _planned(change, profile, model, snapshot, request.overrides)
     return replace(decision, choice=stay) if chosen_before else decision

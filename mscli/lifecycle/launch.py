@@ -123,7 +123,11 @@ def _start(launch: Launch, records: Records, where: Serving, claim: socket.socke
     if where.api_key_file:
         write_private(where.api_key_file, (launch.api_key or os.urandom(24).hex()) + "\n")
     for path, text in what.files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_private(path, text)
+    for path, target in what.links.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
     tail = LogTail(where.log)
     log_start = where.log.stat().st_size if where.log.exists() else 0
     mark = f"{launch.name}:{os.urandom(8).hex()}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
-from mscli.engines.engine import Command, Engine, Installation, Serving
+from mscli.engines.engine import Command, Engine, Hosted, Installation, Serving
 from mscli.engines.table import engine as engine_named
 from mscli.errors import MscliError
 from mscli.lifecycle.launch import FIRST_PORT
@@ -72,7 +72,8 @@ def expected_weights(model: Model, variant: Variant, notes: list[str], folder: s
     """The weights as the engine would be given them: those that are here, else named by repository and file."""
     source = variant.source
     if source.kind == "ollama":
-        return WeightFiles(source.repository, None, 0)
+        server = engine_named("ollama")
+        return (isinstance(server, Hosted) and server.stored(variant)) or WeightFiles(source.repository, None, 0)
     try:
         return ensure(model, variant, Silence(), offline=True, folder=Path(folder) if folder else None)
     except MscliError as fault:

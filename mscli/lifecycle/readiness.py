@@ -23,6 +23,7 @@ from mscli.instances.state import probe
 from mscli.lifecycle.eta import Eta
 from mscli.lifecycle.launch import Launch, Started, loopback
 from mscli.lifecycle.port import owner
+from mscli.lifecycle.server_weights import may_fetch
 from mscli.lifecycle.shutdown import end_group, release
 from mscli.weights.progress import Listener as WeightsListener
 from mscli.weights.progress import Note, Progress
@@ -192,10 +193,11 @@ def _load(launch: Launch, started: Started, listener: Listener, records: Records
     record, decision = started.record, launch.decision
     text = f"{decision.model.title}, {decision.variant.name}"
     eta.mark(text)
-    listener.stage(contract.WEIGHTS, text)
+    listener.stage(contract.WEIGHTS if launch.adopted else contract.LOADING, text)
     loaded = False
     try:
-        _may_fetch(launch, record, launch.engine)
+        if launch.adopted:
+            _may_fetch(launch, record, launch.engine)
         observed = launch.engine.prepare(
             (record.host, record.port),
             decision.plan,
@@ -229,20 +231,10 @@ class _Download(WeightsListener):
 
 def _may_fetch(launch: Launch, record: Record, engine: Hosted) -> None:
     """Raise if the model is not on the server and must not be fetched, or the user does not want it fetched."""
-    if not launch.offline and launch.agree is None:
-        return
     variant = launch.decision.variant
-    if variant.source.repository in [model.name for model in engine.held((record.host, record.port))]:
-        return
-    if launch.offline:
-        raise MscliError(
-            Code.WEIGHTS_MISSING,
-            f"{variant.source.repository} is not on the {engine.name} server, and fetching is off",
-            "Leave --offline away, or fetch it first: mscli pull",
-            {"cause": "offline"},
-        )
-    if launch.agree and not launch.agree(variant.download_bytes):
-        raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Another profile may need less: mscli profiles")
+    asked = launch.offline or launch.agree is not None
+    if asked and variant.source.repository not in [held.name for held in engine.held((record.host, record.port))]:
+        may_fetch(engine, variant, launch.offline, launch.agree)
 
 
 def _observe(launch: Launch, started: Started) -> Observed:

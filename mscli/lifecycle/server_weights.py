@@ -1,6 +1,6 @@
 """Weights on servers that hold many models and fetch them by themselves: which are there, fetched, and removed.
 
-A pull uses a server that runs, or one that runs only as long as the pull takes.
+A pull uses a server that runs only as long as the pull takes, or the one on another machine that is used.
 """
 
 from __future__ import annotations
@@ -10,65 +10,111 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol, runtime_checkable
 
 from mscli.catalog.load import Catalog
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
-from mscli.engines.engine import Command, Hosted, Installation
+from mscli.engines.engine import Command, Hosted
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import Code, MscliError
 from mscli.instances.records import Records, running
 from mscli.instances.state import probe
+from mscli.instances.store import try_lock
 from mscli.lifecycle.guard import END
+from mscli.paths import places
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener, Note
 
 START_TIMEOUT_S = 60.0
 _HOST = "127.0.0.1"
+_LOCK_POLL_S = 0.2
 
 
-@runtime_checkable
-class Fetching(Hosted, Protocol):
-    """A server that can be had for a pull alone."""
-
-    def bare(self, found: Installation, address: tuple[str, int]) -> Command:
-        """The server without any plan."""
-
-    def fetch(self, address: tuple[str, int], variant: Variant, listener: Listener) -> WeightFiles:
-        """Have the server at `address` pull the variant, unless it has it. Blocks for the pull."""
-
-
-def fetch(
-    engine: Fetching, profile: Profile, model: Model, variant: Variant, records: Records, listener: Listener
+def ensure(
+    engine: Hosted,
+    variant: Variant,
+    listener: Listener,
+    offline: bool = False,
+    agree: Callable[[int], bool] | None = None,
 ) -> WeightFiles:
-    """The variant on a server: one of our own that is ready, one that ran before, else one for this pull.
+    """The variant's weights on this disk, to be borrowed; fetched into mscli's own store where no store has them.
 
-    Blocks for the pull. Raises ENGINE_MISSING, START_FAILED, and what the pull raises.
+    A server runs for the pull alone. Blocks for the pull, and for that of another mscli. `agree`: asked with the number
+    of bytes before the download; False ends it. Raises WEIGHTS_MISSING when `offline` and they are not here,
+    INTERRUPTED, ENGINE_MISSING, START_FAILED, and what the pull raises.
     """
-    if address := _own(engine, records):
-        return engine.fetch(address, variant, listener)
-    if adopted := engine.adopt():
-        for warning in engine.check(adopted, profile, model):
-            listener.note(Note("server", warning))
-        return engine.fetch((adopted.host, adopted.port), variant, listener)
-    with _started(engine) as address:
-        return engine.fetch(address, variant, listener)
+    if here := engine.stored(variant):
+        return here
+    if words := engine.closed():
+        listener.note(Note("closed", words))
+    may_fetch(engine, variant, offline, agree)
+    with _alone(engine, listener):
+        if here := engine.stored(variant):
+            return here
+        with _started(engine) as address:
+            engine.fetch(address, variant, listener)
+    found = engine.stored(variant)
+    assert found, "the server says that it has the weights"
+    return found
 
 
-def _own(engine: Fetching, records: Records) -> tuple[str, int] | None:
-    mine = (record for record in records.all()[0] if record.plan.engine == engine.name and running(record))
-    answering = (record for record in mine if probe(record.host, record.port, engine.health_path).status == 200)
-    return next(((record.host, record.port) for record in answering), None)
+def pull(
+    profile: Profile, model: Model, variant: Variant, listener: Listener, offline: bool
+) -> tuple[WeightFiles, str]:
+    """The weights where `mscli up` would use them, fetched if they are missing, and where that is, in words.
+
+    That is the server on another machine that this user's environment names, else this disk. Raises as `ensure` does.
+    """
+    known = engine(profile.engine)
+    assert isinstance(known, Hosted), "the catalogue has such weights for engines with a server only"
+    adopted = known.adopt()
+    if adopted is None:
+        found = ensure(known, variant, listener, offline)
+        return found, f"in {Path(found.model).parents[4]}"
+    for warning in known.check(adopted, profile, model):
+        listener.note(Note("server", warning))
+    address = (adopted.host, adopted.port)
+    if offline and variant.source.repository not in [held.name for held in known.held(address)]:
+        may_fetch(known, variant, offline, None)
+    return known.fetch(address, variant, listener), f"on {adopted.owner}"
+
+
+def may_fetch(engine: Hosted, variant: Variant, offline: bool, agree: Callable[[int], bool] | None) -> None:
+    """Raise if weights that are not here must not be fetched, or the user does not want it."""
+    if offline:
+        raise MscliError(
+            Code.WEIGHTS_MISSING,
+            f"{variant.source.repository} is not on this disk for {engine.name}, and --offline forbids to fetch it",
+            "Leave --offline away, or fetch it first: mscli pull",
+            {"cause": "offline"},
+        )
+    if agree and not agree(variant.download_bytes):
+        raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Another profile may need less: mscli profiles")
 
 
 @contextmanager
-def _started(engine: Fetching) -> Iterator[tuple[str, int]]:
+def _alone(engine: Hosted, listener: Listener) -> Iterator[None]:
+    """Hold the engine's lock on its store: two servers that fetch one blob into one folder break each other's file.
+
+    Waits for another mscli that fetches, as long as that takes, and tells `listener` so.
+    """
+    folder = places().data
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{engine.name}.lock").open("w") as lock:
+        if not try_lock(lock.fileno()):
+            listener.note(Note("waiting", "another mscli fetches weights for this engine: waiting for it"))
+            while not try_lock(lock.fileno()):
+                time.sleep(_LOCK_POLL_S)
+        yield
+
+
+@contextmanager
+def _started(engine: Hosted) -> Iterator[tuple[str, int]]:
     """A server that runs until the end of the block. Waits at most START_TIMEOUT_S until it answers."""
     found = engine.locate()
     port = _free_port()
@@ -98,7 +144,7 @@ def _spawn(what: Command, log: Path) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
-def _wait(engine: Fetching, address: tuple[str, int], server: subprocess.Popen[bytes], log: Path) -> None:
+def _wait(engine: Hosted, address: tuple[str, int], server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while server.poll() is None and time.monotonic() < deadline:
         if probe(*address, engine.health_path).status == 200 and server.poll() is None:
@@ -120,74 +166,108 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 @dataclass(frozen=True)
 class OnServer:
-    """One model on a server. `derived`: made by mscli for an instance; its bytes are shared with the model it is from.
+    """One model of a server that holds many: on a server that answers (`host`, `port`), or in a folder of this disk.
 
-    `instance`: that instance, where it is still remembered. `profiles`: those that run this model.
+    `derived`: made by mscli for an instance; its bytes are shared with the model it is from. `instance`: that instance,
+    where it is still remembered, or the running one that borrows the model. `profiles`: those that run this model.
+    `ours`: mscli made or fetched it, and may free it.
     """
 
     engine: str
-    host: str
-    port: int
+    host: str | None
+    port: int | None
+    folder: str | None
     name: str
     size_bytes: int
     derived: bool
     instance: str | None
     profiles: tuple[str, ...]
+    ours: bool
 
 
 def on_servers(catalog: Catalog, records: Records) -> tuple[OnServer, ...]:
-    """The models of this catalogue, and those derived by mscli, on every server that answers. Others are not told."""
-    found = []
+    """The models of this catalogue, and those derived by mscli, on servers that answer and in folders of this disk.
+
+    A model that a server lists is not told once more of its folder. Others are not told.
+    """
+    found: list[OnServer] = []
     for name in STARTABLE:
         known = engine(name)
         if isinstance(known, Hosted):
             for address in _addresses(known, records):
-                found += list(_models(known, address, catalog, records))
+                found += _on_server(known, address, catalog, records)
+            listed = {model.name for model in found}
+            found += [model for model in _in_folders(known, catalog, records) if model.ours or model.name not in listed]
     return tuple(sorted(found, key=lambda model: -model.size_bytes))
 
 
 def unneeded(models: Collection[OnServer], keep_profiles: Collection[str] | None) -> tuple[OnServer, ...]:
-    """Derived models of instances that are gone, and (with `keep_profiles`) library models that none of these needs."""
+    """Derived models of instances that are gone, and (with `keep_profiles`) models in mscli's own store that none of
+    these needs and no instance borrows. What others keep for themselves is never among them."""
     return tuple(
         model
         for model in models
-        if (model.derived and model.instance is None)
-        or (not model.derived and keep_profiles is not None and not set(model.profiles) & set(keep_profiles))
+        if model.ours
+        and model.instance is None
+        and (model.derived or (keep_profiles is not None and not set(model.profiles) & set(keep_profiles)))
     )
 
 
 def remove(model: OnServer) -> None:
-    """Remove it from its server's disk. Raises MscliError when the server refuses."""
+    """Remove it from its server's or mscli's own disk. Raises MscliError when that is refused."""
     known = engine(model.engine)
     assert isinstance(known, Hosted)
-    known.remove((model.host, model.port), model.name)
+    if model.host is not None and model.port is not None:
+        known.remove((model.host, model.port), model.name)
+        return
+    for kept in known.kept():
+        if kept.ours and kept.name == model.name:
+            known.drop(kept)
 
 
 def _addresses(known: Hosted, records: Records) -> Iterator[tuple[str, int]]:
-    seen = set()
-    own = [record for record in records.all()[0] if record.plan.engine == known.name and running(record)]
-    candidates = [(record.host, record.port) for record in own]
-    if adopted := known.adopt():
-        candidates.append((adopted.host, adopted.port))
-    for address in candidates:
-        if address not in seen and probe(*address, known.health_path).status == 200:
-            seen.add(address)
+    """The servers that answer and are not an instance's own: those in use, and the one that clients here look for."""
+    adopted = [record for record in records.all()[0] if record.plan.engine == known.name and record.identity is None]
+    candidates = [(record.host, record.port) for record in adopted if running(record)]
+    if here := known.running():
+        candidates.append((here.host, here.port))
+    for address in dict.fromkeys(candidates):
+        if probe(*address, known.health_path).status == 200:
             yield address
 
 
-def _models(known: Hosted, address: tuple[str, int], catalog: Catalog, records: Records) -> Iterator[OnServer]:
-    users: dict[str, list[str]] = {}
-    for profile in catalog.profiles.values():
-        source = catalog.model_of(profile)[1].source
-        if profile.engine == known.name:
-            users.setdefault(_full(source.repository), []).append(profile.name)
+def _on_server(known: Hosted, address: tuple[str, int], catalog: Catalog, records: Records) -> Iterator[OnServer]:
+    users = _users(known, catalog)
     aliases = {_full(record.alias): record.name for record in records.all()[0]}
     prefix = known.alias_of("")
     for held in known.held(address):
         name, derived = _full(held.name), held.name.startswith(prefix)
         if derived or name in users:
-            profiles = tuple(sorted(users.get(name, ())))
-            yield OnServer(known.name, *address, held.name, held.size_bytes, derived, aliases.get(name), profiles)
+            yield OnServer(
+                known.name, *address, None, held.name, held.size_bytes, derived, aliases.get(name),
+                users.get(name, ()), ours=derived,
+            )  # fmt: skip
+
+
+def _in_folders(known: Hosted, catalog: Catalog, records: Records) -> Iterator[OnServer]:
+    users = _users(known, catalog)
+    borrowers = {path: record.name for record in records.all()[0] if running(record) for path in record.weights}
+    for kept in known.kept():
+        if kept.ours or _full(kept.name) in users:
+            profiles, instance = users.get(_full(kept.name), ()), borrowers.get(kept.manifest)
+            yield OnServer(
+                known.name, None, None, str(kept.folder), kept.name, kept.size_bytes, False, instance, profiles,
+                kept.ours,
+            )  # fmt: skip
+
+
+def _users(known: Hosted, catalog: Catalog) -> dict[str, tuple[str, ...]]:
+    """The profiles that run each model of the engine, by the model's full name."""
+    users: dict[str, list[str]] = {}
+    for profile in catalog.profiles.values():
+        if profile.engine == known.name:
+            users.setdefault(_full(catalog.model_of(profile)[1].source.repository), []).append(profile.name)
+    return {name: tuple(sorted(profiles)) for name, profiles in users.items()}
 
 
 def _full(name: str) -> str:

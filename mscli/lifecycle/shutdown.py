@@ -68,8 +68,12 @@ def stop(record: Record, records: Records, listener: Listener = lambda _: None, 
 
 
 def release(engine: Engine, record: Record, purge: bool) -> None:
-    """Have a server that holds many models give ours back, as long as it answers."""
-    if isinstance(engine, Hosted) and probe(record.host, record.port, record.health_path).status == 200:
+    """Have a server that is not ours give our model back, as long as it answers; one of the instance's own ends."""
+    if (
+        isinstance(engine, Hosted)
+        and record.identity is None
+        and probe(record.host, record.port, record.health_path).status == 200
+    ):
         engine.release((record.host, record.port), record.alias, purge)
 
 

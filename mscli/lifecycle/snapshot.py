@@ -24,16 +24,19 @@ class Snapshot(Known):
     rivals: tuple[str, ...] = ()
 
 
-def see(places: Places, engines: Sequence[str], replaced: str | None = None, gpus: bool = True) -> Snapshot:
+def see(
+    places: Places, engines: Sequence[str], replaced: str | None = None, gpus: bool = True, adopt: bool = False
+) -> Snapshot:
     """Look at this machine. `engines`: those whose installed version matters. `replaced`: the instance whose memory
-    will come back first. `gpus` False: NVML is left alone, for what runs on the CPU. Reads /proc and files; waits for
+    will come back first. `gpus` False: NVML is left alone, for what runs on the CPU. `adopt`: the version of a server
+    that runs counts, where the engine has one. Reads /proc and files; waits for
     programs to tell their version."""
     known = Records(places).all()[0]
     return Snapshot(
         inventory=detect(hub_cache(), gpus=gpus),
         claims=claims(known, replaced),
         facts=load_gpus(shipped_profiles()),
-        versions={name: found for name in sorted(set(engines)) if (found := installed(name))},
+        versions={name: found for name in sorted(set(engines)) if (found := installed(name, adopt))},
         observations=load_observations(places),
         rivals=tuple(record.mark for record in known),
     )
@@ -44,13 +47,13 @@ def load_observations(places: Places) -> tuple[Observation, ...]:
     return load_lines(places.observations, Observation)
 
 
-def installed(name: str) -> str | None:
+def installed(name: str, adopt: bool = False) -> str | None:
     """The version of an engine as it would be used here; None where there is none, or it does not tell."""
     if name not in STARTABLE:
         return None
     known = engine(name)
     try:
-        if isinstance(known, Hosted) and (adopted := known.adopt()):
+        if isinstance(known, Hosted) and (adopted := known.adopt() or (known.running() if adopt else None)):
             return adopted.version
         return known.locate().version
     except MscliError:

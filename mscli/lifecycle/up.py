@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mscli.engines import engine as contract
-from mscli.engines.engine import Hosted, Imaged, Observed, Preparing
+from mscli.engines.engine import Adopted, Hosted, Imaged, Observed, Preparing
 from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
@@ -20,6 +20,7 @@ from mscli.instances.records import Record, Records, Request, api_key, running, 
 from mscli.instances.state import READY, STARTING, Instance
 from mscli.instances.store import check_name
 from mscli.lifecycle import launch as launching
+from mscli.lifecycle import server_weights
 from mscli.lifecycle.decision import Adjust, Decision, decide
 from mscli.lifecycle.eta import eta
 from mscli.lifecycle.launch import Launch, Started, StartFailure
@@ -110,9 +111,8 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     launch, started = _start(ask, places, records, listener)
     going = eta(launch.decision, places, listener)
     listener.stage(contract.STARTING, f"{launch.engine.name} on port {started.record.port}")
-    waits = ask.wait or _hosted(launch)
     try:
-        arrived = arrive(launch, started, ask.patience, listener, records, going) if waits else None
+        arrived = arrive(launch, started, ask.patience, listener, records, going) if ask.wait else None
     except MscliError as fault:
         raise StartFailure.of(fault, launch.decision, started.log_text() or _said(fault)) from fault
     taken = taken_bytes(launch.decision) if arrived else {}
@@ -195,10 +195,10 @@ def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch:
     _refuse_other(name, ask, Records(places))
     launch = _find_engine(ask, decision, name)
     _prepare_engine(launch, places, listener)
-    if not _hosted(launch):
+    if not launch.adopted:
         listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
         _ask_first(ask, decision)
-    return replace(launch, weights=_weights(launch, listener, ask.offline))
+    return replace(launch, weights=_weights(launch, listener))
 
 
 def _find_engine(ask: Ask, decision: Decision, name: str, must_exist: bool = True) -> Launch:
@@ -214,16 +214,50 @@ def _find_engine(ask: Ask, decision: Decision, name: str, must_exist: bool = Tru
     launch = Launch(
         name, ask.request, decision, engine, None, no_weights, ask.api_key, offline=ask.offline, agree=ask.agree
     )
-    if isinstance(engine, Hosted) and (adopted := engine.adopt()):
+    if isinstance(engine, Hosted) and (adopted := _adopted(engine, ask)):
+        _refuse_settings(ask.request, adopted)
         warnings = engine.check(adopted, decision.profile, decision.model)
         return replace(launch, adopted=adopted, warnings=warnings)
     return replace(launch, installation=engine.locate()) if must_exist else launch
 
 
+def _adopted(engine: Hosted, ask: Ask) -> Adopted | None:
+    """The server that runs already and is to be used: asked for, or named on another machine. Raises ENGINE_MISSING."""
+    if not ask.wait:
+        raise MscliError(
+            Code.USAGE,
+            f"{engine.name} loads a model when it is asked to: --no-wait would leave a server without one",
+            "Leave --no-wait away.",
+        )
+    if not ask.request.adopt:
+        return engine.adopt()
+    if found := engine.adopt() or engine.running():
+        return found
+    raise MscliError(
+        Code.ENGINE_MISSING,
+        f"--adopt: no {engine.name} server answers here",
+        "Leave --adopt away, and mscli starts one for the instance. Or start yours first.",
+        {"cause": "ollama_not_running"},
+    )
+
+
+def _refuse_settings(request: Request, adopted: Adopted) -> None:
+    """Raises USAGE for settings that belong to the server, which mscli does not change."""
+    asked = {"--port": request.port, "--host": request.host, "--users": request.overrides.users}
+    at = {"--port": adopted.port, "--host": adopted.host}
+    if wrong := [flag for flag, value in asked.items() if value is not None and value != at.get(flag)]:
+        raise MscliError(
+            Code.USAGE,
+            f"{', '.join(wrong)} cannot be set on a server that runs already ({adopted.owner}, "
+            f"{adopted.host}:{adopted.port})",
+            f"Leave {' and '.join(wrong)} away. Or leave --adopt away, and mscli starts a server for the instance.",
+        )
+
+
 def _prepare_engine(launch: Launch, places: Places, listener: Listener) -> None:
     """Refuse what this engine cannot do, and have it see to its own needs, before any weight is fetched."""
     engine, decision, found = launch.engine, launch.decision, launch.installation
-    if _hosted(launch) or found is None:
+    if launch.adopted or found is None:
         return
     folder = launch.request.weights
     weights = WeightFiles(folder, None, 0) if folder else expected_weights(decision.model, decision.variant, [])
@@ -243,17 +277,15 @@ def _said(fault: MscliError) -> str:
     return "\n".join(map(str, [*lines, fault.hint] if isinstance(lines, list) else []))
 
 
-def _hosted(launch: Launch) -> bool:
-    """True where the server itself fetches and loads the model: that takes mscli's presence until the end."""
-    return isinstance(launch.engine, Hosted)
-
-
-def _weights(launch: Launch, listener: WeightsListener, offline: bool) -> WeightFiles:
-    """The weight files, fetched first where the engine does not do it itself."""
-    if _hosted(launch):
+def _weights(launch: Launch, listener: WeightsListener) -> WeightFiles:
+    """The weight files, fetched first; a server that was there before fetches them itself, once it is asked to load."""
+    if launch.adopted:
         return launch.weights
+    variant = launch.decision.variant
+    if isinstance(launch.engine, Hosted):
+        return server_weights.ensure(launch.engine, variant, listener, launch.offline, launch.agree)
     folder = Path(launch.request.weights) if launch.request.weights else None
-    return ensure(launch.decision.model, launch.decision.variant, listener, offline=offline, folder=folder)
+    return ensure(launch.decision.model, variant, listener, offline=launch.offline, folder=folder)
 
 
 def _ask_first(ask: Ask, decision: Decision) -> None:

@@ -48,11 +48,11 @@ INSIDE = {
         "launch",
         "preview",
         "shutdown",
+        "guard",
+        "server_weights",
         "readiness",
         "up",
         "healing",
-        "guard",
-        "server_weights",
     ),
 }
 PARTS = {f"mscli.{part}" for part in INSIDE}

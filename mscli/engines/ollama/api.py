@@ -8,14 +8,13 @@ from ipaddress import ip_address
 from typing import Any
 
 from mscli.engines.engine import HeldModel
+from mscli.engines.ollama.flags import Parameter
 
 ANSWER_TIMEOUT_S = 30.0
 # Reads the model's header, and on some versions its whole file.
 CREATE_TIMEOUT_S = 600.0
 # The server itself gives up a load without progress after five minutes (OLLAMA_LOAD_TIMEOUT); this is for its disk.
 LOAD_TIMEOUT_S = 1800.0
-
-Parameter = str | int | float | bool
 
 
 class Refusal(Exception):

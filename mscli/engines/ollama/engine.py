@@ -6,14 +6,15 @@ from the library's: the same bytes with num_ctx, sampling and system prompt.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mscli.catalog.model import Model, Sampling, Variant
+from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import (
     LOADING,
@@ -24,30 +25,29 @@ from mscli.engines.engine import (
     Command,
     HeldModel,
     Installation,
+    Kept,
     Observed,
     Serving,
 )
 from mscli.engines.llamacpp.engine import LlamaCpp
 from mscli.engines.ollama import installation
-from mscli.engines.ollama.api import Api, Parameter, Refusal
+from mscli.engines.ollama.api import Api, Refusal
 from mscli.engines.ollama.causes import cause
+from mscli.engines.ollama.flags import FOREVER, check_options, common_environment, environment, parameters
 from mscli.engines.ollama.installation import NAME, PROGRAM, installed
 from mscli.engines.ollama.pull import Order, pull
-from mscli.engines.ollama.server import Address, Server, find, look
-from mscli.engines.ollama.warnings import cpu_reason, refuse_old, settings_note, warnings
+from mscli.engines.ollama.server import Address, Server, find, look, models_folder, remote, systemd_service
+from mscli.engines.ollama.store import all_stored, borrowed, drop, stored
+from mscli.engines.ollama.warnings import cpu_reason, refuse_old, refuse_old_program, settings_note, warnings
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Device
+from mscli.paths import places
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener, Note
 
 UNLOAD_TIMEOUT_S = 30.0
 NAMESPACE = "mscli"
-# What the planner settles that is a parameter of the model, not of the server.
-_PLANNED = ("num_batch", "num_gpu")
-FOREVER = -1
-"""Keep the model until it is unloaded: an instance is up until it is taken down."""
-
 _STAGES = (
     (re.compile(r"starting (?:llama-server|llama server|runner)|loading model via"), LOADING),
     (re.compile(r"msg=\"server config\"|Listening on "), STARTING),
@@ -60,7 +60,7 @@ _UNITS: Mapping[str, int] = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
 
 
 class Ollama:
-    """The engine of Ollama's library models: one server, ours or one that runs already."""
+    """The engine of Ollama's library models: a server of the instance's own, or one that runs already."""
 
     name = NAME
     program = PROGRAM
@@ -85,28 +85,21 @@ class Ollama:
         self,
         plan: Plan,
         profile: Profile,
-        model: Model,  # noqa: ARG002 (the model is given to the server once it runs)
-        weights: WeightFiles,  # noqa: ARG002
+        model: Model,
+        weights: WeightFiles,
         serving: Serving,
         found: Installation,
     ) -> Command:
-        """See the contract. The server's settings are its environment; what belongs to the model is in `parameters`."""
-        host = f"[{serving.host}]" if ":" in serving.host else serving.host
-        env = {
-            "OLLAMA_HOST": f"{host}:{serving.port}",
-            "OLLAMA_CONTEXT_LENGTH": str(plan.context),
-            "OLLAMA_NUM_PARALLEL": str(plan.users),
-            "OLLAMA_KV_CACHE_TYPE": plan.kv_type,
-            "OLLAMA_KEEP_ALIVE": str(FOREVER),
-            # A server that starts deletes unfinished downloads: what a pull has fetched must outlive a restart.
-            "OLLAMA_NOPRUNE": "1",
-            # An index that exists nowhere hides all GPUs.
-            "CUDA_VISIBLE_DEVICES": ",".join(plan.devices) or "-1",
-        }
-        if plan.kv_type != "f16":
-            # A quantised KV cache needs it; otherwise Ollama knows by itself where it works.
-            env["OLLAMA_FLASH_ATTENTION"] = "1"
-        return Command((*found.argv, "serve"), {**env, **profile.env})
+        """See the contract. The server's settings are its environment; what belongs to the model is in `parameters`.
+
+        Its models folder goes with the instance; the weights in it are links into the folder that holds them.
+        """
+        check_options(profile)
+        refuse_old_program(found, model.variants[plan.variant])
+        models = serving.run_dir / "tmp" / "models"
+        env = environment(plan, profile, (serving.host, serving.port), models)
+        files, links = borrowed(Path(weights.model), Path(env["OLLAMA_MODELS"]))
+        return Command((*found.argv, "serve"), env, files, links=links)
 
     def stage(self, line: str) -> str | None:
         """See the contract."""
@@ -133,18 +126,58 @@ class Ollama:
         """See the contract."""
         return alias_of(name)
 
-    def adopt(self) -> Adopted | None:
+    def stored(self, variant: Variant) -> WeightFiles | None:
+        """See the contract. Looks into mscli's own store, the user's models folder, and the systemd service's."""
+        tag = variant.source.repository
+        for models in _folders():
+            with contextlib.suppress(PermissionError):
+                if (found := stored(models, tag)) and found.whole:
+                    return WeightFiles(str(found.manifest), None, found.size_bytes)
+        return None
+
+    def kept(self) -> tuple[Kept, ...]:
+        """See the contract."""
+        return tuple(
+            Kept(name, found.size_bytes, models, found.manifest, models == own_models())
+            for models in _folders()
+            for name, found in all_stored(models)
+        )
+
+    def drop(self, kept: Kept) -> None:
+        """See the contract."""
+        try:
+            drop(kept.manifest)
+        except OSError as fault:
+            message = f"{kept.name} could not be removed from {kept.folder}: {fault.strerror}"
+            raise MscliError(Code.FILE, message, f"By hand: rm {kept.manifest}") from fault
+
+    def closed(self) -> str | None:
+        """See the contract."""
+        for models in _folders():
+            try:
+                stored(models, "")
+            except PermissionError:
+                above = " ".join(str(folder) for folder in (models.parent.parent, models.parent))
+                return (
+                    f"the models folder {models} may not be read by this user: what lies there would be fetched again. "
+                    f"To open it: sudo chmod o+x {above} && sudo chmod -R o+rX {models}"
+                )
+        return None
+
+    def running(self) -> Adopted | None:
         """The server at OLLAMA_HOST (else the default address), or where the systemd service listens.
 
-        Waits at most 2 s for each. Raises ENGINE_UNSUPPORTED for an OLLAMA_HOST that cannot be served through.
+        Waits at most 1 s for each. Raises ENGINE_UNSUPPORTED for an OLLAMA_HOST that cannot be served through.
         """
-        server = find(os.environ)
-        if server is None:
-            return None
-        return Adopted(server.address.host, server.address.port, server.version, server.owner)
+        return _adopted(find(os.environ))
+
+    def adopt(self) -> Adopted | None:
+        """See the contract."""
+        return _adopted(remote(os.environ))
 
     def check(self, adopted: Adopted, profile: Profile, model: Model) -> tuple[str, ...]:
         """See the contract. Looks at the server's process or service once more."""
+        check_options(profile)
         server = look(Address("http", adopted.host, adopted.port), adopted.version or "")
         on_disk = installed()
         refuse_old(server, on_disk, model.variants[profile.variant])
@@ -169,9 +202,9 @@ class Ollama:
             raise _failed(refusal, alias) from refusal
 
     def bare(self, found: Installation, address: tuple[str, int]) -> Command:
-        """A server that is only there to pull: no plan, and no GPU is touched."""
-        env = {"OLLAMA_HOST": f"{address[0]}:{address[1]}", "OLLAMA_NOPRUNE": "1", "CUDA_VISIBLE_DEVICES": "-1"}
-        return Command((*found.argv, "serve"), env)
+        """See the contract."""
+        env = common_environment(address, own_models())
+        return Command((*found.argv, "serve"), {**env, "CUDA_VISIBLE_DEVICES": "-1"})
 
     def fetch(self, address: tuple[str, int], variant: Variant, listener: Listener) -> WeightFiles:
         """Have the server at `address` pull the variant, unless it has it. Blocks for the pull; raises as it does."""
@@ -220,20 +253,20 @@ def alias_of(name: str) -> str:
     return f"{NAMESPACE}/{name}"
 
 
-def parameters(plan: Plan, profile: Profile, sampling: Sampling) -> dict[str, Parameter]:
-    """The parameters of the derived model: the plan's, the makers' sampling, and the profile's options over both.
+def own_models() -> Path:
+    """mscli's own store: what no other models folder of this machine had."""
+    return places().ollama / "models"
 
-    Names and values are those of Ollama's Modelfile.
-    """
-    wanted: dict[str, Parameter | None] = {
-        "num_ctx": plan.context,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "num_predict": sampling.max_tokens,
-        **{name: plan.settings.get(name) for name in _PLANNED},
-        **{name: value for name, value in profile.options.items() if name != "keep_alive"},
-    }
-    return {name: value for name, value in wanted.items() if value is not None}
+
+def _folders() -> Iterator[Path]:
+    """The models folders of this machine that can be borrowed from, mscli's own first."""
+    service = systemd_service()
+    named = (own_models(), models_folder(os.environ, None), service.models if service else None)
+    yield from dict.fromkeys(folder for folder in named if folder)
+
+
+def _adopted(server: Server | None) -> Adopted | None:
+    return Adopted(server.address.host, server.address.port, server.version, server.owner) if server else None
 
 
 def _order(api: Api, server: Server, variant: Variant) -> Order:

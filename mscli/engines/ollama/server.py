@@ -22,7 +22,7 @@ from mscli.inventory.ports import owner, owner_uid
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11434
 UNIT = "ollama"
 SYSTEMCTL_TIMEOUT_S = 2.0
-PROBE_TIMEOUT_S = 2.0
+PROBE_TIMEOUT_S = 1.0
 
 _PROPERTIES = (
     *("LoadState", "ActiveState", "MainPID", "User", "Environment", "FragmentPath", "ExecStart"),
@@ -142,6 +142,25 @@ def find(env: Mapping[str, str]) -> Server | None:
         if version := _version(place):
             return look(place, version, service)
     return None
+
+
+def remote(env: Mapping[str, str]) -> Server | None:
+    """The server on another machine that OLLAMA_HOST names; None where it names none.
+
+    Waits at most PROBE_TIMEOUT_S. Raises ENGINE_MISSING where none answers there, ENGINE_UNSUPPORTED as `find` does.
+    """
+    place = next(_places(env, None))
+    if not env.get("OLLAMA_HOST") or is_here(place.host):
+        return None
+    try:
+        return look(place, Api(place.host, place.port).version(PROBE_TIMEOUT_S), None)
+    except Refusal as refusal:
+        raise MscliError(
+            Code.ENGINE_MISSING,
+            f"OLLAMA_HOST={env['OLLAMA_HOST']} is another machine, and no Ollama server answers there: {refusal.words}",
+            "Start that server. Or run the model on this machine: unset OLLAMA_HOST",
+            {"cause": "ollama_not_running"},
+        ) from refusal
 
 
 def look(place: Address, version: str, service: Service | None = None) -> Server:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,16 +59,25 @@ def refuse_old(server: Server, on_disk: Installation | None, variant: Variant) -
 
     A version that does not say (0.0.0: built from source) is given the benefit of the doubt.
     """
+    what = f"the Ollama server that runs ({server.owner})"
+    _refuse_old(what, server.version, variant, lambda: _renew(server, on_disk))
+
+
+def refuse_old_program(found: Installation, variant: Variant) -> None:
+    """The same for the program that would be started."""
+    _refuse_old(str(found.path), found.version, variant, lambda: "Update it: mscli engines install ollama")
+
+
+def _refuse_old(what: str, version: str | None, variant: Variant, remedy: Callable[[], str]) -> None:
     needed = max(OLDEST, OLDEST_FOR.get(variant.source.repository.partition(":")[0], OLDEST))
-    found = _known(server.version)
+    found = _known(version or "")
     if found is None or found >= needed:
         return
     raise MscliError(
         Code.ENGINE_UNSUPPORTED,
-        f"the Ollama server that runs ({server.owner}) is {server.version}; {variant.source.repository} needs "
-        f"{_dotted(needed)} or newer",
-        _renew(server, on_disk),
-        {"cause": "version_backend_old", "version": server.version, "needed": _dotted(needed)},
+        f"{what} is {version}; {variant.source.repository} needs {_dotted(needed)} or newer",
+        remedy(),
+        {"cause": "version_backend_old", "version": version, "needed": _dotted(needed)},
     )
 
 

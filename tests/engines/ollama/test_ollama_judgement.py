@@ -46,7 +46,7 @@ def as_user(user_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> pytest
 def checked(server: Server, small: tuple[Profile, Model], monkeypatch: pytest.MonkeyPatch) -> str:
     """Everything that is said about the server once clients look there."""
     monkeypatch.setenv("OLLAMA_HOST", server.host)
-    adopted = Ollama().adopt()
+    adopted = Ollama().running()
     assert adopted is not None
     return "\n".join(Ollama().check(adopted, *small))
 
@@ -173,7 +173,7 @@ def test_a_service_at_another_address_than_clients_look_at_is_named(
     (program.parent / "shown").write_text(f"{told}Environment=OLLAMA_HOST=0.0.0.0:{server.port}\n")
     (program.parent / "systemctl").write_text(f'#!/bin/sh\nexec cat "{program.parent}/shown"\n')
     as_user.setenv("OLLAMA_HOST", nobody)
-    adopted = Ollama().adopt()
+    adopted = Ollama().running()
     assert adopted is not None
     assert adopted.owner == "systemd service ollama, user ollama"
     said = "\n".join(Ollama().check(adopted, *small))

@@ -19,7 +19,8 @@ from mscli.catalog.profile import Profile
 from mscli.engines.engine import Hosted, Installation, Serving
 from mscli.engines.ollama.engine import Ollama, alias_of
 from mscli.errors import Code, MscliError
-from mscli.paths import shipped_profiles
+from mscli.paths import places, shipped_profiles
+from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Silence
 
@@ -67,6 +68,14 @@ def test_the_server_is_started_with_the_plans_settings(small: tuple[Profile, Mod
     env = command_env(*small, serving, devices=("GPU-1", "GPU-2"), context=32768, users=2, kv_type="q8_0")
     assert env == {
         "OLLAMA_HOST": "127.0.0.1:8000",
+        "OLLAMA_MODELS": str(serving.run_dir / "tmp" / "models"),
+        "HOME": str(places().ollama),
+        "OLLAMA_NO_CLOUD": "1",
+        "OLLAMA_MAX_LOADED_MODELS": "1",
+        "OLLAMA_LOAD_TIMEOUT": "30m",
+        "OLLAMA_GPU_OVERHEAD": "",
+        "OLLAMA_SCHED_SPREAD": "",
+        "OLLAMA_LLM_LIBRARY": "",
         "OLLAMA_CONTEXT_LENGTH": "32768",
         "OLLAMA_NUM_PARALLEL": "2",
         "OLLAMA_KV_CACHE_TYPE": "q8_0",
@@ -135,7 +144,9 @@ def test_the_derived_model_carries_what_was_planned(start: Callable[..., Server]
     server = start()
     observed = prepare(server, *small)
     told = shown(server, ALIAS)
-    assert told["parameters"] == {"num_ctx": "16384", "temperature": "0.15", "num_batch": "512", "num_gpu": "0"}
+    assert told["parameters"] == {
+        "num_ctx": "16384", "temperature": "0.15", "num_predict": "16384", "num_batch": "512", "num_gpu": "0",
+    }  # fmt: skip
     assert observed.context == 16384
     assert names(server) == [SMALL, f"{ALIAS}:latest"]
 

@@ -34,6 +34,11 @@ def models(url: str, path: str = "tags") -> list[str]:
     return [model["name"] for model in httpx.get(f"{url}/api/{path}").json()["models"]]
 
 
+def served(env: dict[str, str]) -> Path:
+    """Where the stand-in notes what it fetched into mscli's own store."""
+    return Path(env["MSCLI_HOME"]) / "data" / "ollama" / "models" / "served"
+
+
 def base(instance: dict[str, Any]) -> str:
     return str(instance["base_url"]).removesuffix("/v1")
 
@@ -67,14 +72,14 @@ def test_up_pulls_derives_loads_proves_and_down_gives_everything_back(
         httpx.get(url)
 
 
-def test_a_server_that_runs_already_is_used_and_left_as_it_was(
+def test_a_server_that_runs_already_is_adopted_when_asked_for_and_left_as_it_was(
     mscli: Mscli, machine: Machine, start: Callable[..., Server]
 ) -> None:
     env = machine("rtx4090")
     server = start(**env)
     httpx.post(f"{server.url}/api/pull", json={"model": "magistral:24b-small-2506-q4_K_M"}, timeout=30)
     env["OLLAMA_HOST"] = server.host
-    instance = up(mscli, env).data["instance"]
+    instance = up(mscli, env, "--adopt").data["instance"]
     assert instance["pid"] is None
     assert instance["owner"].startswith(f"pid {server.process.pid}")
     assert base(instance) == server.url
@@ -109,12 +114,90 @@ def test_a_model_that_falls_to_the_cpu_fails_the_start_with_the_reason(
     assert wanted.data["observed"]["gpu_share"] == pytest.approx(0.7)
 
 
+def stored_bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_weights_of_the_users_own_store_are_borrowed_and_stay_as_they_are(
+    mscli: Mscli, machine: Machine, start: Callable[..., Server], user_env: dict[str, str]
+) -> None:
+    env = {**user_env, **machine("rtx4090")}
+    server = start(**machine("rtx4090"))
+    httpx.post(f"{server.url}/api/pull", json={"model": SMALL}, timeout=30)
+    before = stored_bytes(server.models)
+    instance = up(mscli, env).data["instance"]
+    assert models(base(instance)) == [SMALL, f"{ALIAS}:latest"]
+    assert "a stand-in for Ollama" in mscli("chat", "hello", env=env).out
+    assert mscli("down", "--purge", env=env).code == 0
+    assert stored_bytes(server.models) == before
+    assert not served(env).exists(), "nothing was fetched"
+
+
+def test_two_instances_of_one_model_run_side_by_side_each_with_its_context(
+    mscli: Mscli, machine: Machine, user_env: dict[str, str]
+) -> None:
+    env = {**user_env, **machine("h200")}
+    contexts = {"one": 8192, "two": 16384}
+    urls = {}
+    for name, context in contexts.items():
+        urls[name] = base(up(mscli, env, "--name", name, "--ctx", str(context)).data["instance"])
+    rows = served(env).read_text().splitlines()
+    assert len(rows) == len(set(rows)), "fetched once for both"
+    loaded = {name: httpx.get(f"{url}/api/ps").json()["models"] for name, url in urls.items()}
+    assert {name: [model["context_length"] for model in held] for name, held in loaded.items()} == {
+        name: [context] for name, context in contexts.items()
+    }
+    assert mscli("down", "one", env=env).code == 0
+    assert models(urls["two"], "ps") == ["mscli/two:latest"]
+
+
+def test_a_store_that_may_not_be_read_is_named_before_anything_is_fetched(
+    mscli: Mscli, machine: Machine, program: Path, tmp_path: Path
+) -> None:
+    closed = tmp_path / "service" / ".ollama" / "models"
+    closed.mkdir(parents=True)
+    program.with_name("systemctl").write_text(
+        f"#!/bin/sh\necho LoadState=loaded\necho User=ollama\necho Environment=OLLAMA_MODELS={closed}\n"
+    )
+    closed.parent.chmod(0)
+    try:
+        if os.access(closed, os.R_OK):
+            pytest.skip("root may read every folder")
+        done = mscli("up", "small-q4", "--yes", env=machine("rtx4090"))
+        assert f"sudo chmod -R o+rX {closed}" in done.err
+    finally:
+        closed.parent.chmod(0o755)
+
+
+@pytest.mark.parametrize("flag", ["--port=8500", "--host=127.0.0.2", "--users=3", "--no-wait"])
+def test_what_a_running_server_decides_itself_is_refused_in_words(
+    mscli: Mscli, machine: Machine, start: Callable[..., Server], flag: str
+) -> None:
+    env = {**machine("rtx4090"), "OLLAMA_HOST": start().host}
+    refused = up(mscli, env, "--adopt", flag)
+    assert refused.error["code"] == "usage"
+    assert flag.partition("=")[0] in refused.error["message"]
+
+
+def test_a_dead_server_on_another_machine_is_named_and_not_replaced(mscli: Mscli, machine: Machine) -> None:
+    refused = up(mscli, {**machine("rtx4090"), "OLLAMA_HOST": "192.0.2.1:11434"})
+    assert refused.error["code"] == "engine_missing"
+    assert "192.0.2.1" in refused.error["message"]
+    assert "unset OLLAMA_HOST" in refused.error["hint"]
+
+
+def test_adopting_where_nothing_runs_says_so(mscli: Mscli, machine: Machine) -> None:
+    refused = up(mscli, machine("rtx4090"), "--adopt")
+    assert refused.error["code"] == "engine_missing"
+    assert "--adopt" in refused.error["message"]
+
+
 def test_a_server_too_old_for_the_model_is_refused_before_anything_is_pulled(
     mscli: Mscli, machine: Machine, scene: Scene, start: Callable[..., Server]
 ) -> None:
     scene.play(version="0.6.2", client_version="0.32.15")
     server = start()
-    failed = up(mscli, {**machine("a6000"), "OLLAMA_HOST": server.host})
+    failed = up(mscli, {**machine("a6000"), "OLLAMA_HOST": server.host}, "--adopt")
     assert failed.error["details"]["cause"] == "version_backend_old"
     assert "Restart it: 0.32.15 is installed already" in failed.error["hint"]
     assert "POST /api/pull" not in server.requests
@@ -148,16 +231,16 @@ def test_an_up_that_is_killed_while_it_pulls_loses_no_byte(
         [sys.executable, "-m", "mscli", "up", "small-q4", "--yes", "--events"],
         env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    served = Path(env["HOME"]) / ".ollama" / "models" / "served"
+    noted = served(env)
     assert killed.stdout is not None
     for _ in killed.stdout:
-        if served.exists() and served.read_text().count("\n") > 20:
+        if noted.exists() and noted.read_text().count("\n") > 20:
             break
     os.kill(killed.pid, number)
     killed.wait(20)
     scene.play(bytes_per_s=0)
     assert up(mscli, env).data["instance"]["state"] == "ready"
-    rows = [tuple(line.split()) for line in served.read_text().splitlines()]
+    rows = [tuple(line.split()) for line in noted.read_text().splitlines()]
     assert len(rows) == len(set(rows)), "bytes were fetched twice"
 
 
@@ -168,17 +251,17 @@ def test_without_ollama_it_says_how_to_get_it(mscli: Mscli, machine: Machine, pr
     assert "mscli engines install ollama" in failed.error["hint"]
 
 
-def test_pull_alone_uses_the_server_that_runs(mscli: Mscli, start: Callable[..., Server]) -> None:
+def test_pull_leaves_a_server_that_runs_alone(mscli: Mscli, start: Callable[..., Server]) -> None:
     server = start()
     done = mscli("pull", "small-q4", "--json", env={"OLLAMA_HOST": server.host})
     assert done.data["bytes"] == 3_001_051
-    assert models(server.url) == [SMALL]
+    assert models(server.url) == []
     assert server.process.poll() is None
 
 
 def test_pull_alone_starts_a_server_for_as_long_as_it_takes(mscli: Mscli, user_env: dict[str, str]) -> None:
     assert mscli("pull", "small-q4", "--json").data["model"] == SMALL
-    stored = Path(user_env["HOME"]) / ".ollama" / "models" / "manifests"
+    stored = served(user_env).parent / "manifests"
     assert [path.name for path in stored.rglob("*") if path.is_file()] == [SMALL.split(":")[1]]
     assert _stand_ins(user_env) == []
 
@@ -187,20 +270,20 @@ def test_a_pull_alone_that_is_killed_leaves_no_server_and_loses_no_byte(
     mscli: Mscli, scene: Scene, user_env: dict[str, str]
 ) -> None:
     scene.play(bytes_per_s=1_500_000)
-    served = Path(user_env["HOME"]) / ".ollama" / "models" / "served"
+    noted = served(user_env)
     killed = subprocess.Popen(
         [sys.executable, "-m", "mscli", "pull", "small-q4", "--events"], env=user_env, stdout=subprocess.PIPE, text=True
     )
     assert killed.stdout is not None
     for _ in killed.stdout:
-        if served.exists() and served.read_text().count("\n") > 20:
+        if noted.exists() and noted.read_text().count("\n") > 20:
             break
     killed.kill()
     killed.wait()
     assert eventually(lambda: _stand_ins(user_env) == [])
     scene.play(bytes_per_s=0)
     assert mscli("pull", "small-q4", "--json").data["bytes"] == 3_001_051
-    rows = served.read_text().splitlines()
+    rows = noted.read_text().splitlines()
     assert len(rows) == len(set(rows)), "bytes were fetched twice"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,10 +15,10 @@ STRANGER = "llama3.2:3b"
 
 
 @pytest.fixture
-def server(scene: Scene, start: Callable[..., Server], machine: Machine) -> Server:
+def server(scene: Scene, start: Callable[..., Server], machine: Machine, tmp_path: Path) -> Server:
     """A server of the user's own that holds two models of the catalogue and one that mscli knows nothing of."""
     scene.play(registry={**scene.told["registry"], STRANGER: {"layers": [1000], "capabilities": ["completion"]}})
-    server = start(**machine("rtx4090"))
+    server = start(**machine("rtx4090"), OLLAMA_MODELS=str(tmp_path / "elsewhere"))
     for name in (SMALL, MAGISTRAL, STRANGER):
         httpx.post(f"{server.url}/api/pull", json={"model": name}, timeout=30)
     return server
@@ -34,12 +35,25 @@ def test_models_of_the_catalogue_are_listed_with_their_profiles(mscli: Mscli, se
     assert SMALL in mscli("weights", env=env).out
 
 
-def test_only_what_nothing_needs_is_removed_and_strangers_never(mscli: Mscli, server: Server, machine: Machine) -> None:
+def test_only_what_is_ours_and_nothing_needs_is_freed(mscli: Mscli, server: Server, machine: Machine) -> None:
     env = {**machine("rtx4090"), "OLLAMA_HOST": server.host}
-    up = mscli("up", "small-q4", "--yes", "--json", env=env)
-    assert up.code == 0, up.out
+    for profile in ("small-q4", "magistral-q4"):
+        assert mscli("pull", profile, env=env).code == 0
+    assert mscli("up", "small-q4", "--yes", "--json", env=env).code == 0
     assert mscli("weights", "prune", "--yes", "--json", env=env).data["on_servers"] == []
+    freed = mscli("weights", "prune", "--keep", "magistral-q4", "--yes", "--json", env=env).data
+    assert freed["on_servers"] == [], "an instance borrows the one that nothing else needs"
     mscli("down", env=env)
-    removed = mscli("weights", "prune", "--keep", "small-q4", "--yes", "--json", env=env).data
-    assert [model["name"] for model in removed["on_servers"]] == [MAGISTRAL]
-    assert names(server) == {SMALL, STRANGER, "mscli/small-q4:latest"}
+    freed = mscli("weights", "prune", "--keep", "small-q4", "--yes", "--json", env=env).data
+    assert [(model["name"], model["ours"]) for model in freed["on_servers"]] == [(MAGISTRAL, True)]
+    left = mscli("weights", "--json", env=env).data["on_servers"]
+    assert {(model["name"], model["ours"]) for model in left} == {(SMALL, True), (SMALL, False), (MAGISTRAL, False)}
+    assert names(server) == {SMALL, MAGISTRAL, STRANGER}
+
+
+def test_what_an_older_mscli_derived_on_a_server_is_still_freed(mscli: Mscli, server: Server) -> None:
+    httpx.post(f"{server.url}/api/create", json={"model": "mscli/gone", "from": SMALL}, timeout=30)
+    env = {"OLLAMA_HOST": server.host}
+    freed = mscli("weights", "prune", "--yes", "--json", env=env).data
+    assert [model["name"] for model in freed["on_servers"]] == ["mscli/gone:latest"]
+    assert names(server) == {SMALL, MAGISTRAL, STRANGER}

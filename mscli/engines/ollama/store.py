@@ -1,0 +1,115 @@
+"""Models folders of Ollama on this disk, read without a server: what they hold, and how an instance borrows from one.
+
+    <models>/manifests/<registry>/<namespace>/<model>/<tag>     JSON: the digests and sizes of the model's layers
+    <models>/blobs/sha256-<64 hex>                              the layers
+
+An instance's server has a models folder of its own, with a copy of the manifest and links to the blobs. Nothing is ever
+written through such a link: the server reads it, makes new blobs beside it, and removes the link alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+REGISTRY, LIBRARY, LATEST = "registry.ollama.ai", "library", "latest"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model in a models folder. `blobs`: each file that it needs, with the size that its manifest states."""
+
+    manifest: Path
+    blobs: Mapping[Path, int]
+
+    @property
+    def size_bytes(self) -> int:
+        """All of it."""
+        return sum(self.blobs.values())
+
+    @property
+    def whole(self) -> bool:
+        """True if every blob is there in its full size. Raises PermissionError where that cannot be seen."""
+        return all(_size(blob) == size for blob, size in self.blobs.items())
+
+
+def stored(models: Path, tag: str) -> Stored | None:
+    """The model `tag` in the folder `models`, None if it is not there or its manifest is damaged.
+
+    Raises PermissionError for a folder that this user may not read.
+    """
+    return read(_manifests(models) / _place(tag))
+
+
+def read(manifest: Path) -> Stored | None:
+    """The model that a manifest describes; None where there is none, or it is damaged. Raises PermissionError."""
+    try:
+        told = json.loads(manifest.read_bytes())
+        layers = [*told["layers"], told["config"]]
+        blobs = next(parent for parent in manifest.parents if parent.name == "manifests").parent / "blobs"
+        return Stored(manifest, {blobs / layer["digest"].replace(":", "-"): int(layer["size"]) for layer in layers})
+    except PermissionError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        return None
+
+
+def all_stored(models: Path) -> tuple[tuple[str, Stored], ...]:
+    """Every model in the folder, by its name as `ollama list` shows it. Empty where nothing can be read."""
+    try:
+        manifests = sorted(path for path in _manifests(models).glob("*/*/*/*") if path.is_file())
+        return tuple((_name(path), found) for path in manifests if (found := read(path)))
+    except OSError:
+        return ()
+
+
+def borrowed(manifest: Path, models: Path) -> tuple[dict[Path, str], dict[Path, Path]]:
+    """What makes the model of `manifest` appear in the folder `models`: files with their text, and links with what they
+    lead to. Nothing is written here; both are empty where the manifest cannot be read."""
+    found = read(manifest)
+    if found is None:
+        return {}, {}
+    below = manifest.parts[manifest.parts.index("manifests") :]
+    links = {models / "blobs" / blob.name: blob.resolve() for blob in found.blobs}
+    return {models.joinpath(*below): manifest.read_text()}, links
+
+
+def drop(manifest: Path) -> None:
+    """Remove a model from its folder: its manifest, and the blobs that no other model of the folder needs.
+
+    Raises OSError where that may not be done.
+    """
+    found = read(manifest)
+    manifest.unlink()
+    models = manifest.parents[4]
+    needed = {blob for _, other in all_stored(models) for blob in other.blobs}
+    for blob in (found.blobs if found else {}).keys() - needed:
+        blob.unlink(missing_ok=True)
+
+
+def _manifests(models: Path) -> Path:
+    return models / "manifests"
+
+
+def _place(tag: str) -> Path:
+    """Where the manifest of a name lies below `manifests`, with what the name leaves out filled in."""
+    path, _, version = tag.rpartition(":") if ":" in tag.rpartition("/")[2] else (tag, "", LATEST)
+    parts = path.split("/")
+    return Path(*[REGISTRY, LIBRARY][: 3 - len(parts)], *parts, version)
+
+
+def _name(manifest: Path) -> str:
+    registry, namespace, model, tag = manifest.parts[-4:]
+    before = [] if registry == REGISTRY else [registry]
+    return "/".join([*before, *([] if namespace == LIBRARY and not before else [namespace]), f"{model}:{tag}"])
+
+
+def _size(blob: Path) -> int | None:
+    try:
+        return blob.stat().st_size
+    except PermissionError:
+        raise
+    except OSError:
+        return None

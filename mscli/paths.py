@@ -165,6 +165,12 @@ def lm_studio_folders(env: Mapping[str, str] | None = None) -> tuple[Path, ...]:
     return user / ".lmstudio" / "models", user / ".cache" / "lm-studio" / "models"
 
 
+def stays_below(name: str) -> bool:
+    """Whether a name from outside (a hub, an archive, a record) is a relative path that stays below the folder to which
+    it is joined: no root, no "..", no empty part, no NUL. Links on the disk are another matter."""
+    return "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
+
+
 def shipped_profiles() -> Path:
     """The folder of the profiles that come with mscli: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parent

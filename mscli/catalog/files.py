@@ -15,7 +15,7 @@ from mscli.catalog.profile import TENSOR_PARALLEL_ENGINES, ContextRange, Profile
 from mscli.catalog.schema import MODEL, NAME, PROFILE
 from mscli.catalog.types import refuse
 from mscli.errors import Code, MscliError
-from mscli.paths import shipped_profiles
+from mscli.paths import shipped_profiles, stays_below
 
 _MOST_BYTES_PER_PARAMETER = 16
 
@@ -68,6 +68,9 @@ def _variant_contradictions(variant: Mapping[str, Any], architecture: Architectu
         yield ("source", "kind"), f"'{source.kind}' does not go with the format '{variant['format']}'"
     if source.kind == "hub" and source.repository.count("/") != 1:
         yield ("source", "repository"), f"expected OWNER/NAME on Hugging Face, got '{source.repository}'"
+    for key, name in (("repository", source.repository), ("revision", source.revision)):
+        if name and not stays_below(name):
+            yield ("source", key), f"'{name}' leads out of its folder; write it without '..' and a leading '/'"
     if source.kind == "ollama" and not source.repository:
         yield ("source", "repository"), "missing; it is the tag of the Ollama library"
     if source.kind != "ollama" and not source.files:

@@ -21,6 +21,7 @@ from mscli.catalog.types import (
     word,
     written,
 )
+from mscli.paths import stays_below
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Names of profiles, models and variants: they are typed, and they become file names."""
@@ -48,6 +49,15 @@ def _host_complaint(host: str) -> str | None:
     label = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
     return None if re.fullmatch(rf"{label}(\.{label})*", host) else f"'{host}' is not a host name"
 
+
+def _file_complaint(name: str) -> str | None:
+    """What is wrong with a name that becomes part of a path."""
+    if not name.isprintable():
+        return "control characters have no place in a name"
+    return None if stays_below(name) else f"'{name}' leads out of its folder; write it without '..' and a leading '/'"
+
+
+_FILE = checked(_file_complaint, "a name")
 
 CONTEXT = Table(
     (
@@ -153,8 +163,8 @@ _SOURCE = Table(
         Key("kind", word(model.SOURCES, "kind of source"), "where the files come from: hub, ollama or package"),
         Key("repository", text(r"\S+", "a repository or tag"), "the Hugging Face repository or the Ollama tag", ""),
         Key("revision", text(r"\S+", "a revision"), "the revision of the repository", "main"),
-        Key("files", list_of(text()), "the files needed (glob patterns allowed)", ()),
-        Key("projector", text(), "the file of the image projector", None),
+        Key("files", list_of(_FILE), "the files needed (glob patterns allowed)", ()),
+        Key("projector", _FILE, "the file of the image projector", None),
     ),
     model.Source,
 )

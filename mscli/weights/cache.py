@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,12 +20,11 @@ from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
 
-from mscli.paths import hub_cache
+from mscli.errors import Code, MscliError
+from mscli.paths import hub_cache, stays_below
 from mscli.weights.fault import unwritable
-from mscli.weights.listing import RemoteFile, WantedFile
+from mscli.weights.listing import COMMIT, RemoteFile, WantedFile
 from mscli.weights.partial import arrived_bytes
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,14 @@ class Cache:
         return self.repository(repository) / "snapshots" / commit
 
     def commit(self, repository: str, revision: str) -> str | None:
-        """The commit that `revision` names: itself, or what a branch named when it was last looked up (None: never)."""
+        """The commit that `revision` names: itself, or what a branch named when it was last looked up (None: never).
+
+        Raises MscliError(USAGE) for what cannot be a revision."""
         if COMMIT.fullmatch(revision):
             return revision
-        ref = self.repository(repository) / "refs" / revision
-        return ref.read_text(encoding="utf-8").strip() if ref.is_file() else None
+        ref = self._ref(repository, revision)
+        commit = ref.read_text(encoding="utf-8", errors="replace").strip() if ref.is_file() else ""
+        return commit if COMMIT.fullmatch(commit) else None
 
     def files(self, repository: str, commit: str) -> tuple[RemoteFile, ...] | None:
         """What the hub listed at `commit`, if it was ever asked: a commit never changes."""
@@ -70,7 +71,7 @@ class Cache:
         """Keeps what the hub listed at `commit`, and that `revision` names it. Raises MscliError(FILE), (DISK_FULL)."""
         _write(self._listing(repository, commit), json.dumps([asdict(file) for file in files], indent=1))
         if revision != commit:
-            _write(self.repository(repository) / "refs" / revision, commit)
+            _write(self._ref(repository, revision), commit)
 
     def whole(self, repository: str, commit: str, file: RemoteFile) -> Path | None:
         """Where `file` lies with its right size, in the snapshot or only as a blob; None when it does not."""
@@ -95,6 +96,31 @@ class Cache:
         except OSError as error:
             raise unwritable(place, error, file.size_bytes) from error
         return place
+
+    def owns(self, repository: str, path: Path) -> bool:
+        """Whether `path` itself, not what it links to, lies in the repository's folder, with no link leading out of it
+        on the way. Only such files and links may be deleted: anything can stand at the other end of a link."""
+        return path.parent.resolve().is_relative_to(self.repository(repository).resolve())
+
+    def own_blob(self, repository: str, shown: Path) -> Path | None:
+        """The blob of this repository that a place in a snapshot links to, one step only (a blob may itself be a link
+        to the store that all repositories share); None for a link to anywhere else, and for what is no link."""
+        if not shown.is_symlink():
+            return None
+        target = Path(os.path.normpath(shown.parent / shown.readlink()))
+        own = target.parent.resolve() == self.repository(repository).resolve() / "blobs"
+        return target if own else None
+
+    def shared_bytes(self, blob: Path) -> Path | None:
+        """The file in the store of all repositories (ROOT/blobs) that a blob links to; None for any other blob."""
+        target = blob.resolve()
+        own_store = blob.is_symlink() and target.is_relative_to(self.root.resolve() / "blobs")
+        return target if own_store else None
+
+    def _ref(self, repository: str, revision: str) -> Path:
+        if not stays_below(revision):
+            raise MscliError(Code.USAGE, f"'{revision}' cannot be a revision", "use a branch, a tag or a commit")
+        return self.repository(repository) / "refs" / revision
 
     def _listing(self, repository: str, commit: str) -> Path:
         return self.repository(repository) / "mscli" / f"{commit}.json"

@@ -8,7 +8,6 @@ and refusals by status and headers, not by exception class.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -26,7 +25,7 @@ from mscli.weights.fault import (
     missing,
     refused,
 )
-from mscli.weights.listing import RemoteFile
+from mscli.weights.listing import COMMIT, RemoteFile
 
 T = TypeVar("T")
 
@@ -68,6 +67,8 @@ class Hub:
         )
         if info.sha is None or info.siblings is None:
             raise missing(repository, f"files in {repository} at {revision}")
+        if not COMMIT.fullmatch(info.sha):
+            raise PassingFault("network_proxy", f"{host_in(self.endpoint)} names no commit: {info.sha[:60]!r}")
         return info.sha, tuple(_remote(sibling) for sibling in info.siblings)
 
     def commit(self, repository: str, revision: str = "main") -> str:
@@ -87,15 +88,22 @@ class Hub:
         )
         if metadata.etag is None or metadata.commit_hash is None:
             raise WrongAnswerFault("network_proxy", f"{host_in(url)} answers, but not as a hub does")
+        if urlsplit(metadata.location).scheme not in ("http", "https"):
+            raise PassingFault("network_proxy", f"{host_in(url)} sends for {seen} to an address that is not HTTP")
         if metadata.size is not None and metadata.size != file.size_bytes:
             raise WrongAnswerFault("corrupt_download", f"{seen} has {metadata.size:,} bytes, not {file.size_bytes:,}")
         token = get_token()
-        own = {"Authorization": f"Bearer {token}"} if token else {}
+
+        def headers(target: str) -> dict[str, str]:
+            """The token is for the hub alone."""
+            own = urlsplit(target).netloc == urlsplit(self.endpoint).netloc
+            return {"Authorization": f"Bearer {token}"} if token and own else {}
+
         xet = metadata.xet_file_data
         return Location(
             metadata.location,
-            own if urlsplit(metadata.location).netloc == urlsplit(self.endpoint).netloc else {},
-            Xet(xet.file_hash, xet.refresh_route, own) if xet is not None else None,
+            headers(metadata.location),
+            Xet(xet.file_hash, xet.refresh_route, headers(xet.refresh_route)) if xet is not None else None,
         )
 
     def _ask(self, repository: str, seen: str, call: Callable[[], T]) -> T:
@@ -140,9 +148,10 @@ def _remote(sibling: object) -> RemoteFile:
     etag = sha256 or getattr(sibling, "blob_id", None)
     if not isinstance(name, str) or not isinstance(size, int) or not isinstance(etag, str):
         raise PassingFault("network_proxy", "the hub lists files without size or hash")
-    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag) or ".." in name.split("/") or name.startswith("/"):
-        raise PassingFault("network_proxy", f"the hub lists a file that has no place in the cache: {name!r}, {etag!r}")
-    return RemoteFile(name, size, sha256, etag)
+    try:
+        return RemoteFile(name, size, sha256, etag)
+    except ValueError as error:
+        raise PassingFault("network_proxy", f"the hub lists a file that mscli refuses: {error}") from error
 
 
 def _unreached(endpoint: str, error: BaseException) -> PassingFault:

@@ -6,6 +6,7 @@ The hub names large (LFS) files by SHA-256 and small ones by git's blob id: eith
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 from mscli.catalog.model import Variant
+from mscli.paths import stays_below
 from mscli.weights.fault import missing
 
 WEIGHT_SUFFIXES = (".safetensors", ".gguf")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+MOST_BYTES = 1 << 50
 CONSOLIDATED, SHARDS = "consolidated*.safetensors", "model*.safetensors"
 
 
@@ -31,6 +35,14 @@ class RemoteFile:
     size_bytes: int
     sha256: str | None
     etag: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a name or an etag that would leave the repository's folders, and for a size that no
+        file has: names and etags become paths, and all come from a hub or from a file that anyone may have written."""
+        if not stays_below(self.name) or not re.fullmatch(r"([0-9a-f]{40}|[0-9a-f]{64})?", self.etag):
+            raise ValueError(f"{self.name!r} with the etag {self.etag!r} has no place in the cache")
+        if not 0 <= self.size_bytes <= MOST_BYTES:
+            raise ValueError(f"{self.name!r} cannot have {self.size_bytes} bytes")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -141,20 +140,23 @@ class _Commit:
 def prune(stored: Stored, folder: Path | None = None) -> int:
     """Deletes these files from the hub cache (or `folder`), and of their blobs those that no other snapshot shows.
 
+    Nothing outside the repository's own folder is ever deleted: of a link that leads out of it, only the link.
     Returns the bytes freed. Raises MscliError(FILE) when another process is fetching one of them right now, or when a
     file cannot be deleted.
     """
     place = cache(folder)
     repository = place.repository(stored.repository)
-    blobs = {blob for file in stored.files if (blob := _blob(file)) is not None}
+    name = stored.repository
+    own = [path for path in (*stored.files, *stored.unfinished) if place.owns(name, path)]
+    blobs = {blob for path in own if (blob := place.own_blob(name, path)) is not None}
     etags = {blob.name for blob in blobs} | {path.name.split(".")[0] for path in stored.unfinished}
     with held([place.root / ".locks" / repository.name / f"{etag}.lock" for etag in etags], _refuse):
         try:
-            freed = sum(_delete(path) for path in (*stored.files, *stored.unfinished))
+            freed = sum(_delete(path) for path in own)
             for etag in etags:
                 _delete(partial_paths(repository / "blobs" / etag)[1])
-            freed += sum(_delete_blob(blob, place.root) for blob in blobs - _shown_blobs(repository))
-            _sweep(repository, stored.revision)
+            freed += sum(_delete_blob(place, blob) for blob in blobs - _shown_blobs(place, name))
+            _sweep(place, name, stored.revision)
         except OSError as error:
             raise unwritable(repository / stored.revision, error, 0) from error
     return freed
@@ -169,31 +171,29 @@ def _delete(path: Path) -> int:
     return freed
 
 
-def _delete_blob(blob: Path, root: Path) -> int:
-    """Deletes a blob; one in the store that all repositories share only when no other repository links to it."""
-    target = blob.resolve()
+def _delete_blob(place: Cache, blob: Path) -> int:
+    """Deletes a blob; its bytes in the store of all repositories only when no other repository links to them."""
+    shared = place.shared_bytes(blob)
     freed = _delete(blob)
-    if target == blob or not target.is_relative_to(root):
+    if shared is None:
         return freed
-    if any(other.is_symlink() and other.resolve() == target for other in root.glob("models--*/blobs/*")):
+    if any(other.is_symlink() and other.resolve() == shared for other in place.root.glob("*--*/blobs/*")):
         return freed
-    _delete(target.with_name(f"{target.name}.refs"))
-    return freed + _delete(target)
+    _delete(shared.with_name(f"{shared.name}.refs"))
+    return freed + _delete(shared)
 
 
-def _blob(shown: Path) -> Path | None:
-    """The blob that a place in a snapshot links to, one step only: a blob may itself be a link to the shared store."""
-    return Path(os.path.normpath(shown.parent / shown.readlink())) if shown.is_symlink() else None
+def _shown_blobs(place: Cache, name: str) -> set[Path]:
+    shown = (place.repository(name) / "snapshots").rglob("*")
+    return {blob for path in shown if (blob := place.own_blob(name, path)) is not None}
 
 
-def _shown_blobs(repository: Path) -> set[Path]:
-    return {blob for path in (repository / "snapshots").rglob("*") if (blob := _blob(path)) is not None}
-
-
-def _sweep(repository: Path, revision: str) -> None:
+def _sweep(place: Cache, name: str, revision: str) -> None:
     """Removes folders that nothing is left in, and the repository's own when it shows no file and lacks none."""
-    snapshot = repository / "snapshots" / revision
+    repository, snapshot = place.repository(name), place.snapshot(name, revision)
     for folder in sorted((snapshot, *(path for path in snapshot.rglob("*") if path.is_dir())), reverse=True):
+        if folder.is_symlink() or not place.owns(name, folder):
+            continue
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     if not any(_files(repository / "snapshots")) and not any(_files(repository / "blobs")):

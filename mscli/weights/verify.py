@@ -110,12 +110,17 @@ def _bad_files(paths: Mapping[RemoteFile, Path | None], listener: Listener) -> l
 
 
 def _discard(place: Cache, listing: Listing, file: RemoteFile) -> None:
-    """Removes a bad file's bytes, its blob, and its place in the snapshot. Raises MscliError(FILE)."""
-    shown = place.snapshot(listing.repository, listing.revision) / file.name
-    blob = place.blob(listing.repository, file)
-    paths = {shown.resolve(), blob.resolve(), blob, shown}
+    """Removes a bad file's bytes, its blob, and its place in the snapshot; of a link that leads out of the cache, only
+    the link. Raises MscliError(FILE)."""
+    name = listing.repository
+    shown = place.snapshot(name, listing.revision) / file.name
+    blob = place.blob(name, file)
+    shared = place.shared_bytes(blob)
     try:
-        for path in paths:
-            path.unlink(missing_ok=True)
+        for path in (shown, blob):
+            if place.owns(name, path):
+                path.unlink(missing_ok=True)
+        if shared is not None:
+            shared.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(blob, error, 0) from error

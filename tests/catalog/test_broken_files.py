@@ -101,6 +101,7 @@ PROFILES: dict[str, tuple[int | None, str | None, str | None, str]] = {
 }
 
 MODELS: dict[str, tuple[int, str, str | None, str]] = {
+    "file-leads-out": (45, "variants.q8_0.source.files[0]", None, "leads out of its folder"),
     "heads-do-not-divide": (13, "architecture.text.kv_heads", None, "3 does not divide the 4 heads"),
     "host-bytes-above-weights": (39, "variants.q8_0.host_bytes", None, "more than all 2,302,976 bytes of the weights"),
     "hub-without-owner": (44, "variants.q8_0.source.repository", None, "expected OWNER/NAME on Hugging Face"),
@@ -109,6 +110,7 @@ MODELS: dict[str, tuple[int, str, str | None, str]] = {
     "reasoning-contradicts": (30, "reasoning", None, "'think-text' contradicts the list 'capabilities'"),
     "recommended-beyond-limit": (29, "context_recommended", None, "beyond the model's limit of 131072 tokens"),
     "released-is-no-date": (2, "released", None, "expected a date such as 2025-03-17"),
+    "revision-leads-out": (45, "variants.q8_0.source.revision", None, "leads out of its folder"),
     "source-and-format-differ": (42, "variants.q8_0.source.repository", None, "it is the tag of the Ollama library"),
     "temperature-out-of-range": (31, "sampling.temperature", None, "15 is out of range; it goes from 0 to 2"),
     "unknown-capability": (29, "capabilities[0]", "vision", "unknown capability 'vison'; did you mean 'vision'?"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -142,3 +143,36 @@ def test_blob_that_two_repositories_share_goes_with_the_last_of_them(hub: Hub, c
     shutil.rmtree(cache / "models--others--copy")
     assert prune(stored()[("small:q4",)]) >= len(Q4)
     assert not list((cache / "blobs").glob("*/*[0-9a-f]")), "the shared bytes outlive their last repository"
+
+
+@pytest.mark.parametrize("through", ["file", "absolute", "chain", "folder", "blobs", "other repository"])
+def test_what_a_link_leads_to_outside_the_repository_is_never_deleted(
+    published: Hub, cache: Path, tmp_path: Path, through: str
+) -> None:
+    pull(GGUF)
+    snapshot = next(cache.glob("models--*/snapshots/*"))
+    mine = tmp_path / "data"
+    if through == "other repository":
+        mine = cache / "models--somebody--else" / "blobs"
+    mine.mkdir(parents=True)
+    kept = mine / GGUF
+    kept.write_bytes(Q4)
+    if through == "folder":
+        shutil.rmtree(snapshot)
+        snapshot.symlink_to(mine)
+    elif through == "blobs":
+        shutil.rmtree(snapshot.parents[1] / "blobs")
+        (snapshot.parents[1] / "blobs").symlink_to(mine)
+        (snapshot / GGUF).unlink()
+        (snapshot / GGUF).symlink_to(f"../../blobs/{GGUF}")
+    else:
+        (snapshot / GGUF).unlink()
+        target = kept if through == "absolute" else Path(os.path.relpath(kept, snapshot))
+        if through == "chain":
+            (snapshot.parents[1] / "link").symlink_to(kept)
+            target = Path("../../link")
+        (snapshot / GGUF).symlink_to(target)
+    for one in on_disk([], catalogue()):
+        prune(one)
+    assert whole(kept, Q4), f"a file outside the repository was deleted through a link ({through})"
+    assert through == "folder" or not (snapshot / GGUF).is_symlink(), "the link itself is left"

@@ -64,6 +64,18 @@ def test_absent_and_cut_files_are_fetched_again(hub: Hub, pulled: Path) -> None:
     assert all(whole(pulled / name, data) for name, data in FILES.items())
 
 
+def test_a_damaged_file_outside_the_cache_is_left_as_it_is(hub: Hub, pulled: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(FILES[BAD])
+    damage(mine)
+    before = mine.read_bytes()
+    (pulled / BAD).unlink()
+    (pulled / BAD).symlink_to(mine)
+    assert check().repaired
+    assert mine.read_bytes() == before, "verifying deleted a file outside the cache through a link"
+    assert whole(pulled / BAD, FILES[BAD])
+
+
 def test_looking_without_repair_changes_nothing(hub: Hub, pulled: Path) -> None:
     damage(pulled / BAD)
     before = (pulled / BAD).read_bytes()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mscli.lifecycle.decision import Chosen
     from mscli.weights.progress import Listener
 
-_EPILOG = "Examples: mscli pull small-gguf-q4  |  mscli pull small-bf16 --verify  |  mscli pull small-gguf-q6 --to /mnt/disk"
+_EPILOG = "Examples: mscli pull small-gguf-q4  |  mscli pull small-bf16 --verify  |  mscli pull small-gguf-q8 --to /mnt"
 
 
 def register(app: typer.Typer) -> None:

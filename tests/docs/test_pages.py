@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import typer
-from support.pages import DOCS, PAGES, ROOT, anchors, code, commands, links, name
+from support.pages import DOCS, PAGES, ROOT, anchors, code, commands, links, name, written
 from support.phrases import phrases_in
 
 from mscli.cli.tree import tree
@@ -85,7 +85,7 @@ def test_every_path_and_test_exists(page: Path) -> None:
 
 @every_page
 def test_every_module_exists(page: Path) -> None:
-    named = {it for text in code(page) for it in re.findall(r"\bmscli(?:\.[a-z_]\w*)+(?![\w=])", text)}
+    named = {it for text in code(page) for it in re.findall(r"(?<![\w=])mscli(?:\.[a-z_]\w*)+(?![\w=])", text)}
     missing = [it for it in named if not it.endswith((".yaml", ".md")) and not exists(it)]
     assert not missing, f"no such module: {missing}"
 
@@ -114,7 +114,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_no_page_uses_a_phrase_of_the_table(page: Path) -> None:
     if page in GENERATED:  # its words are the commands' own help, which has a test of its own
         return
-    found = [f"line {line}: {phrase!r}: say {better!r}" for line, phrase, better in phrases_in(page.read_text())]
+    found = [f"line {line}: {phrase!r}: say {better!r}" for line, phrase, better in phrases_in(written(page))]
     assert not found, "\n".join(found)
 
 

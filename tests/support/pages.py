@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = tuple(sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")]))
 _FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_RECORDED = re.compile(r"<!-- recorded:.*?<!-- /recorded -->", re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # Where another command may begin in a line of shell.
@@ -24,6 +25,11 @@ def name(page: Path) -> str:
 def prose(page: Path) -> str:
     """The page's text without fenced code, whose lines are kept as empty ones."""
     return _FENCED.sub(lambda found: "\n" * found[0].count("\n"), page.read_text())
+
+
+def written(page: Path) -> str:
+    """The page's text without what was recorded of a run, whose lines are kept as empty ones."""
+    return _RECORDED.sub(lambda found: "\n" * found[0].count("\n"), page.read_text())
 
 
 def code(page: Path) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Versions of packages that break vLLM when they come together: known before a start, with the pin that mends it.
 
 Each is documented where vLLM's or the package's makers keep their issues, and its versions were read in the sources of
-the releases at both ends; the table is told to people in docs/vllm.md.
+the releases at both ends; the table is told to people in docs/reference/vllm.md.
 """
 
 from __future__ import annotations

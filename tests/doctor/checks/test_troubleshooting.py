@@ -1,4 +1,4 @@
-"""The guides' troubleshooting table: each row is prevented, or found and named. See docs/troubleshooting.md."""
+"""The guides' troubleshooting table: each row is prevented, or found and named. See docs/how-to/troubleshoot.md."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_it_runs_as_it_was_asked_to(running: Running) -> None:
     assert [mount["RW"] for mount in seen["Mounts"]] == [False]
     assert seen["Config"]["Labels"]["mscli.instance"] == "tiny"
     assert "HF_HUB_OFFLINE=1" in seen["Config"]["Env"]
-    # who may speak to Docker may read it, as docs/docker.md says; nobody else
+    # who may speak to Docker may read it, as docs/reference/containers.md says; nobody else
     assert f"VLLM_API_KEY={KEY}" in seen["Config"]["Env"]
     everyones = [_command(int(pid)) for pid in os.listdir("/proc") if pid.isdigit()]
     assert [line for line in everyones if KEY.encode() in line] == []

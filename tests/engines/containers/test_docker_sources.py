@@ -35,7 +35,7 @@ LINES = [
     ("magistral-bf16-docker", "H100", CARD),
     ("magistral-bf16-2gpu-docker", "2x RTX A6000", f"{CARD} --tensor-parallel-size 2"),
 ]
-PAGE = Path(__file__).parents[3] / "docs" / "docker.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "containers.md"
 NAMED = sorted(set(re.findall(r"mscli (?:up|plan) ([\w-]+-docker)", PAGE.read_text())))
 
 

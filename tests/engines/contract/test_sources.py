@@ -1,4 +1,4 @@
-"""docs/sources.md names what exists, and every `vllm serve` flag of the documents has its place in a command line."""
+"""The page on the source documents names what exists, and every `vllm serve` flag in them has its place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from mscli.catalog.load import load_one
 from mscli.paths import shipped_profiles
 
-PAGE = Path(__file__).parents[3] / "docs" / "sources.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "source-documents.md"
 LM_STUDIOS_OWN = "magistral-small"
 TEXT = PAGE.read_text()
 VLLM = TEXT.partition("## vLLM")[2].partition("\n## ")[0]

@@ -20,7 +20,6 @@ from mscli.engines.engine import Hosted, Installation, Serving
 from mscli.engines.ollama.engine import Ollama, alias_of
 from mscli.errors import Code, MscliError
 from mscli.paths import places, shipped_profiles
-from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Silence
 

@@ -15,6 +15,8 @@ AREAS = (
 )
 """In the order in which they are shown: what others build on comes first."""
 
+NO_NVML = "NVML does not answer (see driver.nvml)"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -84,6 +86,11 @@ def warn(code: str | None, seen: str, remedy: str, *evidence: str, command: str 
 def fail(code: str | None, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Finding:
     """Something that keeps a model from running here."""
     return Finding(FAIL, seen, code, evidence, remedy, command)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 GPU`, `2 GPUs`; `many` where the plural has no plain s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def together(texts: Iterable[tuple[int, str]], what: str = "GPU") -> str:

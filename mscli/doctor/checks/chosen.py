@@ -76,7 +76,7 @@ def _readable(variant: Variant, place: Cache) -> LocalWeights:
     try:
         return _find_weights(variant, place)
     except OSError as fault:
-        seen = f"{fault.filename or place.root} cannot be read: {fault.strerror}"
+        seen = f"cannot read {fault.filename or place.root}: {fault.strerror}"
         return LocalWeights(place.root, False, variant.download_bytes, False, (), seen, "permissions")
 
 
@@ -134,13 +134,13 @@ def _snapshots(place: Cache, repository: str) -> list[Path]:
 def _fault(path: Path, size: int | None) -> str | None:
     try:
         if not path.exists():
-            return f"it is a link to {path.readlink()}, which is not there"
+            return f"broken link to {path.readlink()}"
         found = path.stat().st_size
         if size is not None and found != size:
-            return length_fault(path) or f"it has {found:,} bytes, the hub states {size:,}"
+            return length_fault(path) or f"{found:,} bytes, should be {size:,}"
         return length_fault(path) if size is None and path.name.endswith(WEIGHT_SUFFIXES) else None
     except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+        return f"cannot be read ({error.strerror})"
 
 
 _LOCATE_S = 4.0
@@ -188,7 +188,7 @@ def _located(name: str) -> Installation | Adopted | MscliError:
         return fault
     except TimeoutError:
         return MscliError(
-            Code.ENGINE_MISSING, f"{name} does not tell its version within {_LOCATE_S:g} s", details={"late": True}
+            Code.ENGINE_MISSING, f"{name} did not report its version within {_LOCATE_S:g} s", details={"late": True}
         )
 
 

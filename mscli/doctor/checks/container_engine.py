@@ -98,5 +98,5 @@ def _client(ctx: CheckContext) -> ContainerEngine | None:
     caller = Client((program,), kind, None, container_settings(ctx.env), ctx.env)
     found = engine_info(caller, THOROUGH_S if thorough(ctx) else QUICK_S)
     if isinstance(found, Said):
-        return ContainerEngine(caller, EngineInfo(kind), found.text or "it said nothing")
+        return ContainerEngine(caller, EngineInfo(kind), found.text or "no output")
     return ContainerEngine(replace(caller, kind=found.kind), found)

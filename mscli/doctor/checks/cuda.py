@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import FAIL, Check, Finding, fail, ok, skipped, together, warn
+from mscli.doctor.checks.check import NO_NVML, Check, Finding, counted, fail, ok, skipped, together, warn
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.driver.no_nvml import release_of
+from mscli.doctor.checks.driver.no_nvml import PURGE_DRIVER, READ_LOG, release_of
 from mscli.doctor.checks.host import kernel_log
 from mscli.inventory.nvml import module_version
 from mscli.planning.figures import gib
@@ -30,26 +30,25 @@ def _library(ctx: CheckContext) -> Iterator[Finding]:
     module, release = module_version(ctx.root / "proc"), release_of(start.path)
     if start.path is None:
         if without:
-            yield skipped(f"there is no libcuda.so.1, and {without}")
+            yield skipped(f"no libcuda.so.1; {without}")
         else:
-            seen = "NVML shows GPUs, but libcuda.so.1 cannot be loaded"
-            yield fail("nvml_not_found", seen, CAUSES["nvml_not_found"][1], start.missing or "the loader said nothing",
+            seen = "NVML lists GPUs, but libcuda.so.1 does not load"
+            yield fail("nvml_not_found", seen, CAUSES["nvml_not_found"][1], start.missing or "unknown reason",
                        command="ldconfig -p | grep libcuda")  # fmt: skip
     elif ctx.inventory.host.surroundings == "wsl" and not start.path.startswith(_WSL):
-        seen = f"{start.path} stands before WSL's own libcuda in {_WSL}lib"
+        seen = f"{start.path} loaded instead of WSL's libcuda in {_WSL}lib"
         yield (skipped if without else _shadow)(seen)
     elif _foreign(start.path):
         yield _compat(start)
     elif module and release and module != release and not without:
-        seen = f"libcuda is {release} ({start.path}), the kernel module {module}"
+        seen = f"libcuda {release} ({start.path}), kernel module {module}"
         yield fail("driver_vs_compat", seen, CAUSES["driver_vs_compat"][1])
     else:
         yield ok(f"libcuda: {start.path}")
 
 
 def _shadow(seen: str) -> Finding:
-    remedy = "Remove the Linux driver inside WSL (`sudo apt purge 'libnvidia-*' 'nvidia-*'`, then `sudo ldconfig`)."
-    return fail("wsl", seen, remedy)
+    return fail("wsl", seen, "Remove the Linux driver inside WSL:", command=PURGE_DRIVER)
 
 
 def _foreign(path: str) -> bool:
@@ -58,22 +57,22 @@ def _foreign(path: str) -> bool:
 
 
 def _compat(start: Start) -> Finding:
-    seen = f"libcuda is taken from {start.path}, not from the driver"
+    seen = f"libcuda from {start.path}, not from the driver"
     if start.code or not start.count:
         return skipped(f"{seen} (see cuda.start)")
-    return ok(f"{seen}; it works on this machine")
+    return ok(f"{seen} (works here)")
 
 
 def _starts(ctx: CheckContext) -> Iterator[Finding]:
     start, without = cuda_start(ctx), _without(ctx)
     if start.path is None:
-        yield skipped("there is no libcuda to start (see cuda.library)")
+        yield skipped("no libcuda (see cuda.library)")
     elif start.hung or start.status:
         yield _unfinished(start, without)
     elif start.code and without:
-        yield skipped(f"CUDA does not start ({start.call}: {start.code} {start.name}), and {without}")
+        yield skipped(f"CUDA does not start ({start.call}: {start.code} {start.name}); {without}")
     elif start.code:
-        yield judged(ctx, start.call, start.code, start.name, start.path)
+        yield _error(ctx, start.call, start.code, start.name, start.path)
     else:
         yield from _on_devices(ctx, start)
 
@@ -81,54 +80,49 @@ def _starts(ctx: CheckContext) -> Iterator[Finding]:
 def _unfinished(start: Start, without: str | None) -> Finding:
     where = start.hung or "its end"
     if start.status is None:
-        seen = f"CUDA hangs: {where} gave no answer, and the process that waited for it was ended"
+        seen = f"CUDA hangs in {where}"
     else:
-        seen = (
-            f"CUDA's library crashed in {where} (signal {-start.status})"
-            if start.status < 0
-            else f"status {start.status}"
-        )
+        how = f"signal {-start.status}" if start.status < 0 else f"exit status {start.status}"
+        seen = f"CUDA crashed in {where} ({how})"
     if without:
         return skipped(f"{seen}; {without}")
-    return fail("xid", seen, "See `sudo dmesg | grep -e NVRM -e Xid`; restart the machine.", f"library: {start.path}")
+    return fail("xid", seen, "Restart the machine; look at the kernel log:", f"library: {start.path}", command=READ_LOG)
 
 
 def _on_devices(ctx: CheckContext, start: Start) -> Iterator[Finding]:
     bad = [device for device in start.devices if device["code"]]
     for device in bad:
         where = f"CUDA device {device['ordinal']} ({device['name']}), {device['call']}"
-        yield judged(ctx, where, device["code"], device["error"], start.path or "")
+        yield _error(ctx, where, device["code"], device["error"], start.path or "")
     good, full = len(start.devices) - len(bad), len(full_devices(ctx))
     version = f"CUDA {(start.version or 0) // 1000}.{(start.version or 0) % 1000 // 10}"
-    untried = f"; {full} too full to be tried without harm" if full else ""
+    untried = f"; {full} not tried (memory full)" if full else ""
     if good:
-        beside = ", although NVML does not: engines that ask NVML will find no GPU" if ctx.inventory.nvml else ""
-        yield ok(f"{version} starts and allocates on {good} of {start.count} devices{untried}{beside}")
+        beside = " (but NVML does not answer: engines that ask it find no GPU)" if ctx.inventory.nvml else ""
+        yield ok(f"{version} works on {good} of {counted(start.count, 'device')}{untried}{beside}")
     elif not bad:
-        yield skipped(f"{version} starts, but no device was tried{untried}")
+        yield skipped(f"{version} starts, no device tried{untried}")
 
 
 def _devices(ctx: CheckContext) -> Iterator[Finding]:
     start, expected = cuda_start(ctx), ctx.inventory.devices
     if not start.count or _without(ctx):
-        yield skipped("CUDA shows no device to compare (see cuda.start and driver.nvml)")
+        yield skipped("no CUDA device to compare (see cuda.start and driver.nvml)")
         return
     parts = any(device.mig for device in expected)
     wanted = 1 if parts else len(expected)
     if start.count < wanted:
-        seen = f"CUDA shows {start.count} devices where NVML leads one to expect {wanted}"
+        seen = f"CUDA lists {start.count} of {counted(wanted, 'device')} that NVML lists"
         yield warn("visible_devices", seen, CAUSES["visible_devices"][1], *(device.name for device in expected))
         return
     if short := _smaller(start, ctx):
-        remedy = (
-            "Plans count on NVML's figure: look for a limit of MPS (CUDA_MPS_PINNED_DEVICE_MEM_LIMIT) or of a vGPU."
-        )
-        yield warn(None, f"CUDA gives less memory than NVML shows: {short}", remedy)
+        remedy = "Plans use NVML's figure; look for an MPS limit (CUDA_MPS_PINNED_DEVICE_MEM_LIMIT) or a vGPU limit."
+        yield warn(None, f"CUDA has less memory than NVML: {short}", remedy)
         return
     sizes = together(
         ((device["ordinal"], gib(device["total"])) for device in start.devices if device["total"]), "device"
     )
-    shown = f"CUDA shows {start.count} {'device' if start.count == 1 else 'devices'}, as NVML does"
+    shown = f"CUDA and NVML list {counted(start.count, 'device')}"
     yield ok(f"{shown} ({sizes})" if sizes else shown)
 
 
@@ -151,11 +145,11 @@ def _without(ctx: CheckContext) -> str | None:
     """Why CUDA cannot be expected to start, where another check has said so; None where it should."""
     seen = ctx.inventory
     if seen.nvml is not None:
-        return "NVML does not answer (see driver.nvml)"
+        return NO_NVML
     if not seen.gpus:
-        return "NVML shows no GPU (see driver.nvml)"
+        return "NVML lists no GPU (see driver.nvml)"
     if not seen.devices:
-        return "no GPU is usable or visible (see gpu.readable and gpu.visible)"
+        return "no GPU usable and visible (see gpu.readable and gpu.visible)"
     if ctx.lost_gpus:
         return "a GPU is lost (see gpu.readable)"
     return None
@@ -166,37 +160,37 @@ def _toolkit(ctx: CheckContext) -> Iterator[Finding]:
     named = [(name, ctx.env[name]) for name in ("CUDA_HOME", "CUDA_PATH") if ctx.env.get(name)]
     wrong = [(name, value, why) for name, value in named if (why := _no_toolkit(value))]
     for name, value, why in wrong:
-        remedy = f"Set {name} to the one folder of the toolkit (/usr/local/cuda), or unset it."
-        yield warn("nvcc_jit", f"{name}={value!r}: {why}; kernels compiled at the start will fail", remedy)
+        remedy = f"Set {name} to the toolkit's folder (/usr/local/cuda), or unset it."
+        yield warn("nvcc_jit", f"{name}={value!r} {why} (compiling kernels at startup fails)", remedy)
     if wrong:
         return
     nvcc = next((f"{value}/bin/nvcc" for _, value in named), None) or ctx.which("nvcc")
-    yield ok(f"nvcc: {nvcc}" if nvcc else "there is no nvcc and no CUDA_HOME: needed only where kernels are compiled")
+    yield ok(f"nvcc: {nvcc}" if nvcc else "no nvcc and no CUDA_HOME (only needed to compile kernels)")
 
 
 def _no_toolkit(value: str) -> str | None:
     if os.pathsep in value:
-        return "it is a list, not one folder"
+        return "is a list, not one folder"
     if not Path(value).is_dir():
-        return "there is no such folder"
-    return None if os.access(Path(value) / "bin" / "nvcc", os.X_OK) else "it has no bin/nvcc"
+        return "does not exist"
+    return None if os.access(Path(value) / "bin" / "nvcc", os.X_OK) else "has no bin/nvcc"
 
 
 def _paths(ctx: CheckContext) -> Iterator[Finding]:
     value = ctx.env.get("LD_LIBRARY_PATH")
     if not value:
-        yield ok("LD_LIBRARY_PATH is not set")
+        yield ok("LD_LIBRARY_PATH not set")
         return
     folders = value.split(os.pathsep)
     odd = [folder for folder in folders if folder and _foreign(folder) and (Path(folder) / "libcuda.so.1").exists()]
     if odd and _foreign(cuda_start(ctx).path or ""):
-        yield skipped(f"LD_LIBRARY_PATH puts {odd[0]} before the driver (see cuda.library and cuda.start)")
+        yield skipped(f"LD_LIBRARY_PATH loads {odd[0]} before the driver (see cuda.library and cuda.start)")
     elif odd:
-        remedy = "Take it out of LD_LIBRARY_PATH: engines started with another order may load it."
-        yield warn("driver_vs_compat", f"LD_LIBRARY_PATH holds a libcuda that is not the driver's: {odd[0]}", remedy)
+        remedy = "Remove it from LD_LIBRARY_PATH: engines may load it."
+        yield warn("driver_vs_compat", f"LD_LIBRARY_PATH has a libcuda that is not the driver's: {odd[0]}", remedy)
     elif "" in folders:
         remedy = "Remove the leading, trailing or doubled colon."
-        yield warn(None, "LD_LIBRARY_PATH has an empty entry: libraries of the current folder are loaded first", remedy)
+        yield warn(None, "LD_LIBRARY_PATH has an empty entry (loads libraries of the current folder first)", remedy)
     else:
         yield ok(f"LD_LIBRARY_PATH={value}")
 
@@ -246,7 +240,7 @@ def start(ctx: CheckContext, timeout_s: float) -> Start:
     failed = next((step for step in steps if step.get("code") and step["step"] != "device"), {})
     devices = tuple(step for step in steps if step["step"] == "device")
     begun = [step["call"] for step in steps if step["step"] == "begin" and step["call"] not in by_name]
-    unfinished = begun[0] if begun else "the first use of a device" if found and "end" not in by_name else None
+    unfinished = begun[0] if begun else "first use of a device" if found and "end" not in by_name else None
     return Start(
         path=load.get("path"),
         missing=load.get("error"),
@@ -296,7 +290,7 @@ _RELOAD = "sudo rmmod nvidia_uvm && sudo modprobe nvidia_uvm"
 NO_DEVICE, OPERATING_SYSTEM, MISMATCH, UNKNOWN = 100, 304, 803, 999
 
 
-def judged(ctx: CheckContext, where: str, code: int, name: str, path: str) -> Finding:
+def _error(ctx: CheckContext, where: str, code: int, name: str, path: str) -> Finding:
     """The finding for error `code` (its `name` in CUDA) of the call `where`. `path`: the libcuda that gave it."""
     seen = f"{where}: CUDA error {code}{f' ({name})' if name else ''}"
     library = f"libcuda: {path}"
@@ -305,20 +299,20 @@ def judged(ctx: CheckContext, where: str, code: int, name: str, path: str) -> Fi
     if code == NO_DEVICE:
         return _no_device(ctx, seen, library)
     if code == OPERATING_SYSTEM:
-        remedy = "Let this user open /dev/nvidia-uvm, or make it with `sudo nvidia-modprobe -u -c 0`."
+        remedy = "Give this user access to /dev/nvidia-uvm, or create it: sudo nvidia-modprobe -u -c 0"
         return fail("permissions", seen, remedy, library, *_uvm(ctx), command="ls -l /dev/nvidia-uvm")
     if code == MISMATCH and _same_as_driver(ctx, path):
         return fail("nvml_mismatch", seen, CAUSES["nvml_mismatch"][1], library)
     cause = "xid" if code in _LOST else "driver_vs_compat" if code == MISMATCH else _CODES.get(code)
     if cause is None:
-        return Finding(FAIL, seen, None, (library,), "`sudo dmesg | grep -e NVRM -e nvidia` may tell why.")
+        return fail(None, seen, "Look at the kernel log:", library, command=READ_LOG)
     return fail(cause, f"{seen}: {CAUSES[cause][0]}", CAUSES[cause][1], library)
 
 
 def _unknown(ctx: CheckContext, seen: str, library: str) -> Finding:
     """999 says nothing by itself; after a suspend it is nvidia_uvm that has lost its GPU."""
     slept = [line.text for line in kernel_log(ctx).matching(_SLEPT)]
-    after = "after the machine slept" if slept else "as after a suspend; the kernel's log shows none"
+    after = "the machine was suspended" if slept else "usual after a suspend; none in the kernel log"
     return fail("suspend", f"{seen}, {after}", CAUSES["suspend"][1], library, *slept[-2:], *_uvm(ctx), command=_RELOAD)
 
 
@@ -332,10 +326,9 @@ def _no_device(ctx: CheckContext, seen: str, library: str) -> Finding:
             "visible_devices", f"{seen} with CUDA_VISIBLE_DEVICES={value}", CAUSES["visible_devices"][1], library
         )
     if ctx.inventory.host.surroundings == "container":
-        remedy = "Start the container with all of the driver's parts: NVIDIA_DRIVER_CAPABILITIES=compute,utility."
+        remedy = "Start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility."
         return fail("docker_gpu", seen, remedy, library, *_uvm(ctx))
-    remedy = "Load the rest of the driver: `sudo modprobe nvidia_uvm`."
-    return fail("no_driver", seen, remedy, library, *_uvm(ctx), command="sudo modprobe nvidia_uvm")
+    return fail("no_driver", seen, "Load the module:", library, *_uvm(ctx), command="sudo modprobe nvidia_uvm")
 
 
 def _uvm(ctx: CheckContext) -> tuple[str, ...]:
@@ -345,7 +338,7 @@ def _uvm(ctx: CheckContext) -> tuple[str, ...]:
     return (
         ()
         if loaded and node
-        else (f"nvidia_uvm {'is' if loaded else 'is not'} loaded, /dev/nvidia-uvm {'is' if node else 'is not'} there",)
+        else (f"nvidia_uvm {'' if loaded else 'not '}loaded, {'' if node else 'no '}/dev/nvidia-uvm",)
     )
 
 

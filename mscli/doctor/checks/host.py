@@ -28,18 +28,19 @@ _KILLED = re.compile(r"(?:Out of memory|Memory cgroup out of memory): Killed pro
 # 21H2, the first Windows 10 that hands a GPU to WSL2 (Windows 11 begins with 22000). Source: Microsoft, "GPU
 # acceleration in WSL".
 _LEAST_WINDOWS = 19044
+_MOUNT_SHM = "sudo mount -t tmpfs tmpfs /dev/shm"
 
 
 def _ram(ctx: CheckContext) -> Iterator[Finding]:
     host = ctx.inventory.host
-    seen = f"{gib(host.ram_available_bytes)} of {gib(host.ram_total_bytes)} of RAM are available"
+    seen = f"{gib(host.ram_available_bytes)} of {gib(host.ram_total_bytes)} RAM available"
     limit = read_limits(ctx.root).memory_bytes
     if limit is not None and limit <= host.ram_total_bytes:
-        seen += " (the limit of this container or control group)"
+        seen += " (container or cgroup limit)"
     elif host.surroundings == "wsl":
-        seen += " (WSL's share, half of the machine's unless .wslconfig says otherwise)"
+        seen += " (WSL's share: half of the machine unless .wslconfig sets memory=)"
     if host.ram_available_bytes < _LEAST_RAM:
-        remedy = "Stop what uses it, or raise the limit; engines that run out of RAM are killed without a word."
+        remedy = "Free memory or raise the limit: the kernel kills an engine that runs out of RAM."
         yield warn("host_ram", seen, remedy, _swap(ctx))
     else:
         yield ok(seen, _swap(ctx))
@@ -51,34 +52,34 @@ def _swap(ctx: CheckContext) -> str:
 
 
 def _killed(ctx: CheckContext) -> Iterator[Finding]:
-    """Processes that the kernel killed for memory: an engine that this befell says nothing itself."""
+    """Out-of-memory kills: an engine that the kernel kills writes nothing itself."""
     log = kernel_log(ctx)
     lines = [line for line in log.matching(_KILLED) if line.recent]
     if log.refused:
-        yield skipped(f"the kernel's log cannot be read by this user ({log.refused})")
+        yield skipped(f"cannot read the kernel log ({log.refused})")
     elif lines:
         found = _KILLED.search(lines[-1].text)
         what = f"{found[2]} (pid {found[1]})" if found else "a process"
-        within = "its control group's limit" if "cgroup" in lines[-1].text else "the machine's RAM"
-        seen = f"the kernel killed {what} {ago(lines[-1])}: {within} had run out"
+        limit = "cgroup limit" if "cgroup" in lines[-1].text else "out of RAM"
+        seen = f"the kernel killed {what} {ago(lines[-1])} ({limit})"
         yield warn("host_ram", seen, CAUSES["host_ram"][1], *(line.text for line in lines[-3:]))
     else:
-        yield ok(f"the kernel killed nothing for memory in the last day ({log.source})")
+        yield ok(f"no out-of-memory kills in the last day ({log.source})")
 
 
 def _limits(_: CheckContext) -> Iterator[Finding]:
     """The limits of this shell, which an engine that is started here inherits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = f"open files: {_shown(soft)}, at most {_shown(hard)}"
+    files = f"open files limit: {_shown(soft)}, hard limit {_shown(hard)}"
     addresses = resource.getrlimit(resource.RLIMIT_AS)[0]
     locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     if 0 <= addresses < _ADDRESSES_LEAST:
-        remedy = "Lift it where mscli is started: `ulimit -v unlimited`."
-        yield fail("ulimit", f"address space is limited to {gib(addresses)}: CUDA reserves more", remedy)
+        seen = f"address space limited to {gib(addresses)} (CUDA reserves more)"
+        yield fail("ulimit", seen, "Run in the shell that starts mscli:", command="ulimit -v unlimited")
     if 0 <= hard < _FILES_LEAST:
-        yield fail("ulimit", f"{files}: too few for a server under load", CAUSES["ulimit"][1])
+        yield fail("ulimit", f"{files} (too low for a server under load)", CAUSES["ulimit"][1])
     elif 0 <= hard < _FILES_WANTED:
-        yield warn("ulimit", f"{files}: few for many users at once", CAUSES["ulimit"][1])
+        yield warn("ulimit", f"{files} (low for many concurrent users)", CAUSES["ulimit"][1])
     else:
         yield ok(f"{files}; locked memory: {_shown(locked)}")
 
@@ -89,12 +90,12 @@ def _shown(limit: int) -> str:
 
 def _cpu(ctx: CheckContext) -> Iterator[Finding]:
     host = ctx.inventory.host
-    flags, cores = set(host.cpu_flags), f"{host.cpu_model}, {host.cpu_cores} logical CPUs for this process"
+    flags, cores = set(host.cpu_flags), f"{host.cpu_model}, {host.cpu_cores} logical CPUs available"
     if "sse2" not in flags:
-        yield ok(f"{cores}; not an x86 CPU, so its extensions are not judged" if flags else cores)
+        yield ok(f"{cores}, not x86 (extensions not checked)" if flags else cores)
     elif missing := [flag for flag in ("avx", "f16c", "fma", "avx2") if flag not in flags]:
-        remedy = "In a virtual machine, pass the host's CPU through (cpu: host); else build llama.cpp on this machine."
-        lacking = f"{cores}: no {', '.join(missing)}, so prebuilt engines crash (illegal instruction) or crawl"
+        remedy = "In a virtual machine, use CPU type `host`; otherwise build llama.cpp on this machine."
+        lacking = f"{cores}, without {', '.join(missing)} (prebuilt engines are slow or crash with illegal instruction)"
         yield warn("build", lacking, remedy)
     else:
         yield ok(f"{cores}, AVX2{' and AVX-512' if 'avx512f' in flags else ''}")
@@ -103,16 +104,19 @@ def _cpu(ctx: CheckContext) -> Iterator[Finding]:
 def _python(ctx: CheckContext) -> Iterator[Finding]:
     """Engines get an environment of their own, made by uv or by Python's venv, which Debian leaves out."""
     if uv := ctx.which("uv"):
-        yield ok(f"environments are made by {uv}")
+        yield ok(f"uv for engine environments: {uv}")
         return
     asked = ctx.run("python3", "-c", "import ensurepip, venv, sys; print('.'.join(map(str, sys.version_info[:3])))")
     if asked is None:
-        yield warn("python_env", "there is neither uv nor python3 on PATH", "Install uv, or python3 with python3-venv.")
+        yield warn("python_env", "neither uv nor python3 on PATH", "Install uv, or python3 with python3-venv.")
     elif asked.status == 0:
-        yield ok(f"Python {asked.last_words} on PATH can make environments")
+        yield ok(f"Python {asked.last_words} with venv for engine environments")
     else:
-        remedy = "Install python3-venv (`sudo apt install python3-venv`), or uv."
-        yield warn("python_env", "python3 on PATH cannot make environments", remedy, asked.last_words)
+        command = "sudo apt install python3-venv"
+        yield warn(
+            "python_env", "python3 cannot create virtual environments", "Install venv or uv:", asked.last_words,
+            command=command,
+        )  # fmt: skip
 
 
 def _wsl(ctx: CheckContext) -> Iterator[Finding]:
@@ -121,15 +125,15 @@ def _wsl(ctx: CheckContext) -> Iterator[Finding]:
         yield ok("not under WSL")
         return
     if "wsl2" not in host.kernel.lower() and host.kernel.startswith("4.4."):
-        yield fail("wsl", "this is WSL 1, which has no GPU", "`wsl --set-version DISTRIBUTION 2` in Windows.")
+        yield fail("wsl", "WSL 1 has no GPU support", "Run in Windows: wsl --set-version DISTRIBUTION 2")
         return
     told = ctx.run("cmd.exe", "/c", "ver", timeout_s=2.0)
     found = re.search(r"10\.0\.(\d+)", told.out) if told else None
     if found and int(found[1]) < _LEAST_WINDOWS:
-        seen = f"Windows build {found[1]} is older than {_LEAST_WINDOWS} (21H2): it hands no GPU to WSL"
-        yield fail("wsl", seen, "Update Windows, then `wsl --update && wsl --shutdown`.")
+        seen = f"Windows build {found[1]} has no GPU support in WSL (needs {_LEAST_WINDOWS}, 21H2)"
+        yield fail("wsl", seen, "Update Windows, then run there: wsl --update && wsl --shutdown")
     elif not (ctx.root / "dev/dxg").exists():
-        yield warn("wsl", "there is no /dev/dxg: Windows hands no GPU to this Linux", CAUSES["wsl"][1])
+        yield warn("wsl", "no /dev/dxg: Windows gives WSL no GPU", CAUSES["wsl"][1])
     else:
         yield ok(f"WSL 2, kernel {host.kernel}, Windows build {found[1] if found else 'unknown'}")
 
@@ -137,18 +141,18 @@ def _wsl(ctx: CheckContext) -> Iterator[Finding]:
 def _shm(ctx: CheckContext) -> Iterator[Finding]:
     shared = shared_memory(ctx.root / "dev/shm")
     if shared is None:
-        remedy = "Mount it: `sudo mount -t tmpfs tmpfs /dev/shm`; in a container: --ipc=host or --shm-size 16g."
-        yield fail("shm", "there is no /dev/shm: an engine's processes cannot share memory", remedy)
+        remedy = "In a container, use --ipc=host or --shm-size 16g; else mount it:"
+        yield fail("shm", "no /dev/shm (engine processes share memory there)", remedy, command=_MOUNT_SHM)
         return
     figures = f"/dev/shm: {gib(shared.free)} of {gib(shared.total)} free"
     left = [f"{gib(size)} {name}" for name, size in shared.leftovers[:5]]
     if shared.free < 2**26:
-        yield fail("shm", f"{figures}: it is full", CAUSES["shm"][1], *left, command="ls -laS /dev/shm | head")
+        yield fail("shm", f"{figures} (full)", CAUSES["shm"][1], *left, command="ls -laS /dev/shm | head")
     elif shared.free < GIB:
-        yield warn("shm", f"{figures}: too little for several GPUs", CAUSES["shm"][1], *left)
+        yield warn("shm", f"{figures} (too small for several GPUs)", CAUSES["shm"][1], *left)
     elif sum(size for _, size in shared.leftovers) > GIB:
-        remedy = "Remove what no running engine uses: `fuser -v /dev/shm/*` shows who has it open."
-        yield warn("shm", f"{figures}; engines left segments behind", remedy, *left)
+        seen = f"{figures} (segments left by engines)"
+        yield warn("shm", seen, "Remove segments that no process has open:", *left, command="fuser -v /dev/shm/*")
     else:
         yield ok(figures)
 
@@ -200,11 +204,11 @@ def _read(ctx: CheckContext) -> KernelLog:
         if ran and ran.status == 0 and ran.out.strip():
             return KernelLog(tuple(_lines(ran.out, _uptime_s(ctx.root))), argv[0])
         if ran:
-            refused.append(f"{argv[0]}: {ran.last_words or 'shows nothing'}")
+            refused.append(f"{argv[0]}: {ran.last_words or 'no output'}")
     for name in _FILES:
         if text := _this_boot(ctx.root / name):
             return KernelLog(tuple(_lines(text, _uptime_s(ctx.root))), f"/{name}")
-    return KernelLog((), "", "; ".join(refused) or "there is neither dmesg nor journalctl")
+    return KernelLog((), "", "; ".join(refused) or "neither dmesg nor journalctl found")
 
 
 def _this_boot(path: Path) -> str:
@@ -234,7 +238,7 @@ def _uptime_s(root: Path) -> float | None:
 def ago(line: Line) -> str:
     """How long ago, for people."""
     if line.age_s is None:
-        return "since the start of the machine"
+        return "since boot"
     hours = line.age_s / 3600
     return (
         f"{line.age_s / 60:.0f} min ago"

@@ -11,7 +11,7 @@ from stat import filemode
 
 from mscli.diagnosis.diagnose import RankedCause, diagnose
 from mscli.diagnosis.facts import facts_of
-from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.port_owner import port_owner
 from mscli.engines.engine import LOADING, STARTING, Engine
@@ -65,7 +65,7 @@ def states(ctx: CheckContext) -> Iterator[Finding]:
             yield _crashed(ctx, record)
     stopped = sum(now.state == instance.STOPPED for _, now in found)
     if stopped or not found:
-        yield ok(f"{stopped} stopped" if found else "there are no instances")
+        yield ok(f"{stopped} stopped" if found else "no instances")
 
 
 def _running(ctx: CheckContext, record: Record, now: Instance) -> Finding:
@@ -77,8 +77,8 @@ def _running(ctx: CheckContext, record: Record, now: Instance) -> Finding:
         return ok(f"{record.name} is {now.state} at {record.base_url}", f"{record.plan.engine}, {record.title}")
     return fail(
         "port",
-        f"port {record.port} of {record.name} is answered by {port_owner(ctx, record.port).said}, not by {record.name}",
-        "Clients of the instance talk to somebody else: start it anew on another port.",
+        f"port {record.port} of {record.name} is in use by {port_owner(ctx, record.port).words}",
+        "Restart the instance on another port:",
         command=f"mscli up {record.plan.profile} --name {record.name} --replace",
     )
 
@@ -88,16 +88,16 @@ def _silent(ctx: CheckContext, record: Record) -> Finding:
     if halted and record.identity:
         return fail(
             None,
-            f"{record.name} does not answer: its process {record.identity.pid} is halted (SIGSTOP)",
-            "Let it go on.",
+            f"{record.name} does not answer: process {record.identity.pid} is stopped (SIGSTOP)",
+            "Continue it:",
             command=f"kill -CONT {record.identity.pid}",
         )
     cause = _cause(ctx, record.log)
     said = f": {cause.summary}" if cause else ""
     return fail(
         cause.code if cause else None,
-        f"{record.name} does not answer, though its process lives{said}",
-        f"{cause.remedy if cause else ''} Look at its log: mscli logs {record.name}.".strip(),
+        f"{record.name} does not answer, but its process is alive{said}",
+        f"{cause.remedy if cause else ''} Look at its log (mscli logs {record.name}), then restart it:".strip(),
         *(cause.evidence if cause else _last_lines(record.log)),
         command=f"mscli restart {record.name}",
     )
@@ -107,15 +107,21 @@ def _crashed(ctx: CheckContext, record: Record) -> Finding:
     again = f"mscli restart {record.name}"
     taken = ""
     if listening(record.port):
-        taken = f"; its port {record.port} now belongs to {port_owner(ctx, record.port).said}"
+        taken = f"; its port {record.port} is now in use by {port_owner(ctx, record.port).words}"
     if record.identity and record.identity.boot_id != boot_id():
-        remedy = "Start it again; `mscli down` takes it off the list."
-        return warn(None, f"{record.name} ended with the last shutdown of this machine{taken}", remedy, command=again)
+        remedy = f"Start it again, or remove it (mscli down {record.name}):"
+        return warn(None, f"{record.name} ended with the last shutdown{taken}", remedy, command=again)
     cause = _cause(ctx, record.log)
     if cause is None:
-        seen = f"{record.name} has ended by itself, and its log shows no cause{taken}"
-        return fail(None, seen, f"Look at it: mscli logs {record.name}.", *_last_lines(record.log), command=again)
-    seen = f"{record.name} has ended by itself: {cause.summary}{taken}"
+        seen = f"{record.name} ended unexpectedly (no cause in its log){taken}"
+        return fail(
+            None,
+            seen,
+            f"Look at its log (mscli logs {record.name}), then restart it:",
+            *_last_lines(record.log),
+            command=again,
+        )
+    seen = f"{record.name} ended unexpectedly: {cause.summary}{taken}"
     return fail(cause.code, seen, cause.remedy, *cause.evidence, command=again)
 
 
@@ -131,7 +137,7 @@ def failed_starts(ctx: CheckContext) -> Iterator[Finding]:
         cause = _cause(ctx, log) if age_s < _RECENT_S else None
         if cause is not None:
             name = log.parent.name
-            seen = f"the last start of {name} failed, {_ago(age_s)}: {cause.summary}"
+            seen = f"the last start of {name} failed {_ago(age_s)}: {cause.summary}"
             yield warn(cause.code, seen, cause.remedy, *cause.evidence, command=f"mscli logs {name}")
 
 
@@ -169,12 +175,12 @@ def context(ctx: CheckContext) -> Iterator[Finding]:
         if served is None:
             continue
         if served >= record.plan.context:
-            yield ok(f"{record.name} serves a context of {tokens(served)}")
+            yield ok(f"{record.name} serves {tokens(served)} of context")
         else:
             yield warn(
                 "context_truncated",
-                f"{record.name} serves a context of {tokens(served)}, {tokens(record.plan.context)} were planned",
-                "Longer prompts are refused or cut: ask for what it can hold, or start it anew and see its log.",
+                f"{record.name} serves {served:,} of {tokens(record.plan.context)} of context (longer prompts are cut)",
+                "Plan for less context, or restart it and look at its log:",
                 command=f"mscli restart {record.name}",
             )
 
@@ -203,15 +209,13 @@ def orphans(ctx: CheckContext) -> Iterator[Finding]:
         held = total_bytes(ctx.inventory.holders(leftover.pids))
         yield fail(
             "gpu_busy" if held or (held is None and record.plan.devices) else None,
-            f"{_outlived(leftover)}{_holding(held, record.plan.gpus)}",
-            "It goes on without its client, and nobody looks after it: end it."
-            if leftover.container
-            else "They are ours and serve nobody: stop them.",
+            f"{_outlived(leftover)}{_gpu_memory(held, record.plan.gpus)}",
+            "Stop it:" if leftover.container else "Stop them:",
             *(describe(pid) for pid in leftover.pids),
             command=f"mscli down {record.name}",
         )
     if not ended:
-        yield ok("no process has outlived its instance")
+        yield ok("no processes left by instances")
 
 
 def unrecorded(ctx: CheckContext) -> Iterator[Finding]:
@@ -225,13 +229,13 @@ def unrecorded(ctx: CheckContext) -> Iterator[Finding]:
         held = total_bytes(ctx.inventory.holders(leftover.pids))
         yield fail(
             "gpu_busy" if held else None,
-            f"{_many(leftover)} of an instance {leftover.name}, whose record is gone, live on{_holding(held, ())}",
-            "mscli no longer knows them: look at them, and stop them by hand.",
+            f"{_many(leftover)} of instance {leftover.name} without a record{_gpu_memory(held, ())}",
+            "Look at them, then stop them:",
             *(describe(pid) for pid in leftover.pids),
             command=f"kill {' '.join(map(str, leftover.pids))}",
         )
     if not lost:
-        yield ok("every process that mscli started has its record")
+        yield ok("no processes without a record")
 
 
 def _found(ctx: CheckContext) -> tuple[Leftover, ...] | str:
@@ -250,20 +254,19 @@ def _found(ctx: CheckContext) -> tuple[Leftover, ...] | str:
 
 def _outlived(leftover: Leftover) -> str:
     if leftover.container:
-        return f"the container {leftover.container} of {leftover.name} has outlived its client"
-    return f"{_many(leftover)} of {leftover.name} outlived the server"
+        return f"container {leftover.container} of {leftover.name} runs without its client"
+    return f"{_many(leftover)} left by {leftover.name}"
 
 
 def _many(leftover: Leftover) -> str:
-    many = len(leftover.processes)
-    return f"{many} processes" if many > 1 else "1 process"
+    return counted(len(leftover.processes), "process", "processes")
 
 
-def _holding(held: int | None, gpus: Collection[int]) -> str:
+def _gpu_memory(held: int | None, gpus: Collection[int]) -> str:
     if held:
-        return f" and hold {gib(held)} of GPU memory"
+        return f", using {gib(held)} of GPU memory"
     if held is None and gpus:
-        return f" and hold memory of GPU {', '.join(map(str, gpus))}; the driver does not say how much"
+        return f", using memory of GPU {', '.join(map(str, gpus))} (size unknown)"
     return ""
 
 
@@ -279,8 +282,8 @@ def files(ctx: CheckContext) -> Iterator[Finding]:
         if count:
             yield warn(
                 None,
-                f"{record.name} left {count} temporary files or sockets behind",
-                "They go with `mscli down`, or with its next start.",
+                f"{counted(count, 'temporary file')} left by {record.name}",
+                "Remove them:",
                 str(folder),
                 command=f"mscli down {record.name}",
             )
@@ -295,13 +298,13 @@ def records(ctx: CheckContext) -> Iterator[Finding]:
     for each in damaged:
         yield fail(
             None,
-            f"the record of {each.name} cannot be read: {each.reason}",
-            "What it started may still run (`instances.unrecorded` looks). Move the file away when it is of no use.",
+            f"cannot read the record of {each.name}: {each.reason}",
+            "Its processes may still run (see instances.unrecorded). If you do not need it:",
             str(each.path),
             command=f"mv {each.path} {each.path}.damaged",
         )
     if not damaged:
-        yield ok(f"{len(good)} records can be read" if good else "there are no records")
+        yield ok(f"{counted(len(good), 'instance record')}, readable" if good else "no instance records")
 
 
 def folders(ctx: CheckContext) -> Iterator[Finding]:
@@ -309,7 +312,7 @@ def folders(ctx: CheckContext) -> Iterator[Finding]:
     found = [seen for folder in Records(ctx.places).folders() for seen in _folder(folder)]
     yield from found
     if not found:
-        yield ok("folders and keys of instances are closed to others")
+        yield ok("instance files are private (0700/0600)")
 
 
 def _folder(folder: Path) -> Iterator[Finding]:
@@ -321,7 +324,7 @@ def _folder(folder: Path) -> Iterator[Finding]:
         yield fail(
             "permissions",
             f"the folder of {folder.name} belongs to another user (mscli run with sudo?)",
-            "Give it back.",
+            "Change the owner:",
             f"{filemode(mode.st_mode)} uid {mode.st_uid} {folder}",
             command=f"sudo chown -R {os.geteuid()} {folder}",
         )
@@ -333,9 +336,11 @@ def _folder(folder: Path) -> Iterator[Finding]:
 
 
 def _open(path: Path, mode: int) -> Finding:
-    what = "the API key" if path.name == "key" else "the log"
-    seen = f"others on this machine may read {what} of {path.parent.name if path.name == 'key' else path.name}"
-    return warn(None, seen, "Close it.", f"{filemode(path.stat().st_mode)} {path}", command=f"chmod {mode:o} {path}")
+    what = f"the API key of {path.parent.name}" if path.name == "key" else f"the log of {path.name}"
+    seen = f"other users can read {what}"
+    return warn(
+        None, seen, "Make it private:", f"{filemode(path.stat().st_mode)} {path}", command=f"chmod {mode:o} {path}"
+    )
 
 
 def logs(ctx: CheckContext) -> Iterator[Finding]:
@@ -346,8 +351,8 @@ def logs(ctx: CheckContext) -> Iterator[Finding]:
         except OSError:
             continue
         if size >= _LARGE_LOG:
-            remedy = "Engines append to it, so it can be emptied while they run."
-            yield warn(None, f"the log of {log.parent.name} takes {gib(size)}", remedy, command=f"truncate -s 0 {log}")
+            remedy = "It can be emptied while the engine runs:"
+            yield warn(None, f"log of {log.parent.name}: {gib(size)}", remedy, command=f"truncate -s 0 {log}")
 
 
 CHECKS = (

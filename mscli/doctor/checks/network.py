@@ -36,36 +36,34 @@ PATIENCE_S = 2.0
 OLLAMA_REGISTRY = "https://registry.ollama.ai"
 
 _REMEDIES = {
-    DNS: "Check the name's spelling (HF_ENDPOINT, HTTPS_PROXY) and this machine's DNS: /etc/resolv.conf.",
-    TLS: "Something in between opens encrypted connections: name its certificate in SSL_CERT_FILE (and in "
-    "REQUESTS_CA_BUNDLE for older tools) where the pull runs.",
-    PROXY: "Give the proxy's address and login in HTTPS_PROXY, ask for the host to be let through, or name it in "
-    "NO_PROXY.",
-    SILENT: "A firewall drops it, or a proxy is needed: set HTTPS_PROXY where the pull runs.",
-    STRANGE: "Open the hub in a browser of this machine: a network that wants a log-in shows its page there.",
+    DNS: "Check the spelling (HF_ENDPOINT, HTTPS_PROXY) and DNS (/etc/resolv.conf).",
+    TLS: "Behind a TLS-intercepting proxy, set SSL_CERT_FILE (older tools: REQUESTS_CA_BUNDLE) to its CA certificate.",
+    PROXY: "Set the proxy's address and login in HTTPS_PROXY, have the host allowed, or add it to NO_PROXY.",
+    SILENT: "A firewall blocks it, or a proxy is needed: set HTTPS_PROXY.",
+    STRANGE: "Open the hub in a browser on this machine: the network may require a login.",
 }
 
 
 def _skip(ctx: CheckContext) -> Finding | None:
     """Why nothing of the hub is looked at; None when it is."""
     if ctx.chosen is not None and (kind := ctx.chosen.variant.source.kind) != "hub":
-        return skipped(f"{ctx.chosen.profile.name} takes no weights from the hub ({kind})")
+        return skipped(f"{ctx.chosen.profile.name} uses no weights from Hugging Face ({kind})")
     if offline_by_environment():
-        return skipped("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids the hub: nothing was asked")
+        return skipped("offline mode (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE)")
     return None
 
 
 def _wrong(ctx: CheckContext, fault: PassingFault) -> Finding:
     """A fault of the network: in the way of a profile that must be fetched first, else worth knowing."""
     remedy = _REMEDIES.get(fault.kind, proxy_hint()) if isinstance(fault, Unreached) else _remedy(fault)
-    seen = fault.seen if needs_hub(ctx) else f"{fault.seen}; what is on the disk still serves"
+    seen = fault.seen if needs_hub(ctx) else f"{fault.seen} (cached weights still work)"
     return (fail if needs_hub(ctx) else warn)(fault.cause, seen, remedy, _way())
 
 
 def _remedy(fault: PassingFault) -> str:
     if fault.cause == "hf_rate_limit":
         wait = f" It asks for {fault.wait_s:g} s." if fault.wait_s is not None else ""
-        return f"Wait, and log in (`hf auth login`, HF_TOKEN): that raises the limit.{wait}"
+        return f"Wait, or log in for a higher limit (hf auth login, HF_TOKEN).{wait}"
     return proxy_hint()
 
 
@@ -79,7 +77,7 @@ def _asked(call: Callable[[], T], deadline: float) -> T:
     try:
         return within(deadline - time.monotonic(), call)
     except TimeoutError as late:
-        raise Unreached(SILENT, "there is no answer in time") from late
+        raise Unreached(SILENT, "no answer in time") from late
 
 
 def _hub_fault(ctx: CheckContext) -> PassingFault | None:
@@ -118,24 +116,24 @@ def _token(ctx: CheckContext) -> Iterator[Finding]:
         return
     sent = token(ctx.env)
     if sent is None:
-        yield ok("no token is set: enough for repositories without a gate")
+        yield ok("no token (not needed for ungated repositories)")
         return
     endpoint = hub(Timeouts()).endpoint
     try:
         known = _asked(lambda: token_known(endpoint, sent, PATIENCE_S), time.monotonic() + PATIENCE_S)
     except PassingFault as fault:
-        yield skipped(f"whether the token in {sent.origin} is known: {fault.seen}")
+        yield skipped(f"token in {sent.origin} not checked: {fault.seen}")
         return
-    yield ok(f"the hub knows the token in {sent.origin}") if known else _unknown(ctx, sent)
+    yield ok(f"token in {sent.origin} is valid") if known else _unknown(ctx, sent)
 
 
 def _unknown(ctx: CheckContext, sent: Token) -> Finding:
     severity = fail if ctx.chosen is None or needs_hub(ctx) else warn
     return severity(
         "hf_gated",
-        f"the hub does not know the token in {sent.origin}: it is mistyped, expired or revoked",
-        "With it even open repositories are refused: make a new one at https://huggingface.co/settings/tokens, or "
-        f"remove {sent.origin}.",
+        f"token in {sent.origin} is invalid (mistyped, expired or revoked)",
+        f"Create a new one at https://huggingface.co/settings/tokens, or remove {sent.origin} (it blocks open "
+        "repositories too):",
         "GET /api/whoami-v2: HTTP 401",
         command="hf auth login" if sent.origin != "HF_TOKEN" else "unset HF_TOKEN",
     )
@@ -158,11 +156,11 @@ def _repository(ctx: CheckContext) -> Iterator[Finding]:
         return
     except PassingFault as fault:
         if fault.cause == "network_proxy" and _hub_fault(ctx) is not None:
-            yield skipped(f"whether {name} may be fetched: the hub does not answer")
+            yield skipped(f"access to {name} not checked (no answer from the hub)")
         else:
             yield _wrong(ctx, fault)
         return
-    yield ok(f"{name} may be fetched; {host_of(found)} hands out its bytes", f"one byte of {found.file.name}")
+    yield ok(f"{name} can be downloaded from {host_of(found)}", f"one byte of {found.file.name}")
     yield from _xet(found, deadline)
 
 
@@ -194,11 +192,12 @@ def _xet(found: Sample, deadline: float) -> Iterator[Finding]:
         if storage.startswith("http"):
             _asked(lambda: ask(storage, PATIENCE_S), deadline)
     except (PassingFault, ValueError, AttributeError) as fault:
-        seen = fault.seen if isinstance(fault, PassingFault) else "the answer is none of a hub"
+        seen = fault.seen if isinstance(fault, PassingFault) else "invalid answer"
         yield warn(
             "network_proxy",
-            f"Xet storage cannot be reached: {seen}",
-            "Plain HTTP works: take it at once with HF_HUB_DISABLE_XET=1, or have the host let through.",
+            f"cannot reach Xet storage: {seen}",
+            "Have the host allowed, or use plain HTTP, which works:",
+            command="export HF_HUB_DISABLE_XET=1",
         )
 
 
@@ -206,16 +205,16 @@ def _ollama(ctx: CheckContext) -> Iterator[Finding]:
     """Ollama's registry. The server pulls, not this process: its own proxy and roots may be other ones."""
     if ctx.chosen is None or ctx.chosen.variant.source.kind != "ollama":
         return
-    whose = "the Ollama server pulls, with the environment of its own process"
+    whose = "the Ollama server downloads with its own environment"
     host = host_in(OLLAMA_REGISTRY)
     try:
         answer = _asked(lambda: ask(f"{OLLAMA_REGISTRY}/v2/", PATIENCE_S), time.monotonic() + PATIENCE_S)
     except PassingFault as fault:
         remedy = _REMEDIES.get(fault.kind, "") if isinstance(fault, Unreached) else ""
-        systemd = "For a service: `sudo systemctl edit ollama`, [Service] Environment=HTTPS_PROXY=..."
-        yield warn("network_proxy", f"{fault.seen}, from this process; {whose}", f"{remedy} {systemd}".strip())
+        systemd = "For the service: sudo systemctl edit ollama, [Service] Environment=HTTPS_PROXY=..."
+        yield warn("network_proxy", f"{fault.seen} ({whose})", f"{remedy} {systemd}".strip())
         return
-    yield ok(f"{host} answers this process (HTTP {answer.status}); {whose}")
+    yield ok(f"{host} answers (HTTP {answer.status}); {whose}")
 
 
 CHECKS = (

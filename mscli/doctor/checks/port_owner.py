@@ -1,4 +1,4 @@
-"""Who keeps a port: the process, the service it belongs to, or the container behind Docker's proxy."""
+"""Who listens on a port: the process, the service it belongs to, or the container behind Docker's proxy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DOCKER_S = 1.0
 
 @dataclass(frozen=True)
 class PortOwner:
-    """Whoever listens on a port. None: not told to this user."""
+    """Whoever listens on a port. None: not visible to this user."""
 
     pid: int | None
     command: str | None
@@ -28,10 +28,10 @@ class PortOwner:
     container: str | None
 
     @property
-    def said(self) -> str:
-        """In words, the name one knows it by first."""
+    def words(self) -> str:
+        """For people: container, service or command."""
         if self.container:
-            return f"the container {self.container}"
+            return f"container {self.container}"
         who = self.command or f"a process of {self.user or 'another user'}"
         return f"{self.unit}, {who}" if self.unit else who
 
@@ -96,4 +96,4 @@ def _container(ctx: CheckContext, port: int) -> str:
     ran = ctx.run(
         "docker", "ps", "--filter", f"publish={port}", "--format", "{{.Names}} ({{.Image}})", timeout_s=_DOCKER_S
     )
-    return ran.out.strip() if ran and ran.status == 0 and ran.out.strip() else "behind docker-proxy"
+    return ran.out.strip() if ran and ran.status == 0 and ran.out.strip() else "(behind docker-proxy)"

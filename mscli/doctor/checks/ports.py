@@ -26,8 +26,8 @@ def _first(ctx: CheckContext) -> Iterator[Finding]:
     try:
         free = ports.free(host, port)
     except OSError as fault:
-        remedy = "Give the profile an address of this machine; 127.0.0.1 is the default."
-        yield fail("port", f"nobody can listen on {host}, the profile's host: {fault.strerror or fault}", remedy)
+        remedy = "Set the profile's host to an address of this machine (default 127.0.0.1)."
+        yield fail("port", f"cannot listen on the profile's host {host}: {fault.strerror or fault}", remedy)
         return
     if free:
         yield from _free(ctx, host, port)
@@ -43,8 +43,8 @@ def _free(ctx: CheckContext, host: str, port: int) -> Iterator[Finding]:
     if low <= port <= high:
         yield warn(
             "port",
-            f"port {port} lies among those of outgoing connections ({low}-{high}): one may hold it at a start",
-            "Keep them away from it.",
+            f"port {port} is in the range of outgoing connections ({low}-{high})",
+            "Reserve it:",
             command=f"sudo sysctl -w net.ipv4.ip_local_reserved_ports={port}",
         )
 
@@ -61,17 +61,17 @@ def _taken(ctx: CheckContext, host: str, port: int) -> Finding:
     """Who has the port that a start would take first, and which one it takes instead."""
     own = next((record for record in ctx.records if record.port == port and running(record)), None)
     if own is not None and (holder := owner(port)) is not None and holder in group(own):
-        return ok(f"port {port} serves {own.name}, an instance of ours")
+        return ok(f"port {port} is used by instance {own.name}")
     others = {record.port for record in ctx.records if record.stopped_at is None}
     instead = ports.choose(host, port, others)
-    after = f"`mscli up` takes {instead} instead" if instead else f"none of the 200 after it is free on {host}"
-    severity, remedy = (warn if instead else fail), "Stop it, or name another port: --port."
+    after = f"`mscli up` uses {instead} instead" if instead else f"none of the next 200 ports is free on {host}"
+    severity, remedy = (warn if instead else fail), "Stop it, or use another port (--port):"
     if not listening(port):
         return severity("port", f"port {port} on {host} is {_reserved(ctx, port)}; {after}", remedy)
     who = port_owner(ctx, port)
-    seen = f"port {port} is taken by {who.said}; {after}"
+    seen = f"port {port} is in use by {who.words}; {after}"
     if ctx.chosen is not None and ctx.chosen.profile.port == port:
-        seen += ", so clients set to the profile's port reach somebody else"
+        seen += " (clients of the profile's port reach another program)"
     return severity("port", seen, remedy, f"listens on {where(port)}", command=who.stop)
 
 
@@ -81,8 +81,8 @@ def _reserved(ctx: CheckContext, port: int) -> str:
     except (OSError, ValueError):
         first = _UNPRIVILEGED
     if port < first:
-        return f"reserved by the system (ports below {first} are root's)"
-    return "held by a process that does not listen on it"
+        return f"reserved (ports below {first} need root)"
+    return "bound by a process that does not listen on it"
 
 
 def _pinned(ctx: CheckContext) -> Iterator[Finding]:
@@ -94,8 +94,8 @@ def _pinned(ctx: CheckContext) -> Iterator[Finding]:
         who = port_owner(ctx, port)
         yield warn(
             "port",
-            f"{record.name} was asked for on port {port}, which is taken by {who.said}: a restart would fail",
-            "Stop it, or start the instance on another port.",
+            f"port {port} of {record.name} is in use by {who.words} (a restart would fail)",
+            "Stop it, or start the instance on another port:",
             f"listens on {where(port)}",
             command=f"mscli up {record.plan.profile} --name {record.name} --port {_next(record)}",
         )
@@ -111,7 +111,7 @@ def _exposed(ctx: CheckContext) -> Iterator[Finding]:
     found = [seen for record in live for seen in _open(record)]
     yield from found
     if live and not found:
-        yield ok(f"{', '.join(record.name for record in live)}: reached from this machine alone, or with a key")
+        yield ok(f"{', '.join(record.name for record in live)}: local only, or with an API key")
 
 
 def _open(record: Record) -> Iterator[Finding]:
@@ -121,8 +121,8 @@ def _open(record: Record) -> Iterator[Finding]:
     if record.api_key_file is None:
         yield warn(
             None,
-            f"{record.name} listens on {where(record.port)} and asks for no key: whoever reaches this machine uses it",
-            "Start it on 127.0.0.1, or with a key (made up for every other address where the engine knows keys).",
+            f"{record.name} listens on {where(record.port)} without an API key (open to the network)",
+            "Restart it on 127.0.0.1, or with a key:",
             command=f"mscli up {record.plan.profile} --name {record.name} --host 127.0.0.1 --replace",
         )
         return
@@ -131,8 +131,8 @@ def _open(record: Record) -> Iterator[Finding]:
     if paths := engine(record.plan.engine).capabilities.unguarded:
         yield warn(
             None,
-            f"{record.name} listens on {where(record.port)}; its key does not guard {', '.join(paths)}",
-            "Let a proxy in front close them, or start it on 127.0.0.1.",
+            f"{record.name} listens on {where(record.port)}; its API key does not protect {', '.join(paths)}",
+            "Block these paths with a reverse proxy, or restart it on 127.0.0.1.",
         )
 
 

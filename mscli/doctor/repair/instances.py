@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from mscli.doctor.checks.check import counted
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.repair.fix import Fix, Listener, ManualStep, Repairs
 from mscli.engines.table import engine as engine_named
@@ -47,12 +48,11 @@ def busy_names(ctx: CheckContext) -> frozenset[str]:
 
 def _fix(leftover: Leftover, records: Records, inventory: Inventory) -> Fix:
     pids = [each.who.pid for each in leftover.processes]
-    many = f"{len(pids)} processes" if len(pids) > 1 else "1 process"
-    state = "which has ended" if leftover.record else "which no record knows any more"
+    state = "ended" if leftover.record else "no record"
     return Fix(
         id=f"orphans:{leftover.mark}",
         area="instances",
-        what=f"end {many} of the instance {leftover.name}, {state}",
+        what=f"stop {counted(len(pids), 'process', 'processes')} left by instance {leftover.name} ({state})",
         touches=tuple(f"pid {pid}" for pid in pids),
         apply=lambda listener: _end(leftover, records, listener),
         shows=tuple(_line(each, inventory) for each in leftover.processes),
@@ -67,7 +67,7 @@ def _line(each: Marked, inventory: Inventory) -> str:
     memory = "no GPU memory"
     if holders := inventory.holders((pid,)):
         held = total_bytes(holders)
-        memory = "GPU memory of unknown size" if held is None else f"{held / MIB:,.0f} MiB of GPU memory"
+        memory = "GPU memory (size unknown)" if held is None else f"{held / MIB:,.0f} MiB of GPU memory"
     return f"{describe(pid)}: {memory}; {each.proof}"
 
 
@@ -78,15 +78,15 @@ def _end(leftover: Leftover, records: Records, listener: Listener) -> str:
         engine = engine_named(leftover.record.plan.engine)
         signals, grace_s = engine.stop_signals, engine.stop_grace_s
     if not still(leftover, records):
-        raise MscliError(Code.NOT_RUNNING, "nothing of it lives any more, or it is in use after all")
+        raise MscliError(Code.NOT_RUNNING, "nothing left to stop, or it is in use again")
     if left := end(lambda: still(leftover, records), signals, grace_s, listener):
         raise MscliError(
             Code.STOP_FAILED,
             f"still alive after SIGKILL: {'; '.join(describe(each.who.pid) for each in left)}",
-            "A process in uninterruptible sleep waits for the driver or a disk: see dmesg. It may need a restart.",
+            "It waits for the driver or a disk (uninterruptible sleep): see dmesg; a restart may be needed.",
         )
     _note_end(leftover, records)
-    return f"{len(leftover.processes)} ended"
+    return f"{len(leftover.processes)} stopped"
 
 
 def _note_end(leftover: Leftover, records: Records) -> None:
@@ -101,10 +101,7 @@ def _note_end(leftover: Leftover, records: Records) -> None:
 
 def _unknown(leftover: Leftover, damaged: Unreadable) -> ManualStep:
     pids = [str(each.who.pid) for each in leftover.processes]
-    why = (
-        f"processes of the instance {leftover.name} live (pid {', '.join(pids)}), and its record cannot be read "
-        f"({damaged.reason}): whether they are in use is not known"
-    )
+    why = f"instance {leftover.name} has processes (PID {', '.join(pids)}), but no readable record ({damaged.reason})"
     return ManualStep("instances", why, f"ps -fp {','.join(pids)}")
 
 
@@ -120,7 +117,7 @@ def dead_records(ctx: CheckContext) -> Repairs:
         _tidy_leftovers(name, left, records) for name in idle if name not in busy if (left := _left(records, name))
     ]
     fixes += [_close(path, mode) for path, mode in _open(records)]
-    return fixes, [_repair(item) for item in broken]
+    return fixes, [_move_away(item) for item in broken]
 
 
 def _dead(record: Record) -> bool:
@@ -130,11 +127,11 @@ def _dead(record: Record) -> bool:
 
 def _tidy_dead(record: Record, records: Records) -> Fix:
     assert record.identity is not None
-    how = "died" if record.identity.boot_id == boot_id() else "ended with an earlier boot of this machine"
+    how = "crashed" if record.identity.boot_id == boot_id() else "ended at the last shutdown"
     return Fix(
         id=f"record:{record.name}",
         area="instances",
-        what=f"note that the instance {record.name}, which {how}, is stopped; its log and settings stay",
+        what=f"mark instance {record.name} as stopped ({how}); keeps its log and settings",
         touches=(str(records.run_dir(record.name) / "record.json"),),
         apply=lambda _: _note_dead(record, records),
         finding="instances.state",
@@ -146,10 +143,10 @@ def _note_dead(record: Record, records: Records) -> str:
     with records.lock():
         now = records.load(record.name)
         if not isinstance(now, Record) or now.mark != record.mark or not _dead(now) or group(now):
-            raise MscliError(Code.FILE, f"{record.name} is no longer as it was seen", "Look again: mscli doctor --fix")
+            raise MscliError(Code.FILE, f"{record.name} changed meanwhile", "Run mscli doctor --fix again.")
         records.save(replace(now, stopped_at=time.time()))
         records.tidy(record.name)
-    return f"{record.name} counts as stopped; its log: mscli logs {record.name}; again: mscli restart {record.name}"
+    return f"marked as stopped (see mscli logs {record.name}, mscli restart {record.name})"
 
 
 def _without_record(records: Records) -> Iterator[str]:
@@ -181,7 +178,7 @@ def _tidy_leftovers(name: str, left: tuple[Path, ...], records: Records) -> Fix:
     return Fix(
         id=f"leftovers:{name}",
         area="instances",
-        what=f"remove what the instance {name}, which is stopped, has left in its folder: {words}",
+        what=f"remove leftovers of stopped instance {name}: {words}",
         touches=tuple(map(str, left)),
         apply=lambda _: _remove_leftovers(name, records),
         finding="instances.leftovers",
@@ -193,7 +190,7 @@ def _remove_leftovers(name: str, records: Records) -> str:
     with records.lock():  # a start holds it from the making of the folder until its record is written
         now = records.load(name)
         if isinstance(now, Unreadable) or (isinstance(now, Record) and running(now)):
-            raise MscliError(Code.FILE, f"{name} is no longer as it was seen", "Look again: mscli doctor --fix")
+            raise MscliError(Code.FILE, f"{name} changed meanwhile", "Run mscli doctor --fix again.")
         left = _left(records, name)
         for path in left:
             if path.name.startswith("."):
@@ -201,7 +198,7 @@ def _remove_leftovers(name: str, records: Records) -> str:
         records.tidy(name)
         still = [path for path in left if path.exists()]
     if still:
-        raise MscliError(Code.FILE, f"{still[0]} could not be removed", "Check the rights of its folder.")
+        raise MscliError(Code.FILE, f"cannot remove {still[0]}", "Check the permissions of its folder.")
     return f"{len(left)} removed"
 
 
@@ -214,11 +211,11 @@ def _open(records: Records) -> Iterator[tuple[Path, int]]:
 
 
 def _close(path: Path, mode: int) -> Fix:
-    what = f"the folder of the instance {path.name}" if path.is_dir() else f"the API key of {path.parent.name}"
+    what = f"the folder of instance {path.name}" if path.is_dir() else f"the API key of {path.parent.name}"
     return Fix(
         id=f"rights:{path.relative_to(path.parent.parent)}" if path.is_file() else f"rights:{path.name}",
         area="instances",
-        what=f"close {what} to other users of this machine",
+        what=f"make {what} private ({mode:o})",
         touches=(str(path),),
         apply=lambda _: _closed(path, mode),
         finding="instances.folders",
@@ -228,14 +225,13 @@ def _close(path: Path, mode: int) -> Fix:
 
 def _closed(path: Path, mode: int) -> str:
     path.chmod(mode)
-    return f"only you may read it now ({mode:o})"
+    return f"mode is now {mode:o}"
 
 
-def _repair(item: Unreadable) -> ManualStep:
+def _move_away(item: Unreadable) -> ManualStep:
     kept = item.path.with_name(f"{item.path.name}.damaged")
     return ManualStep(
         "instances",
-        f"the record of {item.name!r} cannot be read ({item.reason}) and is left as it is; move it away if it is of no "
-        "more use",
+        f"cannot read the record of {item.name!r} ({item.reason}); move it away if you do not need it",
         f"mv {shlex.quote(str(item.path))} {shlex.quote(str(kept))}",
     )

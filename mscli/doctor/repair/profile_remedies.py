@@ -121,7 +121,7 @@ def _of_file(preview: Preview, machine: Machine) -> Iterator[Step]:
         elif key.startswith("options.-"):
             name = key.removeprefix("options.")
             text = rename_key(preview.text, line, name, name.lstrip("-"))
-            yield text, f"write the option {name.lstrip('-')} without its dashes (line {line})"
+            yield text, f"remove the dashes of option {name.lstrip('-')} (line {line})"
         elif key.startswith("context."):
             yield from _too_long(preview, key.removeprefix("context."), line, machine)
 
@@ -133,7 +133,7 @@ def _misspelt(preview: Preview, key: str, line: int) -> Iterator[Step]:
         return
     near = difflib.get_close_matches(name, [entry.name for entry in table.keys], n=2, cutoff=_ALIKE)
     if len(near) == 1:
-        yield rename_key(preview.text, line, name, near[0]), f"call the key {name} {near[0]} (line {line})"
+        yield rename_key(preview.text, line, name, near[0]), f"rename key {name} to {near[0]} (line {line})"
 
 
 def _too_long(preview: Preview, name: str, line: int, machine: Machine) -> Iterator[Step]:
@@ -149,10 +149,10 @@ def _too_long(preview: Preview, name: str, line: int, machine: Machine) -> Itera
     if name == "floor" and value <= model.context_limit and cap is not None:
         return  # floor and cap contradict each other: which of the two is meant is the author's to say
     if value > most:
-        why = f"{model.name} ends at {model.context_limit}" if most != cap else f"the cap is {cap}"
+        why = f"limit of {model.name}: {model.context_limit}" if most != cap else f"context.cap is {cap}"
         yield (
             set_value(preview.text, line, name, most),
-            f"lower context.{name} from {value} to {most}: {why} (line {line})",
+            f"lower context.{name} from {value} to {most} ({why}; line {line})",
         )
 
 
@@ -170,8 +170,8 @@ def _renamed(preview: Preview, profile: Profile, machine: Machine) -> Iterator[S
     for old, new in renamed(profile.engine, version, profile.options).items():
         if new not in profile.options:
             line = preview.line("options", old)
-            takes = f"as {profile.engine} {version or ''}".rstrip() + " takes it"
-            yield rename_key(preview.text, line, old, new), f"call the option {old} {new}, {takes} (line {line})"
+            known = f"{profile.engine} {version or ''}".rstrip()
+            yield rename_key(preview.text, line, old, new), f"rename option {old} to {new} ({known}; line {line})"
 
 
 def _taken_port(preview: Preview, profile: Profile, machine: Machine) -> Iterator[Step]:
@@ -193,11 +193,11 @@ def _taken_port(preview: Preview, profile: Profile, machine: Machine) -> Iterato
         return
     if free is not None:
         machine.ports.add(free)
-        who = ports.describe_owner(port) if ports.listening(port) else "a reservation of the system (ports below 1024)"
+        who = ports.describe_owner(port) if ports.listening(port) else "the system (ports below 1024)"
         line = preview.line("port")
         yield (
             set_value(preview.text, line, "port", free),
-            f"listen on port {free}: {port} is taken by {who} (line {line})",
+            f"change port {port} to {free} ({port} in use by {who}; line {line})",
         )
 
 
@@ -219,7 +219,7 @@ def _too_large(preview: Preview, profile: Profile, machine: Machine) -> Iterator
     nearest = outcome.nearest if isinstance(outcome, NoFit) else None
     if nearest and nearest.startswith(_SHORTER) and (fits := int(nearest.removeprefix(_SHORTER))) < floor:
         line = preview.line("context", "floor")
-        note = f"lower context.floor from {floor} to {fits}, the most that fits this machine's GPUs (line {line})"
+        note = f"lower context.floor from {floor} to {fits} (most that fits this machine's GPUs; line {line})"
         yield set_value(preview.text, line, "floor", fits), note
 
 

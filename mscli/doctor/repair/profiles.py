@@ -43,7 +43,7 @@ def broken_profiles(ctx: CheckContext) -> Repairs:
         try:
             text = path.read_bytes().decode()
         except (OSError, UnicodeDecodeError) as fault:
-            repairs.append(_repair(path, f"{path} cannot be read: {fault}"))
+            repairs.append(_repair(path, f"cannot read {path}: {fault}"))
             continue
         mended = _mend(path, text, machine)
         if mended.fault is not None:
@@ -79,7 +79,7 @@ def _fix(path: Path, text: str, mended: _Mended) -> Fix:
     return Fix(
         id=f"profile:{path.stem}",
         area="profile",
-        what=f"correct your profile {path.name}: {'; '.join(mended.notes)}",
+        what=f"fix profile {path.name}: {'; '.join(mended.notes)}",
         touches=(str(path), str(kept)),
         apply=lambda _: _write(path, text, mended.text),
         shows=_diff(path, text, mended.text),
@@ -96,7 +96,7 @@ def _write(path: Path, before: str, after: str) -> str:
     """Put the new text in place, whole or not at all, and keep the old one beside it."""
     place = path.resolve()  # where the profile is a link, its target is what the user edits
     if place.read_bytes() != before.encode():
-        raise MscliError(Code.FILE, f"{path} was changed meanwhile", "Look again: mscli doctor --fix")
+        raise MscliError(Code.FILE, f"{path} changed meanwhile", "Run mscli doctor --fix again.")
     kept = _backup(path)
     mode = place.stat().st_mode & 0o777
     with kept.open("xb") as handle:
@@ -106,7 +106,7 @@ def _write(path: Path, before: str, after: str) -> str:
     fresh.write_bytes(after.encode())
     fresh.chmod(mode)
     fresh.replace(place)
-    return f"written; the original is {kept}"
+    return f"written; backup: {kept}"
 
 
 def _backup(path: Path) -> Path:
@@ -120,9 +120,7 @@ def _still_wrong(mended: _Mended) -> str:
     assert mended.fault is not None
     if not mended.notes:
         return mended.fault.message
-    return (
-        f"{mended.fault.message}; left as it is, since a part of it can be mended ({'; '.join(mended.notes)}), not all"
-    )
+    return f"{mended.fault.message}; not changed (only a part can be fixed: {'; '.join(mended.notes)})"
 
 
 def _repair(path: Path, why: str) -> ManualStep:

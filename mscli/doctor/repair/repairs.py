@@ -58,8 +58,9 @@ def _in_work(item: Stored, ctx: CheckContext) -> bool:
 
 
 def _resume(item: Stored) -> ManualStep:
-    size = f"{gib(item.unfinished_bytes)} of {item.repository} were fetched when its download was broken off"
+    size = f"unfinished download of {item.repository} ({gib(item.unfinished_bytes)} kept)"
     if item.profiles:
-        why = f"{size}; they are kept: go on with it, or free what no profile needs with `mscli weights prune`"
-        return ManualStep("weights", why, f"mscli pull {item.profiles[0]}")
-    return ManualStep("weights", f"{size}; no profile needs them", "mscli weights prune")
+        return ManualStep(
+            "weights", f"{size}; resume it, or delete it with `mscli weights prune`", f"mscli pull {item.profiles[0]}"
+        )
+    return ManualStep("weights", f"{size}; not needed by any profile", "mscli weights prune")

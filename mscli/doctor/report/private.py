@@ -142,7 +142,7 @@ _VALUES_SHOWN = frozenset(
 def telling(env: Mapping[str, str]) -> list[str]:
     """Those that matter, by name; of a closed list with their value, of the others only that they are set."""
     names = sorted(name for name in env if name.startswith(_TELLING) or name in _TELLING_NAMES)
-    return [f"{name}={env[name]}" if name in _VALUES_SHOWN else f"{name} is set" for name in names]
+    return [f"{name}={env[name]}" if name in _VALUES_SHOWN else f"{name} (set)" for name in names]
 
 
 def before_command(env: Mapping[str, str]) -> list[str]:

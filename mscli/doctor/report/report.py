@@ -59,16 +59,16 @@ def _own_fault(ctx: CheckContext) -> Iterator[tuple[str, ...]]:
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(path.stat().st_mtime))
     except OSError:
         return
-    yield (f"## The last fault of mscli's own, {when}", *fenced(lines))
+    yield (f"## Last internal error of mscli, {when}", *fenced(lines))
 
 
 def _head() -> tuple[str, ...]:
     return (
         TITLE,
         "",
-        "Secrets, names, addresses and prompts were removed by mscli. Read it once before you pass it on all the same.",
+        "mscli removed secrets, names, addresses and prompts. Read it before you share it.",
         "",
-        f"- made: {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}",
+        f"- created: {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}",
         f"- mscli {__version__}, Python {platform.python_version()} ({platform.python_implementation()})",
         f"- packages: {', '.join(_packages())}",
     )
@@ -79,7 +79,7 @@ def _packages() -> Iterator[str]:
         try:
             yield f"{name} {version(name)}"
         except PackageNotFoundError:
-            yield f"{name} is not installed"
+            yield f"{name} not installed"
 
 
 def _machine(seen: Inventory) -> Iterator[str]:
@@ -87,8 +87,8 @@ def _machine(seen: Inventory) -> Iterator[str]:
     where = f"{host.surroundings} ({host.container})" if host.container else host.surroundings
     library = " ".join(platform.libc_ver())
     yield f"- system: {_system()}, kernel {host.kernel}, {platform.machine()}, C library {library}"
-    yield f"- surroundings: {where}; {host.cpu_model}, {host.cpu_cores} cores"
-    yield f"- RAM: {size(host.ram_available_bytes)} available of {size(host.ram_total_bytes)}"
+    yield f"- environment: {where}; {host.cpu_model}, {host.cpu_cores} cores"
+    yield f"- RAM: {size(host.ram_available_bytes)} of {size(host.ram_total_bytes)} available"
     yield f"- disk for weights: {size(host.disk_free_bytes)} free at {host.disk_path}"
     yield f"- NVIDIA driver {seen.driver or 'unknown'}, CUDA {seen.cuda or 'unknown'}"
     if seen.nvml is not None:
@@ -110,7 +110,7 @@ def _gpus(seen: Inventory) -> Iterator[str]:
     columns = ("GPU", "name", "compute capability", "memory", "used", "free", "temperature", "MIG", "visible", "UUID")
     yield from table(columns, [_gpu(gpu) for gpu in seen.gpus])
     for gpu in seen.gpus:
-        yield from (f"- GPU {gpu.index} is held by {_holder(each)}" for each in gpu.holders)
+        yield from (f"- GPU {gpu.index} used by {_holder(each)}" for each in gpu.holders)
         yield from (f"- GPU {gpu.index}, {problem.field}: {problem.message}" for problem in gpu.problems)
     for link in seen.links:
         way = f"{link.nvlinks} NVLinks" if link.nvlinks else f"PCIe, {link.path}"
@@ -135,7 +135,7 @@ def _gpu(gpu: Gpu) -> tuple[str, ...]:
 
 def _holder(holder: Holder) -> str:
     where = " in a container" if holder.container else ""
-    return f"pid {holder.pid}{where} ({holder.command or 'unknown command'}): {size(holder.used_bytes)}"
+    return f"PID {holder.pid}{where} ({holder.command or 'unknown command'}): {size(holder.used_bytes)}"
 
 
 def _engines() -> Iterator[str]:
@@ -143,7 +143,7 @@ def _engines() -> Iterator[str]:
         (each.name, each.version or "unknown" if each.where else "-", each.kind or "-", each.where or each.note or "-")
         for each in engine_states()
     ]
-    return table(("engine", "version", "kind", "where, or why not"), rows)
+    return table(("engine", "version", "kind", "path or reason"), rows)
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str]:
@@ -163,9 +163,9 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
             yield from fenced((f"$ {finding.command}",))
         yield ""
     if not trouble:
-        yield "Nothing wrong was found."
+        yield "No problems found."
         yield ""
-    yield from table(("check", "status", "seen"), _quiet(findings))
+    yield from table(("check", "status", "finding"), _quiet(findings))
 
 
 def _quiet(findings: Iterable[Finding]) -> list[tuple[str, ...]]:
@@ -174,4 +174,4 @@ def _quiet(findings: Iterable[Finding]) -> list[tuple[str, ...]]:
 
 
 def _environment(env: Mapping[str, str]) -> Iterator[str]:
-    return fenced(telling(env) or ["none of those that matter is set"])
+    return fenced(telling(env) or ["no relevant variables set"])

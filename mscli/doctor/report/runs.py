@@ -44,26 +44,26 @@ class Subject:
 def plans(ctx: CheckContext, subject: Subject) -> Iterator[str]:
     """The plan of the profile asked about, and of every instance that runs."""
     if subject.fault:
-        yield f"The profile cannot be used: {subject.fault.message}"
+        yield f"Cannot use the profile: {subject.fault.message}"
     if ctx.chosen:
         yield from _asked(ctx)
     live = [record for record in ctx.records if running(record)]
     for record in live:
-        yield f"### {record.name} runs"
+        yield f"### {record.name} (running)"
         yield from _plan(record.plan, record.argv, record.env)
     if not (subject.fault or ctx.chosen or live):
-        yield "No profile was asked about, and nothing runs."
+        yield "No profile given, nothing running."
 
 
 def _asked(ctx: CheckContext) -> Iterator[str]:
     assert ctx.chosen is not None
     profile, model = ctx.chosen.profile, ctx.chosen.model
-    yield f"### {profile.name} was asked about"
+    yield f"### {profile.name} (requested)"
     snapshot = see(ctx.places, (profile.engine,), gpus=profile.device == "gpu")
     outcome = plan_one(profile, model, snapshot, Overrides())
     if isinstance(outcome, NoFit):
-        yield f"- does not fit: {'; '.join(outcome.reasons)}"
-        yield f"- nearest that works: {outcome.nearest or 'none'}"
+        yield f"- too big: {'; '.join(outcome.reasons)}"
+        yield f"- nearest that fits: {outcome.nearest or 'none'}"
         yield from _memory(outcome.memory)
         return
     command = None
@@ -106,13 +106,13 @@ def instances(ctx: CheckContext) -> Iterator[str]:
     seen, broken = _seen(records)
     versions = {record.name: record.engine_version for record in ctx.records}
     if not seen and not broken:
-        yield "There are none."
+        yield "None."
     columns = ("name", "state", "profile", "engine", "version", "context", "GPUs", "port", "started")
     yield from table(columns, [_row(each, versions.get(each.name)) for each in seen])
     for each in seen:
         if each.orphans:
-            yield f"- {each.name} left processes behind: {', '.join(map(str, each.orphans))}"
-    yield from (f"- the record of {item.name} cannot be read: {item.reason}" for item in broken)
+            yield f"- processes left by {each.name}: {', '.join(map(str, each.orphans))}"
+    yield from (f"- cannot read the record of {item.name}: {item.reason}" for item in broken)
 
 
 def _seen(records: Records) -> tuple[list[Instance], list[Unreadable]]:
@@ -140,27 +140,27 @@ def log(ctx: CheckContext, subject: Subject) -> Iterator[str]:
     """What the log shows, and its last lines that tell something."""
     path = subject.log or _chosen_log(ctx, subject.name)
     if path is None:
-        yield "There is none."
+        yield "None."
         return
     try:
         # Before lines are taken from it: what a log's lines lose on the way is what tells where a prompt ends.
         text = without_prompts(read_log(path)[0][-_READ:])
     except OSError as fault:
-        yield f"{path} cannot be read: {fault.strerror}"
+        yield f"cannot read {path}: {fault.strerror}"
         return
     owner = next((record for record in ctx.records if record.log == path), None)
-    yield f"Of {owner.name} ({owner.plan.engine} {owner.engine_version or ''}): {path}" if owner else f"{path}"
+    yield f"{owner.name} ({owner.plan.engine} {owner.engine_version or ''}): {path}" if owner else f"{path}"
     yield ""
     yield from _causes(diagnose(text, owner.plan.engine if owner else None, facts_of(ctx.inventory)))
     lines = telling(text)[-_LINES:]
     yield ""
-    yield f"The last {len(lines)} lines that tell something:"
+    yield f"Last {len(lines)} relevant lines:"
     yield from fenced(lines)
 
 
 def _causes(found: Sequence[RankedCause]) -> Iterator[str]:
     if not found:
-        yield "It shows no cause of a failure that mscli knows."
+        yield "No known cause of failure."
     for cause in found[:_CAUSES]:
         yield f"- {cause.code} ({cause.confidence:.0%}): {cause.summary}. {cause.remedy}"
         yield from fenced(cause.evidence)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.container_engine import (
     ContainerEngine,
     cause_of,
@@ -30,6 +30,7 @@ from mscli.inventory.nvml import module_version
 GB = 10**9
 GENERATE = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 NO_ANSWER = "the container engine does not answer"
+NO_GPU = "no NVIDIA GPU on this machine"
 # vLLM's image unpacked, with what is needed to unpack it; what containers that run write; what nothing runs below.
 _IMAGE, _WORK, _LEAST = 30 * GB, 5 * GB, 1 * GB
 
@@ -39,7 +40,7 @@ def _engine(ctx: CheckContext) -> Iterator[Finding]:
     found = container_engine(ctx)
     if found is None:
         if wanted(ctx):
-            yield fail("engine_missing", f"the profile runs in a container, and {no_client(ctx.env)}", GET_ONE)
+            yield fail("engine_missing", f"the profile runs in a container, but {no_client(ctx.env)}", GET_ONE)
         else:
             yield skipped(_no_client(ctx))
         return
@@ -49,24 +50,25 @@ def _engine(ctx: CheckContext) -> Iterator[Finding]:
     if host := remote_host(ctx, found):
         yield warn(
             None,
-            f"{found.kind} speaks to another machine ({host}): its GPUs, folders and ports are not those seen here",
-            "For this machine: unset DOCKER_HOST and DOCKER_CONTEXT, or `docker context use default`.",
+            f"{found.kind} uses another machine: {host} (other GPUs, folders and ports)",
+            "To use this machine:",
+            command="unset DOCKER_HOST DOCKER_CONTEXT; docker context use default",
         )
     elif found.engine.desktop and ctx.inventory.host.surroundings != "wsl":
         yield fail_or_warn(
             ctx,
             "docker_gpu",
-            "Docker Desktop runs containers in a virtual machine, which has no NVIDIA GPU on Linux",
-            "Install Docker Engine beside it (https://docs.docker.com/engine/install) and use its context.",
+            "Docker Desktop on Linux has no NVIDIA GPU (runs in a virtual machine)",
+            "Install Docker Engine (https://docs.docker.com/engine/install) and use its context:",
             command="docker context use default",
         )
     else:
-        rootless = ", without root's rights" if found.engine.rootless else ""
+        rootless = " (rootless)" if found.engine.rootless else ""
         yield ok(f"{found.kind} {found.engine.version} answers{rootless}")
 
 
 def _no_client(ctx: CheckContext) -> str:
-    return f"{no_client(ctx.env)}: nothing here runs in containers"
+    return no_client(ctx.env)
 
 
 def _no_answer(ctx: CheckContext, found: ContainerEngine) -> Finding:
@@ -74,14 +76,14 @@ def _no_answer(ctx: CheckContext, found: ContainerEngine) -> Finding:
     words = last_line(found.said)
     if code == "docker_permission":
         return fail_or_warn(
-            ctx, code, "this user may not talk to the Docker daemon", _membership(ctx), words,
+            ctx, code, "no permission to use the Docker daemon", _membership(ctx), words,
             command="sudo usermod -aG docker $USER",
         )  # fmt: skip
     host = ctx.env.get("DOCKER_HOST", "")
     at = f" at DOCKER_HOST={host}" if host and found.kind == DOCKER else ""
-    told = f"{found.kind} is installed, and its engine does not answer{at}"
+    told = f"{found.kind} installed, but its daemon does not answer{at}"
     if code == "engine_missing":
-        remedy = "Start it; or correct DOCKER_HOST where it listens elsewhere." if host else "Start it."
+        remedy = "Start it, or correct DOCKER_HOST:" if host else "Start it:"
     start = "sudo systemctl start docker" if found.kind == DOCKER else None
     severity = fail if wanted(ctx) else warn
     return severity(code, told, remedy, words, command=start)
@@ -92,21 +94,18 @@ def _membership(ctx: CheckContext) -> str:
     try:
         group = grp.getgrnam(DOCKER)
     except KeyError:
-        return "There is no group docker: make one (`sudo groupadd docker`), restart Docker, and join it."
+        return "Group docker does not exist: create it (sudo groupadd docker), restart Docker, then join it:"
     joined = ctx.env.get("USER") in group.gr_mem
     if joined and group.gr_gid not in os.getgroups():
-        return "You are in the group docker since after this login: log in anew, or `newgrp docker`."
-    return (
-        "Join the group docker and log in anew (whoever is in it can become root); rootless Docker and Podman need "
-        "no such group. Until then: sudo docker ..."
-    )
+        return "You joined group docker after this login: log in again, or run newgrp docker."
+    return "Join group docker (its members can become root) and log in again; rootless Docker and Podman need no group."
 
 
 def _cdi(ctx: CheckContext) -> Iterator[Finding]:
     """CDI specifications: there where needed, and of the driver that is loaded."""
     found = container_engine(ctx)
     if found is None or not ctx.inventory.gpus:
-        yield skipped(_no_client(ctx) if found is None else "no NVIDIA GPU answers on this machine")
+        yield skipped(_no_client(ctx) if found is None else NO_GPU)
         return
     seen = specs(ctx.root)
     if not seen:
@@ -115,32 +114,35 @@ def _cdi(ctx: CheckContext) -> Iterator[Finding]:
     loaded = module_version(ctx.root / "proc") or ctx.inventory.driver
     faults = {spec.path: fault for spec in seen if (fault := _stale(spec, loaded, len(ctx.inventory.gpus)))}
     for path, (what, evidence) in faults.items():
-        remedy = "Write it anew, as after every update of the driver."
+        remedy = "Regenerate it (after every driver update):"
         if path == seen[-1].path:
             yield fail_or_warn(ctx, "cdi", f"{path} {what}", remedy, *evidence, command=GENERATE)
         else:  # the last one counts for every device that it names too
-            yield warn("cdi", f"{path} {what}; {seen[-1].path} goes before it", remedy, *evidence, command=GENERATE)
+            yield warn("cdi", f"{path} {what} ({seen[-1].path} overrides it)", remedy, *evidence, command=GENERATE)
     if not faults:
-        yield ok(f"{', '.join(str(spec.path) for spec in seen)}: everything that is named is here")
+        yield ok(f"{', '.join(str(spec.path) for spec in seen)}: all files and devices present")
 
 
 def _no_spec(ctx: CheckContext, found: ContainerEngine) -> Finding:
     if found.kind == PODMAN:
         return fail_or_warn(
-            ctx, "cdi", "Podman gives GPUs to containers by CDI, and there is no CDI specification here",
-            "Install nvidia-container-toolkit, then write one.", command=GENERATE,
+            ctx, "cdi", "no CDI specification (Podman needs one for GPUs)",
+            "Install nvidia-container-toolkit, then run:", command=GENERATE,
         )  # fmt: skip
-    return ok("no CDI specification; Docker can do without one")
+    return ok("no CDI specification (not needed by Docker)")
 
 
 def _stale(spec: Spec, loaded: str | None, gpus: int) -> tuple[str, tuple[str, ...]] | None:
     """What is wrong with a specification, and what shows it."""
     if spec.fault:
-        return f"is no CDI specification: {spec.fault}", ()
+        return f"is not a CDI specification: {spec.fault}", ()
     if loaded and (others := spec.drivers - {loaded}):
-        return f"is of driver {', '.join(sorted(others))}; loaded is {loaded}", spec.missing[:3]
+        return f"is for driver {', '.join(sorted(others))} (loaded: {loaded})", spec.missing[:3]
     if spec.missing:
-        return f"names {len(spec.missing)} files or devices that are not here", spec.missing[:3]
+        return (
+            f"names {counted(len(spec.missing), 'missing file or device', 'missing files or devices')}",
+            spec.missing[:3],
+        )
     if spec.gpus and len(spec.gpus) < gpus:
         return f"names {len(spec.gpus)} of {gpus} GPUs", ()
     return None
@@ -150,7 +152,7 @@ def _lasting(ctx: CheckContext) -> Iterator[Finding]:
     """Whether `systemctl daemon-reload` will take the GPUs from containers that run."""
     found = container_engine(ctx)
     if found is None or found.said or found.kind != DOCKER or not ctx.inventory.gpus:
-        yield skipped("no Docker with GPUs here")
+        yield skipped("no Docker with GPUs")
         return
     config = _text(ctx.root / "etc/nvidia-container-runtime/config.toml")
     without = re.search(r"^\s*no-cgroups\s*=\s*(true|false)", config, re.MULTILINE)
@@ -159,14 +161,12 @@ def _lasting(ctx: CheckContext) -> Iterator[Finding]:
     if engine.rootless != told and (engine.rootless or told):
         yield _wrong_cgroups(ctx, engine.rootless)
     elif engine.cgroups != "systemd" or engine.rootless or _linked(ctx.root):
-        yield ok(f"a daemon-reload leaves containers their GPUs (cgroup driver {engine.cgroups or 'unknown'})")
+        yield ok(f"containers keep their GPUs after a daemon-reload (cgroup driver {engine.cgroups or 'unknown'})")
     else:
         yield warn(
             "container_gpu_lost",
-            "systemd sets up the containers' control groups and does not know the GPUs' devices: after "
-            "`systemctl daemon-reload` a running container loses them",
-            "Give it their links in /dev/char (at every start of the machine), or take the driver cgroupfs: "
-            '"exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json.',
+            "running containers lose their GPUs at `systemctl daemon-reload` (systemd cgroups, no links in /dev/char)",
+            'Set "exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json, or run at every boot:',
             command="sudo nvidia-ctk system create-dev-char-symlinks --create-all",
         )
 
@@ -174,14 +174,14 @@ def _lasting(ctx: CheckContext) -> Iterator[Finding]:
 def _wrong_cgroups(ctx: CheckContext, rootless: bool) -> Finding:
     if rootless:
         return fail_or_warn(
-            ctx, "docker_gpu", "Docker runs without root's rights, and NVIDIA's toolkit wants to set control groups",
-            "Tell it not to (no-cgroups = true).",
+            ctx, "docker_gpu", "rootless Docker, but NVIDIA's toolkit sets cgroups",
+            "Turn that off:",
             command="sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place",
         )  # fmt: skip
     return warn(
         "container_gpu_lost",
-        "no-cgroups = true in /etc/nvidia-container-runtime/config.toml: containers see the GPUs and may not use them",
-        "That is for rootless Docker alone.",
+        "no-cgroups = true in /etc/nvidia-container-runtime/config.toml (containers cannot use the GPUs)",
+        "Only rootless Docker needs it:",
         command="sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups=false --in-place",
     )
 
@@ -211,14 +211,14 @@ def _room(ctx: CheckContext) -> Iterator[Finding]:
     try:
         free = shutil.disk_usage(ctx.root / root.relative_to("/")).free
     except OSError as fault:
-        yield skipped(f"{root} cannot be looked at ({fault.strerror})")
+        yield skipped(f"cannot read {root} ({fault.strerror})")
         return
-    seen = f"{free / GB:.1f} GB free at {root}, where {found.kind} keeps images"
-    remedy = f"Remove what is not used (`{found.kind} system prune`), or move data-root to a larger disk."
+    seen = f"{free / GB:.1f} GB free at {root} ({found.kind} images)"
+    remedy = f"Remove unused images ({found.kind} system prune), or move data-root to a larger disk."
     if free < _LEAST:
         yield fail_or_warn(ctx, "disk_full", seen, remedy, command=f"{found.kind} system df")
     elif ctx.chosen and wanted(ctx) and ctx.chosen.profile.image not in images(ctx, found) and free < _IMAGE:
-        yield fail("disk_full", f"{seen}; the profile's image takes {_IMAGE / GB:.0f} GB while it is fetched", remedy)
+        yield fail("disk_full", f"{seen}; the profile's image needs {_IMAGE / GB:.0f} GB", remedy)
     elif free < _WORK:
         yield warn("disk_full", seen, remedy)
     else:
@@ -228,7 +228,7 @@ def _room(ctx: CheckContext) -> Iterator[Finding]:
 NVIDIA = "nvidia"
 TOOLKIT = (
     "Install the NVIDIA Container Toolkit "
-    "(https://docs.nvidia.com/datacenter/cloud-native/container-toolkit), then register it."
+    "(https://docs.nvidia.com/datacenter/cloud-native/container-toolkit), then run:"
 )
 REGISTER = "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
 RESTART = "sudo systemctl restart docker"
@@ -240,12 +240,12 @@ def runtime(ctx: CheckContext) -> Iterator[Finding]:
     """The nvidia runtime or CDI, as the daemon knows it and as its configuration says."""
     found = container_engine(ctx)
     if found is None or found.kind != DOCKER:
-        yield skipped("no Docker here")
+        yield skipped("no Docker")
         return
     path, told = _configuration(ctx, found)
     if isinstance(told, str):
         yield fail_or_warn(
-            ctx, "docker_gpu", f"{path} is no valid JSON, so that Docker does not start with it", "Correct it.", told,
+            ctx, "docker_gpu", f"{path} is not valid JSON (Docker does not start)", "Find the error:", told,
             command=f"python3 -m json.tool {path}",
         )  # fmt: skip
         return
@@ -259,14 +259,15 @@ def runtime(ctx: CheckContext) -> Iterator[Finding]:
 
 def _without_gpu(ctx: CheckContext) -> Iterator[Finding]:
     if not wanted(ctx) or (ctx.chosen and ctx.chosen.profile.device == "cpu"):
-        yield skipped("no NVIDIA GPU answers on this machine")
+        yield skipped(NO_GPU)
         return
-    why = ctx.inventory.nvml.message if ctx.inventory.nvml else "NVML shows none"
+    why = ctx.inventory.nvml.message if ctx.inventory.nvml else "NVML lists none"
     yield fail(
         "docker_gpu",
-        "the profile runs in a container with GPUs, and no NVIDIA GPU answers on this machine",
-        "A container sees no more than its host: `mscli doctor --only driver`.",
+        f"the profile runs in a container with GPUs, but {NO_GPU}",
+        "Check the host first:",
         why,
+        command="mscli doctor --only driver",
     )
 
 
@@ -275,23 +276,23 @@ def _judged(ctx: CheckContext, found: ContainerEngine, configured: bool, path: P
     if NVIDIA in found.engine.runtimes:
         program = found.engine.runtimes[NVIDIA] or "nvidia-container-runtime"
         if _there(ctx, program):
-            return ok(f"Docker has the runtime nvidia ({program}){_version(ctx)}")
-        seen = f"Docker has the runtime nvidia registered, and its program {program} is not there"
+            return ok(f"Docker runtime nvidia: {program}{_version(ctx)}")
+        seen = f"Docker runtime nvidia: program {program} not found"
         return fail_or_warn(ctx, "docker_gpu", seen, TOOLKIT, command=REGISTER)
     if by_cdi:
-        return ok(f"Docker gives GPUs by CDI ({len(by_cdi)} devices){_version(ctx)}")
+        return ok(f"Docker with CDI ({counted(len(by_cdi), 'device')}){_version(ctx)}")
     if configured:
-        seen = f"{path} registers the runtime nvidia, and the daemon that runs does not know it"
-        return fail_or_warn(ctx, "docker_gpu", seen, "Restart Docker (running containers stop).", command=RESTART)
+        seen = f"runtime nvidia in {path}, but not in the running daemon"
+        return fail_or_warn(ctx, "docker_gpu", seen, "Restart Docker (running containers stop):", command=RESTART)
     names = f"runtimes: {', '.join(found.engine.runtimes) or 'none'}"
     if _there(ctx, _HOOK):
         # What --gpus needs is there; only a container can tell whether the daemon found it when it started.
-        seen = "Docker has no runtime nvidia registered; the toolkit's hook is there, which `--gpus` goes by"
-        return warn("docker_gpu", seen, "Register it.", names, command=REGISTER)
+        seen = "no Docker runtime nvidia (--gpus may work: the toolkit's hook is installed)"
+        return warn("docker_gpu", seen, "Register it:", names, command=REGISTER)
     if _version(ctx):
-        seen = "NVIDIA's toolkit is installed, and Docker was not told of it: no runtime nvidia, no CDI"
-        return fail_or_warn(ctx, "docker_gpu", seen, "Register it.", names, command=REGISTER)
-    seen = "Docker cannot give a container a GPU: the NVIDIA Container Toolkit is not installed"
+        seen = "NVIDIA Container Toolkit installed, but not registered in Docker (no runtime nvidia, no CDI)"
+        return fail_or_warn(ctx, "docker_gpu", seen, "Register it:", names, command=REGISTER)
+    seen = "no GPU in containers: NVIDIA Container Toolkit not installed"
     return fail_or_warn(ctx, "docker_gpu", seen, TOOLKIT, names, command=REGISTER)
 
 
@@ -305,7 +306,7 @@ def _configuration(ctx: CheckContext, found: ContainerEngine) -> tuple[Path, Map
         return path, {}
     except ValueError as fault:
         return path, str(fault)
-    return path, told if isinstance(told, dict) else "it is no object"
+    return path, told if isinstance(told, dict) else "not a JSON object"
 
 
 def _there(ctx: CheckContext, program: str) -> bool:
@@ -322,7 +323,7 @@ def _version(ctx: CheckContext) -> str:
     if told is None or told.status != 0:
         return ""
     words = next((line for line in told.out.splitlines() if "version" in line), "")
-    return f"; {words.strip()}" if words else "; nvidia-ctk is there"
+    return f"; {words.strip()}" if words else "; nvidia-ctk found"
 
 
 CHECKS = (

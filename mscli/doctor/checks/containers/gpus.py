@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.doctor.checks.check import Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.container_engine import (
     ContainerEngine,
     cause_of,
@@ -72,7 +72,7 @@ def _spec(path: Path, root: Path) -> Spec | None:
     if kind and kind[1] != KIND:
         return None
     if kind is None:
-        return Spec(path, fault="it names no kind of device") if "nvidia" in path.name else None
+        return Spec(path, fault="no device kind") if "nvidia" in path.name else None
     if path.suffix == ".json" and (fault := _json_fault(text)):
         return Spec(path, fault=fault)
     named = tuple(dict.fromkeys(_PATHS.findall(text)))
@@ -86,7 +86,7 @@ def _json_fault(text: str) -> str | None:
     try:
         json.loads(text)
     except ValueError as fault:
-        return f"it is no JSON: {fault}"
+        return f"invalid JSON: {fault}"
     return None
 
 
@@ -102,6 +102,7 @@ def _there(root: Path, named: str) -> bool:
 
 
 LABEL = "mscli.instance"
+LONGER = "`mscli doctor --only containers` waits longer"
 # A container starts within a second; the first one after a start of the machine takes much longer.
 QUICK_S, THOROUGH_S = 2.0, 90.0
 _WORTH_TRYING_S, _CLEAN_UP_S = 0.8, 0.3
@@ -117,26 +118,26 @@ def throw_away(ctx: CheckContext) -> Iterator[Finding]:
     begun = time.monotonic()
     found = container_engine(ctx)
     if found is None or found.said or remote_host(ctx, found):
-        yield skipped("no container engine of this machine answers")
+        yield skipped("no container engine answers on this machine")
         return
     if not ctx.inventory.gpus:
-        yield skipped("no NVIDIA GPU answers on this machine, so that a container would see none")
+        yield skipped("no NVIDIA GPU on this machine")
         return
     image = _image(ctx, found)
     if image is None:
-        yield skipped("no image is here to try a container with, and none is fetched for it")
+        yield skipped("no image to try (none is pulled for it)")
         return
     left_s = (THOROUGH_S if thorough(ctx) else QUICK_S) - (time.monotonic() - begun)
     if left_s < _WORTH_TRYING_S:
-        yield skipped("the container engine is too slow for a container to be tried; `--only containers` waits longer")
+        yield skipped(f"the container engine is too slow to try a container ({LONGER})")
     else:
         yield _tried(ctx, found, image, left_s)
 
 
-def _tried(ctx: CheckContext, found: ContainerEngine, image: str, patience_s: float) -> Finding:
+def _tried(ctx: CheckContext, found: ContainerEngine, image: str, timeout_s: float) -> Finding:
     words = (*_gpus(found), "--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility", "--entrypoint", "nvidia-smi", image)
-    told = container_client.throw_away(found.client, *words, "-L", timeout_s=patience_s, clean_up_s=_CLEAN_UP_S)
-    return _late(ctx, image, patience_s) if told.status is None else _judged(ctx, found, image, told)
+    told = container_client.throw_away(found.client, *words, "-L", timeout_s=timeout_s, clean_up_s=_CLEAN_UP_S)
+    return _late(ctx, image, timeout_s) if told.status is None else _judged(ctx, found, image, told)
 
 
 def _judged(ctx: CheckContext, found: ContainerEngine, image: str, told: Said) -> Finding:
@@ -149,19 +150,19 @@ def _judged(ctx: CheckContext, found: ContainerEngine, image: str, told: Said) -
     if missing:
         return fail(
             "docker_gpu",
-            f"a container of {image} sees {len(inside)} of {len(ctx.inventory.gpus)} GPUs",
-            "Look for NVIDIA_VISIBLE_DEVICES in the image and for a CDI specification of fewer GPUs.",
+            f"a container of {image} sees {len(inside)} of {counted(len(ctx.inventory.gpus), 'GPU')}",
+            "Check NVIDIA_VISIBLE_DEVICES in the image, and CDI specifications:",
             f"missing: {', '.join(missing)}",
             command=_by_hand(found, image),
         )
-    return ok(f"a container of {image} sees every GPU ({len(inside)})", *told.out.strip().splitlines()[:4])
+    return ok(f"a container of {image} sees all GPUs ({len(inside)})", *told.out.strip().splitlines()[:4])
 
 
-def _late(ctx: CheckContext, image: str, patience_s: float) -> Finding:
-    seen = f"a container of {image} was not over within {patience_s:.1f} s"
+def _late(ctx: CheckContext, image: str, timeout_s: float) -> Finding:
+    seen = f"a container of {image} did not end within {timeout_s:.1f} s"
     if thorough(ctx):
-        return warn(None, seen, "Try it by hand, and look into the daemon's log: journalctl -u docker")
-    return skipped(f"{seen}; `mscli doctor --only containers` waits longer")
+        return warn(None, seen, "Look at the daemon's log:", command="journalctl -u docker -e")
+    return skipped(f"{seen} ({LONGER})")
 
 
 def _gpus(found: ContainerEngine) -> tuple[str, ...]:
@@ -201,11 +202,13 @@ def own_containers(ctx: CheckContext) -> Iterator[Finding]:
     )
     listed = call(found.client, "ps", "--filter", f"label={LABEL}", "--format", shown, timeout_s=SHORT_S)
     if listed.status != 0:
-        yield skipped(f"{found.kind} does not tell which containers run")
+        yield skipped(f"{found.kind} does not list running containers")
         return
     running = [line.split(maxsplit=1) for line in listed.out.splitlines() if line.strip()]
     if not running or not ctx.inventory.gpus:
-        yield ok(f"containers of ours that run: {len(running)}" if running else "no container of ours runs")
+        yield ok(
+            f"running containers of instances: {len(running)}" if running else "no running containers of instances"
+        )
         return
     for container, *label in running:
         yield _asked(ctx, found, container, label[0] if label else container)
@@ -214,7 +217,12 @@ def own_containers(ctx: CheckContext) -> Iterator[Finding]:
 def _asked(ctx: CheckContext, found: ContainerEngine, container: str, name: str) -> Finding:
     told = call(found.client, "exec", container, "nvidia-smi", "-L", timeout_s=SHORT_S)
     if told.status is None:
-        return warn(None, f"the container of {name} does not answer", f"See: {found.kind} logs {container}")
+        return warn(
+            None,
+            f"the container of {name} does not answer",
+            "Look at its log:",
+            command=f"{found.kind} logs {container}",
+        )
     if told.status == 0 and _SEEN.search(told.out):
         return ok(f"the container of {name} has its GPUs ({len(_SEEN.findall(told.out))})")
     code, remedy = cause_of(ctx, told.text, "container_gpu_lost")

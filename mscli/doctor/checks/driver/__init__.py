@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.check import NO_NVML, Check, Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.driver.no_nvml import nvidia_devices, reason
+from mscli.doctor.checks.driver.no_nvml import JOIN_GROUP, nvidia_devices, reason
 from mscli.inventory.nvml import module_version
 
 # What a driver's CUDA must be for the engines as they are published now: below the first, nothing runs; below the
@@ -19,7 +19,7 @@ from mscli.inventory.nvml import module_version
 _LEAST = (12, 0)
 _WANTED = (
     ((12, 4), "Ollama from 0.30"),
-    ((12, 8), "the CUDA 12.8 wheels of PyTorch and vLLM, where kernels are compiled at the start"),
+    ((12, 8), "PyTorch and vLLM wheels that compile kernels at startup"),
 )
 _LATER = (13, 0)
 
@@ -29,8 +29,8 @@ def _nvml(ctx: CheckContext) -> Iterator[Finding]:
     if seen.nvml is not None:
         yield reason(ctx, seen.nvml)
     elif seen.gpus:
-        gpus = "1 GPU" if len(seen.gpus) == 1 else f"{len(seen.gpus)} GPUs"
-        yield ok(f"NVML answers: driver {seen.driver or 'unknown'}, CUDA {seen.cuda or 'unknown'}, {gpus}")
+        gpus = counted(len(seen.gpus), "GPU")
+        yield ok(f"driver {seen.driver or 'unknown'}, CUDA {seen.cuda or 'unknown'}, {gpus}")
     else:
         yield _without_gpus(ctx)
 
@@ -38,43 +38,40 @@ def _nvml(ctx: CheckContext) -> Iterator[Finding]:
 def _without_gpus(ctx: CheckContext) -> Finding:
     listed = [str(device) for device in nvidia_devices(ctx.root) if device.kind == "gpu"]
     if listed and ctx.inventory.host.surroundings != "container":
-        return fail("xid", "NVML answers, but shows none of the GPUs on the PCI bus", CAUSES["xid"][1], *listed)
-    remedy = "In a container, start it with its GPUs (docker run --gpus all)."
-    return warn("docker_gpu", "NVML answers, but shows no GPU", remedy)
+        return fail("xid", "NVML lists none of the GPUs on the PCI bus", CAUSES["xid"][1], *listed)
+    return warn("docker_gpu", "NVML lists no GPU", "In a container: start it with docker run --gpus all.")
 
 
 def _release(ctx: CheckContext) -> Iterator[Finding]:
     library, module = ctx.inventory.driver, module_version(ctx.root / "proc")
     if ctx.inventory.nvml is not None:
-        yield skipped("NVML does not answer (see driver.nvml)")
+        yield skipped(NO_NVML)
     elif module is None or library is None:
-        yield skipped("the kernel does not tell its module's release (WSL, or a container without it)")
+        yield skipped("kernel module version unknown (WSL, or a container)")
     elif module != library:
-        seen = f"the driver's library is {library}, the loaded kernel module {module}"
+        seen = f"driver library {library}, loaded kernel module {module}"
         yield fail("nvml_mismatch", seen, *CAUSES["nvml_mismatch"][1:], command="sudo reboot")
     else:
-        yield ok(f"library and kernel module are both {module}")
+        yield ok(f"library and kernel module: {module}")
 
 
 def _cuda(ctx: CheckContext) -> Iterator[Finding]:
     found = _version(ctx.inventory.cuda)
     if ctx.inventory.nvml is not None:
-        yield skipped("NVML does not answer (see driver.nvml)")
+        yield skipped(NO_NVML)
         return
     if found is None:
-        yield skipped("the driver does not tell which CUDA it supports")
+        yield skipped("supported CUDA version unknown")
         return
     seen = f"driver {ctx.inventory.driver} supports CUDA {ctx.inventory.cuda}"
     missed = [f"{what} (CUDA {_dotted(least)})" for least, what in _WANTED if found < least]
     if found < _LEAST:
-        yield fail(
-            "driver_too_old", f"{seen}; no engine of today runs below {_dotted(_LEAST)}", CAUSES["driver_too_old"][1]
-        )
+        yield fail("driver_too_old", f"{seen} (current engines need {_dotted(_LEAST)})", CAUSES["driver_too_old"][1])
     elif missed:
-        remedy = "Update the driver, or use llama.cpp, or builds for the driver's CUDA."
-        yield warn("driver_too_old", f"{seen}: too old for {' and '.join(missed)}", remedy)
+        remedy = "Update the driver, or use llama.cpp or an engine build for this CUDA version."
+        yield warn("driver_too_old", f"{seen} (too old for {' and '.join(missed)})", remedy)
     elif found < _LATER:
-        yield ok(f"{seen}; builds and images made with CUDA 13 need driver 580")
+        yield ok(f"{seen} (CUDA 13 builds need driver 580)")
     else:
         yield ok(seen)
 
@@ -82,15 +79,15 @@ def _cuda(ctx: CheckContext) -> Iterator[Finding]:
 def _nodes(ctx: CheckContext) -> Iterator[Finding]:
     closed = closed_nodes(ctx.root)
     if ctx.inventory.nvml is not None:
-        yield skipped("NVML does not answer (see driver.nvml)")
+        yield skipped(NO_NVML)
     elif closed:
         shown = ", ".join(f"/dev/{node.name}" for node in closed)
-        remedy = "Join the group that owns them (often `video` or `render`), then log in anew."
-        yield fail("permissions", f"this user may not open {shown}", remedy, *map(_mode, closed))
+        remedy = JOIN_GROUP
+        yield fail("permissions", f"no permission to open {shown}", remedy, *map(_mode, closed))
     elif there := device_nodes(ctx.root):
-        yield ok(f"this user may open {', '.join(f'/dev/{node.name}' for node in there)}")
+        yield ok(f"device files: {', '.join(f'/dev/{node.name}' for node in there)}")
     else:
-        yield skipped("there are no /dev/nvidia* here (WSL has none)")
+        yield skipped("no /dev/nvidia* (WSL has none)")
 
 
 def device_nodes(root: Path) -> list[Path]:
@@ -112,28 +109,28 @@ def _mode(node: Path) -> str:
 
 def _fabric(ctx: CheckContext) -> Iterator[Finding]:
     if ctx.inventory.nvml is not None:
-        yield skipped("NVML does not answer (see driver.nvml)")
+        yield skipped(NO_NVML)
         return
     switches = [str(device) for device in nvidia_devices(ctx.root) if device.kind == "nvswitch"]
     states = [one for one in ctx.health if one.fabric]
     waiting = [one for one in states if one.fabric != "completed" or one.fabric_status]
     if not switches and not states:
-        yield ok("neither the bus nor the driver tells of an NVSwitch fabric")
+        yield ok("no NVSwitch")
         return
     service = ctx.run("systemctl", "is-active", "nvidia-fabricmanager")
-    state = f"nvidia-fabricmanager is {service.last_words or 'unknown'}" if service else "systemctl is not here"
+    state = f"nvidia-fabricmanager is {service.last_words or 'unknown'}" if service else "systemctl not found"
     if waiting:
         which = ", ".join(f"GPU {one.index}: {one.fabric}, status {one.fabric_status}" for one in waiting)
         remedy, command = CAUSES["fabric_manager"][1], "sudo systemctl enable --now nvidia-fabricmanager"
-        yield fail("fabric_manager", f"the NVSwitch fabric is not up ({which})", remedy, state, command=command)
+        yield fail("fabric_manager", f"NVSwitch fabric not up ({which})", remedy, state, command=command)
     elif other := _other_release(ctx):
         yield fail("fabric_manager", other, CAUSES["fabric_manager"][1], state)
     elif states:
-        yield ok(f"the NVSwitch fabric is up on {len(states)} GPUs", state)
+        yield ok(f"NVSwitch fabric up on {counted(len(states), 'GPU')}", state)
     elif service and service.last_words in ("inactive", "failed"):
-        yield fail("fabric_manager", f"there are NVSwitches, and {state}", CAUSES["fabric_manager"][1], *switches)
+        yield fail("fabric_manager", f"NVSwitch present, and {state}", CAUSES["fabric_manager"][1], *switches)
     else:
-        yield skipped(f"there are NVSwitches whose fabric the driver does not tell of; {state}")
+        yield skipped(f"NVSwitch present, fabric state unknown; {state}")
 
 
 def _other_release(ctx: CheckContext) -> str | None:
@@ -143,7 +140,7 @@ def _other_release(ctx: CheckContext) -> str | None:
     driver = ctx.inventory.driver
     if not words or driver is None or words[-1] == driver or not words[-1][:1].isdigit():
         return None
-    return f"the fabric manager is {words[-1]}, the driver {driver}: they must be the same"
+    return f"fabric manager {words[-1]}, driver {driver} (must be the same version)"
 
 
 def _version(text: str | None) -> tuple[int, int] | None:

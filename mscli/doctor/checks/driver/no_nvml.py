@@ -23,6 +23,9 @@ _NVML = "libnvidia-ml.so"
 _WSL_LIBRARIES = "usr/lib/wsl/lib"
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 _MODULE_FILE = re.compile(r"(?:^|/)nvidia\.ko", re.MULTILINE)
+JOIN_GROUP = "Join the group that owns them (often video or render), then log in again."
+READ_LOG = "sudo dmesg | grep -e NVRM -e nvidia"
+PURGE_DRIVER = "sudo apt purge 'libnvidia-*' 'nvidia-*' && sudo ldconfig"
 _REFUSED = re.compile(
     r"Loading of (?:unsigned module|module with unavailable key)|nvidia.*(?:Key was rejected|Required key|Lockdown)"
     r"|Lockdown: .*unsigned module",
@@ -47,34 +50,34 @@ def _no_library(ctx: CheckContext, problem: Problem) -> Finding:
         return _wsl_without_library(root)
     module = module_version(root / "proc")
     if module and where == "container":
-        seen = f"the host's NVIDIA module {module} is loaded, but this container has none of the driver's libraries"
+        seen = f"NVIDIA module {module} loaded on the host, no driver libraries in this container"
         return fail("nvml_not_found", seen, CAUSES["nvml_not_found"][1], _loaded_version(root))
     if module:
         remedy = (
-            "Install the driver's libraries of the same release (libnvidia-compute, nvidia-utils), then `ldconfig`."
+            f"Install the driver's libraries of version {module} (libnvidia-compute, nvidia-utils), then run ldconfig."
         )
-        seen = f"the NVIDIA module {module} is loaded, but libnvidia-ml.so.1 cannot be loaded"
+        seen = f"NVIDIA module {module} loaded, but not libnvidia-ml.so.1"
         return fail("nvml_not_found", seen, remedy, _loaded_version(root), command="ldconfig -p | grep libnvidia-ml")
     if gpus(root):
         return _not_loaded(ctx, problem)
     if where == "container":
-        remedy = "If the host has one, start the container with it: docker run --gpus all."
-        return warn("nvml_not_found", "this container has no NVIDIA GPU", remedy)
+        return warn("nvml_not_found", "no NVIDIA GPU in this container", "If the host has one: docker run --gpus all.")
     return _no_gpu(root)
 
 
 def _no_gpu(root: Path) -> Finding:
-    bus = "no NVIDIA GPU is on the PCI bus" if (root / "sys/bus/pci/devices").is_dir() else "the PCI bus cannot be read"
-    remedy = "Models run on the CPU here. In a virtual machine, hand a GPU through to it and install NVIDIA's driver."
-    return warn("no_driver", f"{bus}, and no NVIDIA driver is installed", remedy)
+    bus = "no NVIDIA GPU on the PCI bus" if (root / "sys/bus/pci/devices").is_dir() else "cannot read the PCI bus"
+    remedy = "Models run on the CPU. In a virtual machine, pass a GPU through and install the NVIDIA driver."
+    return warn("no_driver", f"{bus}, no NVIDIA driver installed", remedy)
 
 
 def _wsl_without_library(root: Path) -> Finding:
     if (root / _WSL_LIBRARIES / "libnvidia-ml.so.1").exists():
-        remedy = "Put it back: `echo /usr/lib/wsl/lib | sudo tee /etc/ld.so.conf.d/ld.wsl.conf && sudo ldconfig`."
-        return fail("wsl", f"/{_WSL_LIBRARIES} has libnvidia-ml.so.1, but the loader does not look there", remedy)
-    gives = "" if (root / "dev/dxg").exists() else ", and there is no /dev/dxg"
-    return warn("wsl", f"Windows gives this Linux no NVIDIA library (/{_WSL_LIBRARIES}){gives}", CAUSES["wsl"][1])
+        command = "echo /usr/lib/wsl/lib | sudo tee /etc/ld.so.conf.d/ld.wsl.conf && sudo ldconfig"
+        seen = f"/{_WSL_LIBRARIES} has libnvidia-ml.so.1, but is not in the loader's search path"
+        return fail("wsl", seen, "Add it:", command=command)
+    gives = "" if (root / "dev/dxg").exists() else ", no /dev/dxg"
+    return warn("wsl", f"no NVIDIA library from Windows in /{_WSL_LIBRARIES}{gives}", CAUSES["wsl"][1])
 
 
 # ---- the library is there, the module is not ----
@@ -92,44 +95,41 @@ def _not_loaded(ctx: CheckContext, problem: Problem) -> Finding:
     taken = {card.driver for card in cards} - {None, "nvidia"}
     command = "sudo modprobe nvidia"
     if "vfio-pci" in taken:
-        remedy = "Give it back by removing its ids from vfio-pci's options; the GPU is reserved for virtual machines."
-        return fail("no_driver", "the GPU is bound to vfio-pci, not to NVIDIA's driver", remedy, *shown)
+        remedy = "Remove its IDs from the options of vfio-pci, then restart the machine."
+        return fail("no_driver", "GPU bound to vfio-pci (reserved for virtual machines)", remedy, *shown)
     if "nouveau" in taken:
-        remedy = "Install NVIDIA's driver, which blacklists nouveau, and restart the machine."
-        return fail("no_driver", "the GPU is driven by nouveau, which has no CUDA", remedy, *shown)
+        remedy = "Install the NVIDIA driver, which blacklists nouveau, and restart the machine."
+        return fail("no_driver", "GPU bound to nouveau, which has no CUDA", remedy, *shown)
     if not cards:
-        seen = "NVIDIA's libraries are installed, but its kernel module is not loaded and no NVIDIA GPU is on the bus"
-        return fail("no_driver", f"{seen}", CAUSES["no_driver"][1], problem.message, *shown)
+        seen = "NVIDIA libraries installed, but no kernel module loaded and no NVIDIA GPU on the PCI bus"
+        return fail("no_driver", seen, CAUSES["no_driver"][1], problem.message, *shown)
     if refusal := _refusal(ctx):
         return refusal
     installed = _kernels_with_module(root)
     if installed is not None and host.kernel not in installed:
-        others = f"there is one for {', '.join(installed)}" if installed else "there is one for no kernel"
-        remedy = (
-            f"Install linux-headers-{host.kernel} and reinstall the driver (dkms autoinstall), or start another kernel."
-        )
-        return fail(
-            "no_driver", f"there is no NVIDIA module for the running kernel {host.kernel}", remedy, others, *shown
-        )
-    return fail("no_driver", "the NVIDIA kernel module is not loaded", CAUSES["no_driver"][1], *shown, command=command)
+        others = f"modules for: {', '.join(installed) or 'no kernel'}"
+        remedy = f"Install linux-headers-{host.kernel} and rebuild the module, or boot another kernel:"
+        seen = f"no NVIDIA module for the running kernel {host.kernel}"
+        return fail("no_driver", seen, remedy, others, *shown, command="sudo dkms autoinstall")
+    return fail("no_driver", "NVIDIA kernel module not loaded", CAUSES["no_driver"][1], *shown, command=command)
 
 
 def _refusal(ctx: CheckContext) -> Finding | None:
     """The kernel will not have the module: Secure Boot, or a GPU that only the open module drives."""
     lines = kernel_log(ctx).matching(_REFUSED)
     if needs := kernel_log(ctx).matching(_OPEN_ONLY):
-        remedy = "Install the open kernel modules of the same release (nvidia-open, nvidia-driver-NNN-open)."
+        remedy = "Install the open kernel modules (package nvidia-open or nvidia-driver-NNN-open)."
         return fail("no_driver", "this GPU needs NVIDIA's open kernel modules", remedy, needs[-1].text)
     if not lines and not (
         _secure_boot(ctx.root) and ctx.inventory.host.kernel in (_kernels_with_module(ctx.root) or ())
     ):
         return None
-    state = "Secure Boot is on" if _secure_boot(ctx.root) else "the kernel accepts signed modules only"
+    state = "Secure Boot on" if _secure_boot(ctx.root) else "kernel accepts signed modules only"
     remedy = (
-        "Sign the module and enrol the key (`sudo mokutil --import /var/lib/shim-signed/mok/MOK.der`, restart, "
-        "confirm), or switch Secure Boot off."
+        "Sign the module and enroll the key (sudo mokutil --import /var/lib/shim-signed/mok/MOK.der, restart, "
+        "confirm), or turn Secure Boot off."
     )
-    seen = f"{state}, and the NVIDIA module is not loaded"
+    seen = f"NVIDIA kernel module not loaded ({state})"
     return fail("no_driver", seen, remedy, *(line.text for line in lines[-2:]), command="mokutil --sb-state")
 
 
@@ -154,22 +154,19 @@ def _kernel_words(ctx: CheckContext) -> tuple[str, ...]:
 def _shadowed(problem: Problem) -> Finding:
     """WSL has no kernel module: a libnvidia-ml of a Linux driver looks for one in vain."""
     path = loaded(_NVML)
-    remedy = "Remove the Linux driver inside WSL (`sudo apt purge 'libnvidia-*' 'nvidia-*'`, `sudo ldconfig`)."
     if path and not path.startswith(f"/{_WSL_LIBRARIES}") and "/wsl/" not in path:
-        seen = f"{path} stands before WSL's own libnvidia-ml and asks for a kernel module, which WSL has not"
-        return fail("wsl", seen, remedy, problem.message)
-    return fail("wsl", "NVML of the Windows driver does not answer", CAUSES["wsl"][1], problem.message)
+        seen = f"{path} loaded instead of WSL's libnvidia-ml (WSL has no kernel module)"
+        return fail("wsl", seen, "Remove the Linux driver inside WSL:", problem.message, command=PURGE_DRIVER)
+    return fail("wsl", "the Windows driver does not answer", CAUSES["wsl"][1], problem.message)
 
 
 def _without_nodes(ctx: CheckContext, module: str) -> Finding:
-    seen = f"the NVIDIA module {module} is loaded, but its device files cannot be used"
+    seen = f"NVIDIA module {module} loaded, device files not usable"
     nodes = sorted(node.name for node in (ctx.root / "dev").glob("nvidia*"))
-    shown = f"/dev has {', '.join(nodes)}" if nodes else "there are no /dev/nvidia* here"
+    shown = f"/dev has {', '.join(nodes)}" if nodes else "no /dev/nvidia*"
     if ctx.inventory.host.surroundings == "container":
         return fail("docker_gpu", f"{seen} in this container", CAUSES["docker_gpu"][1], shown)
-    return fail(
-        "no_driver", seen, "Make them: `sudo nvidia-modprobe -u -c 0`.", shown, command="sudo nvidia-modprobe -u"
-    )
+    return fail("no_driver", seen, "Create them:", shown, command="sudo nvidia-modprobe -u -c 0")
 
 
 # ---- the two are there ----
@@ -177,7 +174,7 @@ def _without_nodes(ctx: CheckContext, module: str) -> Finding:
 
 def _mismatch(ctx: CheckContext, problem: Problem) -> Finding:
     module, library = module_version(ctx.root / "proc"), release_of(loaded(_NVML))
-    seen = f"the driver's library is {library or 'of another release'}, the loaded kernel module {module or 'unknown'}"
+    seen = f"driver library {library or 'of another version'}, loaded kernel module {module or 'unknown'}"
     shown = (problem.message, *last_upgrades(ctx.root))
     return fail("nvml_mismatch", seen, CAUSES["nvml_mismatch"][1], *shown, command="sudo reboot")
 
@@ -187,24 +184,21 @@ def _no_permission(ctx: CheckContext, problem: Problem) -> Finding:
     nodes = sorted((ctx.root / "dev").glob("nvidia*"))
     allowed = nodes and all(os.access(node, os.R_OK | os.W_OK) for node in nodes if not node.is_dir())
     if allowed and ctx.inventory.host.surroundings == "container":
-        seen = "this container may no longer open its GPUs, although their files are open to this user"
+        seen = "this container has lost access to its GPUs (cgroup), although file permissions allow it"
         return fail("container_gpu_lost", seen, CAUSES["container_gpu_lost"][1], problem.message)
-    remedy = "Join the group that owns /dev/nvidia* (often `video` or `render`), then log in anew."
-    seen, command = "this user may not open the NVIDIA device files", "ls -l /dev/nvidia*"
-    return fail("permissions", seen, remedy, problem.message, command=command)
+    seen = "no permission to open the NVIDIA device files"
+    return fail("permissions", seen, JOIN_GROUP, problem.message, command="ls -l /dev/nvidia*")
 
 
 def _broken(ctx: CheckContext, problem: Problem) -> Finding:
     words = _kernel_words(ctx)
-    return fail("xid", f"the driver does not get through to the GPU: {problem.message}", CAUSES["xid"][1], *words)
+    return fail("xid", f"the driver cannot reach the GPU: {problem.message}", CAUSES["xid"][1], *words)
 
 
 def _other(ctx: CheckContext, problem: Problem) -> Finding:
     if ctx.inventory.host.surroundings == "container":
         return fail("container_gpu_lost", problem.message, CAUSES["container_gpu_lost"][1])
-    return Finding(
-        FAIL, problem.message, None, _kernel_words(ctx), "`sudo dmesg | grep -e NVRM -e nvidia` may tell why."
-    )
+    return Finding(FAIL, problem.message, None, _kernel_words(ctx), "Look at the kernel log:", READ_LOG)
 
 
 _TOLD: Mapping[str, Callable[[CheckContext, Problem], Finding]] = {

@@ -42,12 +42,12 @@ def _mistralrs(ctx: CheckContext) -> Iterator[Finding]:
         severity = fail if wanted(ctx, MISTRALRS) else warn
         yield severity(
             "backend_no_gpu_build",
-            f"{found.words} is a wheel for CPUs, and there are GPUs here",
-            "Install its program with GPU code: https://ericlbuehler.github.io/mistral.rs",
+            f"{found.words} is a CPU wheel, but this machine has GPUs",
+            "Install the build with CUDA:",
             command="cargo install mistralrs-cli --features cuda",
         )
         return
-    yield ok(f"{found.words} is here")
+    yield ok(found.words)
 
 
 def _shadows(ctx: CheckContext) -> Iterator[Finding]:
@@ -60,17 +60,17 @@ def _shadows(ctx: CheckContext) -> Iterator[Finding]:
             twins = True
             yield warn(
                 None,
-                f"{places[0]} is on PATH, so that {installed}, which mscli installed, is not used",
-                "Take the one off PATH, or remove the other.",
+                f"{places[0]} on PATH hides {installed}, which mscli installed",
+                "Remove one of the two.",
             )
         elif len(places) > 1:
             twins = True
             yield warn(
-                None, f"there are {len(places)} programs called {name} on PATH; {places[0]} is used",
-                "Keep the one that is meant first.", *map(str, places),
+                None, f"{len(places)} programs named {name} on PATH; {places[0]} is used",
+                "Put the one you want first.", *map(str, places),
             )  # fmt: skip
     if not twins:
-        yield ok("no engine's program hides another")
+        yield ok("no conflicting engine binaries on PATH")
 
 
 def _on_path(ctx: CheckContext, name: str) -> list[Path]:
@@ -88,13 +88,13 @@ def _usable(ctx: CheckContext) -> Iterator[Finding]:
     gpus = bool(ctx.inventory.devices)
     here = [name for name, fits in _abilities(ctx, gpus) if fits]
     if here:
-        yield ok(f"engines that can be used on this machine's {'GPUs' if gpus else 'CPU'}: {', '.join(here)}")
+        yield ok(f"usable on this machine's {'GPUs' if gpus else 'CPU'}: {', '.join(here)}")
         return
     name = "ollama" if gpus else "llama.cpp"
     yield warn(
         "engine_missing",
-        f"there is no engine here that can use this machine's {'GPUs' if gpus else 'CPU'}",
-        "mscli installs one into its own folder, without root; others: mscli engines",
+        f"no engine for this machine's {'GPUs' if gpus else 'CPU'}",
+        "Install one into mscli's folder, without root (others: mscli engines):",
         command=f"mscli engines install {name}",
     )
 
@@ -140,63 +140,63 @@ class Override:
 OVERRIDES = (
     Override(
         "VLLM_WORKER_MULTIPROC_METHOD",
-        "vLLM forks its workers, which fails once CUDA has been used",
+        "vLLM forks its workers (fails once CUDA is in use)",
         "fork_spawn",
         when=r"^fork$",
     ),
-    Override("VLLM_USE_V1", "chooses vLLM's older core, which newer versions do not have", "cli_flags", when=r"^0$"),
-    Override("VLLM_ATTENTION_BACKEND", "fixes vLLM's attention, also where the GPU does not have it", "cli_flags"),
+    Override("VLLM_USE_V1", "selects vLLM's V0 core, removed in newer versions", "cli_flags", when=r"^0$"),
     Override(
-        "VLLM_USE_MODELSCOPE", "vLLM fetches from ModelScope and not from Hugging Face", "model_not_found", switch=True
+        "VLLM_ATTENTION_BACKEND", "forces an attention backend, even where the GPU does not support it", "cli_flags"
     ),
-    Override("VLLM_TARGET_DEVICE", "vLLM is set up for that device", "backend_no_gpu_build", when=r"^(?!cuda)."),
-    Override("VLLM_HOST_IP", "vLLM's workers look for each other at that address", "nccl"),
-    Override("VLLM_PORT", "vLLM takes its inner ports from there on, which may be taken", "port"),
-    Override("VLLM_PLUGINS", "vLLM loads only these plug-ins"),
-    Override("VLLM_CONFIGURE_LOGGING", "vLLM writes no log, by which mscli follows its start", when=r"^0$"),
+    Override(
+        "VLLM_USE_MODELSCOPE", "vLLM downloads from ModelScope instead of Hugging Face", "model_not_found", switch=True
+    ),
+    Override("VLLM_TARGET_DEVICE", "sets vLLM's device", "backend_no_gpu_build", when=r"^(?!cuda)."),
+    Override("VLLM_HOST_IP", "sets the address that vLLM's workers use", "nccl"),
+    Override("VLLM_PORT", "sets the first of vLLM's internal ports, which may be in use", "port"),
+    Override("VLLM_PLUGINS", "vLLM loads only these plugins"),
+    Override("VLLM_CONFIGURE_LOGGING", "turns off vLLM's log, which mscli needs to follow a start", when=r"^0$"),
     Override(
         "VLLM_LOGGING_LEVEL",
-        "vLLM does not write the lines by which mscli follows its start",
+        "hides the log lines that mscli needs to follow a start",
         when="(?i)^(warn|err|crit)",
     ),
-    Override("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "vLLM takes contexts longer than the model's own", switch=True),
+    Override("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "allows a context longer than the model supports", switch=True),
     Override(
-        "VLLM_SKIP_P2P_CHECK", "vLLM believes that the GPUs reach each other, and hangs if not", "p2p", switch=True
+        "VLLM_SKIP_P2P_CHECK", "skips vLLM's peer-to-peer check (hangs where it does not work)", "p2p", switch=True
     ),
-    Override("VLLM_FLASH_ATTN_VERSION", "fixes the version of FlashAttention, also where the GPU does not have it"),
+    Override("VLLM_FLASH_ATTN_VERSION", "forces a FlashAttention version, even where the GPU does not support it"),
     # Places, counters and keys: they change nothing that mscli counts on.
     Override(r"VLLM_(?:CACHE_ROOT|CONFIG_ROOT|ASSETS_CACHE|NO_USAGE_STATS|DO_NOT_TRACK|API_KEY)", ""),
-    Override(
-        "VLLM_USE_FLASHINFER_SAMPLER", "vLLM uses FlashInfer's sampler, compiled at the start", "nvcc_jit", switch=True
-    ),
-    Override(r"VLLM_\w+", "is one of vLLM's own switches, in force for what mscli starts too"),
-    Override("HF_HUB_OFFLINE", "nothing is fetched from the hub", "offline", switch=True),
-    Override("TRANSFORMERS_OFFLINE", "nothing is fetched from the hub", "offline", switch=True),
+    Override("VLLM_USE_FLASHINFER_SAMPLER", "uses FlashInfer's sampler, compiled at startup", "nvcc_jit", switch=True),
+    Override(r"VLLM_\w+", "vLLM setting, also applied to what mscli starts"),
+    Override("HF_HUB_OFFLINE", "no downloads from Hugging Face", "offline", switch=True),
+    Override("TRANSFORMERS_OFFLINE", "no downloads from Hugging Face", "offline", switch=True),
     Override(
         "HF_ENDPOINT",
-        "weights come from that address and not from huggingface.co",
+        "downloads from this address instead of huggingface.co",
         "network_proxy",
         when=r"^(?!https://huggingface\.co/?$).",
     ),
-    Override("TRANSFORMERS_CACHE", "an older name that newer versions do not read: use HF_HOME", "model_not_found"),
-    Override("PYTORCH_PRETRAINED_BERT_CACHE|PYTORCH_TRANSFORMERS_CACHE", "is no longer read: use HF_HOME"),
+    Override("TRANSFORMERS_CACHE", "ignored by newer versions: use HF_HOME", "model_not_found"),
+    Override("PYTORCH_PRETRAINED_BERT_CACHE|PYTORCH_TRANSFORMERS_CACHE", "no longer read: use HF_HOME"),
+    Override("HF_HUB_ENABLE_HF_TRANSFER", "needs package hf_transfer; ignored by newer versions", switch=True),
     Override(
-        "HF_HUB_ENABLE_HF_TRANSFER", "needs the package hf_transfer, and newer versions do not read it", switch=True
+        "BNB_CUDA_VERSION", "bitsandbytes uses its library for this CUDA version, whatever PyTorch uses", "bitsandbytes"
     ),
-    Override("BNB_CUDA_VERSION", "bitsandbytes takes the library of that CUDA, whatever PyTorch's is", "bitsandbytes"),
-    Override("PYTHONPATH", "its packages go before those of every engine's environment", "python_env"),
-    Override("PYTHONHOME", "every Python looks there for its own library", "python_env"),
-    Override("LD_PRELOAD", "is loaded into every engine", None),
-    Override("TORCH_CUDA_ARCH_LIST", "what is compiled at a start is compiled for these GPUs alone", "cuda_arch"),
-    Override("CUDA_LAUNCH_BLOCKING", "every kernel is waited for: much slower", switch=True),
+    Override("PYTHONPATH", "its packages override those of every engine's environment", "python_env"),
+    Override("PYTHONHOME", "sets the standard library of every Python", "python_env"),
+    Override("LD_PRELOAD", "loaded into every engine", None),
+    Override("TORCH_CUDA_ARCH_LIST", "compiles kernels only for these GPUs", "cuda_arch"),
+    Override("CUDA_LAUNCH_BLOCKING", "waits for every kernel (much slower)", switch=True),
     Override(
         "GGML_CUDA_ENABLE_UNIFIED_MEMORY",
-        "llama.cpp spills into host memory without a word",
+        "llama.cpp silently uses host memory when the GPU is full",
         "cpu_fallback",
         switch=True,
     ),
-    Override(r"LLAMA_ARG_\w+", "sets a flag of llama-server that mscli does not know of", "cli_flags"),
-    Override("OMP_NUM_THREADS", "what is computed on the CPU uses one core", None, when=r"^1$"),
+    Override(r"LLAMA_ARG_\w+", "sets a llama-server flag behind mscli's back", "cli_flags"),
+    Override("OMP_NUM_THREADS", "CPU computation uses one core", None, when=r"^1$"),
 )
 
 
@@ -208,10 +208,13 @@ def variables(ctx: CheckContext) -> Iterator[Finding]:
         if override and override.does and _matters(override, value):
             found = True
             yield warn(
-                override.code, f"{name}={_shown(name, value)}: {override.does}", f"If that is not meant: unset {name}"
+                override.code,
+                f"{name}={_shown(name, value)}: {override.does}",
+                "If not intended:",
+                command=f"unset {name}",
             )
     if not found:
-        yield ok("no variable of this shell changes what engines do")
+        yield ok("no environment overrides for engines")
 
 
 def _set(ctx: CheckContext) -> dict[str, str]:

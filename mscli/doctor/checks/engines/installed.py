@@ -51,7 +51,7 @@ class Found:
         named = bool(self.fault.details) and "path" in (self.fault.details or {})
         if named or wanted(ctx, self.engine):
             return fail("engine_missing", self.fault.message, self.fault.hint, command=None if named else self.install)
-        return skipped(f"{self.engine} is not here")
+        return skipped(f"{self.engine} not installed")
 
 
 def located(ctx: CheckContext, name: str) -> Found:
@@ -99,7 +99,7 @@ class Unmet:
     @property
     def words(self) -> str:
         """For people."""
-        return f"{self.name} is {self.found or 'missing'}, {self.by} wants {self.name}{self.wants}"
+        return f"{self.name} {self.found or 'missing'}, {self.by} needs {self.name}{self.wants}"
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def ask(
     asked = json.dumps({"packages": list(packages), "owners": list(owners), "imports": list(imports)})
     told = ctx.run(str(python), "-c", _PROGRAM.read_text(), asked, timeout_s=timeout_s)
     if told is None:
-        return NoAnswer(f"{python} cannot be executed")
+        return NoAnswer(f"cannot run {python}")
     lines = list(_objects(told.out))
     if not lines or "facts" not in lines[0]:
         return NoAnswer(told.last_words or _ending(told, timeout_s), told.status is None)
@@ -188,8 +188,8 @@ def _imports(lines: Sequence[Mapping[str, Any]], told: Ran, timeout_s: float) ->
 
 def _ending(told: Ran, timeout_s: float) -> str:
     if told.status is None:
-        return f"it was not over within {timeout_s:g} s"
-    return f"it was killed by signal {-told.status}" if told.status < 0 else f"it ended with status {told.status}"
+        return f"did not end within {timeout_s:g} s"
+    return f"killed by signal {-told.status}" if told.status < 0 else f"exit status {told.status}"
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

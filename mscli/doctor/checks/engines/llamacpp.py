@@ -10,7 +10,7 @@ from pathlib import Path
 from mscli.diagnosis.causes import CAUSES
 from mscli.diagnosis.diagnose import diagnose
 from mscli.diagnosis.facts import facts_of
-from mscli.doctor.checks.check import Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext, Ran
 from mscli.doctor.checks.engines.installed import AREA, located, wanted
 from mscli.engines.llamacpp.engine import OLDEST_BUILD
@@ -66,34 +66,34 @@ def llamacpp(ctx: CheckContext) -> Iterator[Finding]:
     found = server(ctx)
     if found is None:
         if wanted(ctx, NAME):
-            yield fail("engine_missing", "llama.cpp is not here", "mscli can fetch it, without root.", command=INSTALL)
+            yield fail("engine_missing", "llama.cpp not installed", "Install it, without root:", command=INSTALL)
         else:
-            yield skipped("llama.cpp is not here")
+            yield skipped("llama.cpp not installed")
         return
     if found.late:
         yield _late(ctx, found)
         return
     if found.broken:
         code, remedy = _cause(ctx, found.said, "engine_missing")
-        seen = f"{found.words} is the one to be used, and does not run"
-        yield fail(code, seen, f"{remedy} Or take it off PATH.", *_last(found.said))
+        seen = f"{found.words} does not run"
+        yield fail(code, seen, f"{remedy} Or remove it from PATH.", *_last(found.said))
         return
     build = _BUILD.search(f"version: {found.version}")
     if found.kind != "wheel" and build and (number := int(build[1] or build[2])) < OLDEST_BUILD:
-        seen = f"{found.words} is build {number}, which does not know the flags that mscli uses"
-        yield fail("version_backend_old", seen, f"Install build {OLDEST_BUILD} or later.", command=INSTALL)
+        seen = f"{found.words} is too old (build {number}, needs {OLDEST_BUILD})"
+        yield fail("version_backend_old", seen, "Install a newer build:", command=INSTALL)
         return
     yield _devices(ctx, found)
 
 
 def _late(ctx: CheckContext, found: Server) -> Finding:
-    if not _patient(ctx):
-        return skipped(f"{found.words} gave no answer in time; `mscli doctor --only engines` waits longer")
-    seen = f"{found.words} is the one to be used, and gives no answer within {_THOROUGH_S:g} s"
-    return fail("engine_missing", seen, "Try it by hand; take it off PATH to use another.", *_last(found.said))
+    if not _thorough(ctx):
+        return skipped(f"{found.words} did not answer in time (`mscli doctor --only engines` waits longer)")
+    seen = f"{found.words} did not answer within {_THOROUGH_S:g} s"
+    return fail("engine_missing", seen, "Run it by hand, or remove it from PATH to use another.", *_last(found.said))
 
 
-def _patient(ctx: CheckContext) -> bool:
+def _thorough(ctx: CheckContext) -> bool:
     return AREA in ctx.asked or wanted(ctx, NAME)
 
 
@@ -102,20 +102,21 @@ def _devices(ctx: CheckContext, found: Server) -> Finding:
     if not ctx.inventory.devices or on_cpu:
         return ok(f"{found.words} runs")
     if found.devices is None:
-        return warn(None, f"{found.words} does not tell which devices it sees (--list-devices)", "Install a newer one.")
+        return warn(None, f"{found.words} has no --list-devices (GPU support unknown)", "Install a newer build.")
     if found.devices:
-        return ok(f"{found.words} sees GPUs: {len(found.devices)}", *found.devices[:4])
+        return ok(
+            f"{found.words} sees {counted(len(found.devices), 'GPU')}",
+            *found.devices[:4],
+        )
     code, remedy = _cause(ctx, found.said, "backend_no_gpu_build")
     if code == "backend_no_gpu_build":
         remedy = (
-            "Install one with Vulkan (below), or a build with CUDA on PATH: https://github.com/ggml-org/llama.cpp. "
-            "Vulkan needs libvulkan.so.1 and the driver's Vulkan part."
+            "Put a CUDA build on PATH (https://github.com/ggml-org/llama.cpp), or install the Vulkan build (needs "
+            "libvulkan.so.1 and the driver's Vulkan library):"
         )
     # The wheel is made for CPUs and comes along with mscli: no fault, unless it is all that a profile has.
     severity = warn if found.kind == "wheel" and not wanted(ctx, NAME) else fail
-    seen = (
-        f"{found.words} sees no GPU, and there are GPUs here ({len(ctx.inventory.gpus)}): it would compute on the CPU"
-    )
+    seen = f"{found.words} sees none of {counted(len(ctx.inventory.gpus), 'GPU')} (would run on the CPU)"
     return severity(code, seen, remedy, *_last(found.said), command=INSTALL)
 
 
@@ -127,27 +128,27 @@ def _server(ctx: CheckContext) -> Server | None:
     found = located(ctx, NAME)
     if found.place is None or found.place.kind != "wheel":
         return None
-    told = ctx.run(found.place.argv[0], "-c", _WHEEL_DEVICES, timeout_s=_patience_s(ctx))
+    told = ctx.run(found.place.argv[0], "-c", _WHEEL_DEVICES, timeout_s=_timeout_s(ctx))
     words = told.err if told else ""
     late, broken = told is not None and told.status is None, told is None or bool(told.status)
     return Server(found.place.path, "wheel", found.version, _listed(told) if told else None, words, broken, late)
 
 
 def _program(ctx: CheckContext, path: Path, kind: str) -> Server:
-    patience_s = _patience_s(ctx)
-    told = ctx.run(str(path), "--version", timeout_s=patience_s)
+    timeout_s = _timeout_s(ctx)
+    told = ctx.run(str(path), "--version", timeout_s=timeout_s)
     if told is None or told.status:
-        return Server(path, kind, None, None, f"{told.err}\n{told.out}" if told else "it cannot be executed", True)
+        return Server(path, kind, None, None, f"{told.err}\n{told.out}" if told else "cannot be executed", True)
     said = f"{told.err}\n{told.out}"
     version = next((line.removeprefix("version: ") for line in said.splitlines() if line.startswith("version: ")), None)
-    listed = ctx.run(str(path), "--list-devices", timeout_s=patience_s) if told.status == 0 else None
+    listed = ctx.run(str(path), "--list-devices", timeout_s=timeout_s) if told.status == 0 else None
     late = told.status is None or (listed is not None and listed.status is None)
     words = f"{said}\n{listed.err}\n{listed.out}" if listed else said
     return Server(path, kind, version, _listed(listed) if listed else None, words, late=late)
 
 
-def _patience_s(ctx: CheckContext) -> float:
-    return _THOROUGH_S if _patient(ctx) else _QUICK_S
+def _timeout_s(ctx: CheckContext) -> float:
+    return _THOROUGH_S if _thorough(ctx) else _QUICK_S
 
 
 def _listed(told: Ran) -> tuple[str, ...] | None:

@@ -80,14 +80,14 @@ def judged(ctx: CheckContext, kind: Kind) -> Iterator[Finding]:
         yield found.absent(ctx)
         return
     if found.python is None:
-        yield skipped(f"{found.words}: its command does not say which Python runs it")
+        yield skipped(f"{found.words}: its Python is unknown")
         return
     seen = environment(ctx, kind, found)
     if isinstance(seen, NoAnswer):
         yield _silent(found, seen)
         return
     faults = [*_python(found, seen), *_packages(found, kind, seen), *build_faults(ctx, found, seen)]
-    faults += _import_faults(ctx, found, seen)
+    faults += _import_findings(ctx, found, seen)
     yield from faults
     if not any(each.status == "fail" for each in faults):
         yield ok(_summary(found, kind, seen))
@@ -95,16 +95,16 @@ def judged(ctx: CheckContext, kind: Kind) -> Iterator[Finding]:
 
 def _silent(found: Found, seen: NoAnswer) -> Finding:
     if seen.late:
-        return skipped(f"{found.words}: {seen.words}; `mscli doctor --only engines` waits longer")
+        return skipped(f"{found.words}: {seen.words} (`mscli doctor --only engines` waits longer)")
     what = f"{found.words}: its Python {found.python} does not run"
-    return fail("python_env", what, "Install the engine anew.", seen.words, command=found.install)
+    return fail("python_env", what, "Reinstall the engine:", seen.words, command=found.install)
 
 
 def _asked(ctx: CheckContext, kind: Kind, found: Found) -> Environment | NoAnswer:
     assert found.python is not None
     imports = _imports(ctx, kind, found) if _thorough(ctx, kind) else ()
-    patience_s = THOROUGH_S if imports else QUICK_S
-    return ask(ctx, found.python, kind.packages, kind.owners, imports, patience_s)
+    timeout_s = THOROUGH_S if imports else QUICK_S
+    return ask(ctx, found.python, kind.packages, kind.owners, imports, timeout_s)
 
 
 def _thorough(ctx: CheckContext, kind: Kind) -> bool:
@@ -123,18 +123,18 @@ def _imports(ctx: CheckContext, kind: Kind, found: Found) -> tuple[str, ...]:
 def _summary(found: Found, kind: Kind, seen: Environment) -> str:
     beside = ", ".join(f"{name} {seen.versions[name]}" for name in kind.needed if name in seen.versions)
     if seen.imports and all(each.error is None for each in seen.imports):
-        return f"{found.words}: imported with {beside}"
+        return f"{found.words}: imports with {beside}"
     if seen.imports:
         return f"{found.words}: {beside}"
-    return f"{found.words}: {beside}; not imported (`mscli doctor --only engines` does)"
+    return f"{found.words}: {beside} (`mscli doctor --only engines` also imports it)"
 
 
 def _python(found: Found, seen: Environment) -> Iterator[Finding]:
     if seen.python_refused:
         yield fail(
             "python_version",
-            f"{found.words} is made for Python {seen.python_refused}, and {found.python} is {seen.python}",
-            "Install it into an environment of a Python that it supports, for example `uv venv --python 3.12`.",
+            f"{found.words} needs Python {seen.python_refused}, {found.python} is {seen.python}",
+            "Reinstall it with a supported Python (for example uv venv --python 3.12):",
             command=found.install,
         )
 
@@ -151,26 +151,26 @@ def _packages(found: Found, kind: Kind, seen: Environment) -> Iterator[Finding]:
         words = [each.words for each in others]
         # Many an environment works without one of these, and says so only when something asks for it.
         yield warn(
-            "python_env", f"{found.words}: {len(others)} of the packages that it asks for are missing or of another "
-            "version", "Install the engine anew, together with what it asks for.", *words[:5], command=found.install,
+            "python_env", f"{found.words}: {len(others)} required packages missing or of another version",
+            "Reinstall the engine:", *words[:5], command=found.install,
         )  # fmt: skip
     if {"opencv-python", "opencv-python-headless"} <= seen.versions.keys():
         yield warn(
             "mistral_common",
-            f"{found.words}: opencv-python and opencv-python-headless write into one folder and break each other",
-            "Keep the headless one, which mistral_common brings along.",
+            f"{found.words}: opencv-python and opencv-python-headless conflict",
+            "Keep the headless one, which mistral_common needs:",
             command=f"{found.python} -m pip uninstall -y opencv-python",
         )
 
 
 def _needed(found: Found, each: Unmet) -> Finding:
     seen = f"{found.words}: {each.words}"
-    remedy = f"Install what goes with it: {found.python} -m pip install '{each.name}{each.wants}'"
+    remedy = f"Install it: {found.python} -m pip install '{each.name}{each.wants}'"
     if each.name == "torch" and each.by.startswith("vllm"):
         severity = warn if _release(each.found) == _release(each.wants.lstrip("=~><")) else fail
         return severity(
-            "torch_abi", f"{seen}: its compiled parts were made for that one",
-            "Install the engine anew, so that it brings its own PyTorch.", command=found.install,
+            "torch_abi", f"{seen} (its extensions are compiled for that one)",
+            "Reinstall the engine with its own PyTorch:", command=found.install,
         )  # fmt: skip
     if each.name == "transformers" and each.found and not each.older:
         return warn("python_env", seen, remedy)
@@ -183,25 +183,25 @@ def _release(version: str | None) -> tuple[int, ...]:
     return (parse_version(version) or ())[:2]
 
 
-def _import_faults(ctx: CheckContext, found: Found, seen: Environment) -> list[Finding]:
+def _import_findings(ctx: CheckContext, found: Found, seen: Environment) -> list[Finding]:
     """One finding for each cause: what fails in one package fails in those that import it too."""
-    faults = [each for imported in seen.imports if (each := _import_fault(ctx, found, imported, seen))]
+    faults = [each for imported in seen.imports if (each := _import_finding(ctx, found, imported, seen))]
     return list({each.code: each for each in reversed(faults)}.values())[::-1]
 
 
-def _import_fault(ctx: CheckContext, found: Found, imported: Imported, seen: Environment) -> Finding | None:
+def _import_finding(ctx: CheckContext, found: Found, imported: Imported, seen: Environment) -> Finding | None:
     """What an import that failed, or what a module told of itself, means."""
     if imported.late:
-        what = f"{found.words}: importing {imported.name} was not over within {THOROUGH_S:g} s"
-        return warn(None, what, "Try it again: the first import after an installation takes longest.")
+        what = f"{found.words}: import {imported.name} did not end within {THOROUGH_S:g} s"
+        return warn(None, what, "Try again: the first import after an installation takes longest.")
     if imported.error:
         return _failed(ctx, found, imported.name, imported.error)
     if imported.name == "transformers" and imported.told is False:
         version = seen.versions.get("transformers", "of an unknown version")
         return fail(
             "transformers_old",
-            f"{found.words}: Transformers {version} does not know the model type mistral3",
-            "It came with 4.50.",
+            f"{found.words}: Transformers {version} does not support mistral3 (needs 4.50)",
+            "Update it:",
             command=f"{found.python} -m pip install -U transformers",
         )
     if imported.name == "bitsandbytes" and imported.told is False and ctx.inventory.gpus and seen.cuda:
@@ -218,7 +218,7 @@ def _failed(ctx: CheckContext, found: Found, name: str, error: str) -> Finding:
     code, remedy = _blamed(ctx, found, part, error)
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     return fail(
-        code, f"{found.words}: importing {part} fails: {lines[-1]}", remedy, *_frames(lines), command=found.install
+        code, f"{found.words}: import {part} failed: {lines[-1]}", remedy, *_frames(lines), command=found.install
     )
 
 
@@ -258,8 +258,8 @@ def build_faults(ctx: CheckContext, found: Found, seen: Environment) -> Iterator
     if seen.cuda is None or "+cpu" in (found.version or ""):
         yield fail(
             "backend_no_gpu_build",
-            f"{found.words}, with PyTorch {seen.torch['version']}, is built for CPUs only, and there are GPUs here",
-            "Install its build with CUDA.",
+            f"{found.words} with PyTorch {seen.torch['version']} is a CPU build, but this machine has GPUs",
+            "Install the CUDA build:",
             command=found.install,
         )
         return
@@ -273,11 +273,11 @@ def _pairs(ctx: CheckContext, found: Found) -> Iterator[Finding]:
     if found.engine != "vllm" or found.place is None or not (pair := broken(found.place, model)):
         return
     severity = fail if model else warn
-    which_models = "" if model else f", with models from {pair.released} on"
+    which_models = "" if model else f", for models from {pair.released}"
     yield severity(
         pair.package,
         f"{found.words} with {pair.package} {found.place.beside[pair.package]}{which_models}: {pair.what}",
-        "Install the version that goes with it.",
+        "Install the matching version:",
         command=f"{found.python} -m pip install '{pair.pin}'",
     )
 
@@ -287,14 +287,14 @@ def _driver(ctx: CheckContext, found: Found, cuda: str) -> Iterator[Finding]:
     needs, has = parse_version(cuda), parse_version(ctx.inventory.cuda)
     if not needs or not has or has >= needs:
         return
-    seen = f"{found.words} is built with CUDA {cuda}; driver {ctx.inventory.driver} knows {ctx.inventory.cuda}"
+    seen = f"{found.words} needs CUDA {cuda}; driver {ctx.inventory.driver} supports {ctx.inventory.cuda}"
     remedy = f"Update the driver, or install a build for CUDA {ctx.inventory.cuda}."
     if has[0] < needs[0]:
         yield fail("driver_too_old", seen, remedy)
     elif found.engine == "vllm":
-        yield fail("driver_too_old", f"{seen}: kernels that it brings as PTX do not compile", remedy)
+        yield fail("driver_too_old", f"{seen} (its PTX kernels do not compile)", remedy)
     else:
-        yield warn("driver_too_old", f"{seen}: what has to be compiled at a start does not", remedy)
+        yield warn("driver_too_old", f"{seen} (kernels compiled at startup fail)", remedy)
 
 
 def _architectures(ctx: CheckContext, found: Found, seen: Environment, cuda: str) -> Iterator[Finding]:
@@ -306,15 +306,16 @@ def _architectures(ctx: CheckContext, found: Found, seen: Environment, cuda: str
         if found.engine == "vllm" and capability < _VLLM_LEAST:
             yield fail(
                 "compute_capability",
-                f"GPU {gpu.index} ({gpu.name}, {gpu.compute_capability}) is too old for vLLM, which starts with 7.0",
-                "Use llama.cpp or Ollama on it: `mscli plan`.",
+                f"GPU {gpu.index} ({gpu.name}): compute capability {gpu.compute_capability} (vLLM needs 7.0)",
+                "Use llama.cpp or Ollama:",
+                command="mscli plan",
             )
         elif why := _no_code(capability, cuda, listed):
             yield fail(
                 "cuda_arch",
-                f"{found.words}: its PyTorch ({why}) holds no code for GPU {gpu.index} ({gpu.name}, sm_"
+                f"{found.words}: its PyTorch ({why}) has no code for GPU {gpu.index} ({gpu.name}, sm_"
                 f"{gpu.compute_capability.replace('.', '') if gpu.compute_capability else ''})",
-                "Install a build for it: Blackwell needs CUDA 12.8 or newer, cards before Turing one before CUDA 13.",
+                "Install a build for it (Blackwell: CUDA 12.8 or newer; older than Turing: before CUDA 13):",
                 command=found.install,
             )
 
@@ -334,9 +335,9 @@ def _no_code(capability: Version, cuda: str, listed: list[str] | None) -> str | 
         )
         return None if runs else f"for {' '.join(listed)}"
     if built < _CUDA_FOR.get(capability[0], ()):
-        return f"CUDA {cuda}, which does not know it yet"
+        return f"CUDA {cuda}, too old for it"
     if built >= _DROPPED[0] and capability < _DROPPED[1]:
-        return f"CUDA {cuda}, which does not know it any more"
+        return f"CUDA {cuda}, too new for it"
     return None
 
 
@@ -356,16 +357,16 @@ def _compilers(ctx: CheckContext, found: Found, seen: Environment) -> Iterator[F
         )
         yield warn(
             "python_env",
-            f"{found.words}: Triton compiles a part of itself at the first start, and there is no {what}",
-            "Install a compiler and Python's headers, or use a Python that brings them (`uv python install`).",
+            f"{found.words}: no {what} (Triton compiles at the first start)",
+            "Install them, or use a Python that includes headers (uv python install):",
             command="sudo apt install build-essential python3-dev",
         )
     home = ctx.env.get("CUDA_HOME") or ctx.env.get("CUDA_PATH") or ""
     if home and not Path(home, "bin", "nvcc").is_file():
         yield warn(
             "nvcc_jit",
-            f"CUDA_HOME={home}: there is no bin/nvcc in it, and what is compiled at a start looks nowhere else",
-            "Let it name one folder, without colons, or unset it.",
+            f"CUDA_HOME={home} has no bin/nvcc (kernels compiled at startup need it)",
+            "Set it to one folder, without colons, or unset it:",
             command="unset CUDA_HOME CUDA_PATH",
         )
     elif "flashinfer-python" in seen.versions and not _ready_made(seen):
@@ -373,9 +374,9 @@ def _compilers(ctx: CheckContext, found: Found, seen: Environment) -> Iterator[F
         if missing and ctx.env.get("VLLM_USE_FLASHINFER_SAMPLER") != "0":
             yield warn(
                 "nvcc_jit",
-                f"{found.words}: FlashInfer {seen.versions['flashinfer-python']} compiles the kernels that are used, "
-                f"and {' and '.join(missing)} cannot be found",
-                "Install the CUDA toolkit and ninja, or flashinfer-jit-cache; or switch its sampler off.",
+                f"{found.words}: no {' and '.join(missing)} (FlashInfer {seen.versions['flashinfer-python']} compiles "
+                "its kernels)",
+                "Install the CUDA toolkit and ninja, or flashinfer-jit-cache; or turn its sampler off:",
                 command="export VLLM_USE_FLASHINFER_SAMPLER=0",
             )
 

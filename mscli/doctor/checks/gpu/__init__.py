@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, together, warn
+from mscli.doctor.checks.check import NO_NVML, Check, Finding, fail, ok, skipped, together, warn
 from mscli.doctor.checks.context import LOST, CheckContext
 from mscli.doctor.checks.gpu.faults import OFF_BUS, XID, ecc, faults
 from mscli.doctor.checks.host import kernel_log
@@ -17,6 +17,7 @@ from mscli.planning.figures import gib
 # vLLM's own share is nine tenths of a GPU: less than this free, and plans shrink by more than a desktop explains.
 _FREE_SHARE = 0.8
 _HOT_C = 90
+_UNSET = "unset CUDA_VISIBLE_DEVICES"
 
 
 Run = Callable[[CheckContext], Iterator[Finding]]
@@ -27,9 +28,9 @@ def on_gpus(run: Run) -> Run:
 
     def run_on_gpus(ctx: CheckContext) -> Iterator[Finding]:
         if ctx.inventory.nvml is not None:
-            yield skipped("NVML does not answer (see driver.nvml)")
+            yield skipped(NO_NVML)
         elif not ctx.inventory.gpus:
-            yield skipped("NVML shows no GPU (see driver.nvml)")
+            yield skipped("NVML lists no GPU (see driver.nvml)")
         else:
             yield from run(ctx)
 
@@ -42,19 +43,19 @@ def _readable(ctx: CheckContext) -> Iterator[Finding]:
         lines = kernel_log(ctx).lines
         shown = [line.text for line in lines if OFF_BUS.search(line.text) or XID.search(line.text)][-3:]
         problem = next(problem for problem in gpu.problems if problem.code in LOST)
-        seen = f"GPU {gpu.index} no longer answers ({problem.code}): it fell off the bus or needs a reset"
+        seen = f"GPU {gpu.index} does not respond ({problem.code}): fell off the bus or needs a reset"
         yield fail("xid", seen, CAUSES["xid"][1], problem.message, *shown, command="sudo reboot")
     for gpu in closed:
-        remedy = "Open its /dev/nvidia* to this user, or leave it out with CUDA_VISIBLE_DEVICES."
-        seen = f"this user may not open GPU {gpu.index}"
+        remedy = "Give this user access to its /dev/nvidia*, or leave it out with CUDA_VISIBLE_DEVICES."
+        seen = f"no permission to open GPU {gpu.index}"
         severity = fail if len(closed) == len(ctx.inventory.gpus) else warn
         yield severity("permissions", seen, remedy, gpu.problems[0].message)
     for gpu in ctx.inventory.gpus:
         if gpu not in (*gone, *closed) and (code := _unopened(gpu)):
-            yield warn(None, f"GPU {gpu.index} cannot be opened: {code}", CAUSES["xid"][1])
+            yield warn(None, f"cannot open GPU {gpu.index}: {code}", CAUSES["xid"][1])
     names = [(gpu.index, gpu.name) for gpu in ctx.inventory.gpus if not _unopened(gpu)]
     if names:
-        yield ok(f"NVML reads {together(names)}")
+        yield ok(together(names))
 
 
 def _closed(gpu: Gpu) -> bool:
@@ -77,14 +78,14 @@ def _free(ctx: CheckContext) -> Iterator[Finding]:
         holders = [_named(holder, ours) for holder in sorted(gpu.holders, key=lambda one: -(one.used_bytes or 0))]
         if (free + own) / (total - reserved) < _FREE_SHARE:
             busy = True
-            by = f"held by {holders[0]}" if holders else "the driver does not tell who holds the rest"
-            yield warn("gpu_busy", f"GPU {gpu.index}: {figures}, {by}", CAUSES["gpu_busy"][1], *holders)
+            by = f"used by {holders[0]}" if holders else "processes unknown"
+            yield warn("gpu_busy", f"GPU {gpu.index}: {figures} ({by})", CAUSES["gpu_busy"][1], *holders)
         else:
-            told.append((gpu.index, figures + (f" (held: {', '.join(holders[:3])})" if own else "")))
+            told.append((gpu.index, figures + (f" (used by {', '.join(holders[:3])})" if own else "")))
     if told:
         yield ok(together(told))
     elif not busy:
-        yield skipped("the GPUs tell no memory of their own (they share the host's, or do not answer)")
+        yield skipped("GPU memory unknown (shared with the host, or no answer)")
 
 
 def _our_processes(ctx: CheckContext) -> dict[int, str]:
@@ -98,12 +99,12 @@ def _our_processes(ctx: CheckContext) -> dict[int, str]:
 
 def _named(holder: Holder, ours: dict[int, str]) -> str:
     if holder.pid in ours:
-        who = f"our instance {ours[holder.pid]}"
+        who = f"instance {ours[holder.pid]}"
     else:
-        who = (holder.command or "a process of another container or user")[:80]
+        who = (holder.command or "another container or user")[:80]
         who = f"{who} (user {holder.user})" if holder.user else who
     used = f", {gib(holder.used_bytes)}" if holder.used_bytes is not None else ""
-    return f"{who}, pid {holder.pid}{used}"
+    return f"PID {holder.pid}: {who}{used}"
 
 
 def _slowed(ctx: CheckContext) -> Iterator[Finding]:
@@ -115,15 +116,15 @@ def _slowed(ctx: CheckContext) -> Iterator[Finding]:
             why.append(f"{gpu.temperature_c} C")
         if why:
             calm = False
-            remedy = "Check fans, dust, airflow and the power cables and supply; answers are slow until then."
-            yield warn(None, f"GPU {gpu.index} is slowed down: {'; '.join(why)}", remedy)
+            remedy = "Check cooling, power cables and power supply; generation is slow until then."
+            yield warn(None, f"GPU {gpu.index} throttled ({'; '.join(why)})", remedy)
     for one in found.values():
         if one.pcie_width and one.pcie_max_width and one.pcie_width * 4 <= one.pcie_max_width:
             calm = False
-            seen = f"GPU {one.index} is on {one.pcie_width} PCIe lanes of {one.pcie_max_width}"
-            yield warn(None, seen, "Loading and several GPUs are slow: check the slot, the riser and how it is seated.")
+            seen = f"GPU {one.index} uses {one.pcie_width} of {one.pcie_max_width} PCIe lanes"
+            yield warn(None, seen, "Check slot, riser and seating; loading and multi-GPU are slow until then.")
     if calm:
-        yield ok("no GPU is slowed down by heat, power or its slot")
+        yield ok("no GPU throttled by heat, power or PCIe lanes")
 
 
 def _mig(ctx: CheckContext) -> Iterator[Finding]:
@@ -133,12 +134,12 @@ def _mig(ctx: CheckContext) -> Iterator[Finding]:
         largest = max((part.memory_total_bytes or 0 for part in parts), default=0)
         remedy = CAUSES["mig"][1]
         if not parts:
-            yield warn("mig", f"GPU {gpu.index} is in MIG mode without any instance: CUDA shows nothing of it", remedy)
+            yield warn("mig", f"GPU {gpu.index}: MIG mode on, no MIG instance (invisible to CUDA)", remedy)
         else:
-            seen = f"GPU {gpu.index} is cut into {len(parts)} MIG instances, the largest of {gib(largest)}"
-            yield warn("mig", f"{seen}; a process can use one", remedy, *(part.uuid for part in parts[:8]))
+            seen = f"GPU {gpu.index}: {len(parts)} MIG instances, largest {gib(largest)} (a process can use one)"
+            yield warn("mig", seen, remedy, *(part.uuid for part in parts[:8]))
     if not cut:
-        yield ok("no GPU is cut into MIG instances")
+        yield ok("no MIG instances")
 
 
 def _visible(ctx: CheckContext) -> Iterator[Finding]:
@@ -151,20 +152,20 @@ def _visible(ctx: CheckContext) -> Iterator[Finding]:
     if problems:
         return
     if value is None:
-        yield ok("CUDA_VISIBLE_DEVICES is not set: CUDA may use every GPU")
+        yield ok("CUDA_VISIBLE_DEVICES not set: all GPUs visible")
     elif not seen.devices:
-        remedy = "Unset it, unless the CPU is what you want."
+        remedy = "Unset it, unless you want to run on the CPU:"
         severity = fail if ctx.chosen and ctx.chosen.profile.device == "gpu" else warn
-        yield severity("visible_devices", f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU", remedy)
+        yield severity("visible_devices", f"CUDA_VISIBLE_DEVICES={value!r} hides all GPUs", remedy, command=_UNSET)
     else:
-        yield ok(f"CUDA_VISIBLE_DEVICES={value} leaves {len(seen.devices)} of {len(seen.gpus)} GPUs")
+        yield ok(f"CUDA_VISIBLE_DEVICES={value}: {len(seen.devices)} of {len(seen.gpus)} GPUs visible")
 
 
 # What a compute capability lacks that engines ask for, from the oldest up. vLLM's documents ask for 7.5 and newer.
 _WHEELS = (7, 5)
 _LACKS = (
-    ((8, 0), "no BF16 and no FP8: FP16, W4A16 or GGUF instead"),
-    ((8, 9), "FP8 runs weight-only, without its speed"),
+    ((8, 0), "no BF16 or FP8 (use FP16, W4A16 or GGUF)"),
+    ((8, 9), "FP8 weight-only"),
 )
 
 
@@ -179,7 +180,7 @@ def _capability(ctx: CheckContext) -> Iterator[Finding]:
             remedy = "Use llama.cpp or Ollama with a GGUF, or an older vLLM built for this GPU."
             yield warn(
                 "compute_capability",
-                f"GPU {gpu.index}: {name}, too old for vLLM's wheels, which begin with 7.5",
+                f"GPU {gpu.index}: compute capability {name} (vLLM wheels need 7.5)",
                 remedy,
             )
             continue
@@ -188,29 +189,30 @@ def _capability(ctx: CheckContext) -> Iterator[Finding]:
     if told:
         yield ok(f"compute capability of {together(told)}")
     elif not old:
-        yield skipped("no GPU tells its compute capability")
+        yield skipped("compute capability unknown")
 
 
 # An IOMMU that translates addresses sends transfers between GPUs through the root complex, where they hang or corrupt
 # data; in pass-through ("identity") it does not. Source: NVIDIA, NCCL user guide, "PCI Access Control Services".
 _TRANSLATED = ("DMA", "DMA-FQ")
+_NO_P2P = "export NCCL_P2P_DISABLE=1"
 
 
 def peers(ctx: CheckContext) -> Iterator[Finding]:
     """Peer-to-peer between the cards, and what breaks it although the driver offers it."""
     links = ctx.inventory.links
     if not links:
-        yield skipped("there is one GPU, or the driver tells of no pair")
+        yield skipped("one GPU: no peer check" if len(ctx.inventory.gpus) == 1 else "GPU links unknown")
         return
     translated = [link for link in links if link.p2p and not link.nvlinks and _translated(ctx, link)]
     if translated and ctx.env.get("NCCL_P2P_DISABLE") != "1":
         which = ", ".join(f"{link.first}-{link.second}" for link in translated)
-        remedy = "Start the kernel with iommu=pt, or switch the IOMMU off; until then NCCL_P2P_DISABLE=1."
-        yield warn("p2p", f"an IOMMU stands between GPUs {which}: transfers between them may hang", remedy)
+        remedy = "Boot with iommu=pt or without IOMMU; until then:"
+        yield warn("p2p", f"transfers between GPUs {which} may hang (IOMMU translation)", remedy, command=_NO_P2P)
         return
     kinds: dict[str, list[str]] = {}
     for link in links:
-        kinds.setdefault(_told(link), []).append(f"{link.first}-{link.second}")
+        kinds.setdefault(_link_words(link), []).append(f"{link.first}-{link.second}")
     yield ok("; ".join(f"GPUs {_pairs(pairs)}: {how}" for how, pairs in kinds.items()), *_mixed(ctx))
 
 
@@ -218,15 +220,15 @@ def _pairs(pairs: list[str]) -> str:
     return ", ".join(pairs) if len(pairs) <= 3 else f"{pairs[0]} and {len(pairs) - 1} more pairs"
 
 
-def _told(link: Link) -> str:
+def _link_words(link: Link) -> str:
     how = f"{link.nvlinks} NVLinks" if link.nvlinks else f"PCIe ({link.path})"
-    p2p = {True: "peer-to-peer", False: "no peer-to-peer: by way of the host's memory", None: "peer-to-peer unknown"}
+    p2p = {True: "peer-to-peer", False: "no peer-to-peer (through host memory)", None: "peer-to-peer unknown"}
     return f"{how}, {p2p[link.p2p]}"
 
 
 def _mixed(ctx: CheckContext) -> tuple[str, ...]:
     names = sorted({gpu.name for gpu in ctx.inventory.gpus if gpu.name != "unknown"})
-    return (f"unlike GPUs: {', '.join(names)}; tensor parallel runs as fast as the smallest",) if len(names) > 1 else ()
+    return (f"mixed GPUs: {', '.join(names)} (tensor parallel is limited by the smallest)",) if len(names) > 1 else ()
 
 
 def _translated(ctx: CheckContext, link: Link) -> bool:
@@ -246,11 +248,11 @@ def nccl(ctx: CheckContext) -> Iterator[Finding]:
     wrong = [text for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME") if (text := _absent(ctx, name, present))]
     severity = fail if len(ctx.inventory.gpus) > 1 else warn
     for text in wrong:
-        yield severity("nccl", text, f"Unset it, or name one of: {', '.join(present)}.")
+        yield severity("nccl", text, f"Unset it, or use one of: {', '.join(present)}.")
     if wrong:
         return
     settings = sorted(f"{name}={value}" for name, value in ctx.env.items() if name.startswith("NCCL_"))
-    yield ok(f"set for NCCL: {', '.join(settings)}" if settings else "nothing is set for NCCL")
+    yield ok(f"NCCL settings: {', '.join(settings)}" if settings else "no NCCL_* overrides")
 
 
 def _interfaces(root: Path) -> list[str]:
@@ -267,7 +269,7 @@ def _absent(ctx: CheckContext, variable: str, present: list[str]) -> str | None:
     names = [name.partition(":")[0] for name in value.lstrip("=").split(",") if name]
     if any(there == name or (not whole and there.startswith(name)) for name in names for there in present):
         return None
-    return f"{variable}={value} names no network interface of this machine ({CAUSES['nccl'][0]})"
+    return f"{variable}={value}: no such network interface"
 
 
 CHECKS = tuple(

@@ -23,21 +23,21 @@ def faults(ctx: CheckContext) -> Iterator[Finding]:
     """Xid and 'fallen off the bus' since the machine started. A GPU that is lost now is told of by gpu.readable."""
     log = kernel_log(ctx)
     if log.refused:
-        yield skipped(f"the kernel's log cannot be read by this user ({log.refused})")
+        yield skipped(f"cannot read the kernel log ({log.refused})")
         return
     found = [line for line in log.lines if _whose(line) in ("gpu", "program")]
     hard = [line for line in found if _whose(line) == "gpu"]
     if ctx.lost_gpus:
-        yield skipped("a GPU is lost, and what the kernel says of it is told with that (see gpu.readable)")
+        yield skipped("a GPU is lost (see gpu.readable)")
     elif recent := [line for line in hard if line.recent]:
         yield fail("xid", _told(recent), CAUSES["xid"][1], *(line.text for line in recent[-5:]))
     elif hard:
         yield warn("xid", _told(hard), CAUSES["xid"][1], *(line.text for line in hard[-5:]))
     elif recent := [line for line in found if line.recent]:
-        remedy = "A program did this, not the GPU; if it comes back with others too, run `dcgmi diag` or memtest."
-        yield warn("xid", _told(recent), remedy, *(line.text for line in recent[-5:]))
+        remedy = "Usually a program fault; if several programs are affected, test the GPU:"
+        yield warn("xid", _told(recent), remedy, *(line.text for line in recent[-5:]), command="dcgmi diag -r 3")
     else:
-        yield ok(f"no fault of a GPU in the kernel's log ({log.source})")
+        yield ok(f"no GPU faults in the kernel log ({log.source})")
 
 
 def _whose(line: Line) -> str | None:
@@ -50,8 +50,8 @@ def _told(lines: list[Line]) -> str:
     """The last one in words, and how many there were."""
     last = lines[-1]
     told = xid_of(last.text)
-    what = f"Xid {told[0]}, {told[1].meaning}" if told else "a GPU fell off the bus or could not be started"
-    more = f" ({len(lines)} such lines)" if len(lines) > 1 else ""
+    what = f"Xid {told[0]}, {told[1].meaning}" if told else "a GPU fell off the bus or did not start"
+    more = f" ({len(lines)} entries)" if len(lines) > 1 else ""
     return f"{what}, {ago(last)}{more}"
 
 
@@ -70,23 +70,23 @@ def ecc(ctx: CheckContext) -> Iterator[Finding]:
         yield warn("ecc", _told(lines), CAUSES["ecc"][1], *shown)
     elif any(one.uncorrected is not None or one.repair_pending is not None for one in ctx.health):
         ever = sum(one.uncorrected_ever or 0 for one in ctx.health)
-        yield ok("no uncorrected memory error" + (f" since the driver was loaded ({ever} in all)" if ever else ""))
+        yield ok("no uncorrected memory errors" + (f" since the driver was loaded ({ever} in total)" if ever else ""))
     else:
-        told_by = "" if kernel_log(ctx).refused else ", and the kernel's log has none"
-        yield ok(f"the GPUs count no memory errors (no ECC){told_by}")
+        log = "" if kernel_log(ctx).refused else ", none in the kernel log"
+        yield ok(f"no ECC memory error counters{log}")
 
 
 def _judged(one: Health, shown: tuple[str, ...]) -> Finding | None:
     reset = f"sudo nvidia-smi --gpu-reset -i {one.index}"
     if one.repair_failed:
-        seen = f"GPU {one.index} has no spare memory left to repair its errors"
-        return fail("ecc", seen, "Have it replaced.", *shown)
+        seen = f"GPU {one.index}: row remapping failed (no spare memory left)"
+        return fail("ecc", seen, "Replace the GPU.", *shown)
     if one.uncorrected:
-        seen = f"GPU {one.index} has {one.uncorrected} uncorrected memory errors since its driver was loaded"
+        seen = f"GPU {one.index}: {one.uncorrected} uncorrected memory errors since the driver was loaded"
         return fail("ecc", seen, CAUSES["ecc"][1], *shown, command=reset)
     if one.repair_pending:
-        remedy = "Stop what uses it and reset it: the bad memory is set aside then."
-        return warn("ecc", f"GPU {one.index} waits for a reset to set bad memory aside", remedy, *shown, command=reset)
+        remedy = "Stop what uses it, then reset it:"
+        return warn("ecc", f"GPU {one.index}: row remapping pending until a reset", remedy, *shown, command=reset)
     return None
 
 
@@ -107,32 +107,32 @@ class Xid:
 
 
 XIDS: Mapping[int, Xid] = {
-    13: Xid("graphics engine exception: a program's invalid access, seldom hardware", "program"),
-    31: Xid("memory page fault: a program's invalid address, seldom hardware", "program"),
-    32: Xid("invalid push buffer stream: bus or program", "gpu"),
+    13: Xid("graphics engine exception (usually a program's invalid access)", "program"),
+    31: Xid("memory page fault (usually a program's invalid address)", "program"),
+    32: Xid("invalid push buffer stream (bus or program)", "gpu"),
     38: Xid("driver firmware error", "gpu"),
-    43: Xid("a program stopped because of its own fault", "program"),
-    45: Xid("a program's work was cleared away, after an earlier error or a kill", "program"),
-    48: Xid("double bit ECC error, which cannot be corrected", "memory"),
+    43: Xid("program stopped (its own fault)", "program"),
+    45: Xid("channel cleanup after an earlier error or a kill", "program"),
+    48: Xid("double-bit ECC error (uncorrectable)", "memory"),
     61: Xid("internal micro-controller warning", "gpu"),
     62: Xid("internal micro-controller halt", "gpu"),
-    63: Xid("a memory row or page was set aside for good", "memory"),
-    64: Xid("a memory row or page could not be set aside", "memory"),
+    63: Xid("memory row or page retired", "memory"),
+    64: Xid("memory row or page not retired", "memory"),
     68: Xid("video decoder exception", "program"),
     69: Xid("graphics engine class error", "program"),
     74: Xid("NVLink error", "gpu"),
-    79: Xid("the GPU has fallen off the bus", "gpu"),
-    92: Xid("many corrected memory errors", "memory"),
-    94: Xid("contained memory error: the program that met it was stopped", "memory"),
-    95: Xid("uncontained memory error: the GPU must be reset", "memory"),
-    109: Xid("a context switch took too long", "gpu"),
-    119: Xid("the GPU's system processor (GSP) does not answer", "gpu"),
-    120: Xid("the GPU's system processor (GSP) met an error", "gpu"),
-    140: Xid("ECC error that was not recovered", "memory"),
-    143: Xid("the GPU could not be initialised", "gpu"),
-    154: Xid("the GPU needs a reset or a restart", "gpu"),
+    79: Xid("GPU has fallen off the bus", "gpu"),
+    92: Xid("high rate of corrected memory errors", "memory"),
+    94: Xid("contained memory error (affected program stopped)", "memory"),
+    95: Xid("uncontained memory error (GPU reset needed)", "memory"),
+    109: Xid("context switch timeout", "gpu"),
+    119: Xid("GSP does not respond", "gpu"),
+    120: Xid("GSP error", "gpu"),
+    140: Xid("unrecovered ECC error", "memory"),
+    143: Xid("GPU initialization failed", "gpu"),
+    154: Xid("GPU reset or restart needed", "gpu"),
 }
-UNKNOWN = Xid("not in mscli's list; NVIDIA's Xid catalogue has it", "gpu")
+UNKNOWN = Xid("see NVIDIA's Xid documentation", "gpu")
 
 
 def xid_of(text: str) -> tuple[int, Xid] | None:

@@ -19,7 +19,7 @@ from mscli.errors import MscliError
 from mscli.inventory.kernel import holder
 from mscli.inventory.ports import owner, owner_uid
 
-ABSENT = "Ollama is not here: no server answers, no program, no service"
+ABSENT = "Ollama not installed (no server, program or service)"
 NONE = "no Ollama server answers"
 START = "sudo systemctl start ollama"
 # Tokens; a page of text is about 700, and a picture up to 3000.
@@ -33,8 +33,9 @@ def _server(ctx: CheckContext) -> Iterator[Finding]:
         value = ctx.env.get("OLLAMA_HOST", "")
         yield warn(
             None,
-            f"OLLAMA_HOST={value}: mscli reaches an Ollama server over plain HTTP only, and at its root",
-            "Give the server's own address, for example OLLAMA_HOST=127.0.0.1:11434.",
+            f"OLLAMA_HOST={value} not supported (only plain HTTP without a path)",
+            "Use the server's own address:",
+            command="export OLLAMA_HOST=127.0.0.1:11434",
         )
         return
     if seen.stranger:
@@ -42,20 +43,19 @@ def _server(ctx: CheckContext) -> Iterator[Finding]:
     if not is_here(seen.asked.host) and (not seen.server or seen.server.address != seen.asked):
         yield warn(
             "ollama_not_running",
-            f"clients in this shell look for Ollama at {_place(seen.asked)}, on another machine, and nothing answers",
-            "Start it there, or unset OLLAMA_HOST for a server of this machine.",
+            f"no Ollama server at {_place(seen.asked)} (OLLAMA_HOST, another machine)",
+            "Start it there; to use this machine:",
             f"OLLAMA_HOST={ctx.env.get('OLLAMA_HOST', '')}",
+            command="unset OLLAMA_HOST",
         )
     if seen.server:
-        yield ok(f"Ollama {seen.server.version} answers at {_place(seen.server.address)} ({seen.server.owner})")
+        yield ok(f"Ollama {seen.server.version} at {_place(seen.server.address)} ({seen.server.owner})")
     elif seen.service:
         yield _stopped(ctx, seen.service)
     elif found := program(ctx):
-        yield ok(f"{NONE}; mscli starts {found.path} ({found.version or 'version unknown'}) when it is needed")
+        yield ok(f"{NONE}; mscli starts {found.path} ({found.version or 'version unknown'}) when needed")
     elif wanted(ctx):
-        yield fail(
-            "engine_missing", ABSENT, "mscli can fetch it, without root.", command="mscli engines install ollama"
-        )
+        yield fail("engine_missing", ABSENT, "Install it, without root:", command="mscli engines install ollama")
     elif not seen.stranger:
         yield skipped(ABSENT)
 
@@ -65,14 +65,14 @@ def _stranger(ctx: CheckContext, seen: OllamaState) -> Finding:
     place = seen.asked
     pid, uid = owner(place.port), owner_uid(place.port)
     command = holder(pid, None, ctx.root / "proc").command or "" if pid else ""
-    who = f"pid {pid} ({command})" if pid else f"a process of user {uid}"
+    who = f"PID {pid}: {command}" if pid else f"a process of UID {uid}"
     if "ollama" in command or (pid is None and seen.service and seen.service.active):
         return warn(
-            "ollama_not_running", f"the Ollama server at {_place(place)} ({who}) does not answer as one",
-            "Wait if it loads a model from a slow disk; else restart it.", seen.stranger or "",
+            "ollama_not_running", f"the Ollama server at {_place(place)} does not answer properly ({who})",
+            "It may be loading a model from a slow disk; else restart it.", seen.stranger or "",
         )  # fmt: skip
-    told = f"{_place(place)}, where clients look for Ollama, is held by something else: {who}"
-    remedy = f"Stop it, or run Ollama on another port: OLLAMA_HOST=127.0.0.1:{place.port + 1} for server and clients."
+    told = f"Ollama's port {_place(place)} is in use by another program ({who})"
+    remedy = f"Stop it, or set OLLAMA_HOST=127.0.0.1:{place.port + 1} for server and clients:"
     installed = seen.service or program(ctx)
     bad = (installed and not seen.server) or wanted(ctx)
     severity = fail if bad else warn
@@ -82,13 +82,13 @@ def _stranger(ctx: CheckContext, seen: OllamaState) -> Finding:
 def _stopped(ctx: CheckContext, service: Service) -> Finding:
     """A service that is installed and does not run. Beside it `ollama serve` would be a second server."""
     tries = f", after {service.restarts} restarts" if service.restarts else ""
-    told = f"{NONE}: its systemd service is there, but {service.state or 'not active'}{tries}"
-    remedy = "Start the service (and no `ollama serve` beside it: that would be another user's, with its own models)."
+    told = f"{NONE} (systemd service {service.state or 'not active'}{tries})"
+    remedy = "Start the service, not `ollama serve` (another user, other models):"
     evidence = f"{service.unit_file}, user {service.user}"
     if service.state in ("inactive", "") and not service.enabled and not wanted(ctx):
-        return warn("ollama_not_running", f"{told}, and disabled", remedy, evidence, command=START)
+        return warn("ollama_not_running", f"{told[:-1]}, disabled)", remedy, evidence, command=START)
     if service.state in ("failed", "activating"):
-        remedy = f"Its log says why: `journalctl -u ollama -e`. {remedy}"
+        remedy = f"Look at its log: journalctl -u ollama -e. {remedy}"
     return fail("ollama_not_running", told, remedy, evidence, command=START)
 
 
@@ -111,9 +111,9 @@ def _version(ctx: CheckContext) -> Iterator[Finding]:
         yield warn("version_backend_old", old, "Install a newer Ollama, then restart the server.")
     told = [each for each in _remarks(ctx, server) if each.cause in ("version_backend_old", "cpu_fallback")]
     for each in told:
-        yield _as_seen(each)
+        yield _finding(each)
     if not told and not old:
-        yield ok(f"the server that runs is {server.version}; the program: {found.version if found else 'none here'}")
+        yield ok(f"server {server.version}, program {found.version if found else 'not installed'}")
 
 
 def _older_than_models(server: Server) -> str | None:
@@ -124,7 +124,7 @@ def _older_than_models(server: Server) -> str | None:
     if not running or not any(running) or running >= needed:
         return None
     models = " and ".join(OLDEST_FOR)
-    return f"the Ollama server that runs ({server.owner}) is {server.version}: too old for {models}"
+    return f"Ollama server {server.version} ({server.owner}) is too old for {models}"
 
 
 def _identity(ctx: CheckContext) -> Iterator[Finding]:
@@ -138,21 +138,20 @@ def _identity(ctx: CheckContext) -> Iterator[Finding]:
     if service and server.local and not server.container and not server.service:
         told.append(_two_servers(server, service))
     if not server.local:
-        told.append(Remark(None, f"{server.owner}: its GPUs are not those of this machine"))
+        told.append(Remark(None, f"{server.owner} (not this machine's GPUs)"))
     for each in told:
-        yield _as_seen(each)
+        yield _finding(each)
     if not told:
-        yield ok(f"one server: {server.owner}; models in {server.models or 'a folder that cannot be told from here'}")
+        yield ok(f"one server ({server.owner}), models in {server.models or 'unknown folder'}")
 
 
 def _two_servers(server: Server, service: Service) -> Remark:
-    runs = "runs as well" if service.active else "is installed, but does not run"
+    runs = "also running" if service.active else "stopped"
     return Remark(
         "ollama_two_users",
-        f"the server that answers is {server.owner}, and the systemd service (user {service.user}) {runs}: what one "
-        f"has pulled the other does not see ({server.models or 'unknown'} and {service.models or 'unknown'})",
-        "Run one of them: stop the one started by hand and use the service "
-        f"({START}; settings: `sudo systemctl edit ollama`).",
+        f"two Ollama installations with separate models: {server.owner} in {server.models or 'unknown'}, systemd "
+        f"service (user {service.user}, {runs}) in {service.models or 'unknown'}",
+        f"Use one: stop the one started by hand and run {START} (settings: sudo systemctl edit ollama).",
     )
 
 
@@ -163,7 +162,7 @@ def _settings(ctx: CheckContext) -> Iterator[Finding]:
         yield skipped(NONE)
         return
     if server.env is None:
-        yield skipped(f"the environment of {server.owner} cannot be read by this user: its context is not known")
+        yield skipped(f"context unknown (cannot read the environment of {server.owner})")
         return
     shell = [
         each
@@ -171,7 +170,7 @@ def _settings(ctx: CheckContext) -> Iterator[Finding]:
         if "is set in this shell" in each.seen and each.cause != "ollama_two_users"
     ]
     for each in shell:
-        yield _as_seen(each)
+        yield _finding(each)
     if not any(each.cause == "context_truncated" for each in shell):
         yield _context(server)
 
@@ -181,15 +180,12 @@ def _context(server: Server) -> Finding:
     if value.isdigit() and 0 < int(value) < _SHORT:
         return warn(
             "context_truncated",
-            f"OLLAMA_CONTEXT_LENGTH={value} in the server's environment: longer prompts are cut without a word",
-            "mscli's own models bring their context along; for other clients raise it where the server is started.",
+            f"OLLAMA_CONTEXT_LENGTH={value} in the server's environment (longer prompts are cut silently)",
+            "mscli sets the context of its own models; for other clients, raise it where the server is started.",
         )
     if value.isdigit() and int(value):
         return ok(f"OLLAMA_CONTEXT_LENGTH={value} in the server's environment")
-    return ok(
-        "OLLAMA_CONTEXT_LENGTH is not set for the server: clients that ask for no context get its version's default "
-        "(mscli's own models bring theirs along)"
-    )
+    return ok("OLLAMA_CONTEXT_LENGTH not set (Ollama's default; mscli sets the context of its own models)")
 
 
 def _remarks(ctx: CheckContext, server: Server) -> tuple[Remark, ...]:
@@ -197,7 +193,7 @@ def _remarks(ctx: CheckContext, server: Server) -> tuple[Remark, ...]:
     return ctx.once("ollama remarks", lambda: remarks(server, program(ctx), model, ctx.env))
 
 
-def _as_seen(remark: Remark) -> Finding:
+def _finding(remark: Remark) -> Finding:
     return warn(remark.cause, remark.seen, remark.remedy)
 
 
@@ -227,30 +223,30 @@ def gpu_use(ctx: CheckContext) -> Iterator[Finding]:
     """Which part of each model in memory sits on the GPUs."""
     server = ollama(ctx).server
     if server is None or not server.local:
-        yield skipped("no Ollama server answers on this machine")
+        yield skipped("no Ollama server on this machine")
         return
     try:
         models = Api(server.address.host, server.address.port).in_memory()
     except Refusal as refusal:
-        yield warn(None, f"the server does not tell what it holds in memory: {refusal.words}", "Restart it.")
+        yield warn(None, f"cannot list loaded models: {refusal.words}", "Restart the server.")
         return
     if not models:
-        yield ok("no model is in the server's memory")
+        yield ok("no model loaded")
     for name, held in models.items():
         share = held.gpu_bytes / held.size_bytes if held.size_bytes else 1.0
         context = f", context {held.context}" if held.context else ""
         if share >= 1 or not ctx.inventory.gpus:
             yield ok(f"{name}: {share:.0%} on the GPU{context}")
         else:
-            yield _fallen(name, share, context)
+            yield _on_cpu(name, share, context)
 
 
-def _fallen(name: str, share: float, context: str) -> Finding:
+def _on_cpu(name: str, share: float, context: str) -> Finding:
     severity = warn if share else fail
     return severity(
         "cpu_fallback",
-        f"{name}: only {share:.0%} of it is on a GPU{context}",
-        "Its log says why (`journalctl -u ollama`). Mostly too little memory was free: less context, or `mscli gpus`.",
+        f"{name}: only {share:.0%} on the GPU{context}",
+        "Usually too little free GPU memory: use less context, see mscli gpus and journalctl -u ollama.",
         command="ollama ps",
     )
 
@@ -271,12 +267,12 @@ def gpu_log(ctx: CheckContext) -> Iterator[Finding]:
         if cause.confidence >= _SURE and (gpus or cause.code not in _WHOLE | {"cpu_fallback"})
     ]
     if not causes:
-        yield ok(f"{where}: nothing that keeps it from working")
+        yield ok(f"{where}: no known problem")
     for cause in causes[:2]:
-        yield _told(cause, where, running, bool(_NO_GPU_FOUND.search(recent)))
+        yield _log_finding(cause, where, running, bool(_NO_GPU_FOUND.search(recent)))
 
 
-def _told(cause: RankedCause, where: str, running: bool, blind: bool) -> Finding:
+def _log_finding(cause: RankedCause, where: str, running: bool, blind: bool) -> Finding:
     """`blind`: the server found no GPU when it started, so that everything it loads is on the CPU."""
     lasting = cause.code in _WHOLE or (cause.code == "cpu_fallback" and blind)
     bad = lasting or (not running and cause.code not in _PASSING)
@@ -291,21 +287,21 @@ def _log(ctx: CheckContext) -> tuple[str, str | None]:
     for record in ctx.records:
         if record.plan.engine == NAME and record.identity and server and record.port == server.address.port:
             try:
-                return f"the log of instance {record.name}", read_log(record.log)[0]
+                return f"log of instance {record.name}", read_log(record.log)[0]
             except OSError as fault:
-                return f"{record.log} cannot be read ({fault.strerror})", None
+                return f"cannot read {record.log} ({fault.strerror})", None
     if seen.service is None or (server and server.service is None):
-        return "no log of an Ollama service or instance that runs", None
+        return "no log (no running Ollama service or instance)", None
     asked = ("journalctl", "-u", UNIT, "-b", "-n", str(_LINES), "--no-pager", "-o", "cat")
     told = ctx.run(*asked, timeout_s=_JOURNAL_TIMEOUT_S)
     if told is None or told.status is None:
         return "journalctl did not answer", None
     text = told.out.strip()
     if _NOT_ALLOWED.search(told.err) and (not text or text.startswith("-- No entries")):
-        return "this user may not read the service's log: `sudo journalctl -u ollama | mscli doctor --log -`", None
+        return "cannot read the service log; run: sudo journalctl -u ollama | mscli doctor --log -", None
     if not text or text.startswith("-- No entries"):
-        return "the service's log is empty since the machine started", None
-    return "the service's log", text
+        return "the service log is empty since boot", None
+    return "service log", text
 
 
 CHECKS = (

@@ -33,16 +33,16 @@ class _Place:
 
 
 def folder_access(ctx: CheckContext) -> Iterator[Finding]:
-    """Every folder on the way to the models, with the eyes of the user that runs the server."""
+    """Permissions on every folder on the way to the models, for the user that runs the server."""
     place = _place(ctx)
     if place is None:
-        yield skipped("no server and no service whose folder could be told")
+        yield skipped("models folder unknown (no server, no service)")
         return
     if hidden_home(place.folder, place.protect_home):
         yield fail(
             "permissions",
-            f"{place.folder} lies in a home, which systemd hides from the service (ProtectHome={place.protect_home})",
-            "Move the models out of the homes (OLLAMA_MODELS=/srv/ollama), or set ProtectHome=no.",
+            f"the service cannot see {place.folder} (ProtectHome={place.protect_home})",
+            "Set OLLAMA_MODELS outside home folders (/srv/ollama), or ProtectHome=no:",
             command="sudo systemctl edit ollama",
         )
         return
@@ -53,23 +53,23 @@ def folder_access(ctx: CheckContext) -> Iterator[Finding]:
     if who is None:
         yield fail(
             "permissions",
-            f"user {place.user}, under which the Ollama service runs, does not exist",
-            "Make it, or install Ollama anew.",
+            f"the Ollama service's user {place.user} does not exist",
+            "Create it, or reinstall Ollama:",
             command=f"sudo useradd -r -s /bin/false -U -m -d /usr/share/ollama {place.user}",
         )
         return
     try:
         found = barrier(place.folder, who, ctx.root)
     except OSError as fault:
-        yield skipped(f"{place.folder} cannot be looked at by this user ({fault.strerror})")
+        yield skipped(f"cannot read {place.folder} ({fault.strerror})")
         return
     if found is None:
-        yield ok(f"user {who.name} may read and write {place.folder}")
+        yield ok(f"user {who.name} can read and write {place.folder}")
         return
     yield fail(
         "permissions",
-        f"user {who.name}, who runs Ollama, may not {found.lacks} {found.place}, on the way to {place.folder}",
-        "Give that user the folder, or move the models where it may (OLLAMA_MODELS in the service's environment).",
+        f"Ollama's user {who.name} has no {found.lacks} permission on {found.place} (models in {place.folder})",
+        "Change it, or set OLLAMA_MODELS to another folder in the service's environment:",
         found.seen,
         command=_mend(found.place, place, found.lacks),
     )
@@ -80,17 +80,17 @@ def folder_room(ctx: CheckContext) -> Iterator[Finding]:
     place = _place(ctx)
     free = _free(ctx.root, place.folder) if place else None
     if place is None or free is None:
-        yield skipped("where the server keeps its models cannot be told from here")
+        yield skipped("the server's models folder is unknown")
         return
     held = _held(ctx)
     needed = _needed(ctx, held)
-    seen = f"{free / GB:.1f} GB free at {place.folder}, where the Ollama server keeps its models"
-    remedy = "Remove models (`ollama list`, `ollama rm NAME`), or move OLLAMA_MODELS to a larger disk."
+    seen = f"{free / GB:.1f} GB free at {place.folder} (Ollama models)"
+    remedy = "Remove models (ollama list, ollama rm NAME), or move OLLAMA_MODELS to a larger disk."
     if free < (needed if needed is not None else _LEAST):
-        more = f"; the profile's weights take {needed / GB:.1f} GB" if needed else ""
+        more = f"; the profile's weights need {needed / GB:.1f} GB" if needed else ""
         yield fail("disk_full", seen + more, remedy, command=f"df -h {place.folder}")
     elif not held and needed is None and free < _ONE_MODEL:
-        yield warn("disk_full", f"{seen}: less than one model of 24B in four bits", remedy)
+        yield warn("disk_full", f"{seen}, less than a 4-bit 24B model needs", remedy)
     else:
         yield ok(seen)
 
@@ -114,7 +114,7 @@ def _place(ctx: CheckContext) -> _Place | None:
 def _mend(barred: Path, place: _Place, lacks: str) -> str:
     if barred == place.folder:
         return f"sudo chown -R {place.user}: {place.folder}"
-    if lacks == "pass" and not barred.is_relative_to("/root"):
+    if lacks == "execute" and not barred.is_relative_to("/root"):
         return f"sudo chmod o+x {barred}"
     return f"sudo install -d -o {place.user} -g {place.user} {place.folder}"
 
@@ -163,7 +163,7 @@ class User:
 
 @dataclass(frozen=True)
 class Barrier:
-    """The first folder on the way that keeps the user out. `lacks`: read, write or pass (to enter it)."""
+    """The first folder on the way that keeps the user out. `lacks`: read, write or execute (to enter it)."""
 
     place: Path
     lacks: str
@@ -195,11 +195,11 @@ def barrier(folder: Path, who: User, root: Path = Path("/")) -> Barrier | None:
         try:
             found = real.stat()
         except FileNotFoundError:
-            return _lacking(last or Path("/"), root, who, WRITE | PASS, f"{place} is not there, and is to be made")
+            return _lacking(last or Path("/"), root, who, WRITE | PASS, f"{place} does not exist and has to be created")
         if place != folder and (missing := _lacking(place, root, who, PASS)):
             return missing
         if not stat.S_ISDIR(found.st_mode):
-            return Barrier(place, "pass", f"{place} is not a folder")
+            return Barrier(place, "execute", f"{place} is not a folder")
         last = place
     return _lacking(folder, root, who, READ | WRITE | PASS)
 
@@ -211,7 +211,7 @@ def _lacking(place: Path, root: Path, who: User, needed: int, why: str = "") -> 
     # An access control list may give what the mode does not.
     if not lacks or _has_list(real):
         return None
-    word = "pass" if lacks & PASS else "write" if lacks & WRITE else "read"
+    word = "execute" if lacks & PASS else "write" if lacks & WRITE else "read"
     seen = f"{stat.filemode(found.st_mode)} {_owner(found)} {place}"
     return Barrier(place, word, f"{seen}; {why}" if why else seen)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.chosen import located, own_instance, plan, startable
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.profile.options import files_format, sampling, tools, vision
@@ -24,7 +24,7 @@ from mscli.weights.files import WeightFiles
 def fits(ctx: CheckContext) -> Iterator[Finding]:
     """The plan on this machine as it is now, with its figures."""
     if ctx.chosen is None:
-        yield skipped("no profile was named: `mscli doctor PROFILE` looks at all that one needs")
+        yield skipped("no profile given (`mscli doctor PROFILE` checks one)")
         return
     found, name = plan(ctx), ctx.chosen.profile.name
     if isinstance(found, NoFit):
@@ -32,21 +32,21 @@ def fits(ctx: CheckContext) -> Iterator[Finding]:
         return
     again = own_instance(ctx)
     evidence = [*found.reasons, *found.steps, *(_bar(each) for each in found.memory)]
-    beside = f" (counted without {again}, which runs now)" if again else ""
+    beside = f" (replacing {again}, which is running)" if again else ""
     if found.verdict == SAFE:
-        yield ok(f"{name} fits: {tokens(found.context)}, {found.kv_type} KV{beside}", *evidence)
+        yield ok(f"{name} fits: {tokens(found.context)}, {found.kv_type} KV cache{beside}", *evidence)
     else:
         cause = "oom_kv" if found.devices else "host_ram"
-        remedy = "Free memory, or ask for less: fewer users or images, a smaller quantisation."
-        yield warn(cause, f"{name} fits tightly: {found.reasons[0]}", remedy, *evidence, command=f"mscli plan {name}")
+        remedy = "Free memory, or use fewer users or images, or a smaller quantization:"
+        yield warn(cause, f"{name} is tight: {found.reasons[0]}", remedy, *evidence, command=f"mscli plan {name}")
 
 
 def _refused(ctx: CheckContext, found: NoFit) -> Finding:
     name = found.profile
     nearest = f"mscli up {name} {found.nearest}" if found.nearest else None
-    remedy = f"The nearest that works: {found.nearest}." if found.nearest else "`mscli profiles` shows what fits here."
+    remedy = "Nearest that fits:" if found.nearest else "See what fits: mscli profiles"
     more = [ctx.inventory.nvml.message] if ctx.inventory.nvml and found.cause != "host_ram" else []
-    seen = f"{name} does not fit: {found.reasons[0]}"
+    seen = f"{name} is too big: {found.reasons[0]}"
     return fail(found.cause, seen, remedy, *found.reasons[1:], *map(_bar, found.memory), *more, command=nearest)
 
 
@@ -55,13 +55,13 @@ def _bar(memory: GpuMemory) -> str:
     parts = {
         "weights": memory.weights_bytes,
         "projector": memory.projector_bytes,
-        "KV": memory.kv_bytes,
+        "KV cache": memory.kv_bytes,
         "compute": memory.compute_bytes + memory.graphs_bytes,
         "runtime": memory.runtime_bytes,
     }
     taken = ", ".join(f"{what} {gib(size)}" for what, size in parts.items() if size)
-    left = f"{gib(memory.margin_bytes)} left" if memory.margin_bytes >= 0 else f"{gib(-memory.margin_bytes)} too much"
-    held = f", {gib(memory.held_bytes)} held by others" if memory.held_bytes else ""
+    left = f"{gib(memory.margin_bytes)} left" if memory.margin_bytes >= 0 else f"{gib(-memory.margin_bytes)} short"
+    held = f", other processes {gib(memory.held_bytes)}" if memory.held_bytes else ""
     return f"GPU {memory.gpu} ({memory.name}): {taken}; {left} of {gib(memory.free_bytes)} free{held}"
 
 
@@ -74,17 +74,17 @@ def context(ctx: CheckContext) -> Iterator[Finding]:
     if target and found.context < target:
         yield warn(
             "oom_kv" if found.devices else "host_ram",
-            f"{tokens(found.context)} of context fit, {profile.name} aims for {tokens(target)}",
-            "Longer prompts are refused: free memory, or take a smaller KV type (kv_types) or quantisation.",
+            f"context {found.context:,} of {tokens(target)} that {profile.name} aims for (longer prompts are refused)",
+            "Free memory, or use a smaller KV cache type (kv_types) or quantization:",
             *found.steps,
             command=f"mscli plan {profile.name} --ctx {target}",
         )
     elif found.context > model.context_recommended:
-        remedy = f"Set the key context.cap to {model.context_recommended}."
-        seen = f"{tokens(found.context)} are more than {model.title} is good for ({tokens(model.context_recommended)})"
+        remedy = f"Set context.cap to {model.context_recommended}."
+        seen = f"context {found.context:,} above the {model.context_recommended:,} recommended for {model.title}"
         yield warn(None, seen, remedy)
     else:
-        yield ok(f"{tokens(found.context)} of context, of {tokens(model.context_limit)} that the model takes")
+        yield ok(f"context {found.context:,} of {tokens(model.context_limit)}")
 
 
 def engine_found(ctx: CheckContext) -> Iterator[Finding]:
@@ -93,8 +93,9 @@ def engine_found(ctx: CheckContext) -> Iterator[Finding]:
         return
     name = ctx.chosen.profile.engine
     if not startable(ctx):
-        remedy = "Take a profile on another engine: mscli profiles."
-        yield fail("engine_missing", f"this release plans for {name}, but does not start it", remedy)
+        remedy = "Use a profile on another engine:"
+        seen = f"this release cannot start {name}"
+        yield fail("engine_missing", seen, remedy, command="mscli profiles")
         return
     found = located(ctx)
     if isinstance(found, MscliError) and found.details.get("late"):
@@ -110,7 +111,7 @@ def engine_found(ctx: CheckContext) -> Iterator[Finding]:
 def _able(ctx: CheckContext, found: Installation | Adopted) -> Iterator[Finding]:
     assert ctx.chosen is not None
     chosen, known = ctx.chosen, engine(ctx.chosen.profile.engine)
-    where = str(found.path) if isinstance(found, Installation) else f"the server at {found.host}:{found.port}"
+    where = str(found.path) if isinstance(found, Installation) else f"server at {found.host}:{found.port}"
     warnings: tuple[str, ...] = ()
     try:
         if isinstance(found, Adopted):
@@ -125,7 +126,7 @@ def _able(ctx: CheckContext, found: Installation | Adopted) -> Iterator[Finding]
         return
     for warning in warnings:
         yield warn(None, warning, "")
-    yield ok(f"{known.name} {found.version or 'of unknown version'}: {where}")
+    yield ok(f"{known.name} {found.version or '(version unknown)'}: {where}")
 
 
 def _cause(fault: MscliError) -> str | None:
@@ -146,16 +147,16 @@ def user_files(ctx: CheckContext) -> Iterator[Finding]:
         yield fail(None, fault.message, fault.hint)
         return
     except OSError as fault:
-        yield fail("permissions", f"{folder} cannot be read: {fault.strerror}", "Give it to this user.")
+        yield fail("permissions", f"cannot read {folder}: {fault.strerror}", "Change its owner.")
         return
     for error in broken:
         name = str(error.details.get("profile") or error.details.get("model") or "")
         path = folder / ("" if "profile" in error.details else "models") / f"{name}.yaml"
         yield warn(None, error.message, error.hint, command=f"mscli profiles validate {path}")
     if not own:
-        yield skipped(f"no profiles of your own in {folder}")
+        yield skipped(f"no user profiles in {folder}")
     elif not broken:
-        yield ok(f"{len(own)} files of your own in {folder} are valid")
+        yield ok(f"{counted(len(own), 'user file')} in {folder}, valid")
 
 
 CHECKS = (

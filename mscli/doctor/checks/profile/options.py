@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import OptionValue, Profile
-from mscli.doctor.checks.check import Finding, Severity, fail, ok, warn
+from mscli.doctor.checks.check import Finding, Severity, counted, fail, ok, warn
 from mscli.doctor.checks.chosen import local_weights
 from mscli.doctor.checks.context import CheckContext
 from mscli.engines.table import STARTABLE, engine
@@ -72,7 +72,7 @@ def files_format(ctx: CheckContext) -> Iterator[Finding]:
             found += _files_missing(ctx, subject)
         yield from found
         if ctx.chosen is not None and not found:
-            yield ok(f"{subject.variant.format}: flags and files agree")
+            yield ok(f"{subject.variant.format}: flags and files match")
 
 
 def _mixed_flags(subject: _Subject) -> Iterator[Finding]:
@@ -85,12 +85,11 @@ def _mixed_flags(subject: _Subject) -> Iterator[Finding]:
             continue
         if not native and name == "tokenizer-mode" and subject.profile.images == 0:
             continue  # for text alone Mistral's tokenizer goes with the other layout
-        files = "Mistral's own format" if native else "Hugging Face's format"
+        files = "Mistral format" if native else "Hugging Face format"
         yield subject.wrong(
             "tokenizer_format",
-            f"the option {given[0]}: {given[1]} does not go with the weights, which are in {files}",
-            "Remove it: mscli sets all three flags (--tokenizer-mode, --config-format, --load-format) or none, as the "
-            "files are.",
+            f"option {given[0]}: {given[1]} does not match the weights ({files})",
+            "Remove it: mscli sets --tokenizer-mode, --config-format and --load-format to match the files.",
         )
 
 
@@ -103,8 +102,8 @@ def _files_missing(ctx: CheckContext, subject: _Subject) -> Iterator[Finding]:
     if absent:
         yield fail(
             "tokenizer_format",
-            f"{found.where} has no {' and no '.join(absent)}, which {subject.variant.format} needs",
-            "Fetch the repository anew, or take a variant in the format that is there.",
+            f"{found.where} has no {' and no '.join(absent)} (needed by {subject.variant.format})",
+            "Download it again, or use a variant in the format that is there:",
             command=f"mscli pull {subject.profile.name}",
         )
 
@@ -122,12 +121,11 @@ def sampling(ctx: CheckContext) -> Iterator[Finding]:
         if given is not None and abs(given[1] - wanted) > _FAR:
             yield subject.wrong(
                 "sampling",
-                f"{given[0]} sets a temperature of {given[1]:g}; {subject.model.title} wants {wanted:g}, and its "
-                "answers get worse far from it",
-                f"Remove it: mscli serves with {wanted:g} where a request does not say otherwise.",
+                f"{given[0]} sets temperature {given[1]:g} ({subject.model.title}: {wanted:g} recommended)",
+                f"Remove it: mscli sets {wanted:g} as the default.",
             )
         elif ctx.chosen is not None:
-            yield ok(f"requests without a temperature of their own are sampled at {given[1] if given else wanted:g}")
+            yield ok(f"default temperature {given[1] if given else wanted:g}")
 
 
 def _temperature(subject: _Subject) -> tuple[str, float] | None:
@@ -167,20 +165,18 @@ def _blind(subject: _Subject) -> Iterator[Finding]:
     if "vision" not in subject.model.capabilities:
         return
     if profile.images == 0 and wants is not None:
-        remedy = "Set the key images to how many one request may hold; mscli then plans their memory and sets the flag."
-        yield subject.wrong("vision", f"the option {wants[0]} is there for images, but images: 0 plans none", remedy)
+        remedy = "Set images to the number per request; mscli plans their memory and sets the flag."
+        yield subject.wrong("vision", f"option {wants[0]} with images: 0", remedy)
     if profile.images and variant.format == "gguf" and variant.source.projector is None:
-        remedy = "Take a variant with a projector file, or write images: 0."
-        yield subject.wrong("vision", f"the variant {variant.name} has no projector: it reads text only", remedy)
+        remedy = "Use a variant with a projector file, or set images: 0."
+        yield subject.wrong("vision", f"variant {variant.name} has no projector (text only)", remedy)
     off = subject.option("no-mmproj", "language-model-only", "text-only")
     if profile.images and off is not None and off[1] is not False:
-        remedy = "Remove the option, or write images: 0."
-        yield subject.wrong(
-            "vision", f"the option {off[0]} switches images off, images: {profile.images} wants them", remedy
-        )
+        remedy = "Remove the option, or set images: 0."
+        yield subject.wrong("vision", f"option {off[0]} turns images off, but images: {profile.images}", remedy)
     if profile.images and wants is not None and wants[0].startswith("limit") and _none_allowed(wants[1]):
-        remedy = "Remove the option: mscli sets it from the key images."
-        yield subject.wrong("vision", f"{wants[0]} allows no image, images: {profile.images} wants them", remedy)
+        remedy = "Remove the option: mscli sets it from images."
+        yield subject.wrong("vision", f"option {wants[0]} allows no image, but images: {profile.images}", remedy)
 
 
 def _none_allowed(value: OptionValue) -> bool:
@@ -189,10 +185,10 @@ def _none_allowed(value: OptionValue) -> bool:
 
 def _snapshot(subject: _Subject) -> str:
     if "vision" not in subject.model.capabilities:
-        return f"{subject.model.title} reads text only"
+        return f"{subject.model.title} is text only"
     if subject.profile.images == 0:
-        return "text only, as the profile says (images: 0)"
-    return f"{subject.profile.images} images per request, planned with their projector"
+        return "text only (images: 0)"
+    return f"{counted(subject.profile.images, 'image')} per request, projector planned"
 
 
 def tools(ctx: CheckContext) -> Iterator[Finding]:
@@ -211,20 +207,19 @@ def _toolless(subject: _Subject) -> Iterator[Finding]:
     parser, template = subject.option("tool-call-parser"), subject.option("chat-template", "chat-template-file")
     if name.startswith("vllm") and parser is not None and parser[1] != "mistral":
         remedy = "Remove it: mscli sets --tool-call-parser mistral and --enable-auto-tool-choice."
-        yield subject.wrong("tools", f"{parser[0]}: {parser[1]} does not read this model's tool calls", remedy)
+        yield subject.wrong("tools", f"option {parser[0]}: {parser[1]} does not parse this model's tool calls", remedy)
     jinja = subject.option("no-jinja", "jinja")
     if name == "llama.cpp" and jinja is not None and (jinja[0] == "no-jinja") == (jinja[1] is True):
         remedy = "Remove it: mscli starts llama-server with --jinja, which tool calls need."
-        yield subject.wrong("tools", f"the option {jinja[0]} switches the template off that tool calls need", remedy)
+        yield subject.wrong("tools", f"option {jinja[0]} turns off the template that tool calls need", remedy)
     if name == "llama.cpp" and template is not None and not str(template[1]).endswith((".jinja", ".txt")):
-        remedy = "Remove it: the model's own template, which the GGUF holds, writes tools."
-        yield subject.wrong(
-            "tools", f"the option {template[0]}: {template[1]} replaces the template with tools", remedy
-        )
+        remedy = "Remove it: the template in the GGUF supports tools."
+        seen = f"option {template[0]}: {template[1]} replaces the template that supports tools"
+        yield subject.wrong("tools", seen, remedy)
 
 
 def _calls(subject: _Subject) -> str:
     name = subject.profile.engine
     if name in STARTABLE and not engine(name).capabilities.tools:
-        return f"no tool calls: {name} does none with this model"
-    return f"tool calls are set up as {name} needs them; `mscli check` tries one"
+        return f"no tool calls ({name} does not support them with this model)"
+    return f"tool calls set up for {name} (`mscli check` tests one)"

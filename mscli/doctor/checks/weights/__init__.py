@@ -39,7 +39,7 @@ def folder(ctx: CheckContext) -> Iterator[Finding]:
     for path, fault in closed:
         yield _unwritable(ctx, path, fault)
     if not closed:
-        yield ok(f"{root} can be written", *([] if _there(root) else ["it is not there yet: a pull makes it"]))
+        yield ok(f"{root} is writable", *([] if _there(root) else ["not there yet (created by the first pull)"]))
 
 
 def _below(ctx: CheckContext) -> Iterator[Path]:
@@ -60,8 +60,8 @@ def _unwritable(ctx: CheckContext, path: Path, fault: OSError) -> Finding:
     nameless = _name(os.geteuid()) is None
     return severity(
         "container_user" if nameless and ctx.inventory.host.container else "permissions",
-        f"{path} cannot be written by {_name(os.geteuid()) or f'uid {os.geteuid()}'}: {fault.strerror}",
-        "Give it to this user, or set HF_HOME to a folder of its own; weights that are there are read all the same.",
+        f"{_name(os.geteuid()) or f'UID {os.geteuid()}'} cannot write to {path}: {fault.strerror}",
+        "Change the owner, or set HF_HOME to another folder (cached weights still work):",
         *_on_the_way(path),
         command=f"sudo chown -R {os.geteuid()} {path}" if _existing(path) == path and _there(path) else None,
     )
@@ -75,8 +75,8 @@ def _there(path: Path) -> bool:
 
 
 def _full(severity: Severity, path: Path, fault: OSError) -> Finding:
-    remedy = "Free some (`mscli weights prune`), or move it to a larger disk (HF_HOME, TMPDIR, MSCLI_HOME)."
-    return severity("disk_full", f"nothing more can be written to {path}: {fault.strerror}", remedy, _usage(path))
+    remedy = "Free space (mscli weights prune), or use a larger disk (HF_HOME, TMPDIR, MSCLI_HOME)."
+    return severity("disk_full", f"cannot write to {path}: {fault.strerror}", remedy, _usage(path))
 
 
 def written(path: Path, size: int) -> OSError | None:
@@ -128,8 +128,8 @@ def _name(uid: int) -> str | None:
 def _usage(path: Path) -> str:
     disk = os.statvfs(_existing(path))
     free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-    left = f", {disk.f_favail:,} files can still be made" if disk.f_files else ""
-    return f"{gib(free)} of {gib(total)} are free there{left}"
+    left = f", {disk.f_favail:,} inodes free" if disk.f_files else ""
+    return f"{gib(free)} of {gib(total)} free{left}"
 
 
 def space(ctx: CheckContext) -> Iterator[Finding]:
@@ -139,7 +139,7 @@ def space(ctx: CheckContext) -> Iterator[Finding]:
         yield from _profile_space(ctx, root)
         return
     if not os.access(_existing(root), os.X_OK):
-        yield skipped(f"how much room {root} has: it may not be looked into")
+        yield skipped(f"free space unknown (cannot read {root})")
         return
     for what, size in _worth_having(ctx):
         try:
@@ -147,7 +147,7 @@ def space(ctx: CheckContext) -> Iterator[Finding]:
         except MscliError as short:
             yield warn("disk_full", short.message, short.hint, _usage(root))
             return
-    yield ok(f"{_usage(root)} ({root})")
+    yield ok(f"{_usage(root)} at {root}")
 
 
 def _profile_space(ctx: CheckContext, root: Path) -> Iterator[Finding]:
@@ -155,18 +155,18 @@ def _profile_space(ctx: CheckContext, root: Path) -> Iterator[Finding]:
     found = local_weights(ctx)
     if found is None:
         kind = ctx.chosen.variant.source.kind
-        yield skipped(f"{ctx.chosen.profile.name} fetches nothing into the hub's cache ({kind})")
+        yield skipped(f"{ctx.chosen.profile.name} uses no weights from Hugging Face ({kind})")
     elif found.cause == "permissions":
-        yield skipped(f"how much room {root} has: it may not be looked into")
+        yield skipped(f"free space unknown (cannot read {root})")
     elif found.whole:
-        yield ok(f"nothing is to be fetched: all is in {found.where}")
+        yield ok(f"nothing to download (weights in {found.where})")
     else:
         try:
             check_room(root, found.missing_bytes, ctx.chosen.profile.name)
         except MscliError as short:
             yield fail("disk_full", short.message, short.hint, _usage(root), command="mscli weights prune")
         else:
-            yield ok(f"{gib(found.missing_bytes)} are to be fetched; {_usage(root)}")
+            yield ok(f"{gib(found.missing_bytes)} to download; {_usage(root)}")
 
 
 def _worth_having(ctx: CheckContext) -> list[tuple[str, int]]:
@@ -200,10 +200,10 @@ def scratch(ctx: CheckContext) -> Iterator[Finding]:
         elif fault.errno in _FULL:
             yield _full(fail, path, fault)
         else:
-            remedy = "Give it to this user, or name another folder (MSCLI_HOME, TMPDIR, HF_XET_CACHE)."
-            yield fail("permissions", f"{path} cannot be written: {fault.strerror}", remedy, *_on_the_way(path))
+            remedy = "Change its owner, or use another folder (MSCLI_HOME, TMPDIR, HF_XET_CACHE)."
+            yield fail("permissions", f"cannot write to {path}: {fault.strerror}", remedy, *_on_the_way(path))
     if good:
-        yield ok(f"{' and '.join(good)} can be written")
+        yield ok(f"writable: {', '.join(good)}")
 
 
 _SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_XET", "HF_XET_HIGH_PERFORMANCE")
@@ -218,14 +218,14 @@ def settings(ctx: CheckContext) -> Iterator[Finding]:
     yield from found
     if not found:
         set_here = sorted(name for name in ctx.env if name.startswith(("HF_", "TRANSFORMERS_")) and "TOKEN" not in name)
-        yield ok(f"the hub's settings are as they seem: {', '.join(set_here) or 'none is set'}")
+        yield ok(f"HF_* overrides: {', '.join(set_here)}" if set_here else "no HF_* overrides")
 
 
 def _switches(env: Mapping[str, str]) -> Iterator[Finding]:
     for name in _SWITCHES:
         if env.get(name, "").upper() not in _WORDS:
-            remedy = f"Write {name}=1, or unset it."
-            yield warn(None, f"{name}={env[name]!r} is neither yes nor no: it counts as no", remedy)
+            remedy = f"Set {name}=1, or unset it."
+            yield warn(None, f"{name}={env[name]!r} is not a boolean (treated as no)", remedy)
 
 
 def _folders(env: Mapping[str, str]) -> Iterator[Finding]:
@@ -235,14 +235,12 @@ def _folders(env: Mapping[str, str]) -> Iterator[Finding]:
         if other and Path(other).expanduser() != place:
             yield warn(
                 None,
-                f"{name} names {other}, but weights go to {place}: programs that heed the one fetch them twice",
-                f"Unset {name} and set HF_HOME alone.",
+                f"{name}={other}, but weights go to {place} (some programs will download them twice)",
+                "Use HF_HOME only:",
+                command=f"unset {name}",
             )
     if not place.is_absolute():
-        remedy = "Write HF_HOME or HF_HUB_CACHE as a whole path, from / on."
-        yield warn(
-            None, f"the cache is {place}, which is another folder for each place that a program starts in", remedy
-        )
+        yield warn(None, f"relative cache path {place}", "Set HF_HOME or HF_HUB_CACHE to an absolute path.")
 
 
 def _speed(ctx: CheckContext) -> Iterator[Finding]:
@@ -250,20 +248,22 @@ def _speed(ctx: CheckContext) -> Iterator[Finding]:
     if env.get("HF_HUB_ENABLE_HF_TRANSFER", "").upper() in {"1", "ON", "YES", "TRUE"} and not find_spec("hf_transfer"):
         yield warn(
             "python_env",
-            "HF_HUB_ENABLE_HF_TRANSFER is set and hf_transfer is not installed: older tools then refuse to fetch",
-            "Unset it: Xet has taken its place.",
+            "HF_HUB_ENABLE_HF_TRANSFER set, but hf_transfer not installed (older tools refuse to download)",
+            "Unset it (replaced by Xet):",
+            command="unset HF_HUB_ENABLE_HF_TRANSFER",
         )
     ram = ctx.inventory.host.ram_total_bytes
     if env.get("HF_XET_HIGH_PERFORMANCE", "").upper() in {"1", "ON", "YES", "TRUE"} and ram < _LEAST_RAM:
         yield warn(
             "host_ram",
-            f"HF_XET_HIGH_PERFORMANCE buffers many gigabytes, and this machine has {ram / 2**30:.0f} GiB of RAM",
-            "Unset it below 64 GiB.",
+            f"HF_XET_HIGH_PERFORMANCE needs 64 GiB of RAM for its buffers (this machine: {ram / 2**30:.0f})",
+            "Unset it:",
+            command="unset HF_XET_HIGH_PERFORMANCE",
         )
     kept = env.get("HF_XET_CHUNK_CACHE_SIZE_BYTES", "")
     if kept and not kept.isdigit():
-        remedy = "Write plain bytes: 10000000000."
-        yield warn(None, f"HF_XET_CHUNK_CACHE_SIZE_BYTES={kept!r} is no number of bytes", remedy)
+        remedy = "Use a number of bytes: 10000000000."
+        yield warn(None, f"HF_XET_CHUNK_CACHE_SIZE_BYTES={kept!r} is not a number", remedy)
 
 
 def token_kept(ctx: CheckContext) -> Iterator[Finding]:
@@ -273,24 +273,21 @@ def token_kept(ctx: CheckContext) -> Iterator[Finding]:
         yield from _none(path)
         return
     if not ctx.env.get("HF_ENDPOINT") and not _LOOKS_RIGHT.fullmatch(sent.value):
-        remedy = "Copy it anew from https://huggingface.co/settings/tokens: it begins with hf_ and holds no blanks."
-        yield warn("hf_gated", f"what is in {sent.origin} does not look like a token of the hub", remedy)
+        remedy = "Copy it again from https://huggingface.co/settings/tokens (starts with hf_, no spaces)."
+        yield warn("hf_gated", f"{sent.origin} has no valid Hugging Face token", remedy)
     elif sent.origin != str(path) and path.is_file():
-        yield ok(f"a token is in {sent.origin}", f"the one in {path} is not used meanwhile")
+        yield ok(f"token in {sent.origin}", f"overrides the one in {path}")
     else:
-        yield ok(f"a token is in {sent.origin}")
+        yield ok(f"token in {sent.origin}")
     if path.is_file() and path.stat().st_mode & 0o077:
-        yield warn(
-            None, f"others on this machine may read the token in {path}", "Close it.", command=f"chmod 600 {path}"
-        )
+        yield warn(None, f"other users can read the token in {path}", "Make it private:", command=f"chmod 600 {path}")
 
 
 def _none(path: Path) -> Iterator[Finding]:
     if not path.exists():
-        yield ok("no token is kept")
+        yield ok("no saved Hugging Face token")
         return
-    remedy = "Log in anew: hf auth login."
-    yield warn("hf_gated", f"there is a token file {path}, but no token can be read from it", remedy)
+    yield warn("hf_gated", f"no readable token in {path}", "Log in again:", command="hf auth login")
 
 
 CHECKS: tuple[Check, ...] = (

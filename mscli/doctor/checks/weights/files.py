@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.doctor.checks.check import Finding, Severity, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Finding, Severity, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.chosen import Damage, damage, hub_place, local_weights
 from mscli.doctor.checks.context import CheckContext
 from mscli.errors import MscliError
@@ -39,27 +39,27 @@ def _of_profile(ctx: CheckContext) -> Iterator[Finding]:
         yield _elsewhere(ctx)
         return
     if found.cause == "permissions":
-        yield fail("permissions", found.fault or "", "Give it to this user, or set HF_HOME to a folder of its own.")
+        yield fail("permissions", found.fault or "", "Change its owner, or set HF_HOME to another folder.")
         return
     damaged = list(damage(hub_place(ctx), variant.source.repository, variant))
     yield from _damaged(fail if not found.whole else warn, damaged, f"mscli pull {name} --verify")
     if damaged:
         return
     if found.fault is not None:
-        yield fail("corrupt_weights", found.fault, "Fetch them again.", command=f"mscli pull {name}")
+        yield fail("corrupt_weights", found.fault, "Download them again:", command=f"mscli pull {name}")
     elif found.whole:
-        checked = "their sizes are as the hub states" if found.listed else "they are as long as they say"
-        yield ok(f"the weights are in {found.where}: {checked}", *found.names)
+        checked = "sizes match the hub" if found.listed else "sizes match their headers"
+        yield ok(f"weights in {found.where} ({checked})", *found.names)
     else:
-        yield ok(f"{gib(found.missing_bytes)} of the weights are not here yet: `mscli up` or `mscli pull` fetches them")
+        yield ok(f"{gib(found.missing_bytes)} not downloaded yet (`mscli up` or `mscli pull`)")
 
 
 def _elsewhere(ctx: CheckContext) -> Finding:
     assert ctx.chosen is not None
     if ctx.chosen.variant.source.kind != "package":
-        return skipped("the Ollama server keeps these weights itself")
+        return skipped("weights are kept by the Ollama server")
     try:
-        return ok(f"the weights come with mscli: {packaged(ctx.chosen.model, ctx.chosen.variant).model}")
+        return ok(f"weights come with mscli: {packaged(ctx.chosen.model, ctx.chosen.variant).model}")
     except MscliError as fault:
         return fail("corrupt_weights", fault.message, fault.hint)
 
@@ -67,15 +67,15 @@ def _elsewhere(ctx: CheckContext) -> Finding:
 def _of_all(ctx: CheckContext) -> Iterator[Finding]:
     place = hub_place(ctx)
     if _closed(place.root):
-        yield skipped(f"what lies in {place.root}: it may not be looked into")
+        yield skipped(f"cannot read {place.root}")
         return
     if not any(place.root.glob("models--*")):
-        yield ok(f"no weights are in {place.root} yet")
+        yield ok(f"no weights in {place.root} yet")
         return
     try:
         models = ctx.catalog.models.values()
     except MscliError as fault:
-        yield skipped(f"which repositories are wanted is not known: {fault.message}")
+        yield skipped(f"cannot read the catalog: {fault.message}")
         return
     repositories = {
         variant.source.repository
@@ -93,22 +93,22 @@ def _of_all(ctx: CheckContext) -> Iterator[Finding]:
         damaged += damage(place, repository)
     yield from _damaged(warn, damaged, None)
     if late:
-        yield skipped(f"{len(late)} repositories were not looked into for time: `mscli doctor PROFILE` looks at one")
+        yield skipped(f"{len(late)} repositories not checked (out of time; `mscli doctor PROFILE` checks one)")
     elif not damaged:
-        yield ok(f"files of {len(repositories)} repositories in {place.root} are whole, by their sizes")
+        yield ok(f"{counted(len(repositories), 'repository', 'repositories')} in {place.root}: file sizes match")
 
 
 def _damaged(severity: Severity, damaged: list[Damage], command: str | None) -> Iterator[Finding]:
     for each in damaged[:_MOST]:
         yield severity(
             "corrupt_weights",
-            f"{each.path.name} cannot serve: {each.what}",
-            "Have it hashed and fetched again.",
+            f"{each.path.name} is damaged: {each.what}",
+            "Verify and download it again:",
             str(each.path),
             command=command or "mscli pull PROFILE --verify",
         )
     if len(damaged) > _MOST:
-        yield severity("corrupt_weights", f"{len(damaged) - _MOST} more files cannot serve", "See those above.")
+        yield severity("corrupt_weights", f"{len(damaged) - _MOST} more damaged files", "Same as above.")
 
 
 def _closed(root: Path) -> bool:
@@ -134,7 +134,7 @@ def partial(ctx: CheckContext) -> Iterator[Finding]:
     """Unfinished files: those that somebody fetches now, and leftovers of processes that are gone."""
     place = hub_place(ctx)
     if _closed(place.root):
-        yield skipped(f"what is unfinished: {place.root} may not be looked into")
+        yield skipped(f"unfinished downloads unknown (cannot read {place.root})")
         return
     if ctx.chosen is not None and ctx.chosen.variant.source.kind == "hub":
         folders = [place.repository(ctx.chosen.variant.source.repository)]
@@ -144,7 +144,7 @@ def partial(ctx: CheckContext) -> Iterator[Finding]:
     for each in found[:_MOST]:
         yield _judged(each, ctx)
     if not found:
-        yield ok("no unfinished download")
+        yield ok("no unfinished downloads")
 
 
 def _unfinished(root: Path, folder: Path) -> Iterator[_Unfinished]:
@@ -168,27 +168,27 @@ def _judged(each: _Unfinished, ctx: CheckContext) -> Finding:
     if each.pid is not None and each.silent_s > _SILENT_S:
         return warn(
             "stalled_download",
-            f"process {each.pid} fetches {whose}, but no byte has come for {each.silent_s / 60:.0f} minutes",
-            "Stop it and start it again: mscli goes on where it stopped. HF_HUB_DISABLE_XET=1 takes the older way.",
+            f"download of {whose} stalled for {each.silent_s / 60:.0f} min (PID {each.pid})",
+            "Stop it and pull again, which resumes (HF_HUB_DISABLE_XET=1 uses plain HTTP):",
             str(each.path),
             command=f"kill {each.pid}",
         )
     if each.pid is not None:
-        return ok(f"process {each.pid} is fetching {whose}: {size} of a file are here", str(each.path))
+        return ok(f"downloading {whose}: {size} so far (PID {each.pid})", str(each.path))
     if each.silent_s < _FRESH_S:  # another machine that shares the folder shows no lock here
-        return ok(f"a file of {whose} has grown within the last {_FRESH_S:.0f} s: {size} are here", str(each.path))
+        return ok(f"downloading {whose}: {size} so far (last {_FRESH_S:.0f} s)", str(each.path))
     if each.ours:
         return warn(
             "stalled_download",
-            f"a download of {whose} was not finished: {size} of a file are here, and nobody goes on with it",
-            "`mscli pull` goes on after these bytes; `mscli weights prune` frees them.",
+            f"unfinished download of {whose}: {size} of a file",
+            "Resume it (mscli weights prune deletes it):",
             str(each.path),
             command=f"mscli pull {name}",
         )
     return warn(
         "stalled_download",
-        f"another tool left {size} of an unfinished file of {whose}: recent ones begin anew",
-        "Remove it if no download runs on another machine that shares this folder.",
+        f"unfinished download of {whose} by another tool: {size} (not resumable)",
+        "Remove it, unless another machine that shares this folder is downloading:",
         str(each.path),
         command=f"rm {each.path}",
     )
@@ -197,18 +197,18 @@ def _judged(each: _Unfinished, ctx: CheckContext) -> Finding:
 def offline(ctx: CheckContext) -> Iterator[Finding]:
     """Offline mode, and whether all that the profile needs is here."""
     if not offline_by_environment():
-        yield ok("weights may be fetched: offline mode is off")
+        yield ok("offline mode off")
         return
     names = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if ctx.env.get(name)]
     found, said = local_weights(ctx), " and ".join(f"{name}={ctx.env[name]}" for name in names)
     if ctx.chosen is None:
-        yield warn("offline", f"{said}: what is not here cannot be fetched", "Unset it where weights are pulled.")
+        yield warn("offline", f"{said}: no downloads", "Unset it to pull weights:", command=f"unset {' '.join(names)}")
     elif found is None or found.whole:
-        yield ok(f"{said}, and nothing of {ctx.chosen.profile.name} has to be fetched from the hub")
+        yield ok(f"{said}: nothing to download for {ctx.chosen.profile.name}")
     else:
         yield fail(
             "offline",
-            f"{said} forbids fetching, and {gib(found.missing_bytes)} of the weights are not in {found.where}",
-            "Unset it for one pull, or bring them by disk: `mscli pull --to DIR` there, `mscli up --weights DIR` here.",
+            f"{said}: no downloads, but {gib(found.missing_bytes)} missing in {found.where}",
+            "Copy them from another machine (mscli pull --to DIR, mscli up --weights DIR), or pull once:",
             command=f"env {' '.join(f'-u {name}' for name in names)} mscli pull {ctx.chosen.profile.name}",
         )

@@ -98,4 +98,4 @@ def test_the_doctor_names_the_instance_that_holds_a_gpu(on_gpu: Callable[..., Ra
     findings = on_gpu("doctor", "--only", "gpu", "--json").data["findings"]
     (held,) = [finding for finding in findings if finding["id"] == "gpu.free"]
     assert held["status"] == "ok"
-    assert "our instance tiny" in held["seen"]
+    assert "instance tiny" in held["seen"]

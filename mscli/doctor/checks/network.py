@@ -212,9 +212,9 @@ def _ollama(ctx: CheckContext) -> Iterator[Finding]:
     except PassingFault as fault:
         remedy = _REMEDIES.get(fault.kind, "") if isinstance(fault, Unreached) else ""
         systemd = "For the service: sudo systemctl edit ollama, [Service] Environment=HTTPS_PROXY=..."
-        yield warn("network_proxy", f"{fault.seen} ({whose})", f"{remedy} {systemd}".strip())
+        yield warn("network_proxy", f"{fault.seen}; checked from mscli, {whose}", f"{remedy} {systemd}".strip())
         return
-    yield ok(f"{host} answers (HTTP {answer.status}); {whose}")
+    yield ok(f"{host} answers (HTTP {answer.status}); checked from mscli, {whose}")
 
 
 CHECKS = (

@@ -75,7 +75,7 @@ def test_no_device_in_a_container_is_the_containers_fault(site: Site) -> None:
 def test_a_suspend_in_the_kernels_log_is_shown_for_error_999(site: Site) -> None:
     site.kernel_says("[ 5000.000000] PM: suspend entry (deep)")
     found = site.look("rtx4090", "cuda", failing("cuInit", 999)).one("cuda.start")
-    assert "after the machine slept" in found["seen"]
+    assert "the machine was suspended" in found["seen"]
     assert "PM: suspend entry (deep)" in found["evidence"]
     assert "nvidia_uvm" in found["command"]
 
@@ -95,7 +95,7 @@ def test_a_full_gpu_is_not_made_fuller(site: Site) -> None:
     full = {"memory_mib": {"total": 24564, "used": 23500, "reserved": 386}, "cuda_errors": {"cuMemAlloc_v2": 2}}
     found = site.look("rtx4090-x2", "cuda", on_second(**full))
     assert found.fails == []
-    assert "1 of 2 devices; 1 too full" in found.one("cuda.start")["seen"]
+    assert "1 of 2 devices; 1 not tried (memory full)" in found.one("cuda.start")["seen"]
     alone = site.look("rtx4090-full", "cuda")
     assert alone.one("cuda.start")["status"] == "skipped"
 

@@ -42,7 +42,7 @@ def test_a_containers_limit_counts_not_the_machines_ram(site: Site) -> None:
     site.put("sys/fs/cgroup/memory.current", f"{GIB}\n")
     found = look(site).one("host.ram")
     assert (found["status"], found["code"]) == ("warn", "host_ram")
-    assert "limit of this container" in found["seen"]
+    assert "container or cgroup limit" in found["seen"]
 
 
 @pytest.mark.parametrize("words", ["Out of memory", "Memory cgroup out of memory"])

@@ -69,7 +69,7 @@ def test_a_killed_server_is_found_with_its_log(mscli: Mscli, here: Doctor) -> No
     seen = here(*INSTANCES)
     found = seen.bad("instances.state")
     assert (seen.code, found["status"]) == (5, "fail")
-    assert "has ended by itself" in found["seen"]
+    assert "ended unexpectedly" in found["seen"]
     assert found["command"] == "mscli restart rehearsal"
 
 
@@ -118,7 +118,7 @@ def test_a_port_that_somebody_else_answers(here: Doctor, instances: Instances) -
     shutil.rmtree(instances.records.run_dir("stranger"))
     found = here(*INSTANCES).bad("instances.state")
     assert (found["status"], found["code"]) == ("fail", "port")
-    assert "not by mine" in found["seen"]
+    assert "of mine is in use by" in found["seen"]
 
 
 def test_workers_that_outlived_their_server_are_found(here: Doctor, mscli: Mscli, instances: Instances) -> None:
@@ -205,7 +205,7 @@ def test_sockets_of_a_dead_instance_are_leftovers(here: Doctor, instances: Insta
         left.bind(str(record.log.parent / "tmp" / "s"))
     found = here(*INSTANCES).bad("instances.leftovers")
     assert found["status"] == "warn"
-    assert "dead left 1 " in found["seen"]
+    assert "1 temporary file left by dead" in found["seen"]
 
 
 def test_a_log_of_gigabytes(here: Doctor, instances: Instances) -> None:

@@ -188,7 +188,7 @@ def test_xet_storage_that_is_not_reached(here: Doctor, hub: Hub, tiny: str) -> N
     hub.cas_url = "http://127.0.0.1:9"
     seen = here(tiny, *NETWORK, env=at(hub))
     assert [found["status"] for found in seen.of("network.repository")] == ["ok", "warn"]
-    assert "HF_HUB_DISABLE_XET" in seen.of("network.repository")[1]["remedy"]
+    assert "HF_HUB_DISABLE_XET" in seen.of("network.repository")[1]["command"]
     again = here(tiny, *NETWORK, env=at(hub, HF_HUB_DISABLE_XET="1"))
     again.good("network.repository")
 
@@ -197,9 +197,9 @@ def test_ollamas_registry_is_asked_from_this_process_and_says_so(doctor: Doctor,
     with proxying("403 Forbidden") as proxy:
         found = doctor("small-q4", *NETWORK, env={"HTTPS_PROXY": f"http://{proxy.address}"}).bad("network.ollama")
     assert (found["status"], found["code"]) == ("warn", "network_proxy")
-    assert "from this process" in found["seen"]
+    assert "checked from mscli" in found["seen"]
     certificate = root_certificate(tmp_path, "registry.ollama.ai")
     with Hub(certificate=certificate) as hub, proxying(leads_to=("127.0.0.1", hub.port)) as proxy:
         env = {"HTTPS_PROXY": f"http://{proxy.address}", "SSL_CERT_FILE": str(certificate)}
         found = doctor("small-q4", *NETWORK, env=env).good("network.ollama")
-    assert "the Ollama server pulls" in found["seen"]
+    assert "the Ollama server downloads" in found["seen"]

@@ -98,7 +98,7 @@ def test_a_port_that_is_roots(home: Path, user_env: dict[str, str]) -> None:
     done = subprocess.run(argv, env=user_env, capture_output=True, text=True, timeout=60)
     found = json.loads(done.stdout)["data"]["findings"]
     assert [(each["status"], each["code"]) for each in found] == [("fail", "port")], "those after it are root's as well"
-    assert "reserved by the system" in found[0]["seen"]
+    assert "reserved (ports below 1024 need root)" in found[0]["seen"]
 
 
 def test_our_own_instance_on_the_port_is_no_fault(here: Doctor, home: Path, instances: Instances) -> None:
@@ -123,7 +123,7 @@ def test_a_listener_of_ours_without_a_key_is_open_to_the_network(here: Doctor, i
     instances.serving("wide", free_port(), host="0.0.0.0")
     found = here(*PORTS).bad("ports.exposed")
     assert (found["status"], found["code"]) == ("warn", None)
-    assert "asks for no key" in found["seen"]
+    assert "without an API key" in found["seen"]
     assert "0.0.0.0" in found["seen"]
 
 
@@ -138,7 +138,7 @@ def test_a_container_behind_dockers_proxy_is_named(tmp_path: Path) -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == b"up\n"
         ctx = CheckContext(places({"MSCLI_HOME": str(tmp_path)}), env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
-        assert port_owner(ctx, port).said == "the container web (nginx:latest)"
+        assert port_owner(ctx, port).words == "container web (nginx:latest)"
     finally:
         child.communicate(timeout=10)
 

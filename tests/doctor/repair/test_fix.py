@@ -69,7 +69,7 @@ def test_an_instance_that_crashed_counts_as_stopped_and_keeps_its_log(mscli: Msc
 def test_a_record_of_an_earlier_boot_is_tidied(doctor: Doctor, left: Leftovers) -> None:
     left.record("old")
     fixed = fixes(doctor(*INSTANCES))["record:old"]
-    assert (fixed["done"], "earlier boot" in fixed["what"]) == (True, True)
+    assert (fixed["done"], "last shutdown" in fixed["what"]) == (True, True)
     assert not (left.records.run_dir("old") / "tmp").exists()
     assert doctor(*INSTANCES).data["fixes"] == []
 
@@ -234,7 +234,7 @@ def test_an_unfinished_download_is_only_told(doctor: Doctor, tmp_path: Path) -> 
 
     commands = doctor("--fix", "--yes", "--only", "weights").data["commands"]
 
-    assert [each["command"].split()[:2] for each in commands if "broken off" in each["why"]] == [["mscli", "pull"]]
+    assert [each["command"].split()[:2] for each in commands if "unfinished download" in each["why"]] == [["mscli", "pull"]]
     assert data.exists()
 
 

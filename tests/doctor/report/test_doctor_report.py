@@ -113,7 +113,7 @@ def test_the_whole_report_holds_what_a_helper_needs(
     assert heads == [f"## {each}" for each in SECTIONS]
     for needed in (
         *(f"Python {platform.python_version()}", "NVIDIA GeForce RTX 4090", "23.99 GiB", "GPU-005d..."),
-        *("| llama.cpp |", "host.ram", "mine was asked about", "verdict safe", "--ctx-size"),
+        *("| llama.cpp |", "host.ram", "mine (requested)", "verdict safe", "--ctx-size"),
         *("| broken | crashed | rehearsal | llama.cpp | 9999 |", "CUDA_VISIBLE_DEVICES=", "HF_TOKEN is set"),
         *("oom_kv", "loading model '~/models/mistral.gguf'", "cudaMalloc failed: out of memory", "HF_TOKEN=[secret]"),
     ):
@@ -137,14 +137,14 @@ def test_a_start_that_failed_is_what_the_report_is_about(doctor: Doctor, crashed
 
 def test_a_report_without_anything_to_tell_is_whole_too(doctor: Doctor) -> None:
     text = doctor("--report", "-").out
-    assert "No profile was asked about, and nothing runs." in text
+    assert "No profile given, nothing running." in text
     assert text.rstrip().endswith("There is none.")
 
 
 def test_a_running_instance_is_shown_with_its_plan(mscli: Mscli) -> None:
     assert mscli("up", "rehearsal").code == 0
     text = mscli("doctor", "--report", "-").out
-    assert "### rehearsal runs" in text
+    assert "### rehearsal (running)" in text
     assert "| rehearsal | ready | rehearsal | llama.cpp |" in text
 
 
@@ -154,7 +154,7 @@ def test_a_profile_that_cannot_be_read_does_not_keep_the_report_from_being_made(
     path = Path(private_env["MSCLI_HOME"]) / "config" / "profiles" / "mine.yaml"
     path.write_text("tile: Mine\n")
     text = doctor("mine", "--report", "-").out
-    assert "The profile cannot be used" in text
+    assert "Cannot use the profile" in text
     assert "did you mean 'title'?" in text
     assert USER not in text
 

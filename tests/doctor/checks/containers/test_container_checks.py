@@ -44,7 +44,7 @@ def test_a_healthy_docker_gives_no_failure(programs: Programs, visit: Visit, lis
     healthy(programs, listed)
     found = visit()
     assert {each.status for findings in found.values() for each in findings} <= {"ok", "warn", "skipped"}, found
-    assert found["gpus"][0].seen.endswith("sees every GPU (2)")
+    assert found["gpus"][0].seen.endswith("sees all GPUs (2)")
     assert [each.code for findings in found.values() for each in findings if each.status == "warn"] in (
         [],
         ["disk_full"],  # this machine's own disk
@@ -70,7 +70,7 @@ def test_a_client_that_is_named_and_is_not_there_is_said_to_be_missing(programs:
 def test_a_podman_that_says_nothing_is_not_taken_for_docker(programs: Programs, visit: Visit) -> None:
     programs.docker(Answer(err="Error: could not open /srv/libpod: permission denied", status=125), "podman")
     found = visit()["engine"][0]
-    assert found.seen.startswith("podman is installed")
+    assert found.seen.startswith("podman installed")
     assert found.command is None
 
 
@@ -135,7 +135,7 @@ def test_a_toolkit_that_docker_was_not_told_of_is_named(programs: Programs, visi
     programs.program("nvidia-ctk", "echo 'NVIDIA Container Toolkit CLI version 1.17.8'")
     found = visit()["runtime"][0]
     assert (found.status, found.code) == ("fail", "docker_gpu")
-    assert "was not told of it" in found.seen
+    assert "not registered in Docker" in found.seen
 
 
 def test_a_docker_that_was_not_restarted_after_the_registration_is_named(programs: Programs, visit: Visit) -> None:
@@ -149,7 +149,7 @@ def test_a_registered_runtime_whose_program_is_gone_is_named(programs: Programs,
     programs.docker({"Runtimes": NVIDIA})
     found = visit()["runtime"][0]
     assert (found.status, found.code) == ("fail", "docker_gpu")
-    assert "is not there" in found.seen
+    assert "not found" in found.seen
 
 
 def test_a_configuration_that_is_no_json_is_named(programs: Programs, visit: Visit) -> None:
@@ -157,7 +157,7 @@ def test_a_configuration_that_is_no_json_is_named(programs: Programs, visit: Vis
     programs.file("/etc/docker/daemon.json", '{"runtimes": {"nvidia": {}},}')
     found = visit()["runtime"][0]
     assert (found.status, found.code) == ("fail", "docker_gpu")
-    assert "no valid JSON" in found.seen
+    assert "not valid JSON" in found.seen
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_a_specification_of_another_patch_release_is_stale(programs: Programs, v
     specified(programs, SPEC.format(driver="570.124.04"))
     found = visit()["cdi"][0]
     assert (found.status, found.code) == ("fail", "cdi")
-    assert "is of driver 570.124.04; loaded is 570.124.06" in found.seen
+    assert "is for driver 570.124.04 (loaded: 570.124.06)" in found.seen
     assert found.command == "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 
 
@@ -350,7 +350,7 @@ def test_podman_without_a_specification_cannot_give_gpus(programs: Programs, vis
     info = '{"host": {"cgroupManager": "systemd", "security": {"rootless": true}}, "store": {"graphRoot": "/srv"}, '
     programs.docker(Answer(info + '"version": {"Version": "4.9.3"}}'), "podman")
     found = visit()
-    assert found["engine"][0].seen == "podman 4.9.3 answers, without root's rights"
+    assert found["engine"][0].seen == "podman 4.9.3 answers (rootless)"
     assert (found["cdi"][0].status, found["cdi"][0].code) == ("fail", "cdi")
 
 

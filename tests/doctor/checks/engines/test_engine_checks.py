@@ -97,7 +97,7 @@ def test_a_program_on_path_that_hides_the_installed_one_is_named(
     llama_server(tmp_path / "home" / "data" / "engines" / "llama.cpp")
     (found,) = visit("programs")
     assert found.status == "warn"
-    assert found.seen.startswith(f"{first} is on PATH")
+    assert found.seen.startswith(f"{first} on PATH")
 
 
 def test_two_programs_of_one_name_are_named(visit: Visit, bin_folder: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_two_programs_of_one_name_are_named(visit: Visit, bin_folder: Path, tmp_
     llama_server(tmp_path / "other")
     (found,) = visit("programs", PATH=f"{bin_folder}:{tmp_path / 'other'}")
     assert found.status == "warn"
-    assert "2 programs called llama-server" in found.seen
+    assert "2 programs named llama-server" in found.seen
 
 
 @pytest.mark.parametrize(

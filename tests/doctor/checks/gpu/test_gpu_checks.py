@@ -180,7 +180,7 @@ def test_a_desktop_is_no_busy_gpu(site: Site) -> None:
         ({"throttle_reasons": 0x48}, "too hot"),
         ({"throttle_reasons": 0x80}, "power brake"),
         ({"temperature_c": 95}, "95 C"),
-        ({"pcie": {"width": 1, "max_width": 16}}, "1 PCIe lanes of 16"),
+        ({"pcie": {"width": 1, "max_width": 16}}, "1 of 16 PCIe lanes"),
     ],
 )
 def test_a_gpu_that_is_slowed_down(site: Site, keys: dict[str, Any], word: str) -> None:

@@ -42,7 +42,7 @@ def test_a_healthy_server_gives_no_trouble(user: User, visit: Visit, start: Star
     (user.home / ".ollama" / "models").mkdir(parents=True, exist_ok=True)
     found = visit(host)
     assert {each.status for findings in found.values() for each in findings} <= {"ok", "skipped"}, found
-    assert found["server"][0].seen.startswith(f"Ollama 0.32.15 answers at {host}")
+    assert found["server"][0].seen.startswith(f"Ollama 0.32.15 at {host}")
 
 
 def test_a_program_without_server_is_started_by_mscli_when_needed(visit: Visit, nobody: str) -> None:
@@ -55,7 +55,7 @@ def test_an_installed_service_that_is_stopped_is_named_and_no_second_server_advi
     user.service(ActiveState="inactive", MainPID="0")
     found = visit(nobody)["server"][0]
     assert (found.status, found.code, found.command) == ("fail", "ollama_not_running", "sudo systemctl start ollama")
-    assert "no `ollama serve` beside it" in found.remedy
+    assert "not `ollama serve`" in found.remedy
 
 
 def test_a_service_that_was_switched_off_on_purpose_is_only_mentioned(user: User, visit: Visit, nobody: str) -> None:
@@ -82,13 +82,13 @@ def test_a_service_that_starts_again_and_again_is_named_with_what_its_log_says(
 def test_a_port_that_something_else_holds_is_named_with_its_owner(visit: Visit, stranger: str) -> None:
     found = visit(stranger)["server"][0]
     assert (found.status, found.code) == ("fail", "port")
-    assert f"pid {os.getpid()}" in found.seen
+    assert f"PID {os.getpid()}" in found.seen
 
 
 def test_an_address_on_another_machine_that_does_not_answer_is_named(visit: Visit) -> None:
     found = visit("192.0.2.7:11434")["server"][0]
     assert (found.status, found.code) == ("warn", "ollama_not_running")
-    assert "192.0.2.7:11434, on another machine" in found.seen
+    assert "192.0.2.7:11434 (OLLAMA_HOST, another machine)" in found.seen
 
 
 def test_a_server_that_holds_its_port_and_does_not_answer_is_no_stranger(
@@ -209,7 +209,7 @@ OTHER = "daemon"
 
 
 @pytest.mark.skipif(OTHER not in {entry.pw_name for entry in pwd.getpwall()}, reason=f"no user {OTHER}")
-@pytest.mark.parametrize(("mode", "lacks"), [(0o700, "pass"), (0o744, "pass"), (0o755, None)])
+@pytest.mark.parametrize(("mode", "lacks"), [(0o700, "execute"), (0o744, "execute"), (0o755, None)])
 def test_a_folder_on_the_way_that_the_services_user_may_not_enter_is_named(
     user: User, visit: Visit, nobody: str, tmp_path: Path, mode: int, lacks: str | None
 ) -> None:
@@ -227,7 +227,7 @@ def test_a_folder_on_the_way_that_the_services_user_may_not_enter_is_named(
         assert found.status == "ok"
         return
     assert (found.status, found.code) == ("fail", "permissions")
-    assert f"may not {lacks} /srv/private" in found.seen
+    assert f"no {lacks} permission on /srv/private" in found.seen
     assert found.command == "sudo chmod o+x /srv/private"
 
 
@@ -243,7 +243,7 @@ def test_a_folder_that_is_missing_where_its_user_may_not_make_it_is_named(
     ctx = CheckContext(places(), env={**os.environ, "OLLAMA_HOST": nobody}, root=root)
     found = visit(ctx=ctx)["folder"][0]
     assert (found.status, found.code) == ("fail", "permissions")
-    assert "may not write /var/lib" in found.seen
+    assert "no write permission on /var/lib" in found.seen
     assert found.command == f"sudo install -d -o {OTHER} -g {OTHER} /var/lib/ollama/.ollama/models"
 
 

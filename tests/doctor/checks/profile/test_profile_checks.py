@@ -150,7 +150,7 @@ def test_a_broken_profile_of_the_user_is_named_at_every_visit(here: Doctor, home
 
 def test_good_profiles_of_the_user_are_counted(here: Doctor, home: Path) -> None:
     own_profile(home)
-    assert here(*PROFILE).good("profile.file")["seen"].startswith("2 files")
+    assert here(*PROFILE).good("profile.file")["seen"].startswith("2 user files")
 
 
 def test_damaged_pins_are_named(here: Doctor, home: Path) -> None:

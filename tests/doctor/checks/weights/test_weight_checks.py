@@ -44,8 +44,8 @@ def test_pulled_weights_are_whole(mscli: Mscli, doctor: Doctor, hub: Hub, tiny: 
     assert mscli("pull", tiny, env=at(hub)).code == 0
     seen = doctor(tiny, "--only", "weights")
     assert {found["status"] for found in seen.findings} == {"ok"}, seen.findings
-    assert "as the hub states" in seen.good("weights.files")["seen"]
-    assert "nothing is to be fetched" in seen.good("weights.space")["seen"]
+    assert "sizes match the hub" in seen.good("weights.files")["seen"]
+    assert "nothing to download" in seen.good("weights.space")["seen"]
 
 
 def test_a_full_disk_takes_not_even_a_small_file(here: Doctor, tiny: str, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_file_of_another_size_than_the_hub_stated(mscli: Mscli, doctor: Doctor
     done = mscli("pull", tiny, "--json", env=at(hub))
     assert done.code == 0, done.out
     seen = doctor(tiny, "--only", "weights")
-    where = Path(seen.good("weights.files")["seen"].split(" are in ")[1].split(":")[0])
+    where = Path(seen.good("weights.files")["seen"].removeprefix("weights in ").split(" (")[0])
     os.truncate((where / GGUF).resolve(), 5)
     found = doctor(tiny, "--only", "weights").bad("weights.files")
     assert (found["status"], found["code"]) == ("fail", "corrupt_weights")
@@ -163,7 +163,7 @@ def test_a_link_to_a_blob_that_is_gone(here: Doctor, tiny: str, snapshot: Path) 
     (snapshot / GGUF).symlink_to("../../blobs/gone")
     found = here(tiny, "--only", "weights").bad("weights.files")
     assert found["code"] == "corrupt_weights"
-    assert "not there" in found["seen"]
+    assert "broken link" in found["seen"]
 
 
 def test_whole_files_of_another_tool_serve(here: Doctor, tiny: str, snapshot: Path) -> None:

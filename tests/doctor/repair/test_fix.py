@@ -234,7 +234,9 @@ def test_an_unfinished_download_is_only_told(doctor: Doctor, tmp_path: Path) -> 
 
     commands = doctor("--fix", "--yes", "--only", "weights").data["commands"]
 
-    assert [each["command"].split()[:2] for each in commands if "unfinished download" in each["why"]] == [["mscli", "pull"]]
+    assert [each["command"].split()[:2] for each in commands if "unfinished download" in each["why"]] == [
+        ["mscli", "pull"]
+    ]
     assert data.exists()
 
 

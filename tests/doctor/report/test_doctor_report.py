@@ -114,7 +114,7 @@ def test_the_whole_report_holds_what_a_helper_needs(
     for needed in (
         *(f"Python {platform.python_version()}", "NVIDIA GeForce RTX 4090", "23.99 GiB", "GPU-005d..."),
         *("| llama.cpp |", "host.ram", "mine (requested)", "verdict safe", "--ctx-size"),
-        *("| broken | crashed | rehearsal | llama.cpp | 9999 |", "CUDA_VISIBLE_DEVICES=", "HF_TOKEN is set"),
+        *("| broken | crashed | rehearsal | llama.cpp | 9999 |", "CUDA_VISIBLE_DEVICES=", "HF_TOKEN (set)"),
         *("oom_kv", "loading model '~/models/mistral.gguf'", "cudaMalloc failed: out of memory", "HF_TOKEN=[secret]"),
     ):
         assert needed in text, needed
@@ -138,7 +138,7 @@ def test_a_start_that_failed_is_what_the_report_is_about(doctor: Doctor, crashed
 def test_a_report_without_anything_to_tell_is_whole_too(doctor: Doctor) -> None:
     text = doctor("--report", "-").out
     assert "No profile given, nothing running." in text
-    assert text.rstrip().endswith("There is none.")
+    assert text.rstrip().endswith("None.")
 
 
 def test_a_running_instance_is_shown_with_its_plan(mscli: Mscli) -> None:

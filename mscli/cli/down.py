@@ -66,9 +66,11 @@ def _chosen(records: Records, name: str | None, all_: bool) -> list[Record]:
 
 def _purge(records: Records, name: str | None, all_: bool, surviving: list[str]) -> None:
     """Remove what is kept of stopped instances; an unreadable record is never deleted."""
+    from mscli.lifecycle.shutdown import purge
+
     for record in records.all()[0]:
         if (all_ or name in (None, record.name)) and record.stopped_at and record.name not in surviving:
-            records.purge(record.name)
+            purge(record, records)
 
 
 def _survived(left: list[Stopped]) -> MscliError:

@@ -71,7 +71,7 @@ def publishes(contained: Contained, port: int) -> bool:
 
 def end(
     contained: Contained,
-    client: Identity,
+    client: Identity | None,
     mark: str,
     signals: Sequence[int],
     grace_s: float,
@@ -94,7 +94,7 @@ def end(
         _send(contained, signal.SIGCONT)  # a stopped process keeps every signal but SIGKILL waiting
         _wait(lambda: not _lives(contained), _KILL_S if number == signal.SIGKILL else grace_s, contained)
     # The client is ended last: it forwards what it is sent, and gives back the container's exit status.
-    _wait(lambda: not process.alive(client), _CLIENT_S if last else 0.0, contained)
+    _wait(lambda: not (client and process.alive(client)), _CLIENT_S if last else 0.0, contained)
     ended = process.halt(client, mark, (signal.SIGTERM,), _CLIENT_S)
     _remove(contained, late_s=0.0 if known else _LATE_S)
     survivors = tuple(sorted({*pids(contained), *ended.survivors}))

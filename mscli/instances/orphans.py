@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mscli.instances import container as containers
 from mscli.instances.process import MARK, Identity, alive, boot_id, identify, send, stat, wait_death
-from mscli.instances.records import Record, Records
+from mscli.instances.records import Record, Records, leads
 from mscli.instances.store import Unreadable
 from mscli.paths import places
 
@@ -230,7 +230,7 @@ def _leftovers(records: Records, contained: Collection[str]) -> Iterator[Leftove
 
 def _processes(record: Record, found: tuple[Marked, ...]) -> tuple[Marked, ...]:
     """What lives of an instance whose leader has died, or that was stopped; none while it is in use."""
-    if record.identity is None or alive(record.identity):
+    if record.owner is not None or leads(record):
         return _of(record.mark, found) if record.stopped_at is not None else ()
     own = {each.who.pid: each for each in (*session_of(record), *_of(record.mark, found))}
     return tuple(own[pid] for pid in sorted(own))
@@ -242,6 +242,6 @@ def _of(mark: str, found: tuple[Marked, ...]) -> tuple[Marked, ...]:
 
 def _contained(record: Record) -> bool:
     """True if its container outlived its client. One that was stopped is looked for among the processes alone."""
-    if record.contained is None or record.identity is None or alive(record.identity):
+    if record.contained is None or leads(record):
         return False
     return bool(containers.pids(record.contained)) if record.stopped_at else containers.left(record.contained)

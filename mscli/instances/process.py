@@ -86,12 +86,14 @@ def _marked(pid: int, mark: str) -> bool:
     return f"{MARK}={mark}".encode() in environment.split(b"\0")
 
 
-def members(leader: Identity, mark: str) -> tuple[int, ...]:
+def members(leader: Identity | None, mark: str) -> tuple[int, ...]:
     """The living processes of an instance: the leader's session, and whoever carries the instance's mark.
 
     Both, because a worker may leave the session, and one that sets its own title overwrites its environment.
-    An engine's workers outlive a killed parent, so the leader itself need not be among them.
+    An engine's workers outlive a killed parent, so the leader itself need not be among them; None: it is not known.
     """
+    if leader is None:
+        return tuple(sorted(pid for pid in _pids() if _marked(pid, mark) and _lives(pid)))
     if boot_id() != leader.boot_id:
         return ()
     holder = stat(leader.pid)
@@ -104,6 +106,17 @@ def members(leader: Identity, mark: str) -> tuple[int, ...]:
         if (seen.session == leader.pid and not reused) or _marked(pid, mark):
             found.append(pid)
     return tuple(sorted(found))
+
+
+def group_lazily(leader: Identity, mark: str) -> Iterator[int]:
+    """The leader, then the other members: these are only looked for where the leader is not what was wanted."""
+    yield leader.pid
+    yield from (pid for pid in members(leader, mark) if pid != leader.pid)
+
+
+def _lives(pid: int) -> bool:
+    seen = stat(pid)
+    return seen is not None and seen.state not in _DEAD
 
 
 def cpu_ticks(pids: Sequence[int]) -> int:
@@ -134,8 +147,19 @@ def spawn(
     with log.open("ab") as output:
         return subprocess.Popen(
             list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(env), cwd=cwd,
-            start_new_session=True, pass_fds=tuple(inherited),
+            start_new_session=True, pass_fds=tuple(inherited), preexec_fn=_default_signals,
         )  # fmt: skip
+
+
+def _default_signals() -> None:
+    """In the child, before its program runs: no signal ignored or blocked.
+
+    A shell ignores SIGINT in what it starts with `&`, and that is inherited: such an engine would not heed `down`.
+    """
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def wait_death(pid: int, timeout_s: float) -> bool:
@@ -177,7 +201,7 @@ class Halt:
 
 
 def halt(
-    leader: Identity,
+    leader: Identity | None,
     mark: str,
     signals: Sequence[int],
     grace_s: float,
@@ -202,7 +226,7 @@ def halt(
     return Halt(last, time.monotonic() - begun, members(leader, mark))
 
 
-def _wait_empty(leader: Identity, mark: str, timeout_s: float) -> None:
+def _wait_empty(leader: Identity | None, mark: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while (living := members(leader, mark)) and (left := deadline - time.monotonic()) > 0:
         wait_death(living[0], min(left, 0.25))

@@ -6,7 +6,8 @@ A record that is damaged, or was written by a newer mscli, is reported by name a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,10 @@ class Record:
     """One instance. `since`: seconds since the epoch. `argv` holds no secret. `stopped_at` is set by `down`.
 
     `capabilities`: what the model can do on this engine. `alias`: the model name that clients send; `stand_in` marks
-    scripted test models. `identity` None: the server is not ours (`owner` says whose), and is never stopped. `weights`:
-    the files or folders it serves from. `contained`: the container it runs in; `identity` is then its client's.
+    scripted test models. `identity` None: the server is not ours (`owner` says whose), and is never stopped; without
+    an `owner` it is about to be spawned. `weights`: the files or folders it serves from. `contained`: the container it
+    runs in; `identity` is then its client's. `starter`: the mscli that started it, which waits until it is ready;
+    `log_start`: where this start's part of the log begins, in bytes.
     """
 
     schema: str
@@ -74,6 +77,8 @@ class Record:
     since: float
     stopped_at: float | None = None
     contained: Contained | None = None
+    starter: Identity | None = None
+    log_start: int = 0
 
     @property
     def base_url(self) -> str:
@@ -85,7 +90,7 @@ class Records(Store):
     """The typed records of one user."""
 
     def save(self, record: Record) -> None:
-        """Write the record: whole or not at all, mode 0600."""
+        """Write the record: whole or not at all, mode 0600. Raises FILE or DISK_FULL."""
         write_private(self.run_dir(record.name) / "record.json", json.dumps(to_json(record), indent=1))
 
     def load(self, name: str) -> Record | Unreadable | None:
@@ -104,6 +109,16 @@ class Records(Store):
         if isinstance(found, Unreadable):
             raise unreadable(found)
         return found
+
+    @contextmanager
+    def still(self, record: Record) -> Iterator[Record | None]:
+        """Hold the lock, with the record read again: None where this start's is gone, or another start has the name.
+
+        Whatever changes the folder of an instance does it inside. Raises FILE where the lock cannot be had.
+        """
+        with self.lock():
+            now = self.load(record.name)
+            yield now if isinstance(now, Record) and now.mark == record.mark else None
 
     def all(self) -> tuple[tuple[Record, ...], tuple[Unreadable, ...]]:
         """Every record, by name, and those that cannot be read."""
@@ -139,16 +154,22 @@ def seen(record: Record, records: Records) -> Instance:
 
 def group(record: Record) -> tuple[int, ...]:
     """The living processes of an instance, its container's included; none where the server is not ours."""
-    found = members(record.identity, record.mark) if record.identity else ()
+    found = members(record.identity, record.mark) if record.owner is None else ()
     return tuple(sorted({*found, *containers.pids(record.contained)})) if record.contained else found
+
+
+def leads(record: Record) -> bool:
+    """True while the process that leads the instance lives, or is about to be spawned by an mscli that lives."""
+    leader = record.identity or record.starter
+    return record.owner is None and leader is not None and alive(leader)
 
 
 def running(record: Record) -> bool:
     """True while any process of the instance lives, or its container is there, or it has a model on somebody else's
     server: it may hold memory. Waits for the container's engine where its client is gone."""
-    if record.stopped_at is not None or record.identity is None:
+    if record.stopped_at is not None or record.owner is not None:
         return record.stopped_at is None
-    if alive(record.identity) or group(record):
+    if leads(record) or group(record):
         return True
     return record.contained is not None and containers.left(record.contained)
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mscli.instances.process import Identity, alive, members
+from mscli.instances.process import Identity, alive, group_lazily, members
 from mscli.instances.store import Store, Unreadable
+from mscli.inventory.ports import listens
 
 STARTING, READY, UNRESPONSIVE, CRASHED, STOPPED = "starting", "ready", "unresponsive", "crashed", "stopped"
 RUNNING = (STARTING, READY, UNRESPONSIVE)
@@ -59,8 +60,7 @@ def look(raw: Mapping[str, Any], store: Store) -> Instance | Unreadable:
 
 
 def _look(raw: Mapping[str, Any], store: Store) -> Instance:
-    plan, who = raw["plan"], raw["identity"]
-    identity = Identity(int(who["pid"]), int(who["start_ticks"]), str(who["boot_id"])) if who else None
+    plan, identity = raw["plan"], _identity(raw["identity"])
     state, orphans, orphaned = _state(raw, identity, store)
     contained = raw.get("contained")
     return Instance(
@@ -96,21 +96,42 @@ def _number(value: object) -> int:
     return value
 
 
+def _identity(raw: Any) -> Identity | None:
+    return Identity(int(raw["pid"]), int(raw["start_ticks"]), str(raw["boot_id"])) if raw else None
+
+
 def _state(raw: Mapping[str, Any], identity: Identity | None, store: Store) -> tuple[str, tuple[int, ...], bool]:
     """The state, processes left behind, and whether a container is."""
-    name = raw["name"]
+    name, starter = raw["name"], _identity(raw.get("starter"))
+    waited_for = starter is not None and alive(starter)
     if raw["stopped_at"] is not None:
         return STOPPED, (), False
-    if identity and not alive(identity):
-        return CRASHED, *_left(raw, identity)
-    if probe(raw["host"], _number(raw["port"]), raw["health_path"]).status == 200:
-        if not store.was_ready(name):  # started with --no-wait: nobody has written it down yet
-            store.mark_ready(name)
-        return READY, (), False
-    return (UNRESPONSIVE if store.was_ready(name) else STARTING), (), False
+    if identity is None and raw["owner"] is None and waited_for:  # about to be spawned
+        return STARTING, (), False
+    if raw["owner"] is None and not (identity and alive(identity)):
+        left, container_left = _left(raw, identity)
+        ended = STOPPED if store.is_stopping(name) and not left and not container_left else CRASHED
+        return ended, left, container_left
+    if not _answers(raw, identity):
+        return (UNRESPONSIVE if store.was_ready(name) else STARTING), (), False
+    if not store.was_ready(name):
+        if waited_for:  # it answers; whether the model is where it was planned is still looked at
+            return STARTING, (), False
+        store.mark_ready(name)
+    return READY, (), False
 
 
-def _left(raw: Mapping[str, Any], leader: Identity) -> tuple[tuple[int, ...], bool]:
+def _answers(raw: Mapping[str, Any], identity: Identity | None) -> bool:
+    """True if its health check is good, and answered by the instance: the port may be somebody else's."""
+    port = _number(raw["port"])
+    if probe(raw["host"], port, raw["health_path"]).status != 200:
+        return False
+    if identity is None or raw.get("contained"):  # the port is held by another's server, or by the container's engine
+        return True
+    return listens(port, group_lazily(identity, raw["mark"])) is not False
+
+
+def _left(raw: Mapping[str, Any], leader: Identity | None) -> tuple[tuple[int, ...], bool]:
     """What outlived the leader: processes, and whether its container is still there."""
     found = members(leader, raw["mark"])
     if not raw.get("contained"):

@@ -7,6 +7,7 @@ machine that is a third of its time.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -21,6 +22,9 @@ from mscli.errors import Code, MscliError
 from mscli.paths import Places
 
 SCHEMA = "mscli-record/1"
+LOCK_TIMEOUT_S = 120.0
+_TRY_EVERY_S = 0.01
+_ASK_HOLDER_EVERY_S = 0.5
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}\Z")
 
 
@@ -103,7 +107,8 @@ class Store:
 
         run_dir = self.run_dir(name)
         shutil.rmtree(run_dir / "tmp", ignore_errors=True)
-        (run_dir / "ready").unlink(missing_ok=True)
+        for noted in ("ready", "stopping"):
+            (run_dir / noted).unlink(missing_ok=True)
 
     def forget(self, name: str) -> None:
         """Remove the record of a start that failed. Its log stays, so that `mscli logs` can still show it."""
@@ -119,32 +124,45 @@ class Store:
         """True once the instance has answered its health check."""
         return (self.run_dir(name) / "ready").exists()
 
+    def mark_stopping(self, name: str) -> None:
+        """Note that the instance is being stopped on purpose, before the first signal: who waits for it sees why it
+        ends, and it counts as stopped even where its record cannot be written any more (a full disk)."""
+        with contextlib.suppress(OSError):
+            (self.run_dir(name) / "stopping").touch()
+
+    def is_stopping(self, name: str) -> bool:
+        """True once somebody has begun to stop this start of the instance."""
+        return (self.run_dir(name) / "stopping").exists()
+
     @contextlib.contextmanager
-    def lock(self, timeout_s: float = 10.0) -> Iterator[None]:
+    def lock(self, patience_s: float = 10.0) -> Iterator[None]:
         """Hold the one lock of this user's records, for milliseconds: between the last look and the spawn.
 
-        Waits at most `timeout_s`. Raises FAILED-class error FILE when another mscli does not let go.
+        Waits as long as it changes hands, up to LOCK_TIMEOUT_S, and at most `patience_s` for one process that keeps it.
+        Raises FILE then.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as handle:
-            deadline = time.monotonic() + timeout_s
-            while not try_lock(handle.fileno()):
-                if time.monotonic() > deadline:
-                    raise MscliError(
-                        Code.FILE,
-                        f"another mscli has held {handle.name} for {timeout_s:.0f} s",
-                        "Try again, or look for it with: pgrep -af mscli",
-                    )
-                time.sleep(0.02)
+            _wait_for_lock(handle.fileno(), self.folder / ".lock", patience_s)
             yield
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file whole or not at all, mode 0600 from its first byte on."""
+    """Write a file whole or not at all, mode 0600 from its first byte on. Raises FILE or DISK_FULL."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
-        handle.write(text)
-    fresh.replace(path)
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
+            handle.write(text)
+        fresh.replace(path)
+    except OSError as fault:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        full = fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise MscliError(
+            Code.DISK_FULL if full else Code.FILE,
+            f"{path} cannot be written: {fault.strerror}",
+            "Make room there, or give mscli another place with MSCLI_HOME." if full else "Check its folder's rights.",
+        ) from fault
 
 
 def unreadable(found: Unreadable) -> MscliError:
@@ -154,6 +172,40 @@ def unreadable(found: Unreadable) -> MscliError:
         f"the record of {found.name!r} cannot be read: {found.reason} ({found.path})",
         "It was left as it is. If it is of no more use, move that file away; what it started may still run.",
     )
+
+
+def _wait_for_lock(descriptor: int, path: Path, patience_s: float) -> None:
+    begun = since = asked = time.monotonic()
+    holder: int | None = None
+    while not try_lock(descriptor):
+        now = time.monotonic()
+        if now - asked > _ASK_HOLDER_EVERY_S:
+            asked, found = now, _lock_holder(descriptor)
+            holder, since = found, since if found == holder else now
+        if now - since > patience_s or now - begun > LOCK_TIMEOUT_S:
+            raise _locked(path, _lock_holder(descriptor), now - since)
+        time.sleep(_TRY_EVERY_S)
+
+
+def _locked(path: Path, holder: int | None, seconds: float) -> MscliError:
+    return MscliError(
+        Code.FILE,
+        f"{f'pid {holder}' if holder else 'another process'} has held {path} for {seconds:.0f} s",
+        f"See what it is: ps -fp {holder}. Try again when it has ended." if holder else "Try again.",
+        {"holder_pid": holder},
+    )
+
+
+def _lock_holder(descriptor: int) -> int | None:
+    """The process that holds the lock on a file, as the kernel tells; None where it cannot be seen from here."""
+    found = os.fstat(descriptor)
+    where = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    try:
+        rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return None
+    holders = (int(row[4]) for row in rows if row[1] == "FLOCK" and row[5] == where)
+    return next((pid for pid in holders if pid > 0), None)
 
 
 def try_lock(descriptor: int) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,27 @@ def owner(port: int) -> int | None:
     if not inodes:
         return None
     return next((pid for pid, link in _socket_links() if link in inodes), None)
+
+
+def listens(port: int, pids: Iterable[int]) -> bool | None:
+    """True if one of `pids` listens on `port`, False if somebody else does; None where nobody does, or who it is cannot
+    be seen (a process of this user that hides its descriptors)."""
+    sockets = tuple(_sockets(port))
+    if not sockets:
+        return None
+    inodes, hidden = {f"socket:[{found.inode}]" for found in sockets}, False
+    for pid in pids:
+        try:
+            if not inodes.isdisjoint(_links(pid)):
+                return True
+        except FileNotFoundError:
+            continue
+        except OSError:
+            hidden = True
+    own = os.geteuid()
+    if hidden or (own != 0 and any(found.uid == own for found in sockets) and owner(port) is None):
+        return None
+    return False
 
 
 def owner_uid(port: int) -> int | None:
@@ -68,7 +90,13 @@ def _socket_links() -> Iterator[tuple[int, str]]:
         if not entry.isdigit():
             continue
         try:
-            for descriptor in os.listdir(f"/proc/{entry}/fd"):
-                yield int(entry), os.readlink(f"/proc/{entry}/fd/{descriptor}")
+            yield from ((int(entry), link) for link in _links(int(entry)))
         except OSError:
             continue
+
+
+def _links(pid: int) -> Iterator[str]:
+    """What the descriptors of a process are. Raises OSError for one that is gone, or another user's."""
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            yield os.readlink(f"/proc/{pid}/fd/{descriptor}")

@@ -7,13 +7,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving
 from mscli.errors import Code, MscliError
+from mscli.instances import container as containers
 from mscli.instances.log import LogTail
-from mscli.instances.process import MARK, Identity, identify, spawn
+from mscli.instances.process import MARK, halt, identify, spawn
 from mscli.instances.records import Record, Records, Request
 from mscli.instances.store import SCHEMA, write_private
 from mscli.lifecycle import port as ports
@@ -45,19 +46,18 @@ class Launch:
 
 @dataclass
 class Started:
-    """A spawned engine, or (`child` None) an adopted one. `log_start`: where its part of the log begins, in bytes."""
+    """A spawned engine, or (`child` None) an adopted one."""
 
     record: Record
     child: subprocess.Popen[bytes] | None
     tail: LogTail
-    log_start: int
 
     def log_text(self) -> str:
         """Everything this start has logged so far."""
         if self.child is None:
             return ""
         with self.record.log.open("rb") as handle:
-            handle.seek(self.log_start)
+            handle.seek(self.record.log_start)
             return handle.read().decode(errors="replace")
 
 
@@ -106,9 +106,10 @@ def command(launch: Launch, where: Serving) -> Command:
 
 
 def start(launch: Launch, records: Records) -> Started:
-    """Spawn the engine and write its record. To be called under the records' lock; returns at once.
+    """Write the record, spawn the engine, complete the record. To be called under the records' lock; returns at once.
 
-    Raises PORT_TAKEN, or START_FAILED when the program cannot be executed.
+    An engine whose record cannot be kept is ended. Raises PORT_TAKEN, START_FAILED when the program cannot be executed,
+    FILE or DISK_FULL when the record cannot be written; nothing of the start is left then.
     """
     where, claim = _claimed(launch, records)
     with claim:
@@ -130,14 +131,32 @@ def _start(launch: Launch, records: Records, where: Serving, claim: socket.socke
         path.symlink_to(target)
     tail = LogTail(where.log)
     log_start = where.log.stat().st_size if where.log.exists() else 0
-    mark = f"{launch.name}:{os.urandom(8).hex()}"
-    child = _spawn(what, where, mark, claim) if launch.adopted is None else None
-    identity = identify(child.pid) if child else None
-    if child and identity is None:
-        raise MscliError(Code.START_FAILED, f"{launch.engine.name} ended at once", f"Look at its log: {where.log}")
-    record = _record(launch, where, what, identity, mark)
+    record = _record(launch, where, what, f"{launch.name}:{os.urandom(8).hex()}", log_start)
     records.save(record)
-    return Started(record, child, tail, log_start)
+    if launch.adopted:
+        return Started(record, None, tail)
+    child = None
+    try:
+        child = _spawn(what, where, record.mark, claim)
+        record = replace(record, identity=identify(child.pid))
+        if record.identity is None:
+            raise MscliError(Code.START_FAILED, f"{launch.engine.name} ended at once", f"Look at its log: {where.log}")
+        records.save(record)
+    except MscliError:
+        if child:
+            _kill(record)
+            child.wait()
+        records.forget(launch.name)
+        raise
+    return Started(record, child, tail)
+
+
+def _kill(record: Record) -> None:
+    """End an engine at once that was spawned a moment ago."""
+    if record.contained:
+        containers.end(record.contained, record.identity, record.mark, (), 0.0, lambda _: None)
+    else:
+        halt(record.identity, record.mark, (), 0.0)
 
 
 def loopback(host: str) -> bool:
@@ -180,7 +199,8 @@ def _spawn(what: Command, where: Serving, mark: str, claim: socket.socket) -> su
         ) from fault
 
 
-def _record(launch: Launch, where: Serving, what: Command, identity: Identity | None, mark: str) -> Record:
+def _record(launch: Launch, where: Serving, what: Command, mark: str, log_start: int) -> Record:
+    """The record of a start whose engine is not spawned yet."""
     model, adopted, found = launch.decision.model, launch.adopted, launch.installation
     return Record(
         schema=SCHEMA,
@@ -194,7 +214,7 @@ def _record(launch: Launch, where: Serving, what: Command, identity: Identity | 
         system_prompt=model.system_prompt,
         reasoning=model.reasoning,
         capabilities=tuple(name for name in model.capabilities if getattr(launch.engine.capabilities, name)),
-        identity=identity,
+        identity=None,
         owner=adopted.owner if adopted else None,
         mark=mark,
         engine_version=adopted.version if adopted else found.version if found else None,
@@ -208,6 +228,8 @@ def _record(launch: Launch, where: Serving, what: Command, identity: Identity | 
         weights=tuple(Path(path) for path in (launch.weights.model, launch.weights.projector) if path),
         since=time.time(),
         contained=what.contained,
+        starter=identify(os.getpid()),
+        log_start=log_start,
     )
 
 

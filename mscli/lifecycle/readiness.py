@@ -17,18 +17,20 @@ from mscli.engines.engine import Contained, Engine, Hosted, Observed, Talkative
 from mscli.errors import Code, MscliError
 from mscli.instances.container import pids, publishes
 from mscli.instances.log import LogTail
-from mscli.instances.process import Identity, cpu_ticks, members, wait_death
-from mscli.instances.records import Record, Records
-from mscli.instances.state import probe
+from mscli.instances.process import Identity, alive, cpu_ticks, group_lazily, members, wait_death
+from mscli.instances.records import Record, Records, seen
+from mscli.instances.state import CRASHED, STARTING, STOPPED, probe
+from mscli.inventory.ports import listens
 from mscli.lifecycle.eta import Eta
 from mscli.lifecycle.launch import Launch, Started, loopback
-from mscli.lifecycle.port import owner
+from mscli.lifecycle.port import describe_owner
 from mscli.lifecycle.server_weights import may_fetch
 from mscli.lifecycle.shutdown import end_group, release
 from mscli.weights.progress import Listener as WeightsListener
 from mscli.weights.progress import Note, Progress
 
 _POLL_S = 0.02
+_JOIN_POLL_S = 0.1
 _LOOK_AT_GROUP_S = 1.0
 _EVIDENCE_LINES = 12
 _LOG_DELAY_S = 0.3
@@ -37,7 +39,7 @@ _WHOLE = 0.99  # a share of the model on the GPU that rounding cannot explain co
 
 @dataclass(frozen=True)
 class Wait:
-    """How waiting for readiness ended: `outcome` is ready, died, stalled or timeout.
+    """How waiting for readiness ended: `outcome` is ready, died, stalled, timeout, or taken (the port, by a stranger).
 
     `exit_status`: the process's (negative: killed by that signal), None while it lives or unless it is our child.
     """
@@ -68,21 +70,24 @@ def wait_ready(
 ) -> Wait:
     """Wait until the engine answers its health check with 200.
 
-    Races health against the child's death, a stall and the deadline; `listener(stage, line)` hears each new log line
-    with the stage it announces ("" for none). `contained`: the container whose client the child is. Blocks at most
-    `patience.timeout_s`.
+    Races health against the child's death, the loss of the port to a stranger, a stall and the deadline;
+    `listener(stage, line)` hears each new log line with the stage it announces ("" for none). `contained`: the
+    container whose client the child is. Blocks at most `patience.timeout_s`.
     """
     begun = time.monotonic()
     life = _SignsOfLife(leader, mark, contained, begun)
+    port = _Port(address[1], leader, mark, contained, begun)
     while True:
         for line in tail.lines():
             life.seen(time.monotonic())
             listener(engine.stage(line) or "", line)
         if child.poll() is not None:
             return Wait("died", time.monotonic() - begun, child.returncode)
-        if probe(*address, engine.health_path).status == 200 and _ours(address[1], leader, mark, contained):
+        if probe(*address, engine.health_path).status == 200 and port.ours():
             return Wait("ready", time.monotonic() - begun, None)
         now = time.monotonic()
+        if port.lost(now):
+            return Wait("taken", now - begun, None)
         if now - begun > patience.timeout_s:
             return Wait("timeout", now - begun, None)
         if life.silent_s(now) > patience.stall_s:
@@ -90,16 +95,30 @@ def wait_ready(
         wait_death(child.pid, _POLL_S)
 
 
-def _ours(port: int, leader: Identity, mark: str, contained: Contained | None) -> bool:
-    """False if the answer came from somebody else, who took the port while our engine was starting.
+class _Port:
+    """The port on which the engine is to listen: somebody else may take it while the engine starts.
 
     A container's port is held by a process of its engine, or by none that can be seen: the engine's word counts, which
     it gives only once the port is its own.
     """
-    if contained is not None:
-        return publishes(contained, port)
-    holder = owner(port)
-    return holder is None or holder in members(leader, mark)
+
+    def __init__(self, port: int, leader: Identity, mark: str, contained: Contained | None, now: float) -> None:
+        self._port, self._leader, self._mark, self._contained = port, leader, mark, contained
+        self._looked, self._strange = now, 0
+
+    def ours(self) -> bool:
+        """False if what answers there is not our engine."""
+        if self._contained is not None:
+            return publishes(self._contained, self._port)
+        return listens(self._port, group_lazily(self._leader, self._mark)) is not False
+
+    def lost(self, now: float) -> bool:
+        """True once two looks, a second apart, have found a stranger there: one alone may be a port that changes hands
+        from an engine's first process to its second."""
+        if now - self._looked > _LOOK_AT_GROUP_S and self._contained is None:
+            self._looked = now
+            self._strange = 0 if self.ours() else self._strange + 1
+        return self._strange > 1
 
 
 class _SignsOfLife:
@@ -151,8 +170,9 @@ def arrive(
     """
     ended = _wait(launch, started, patience, listener, eta) if started.child else None
     if ended and ended.outcome != "ready":
+        taken_by = describe_owner(started.record.port) if ended.outcome == "taken" else None
         _give_up(launch, started.record, records)
-        raise _failed(launch, started, ended)
+        raise _port_taken(launch, started.record, taken_by) if taken_by else _failed(launch, started, ended)
     observed = _load(launch, started, listener, records, eta)
     if started.record.request.require_gpu:
         _require_gpu(launch, started.record, observed, records)
@@ -160,6 +180,42 @@ def arrive(
     eta.ready()
     listener.stage(contract.READY, started.record.base_url)
     return Arrived(ended.seconds if ended else None, observed, _warnings(launch, started.record, observed))
+
+
+def join(record: Record, patience: Patience, listener: Listener, records: Records) -> Record | None:
+    """Wait until an instance that another mscli is starting answers; its record then. None: it has ended, and nobody
+    attends to it any more.
+
+    The other mscli may change its plan and try again: then it is the new start that is waited for. Raises START_FAILED
+    when the other gives up, StoppedMeanwhile when somebody stops it, START_TIMEOUT when it takes too long: it is left
+    running.
+    """
+    deadline, starter = time.monotonic() + patience.timeout_s, record.starter
+    tail = LogTail(record.log)
+    attended = starter is not None and alive(starter)
+    by = f" by pid {starter.pid}" if starter and attended else ""
+    listener.stage(contract.STARTING, f"{record.name} is already being started{by}: waiting for it")
+    while True:
+        for line in tail.lines():
+            listener.log_line(line)
+        now = records.get(record.name)
+        state = seen(now, records).state if now else CRASHED
+        if now and state == STOPPED:
+            raise stopped_meanwhile(now)
+        if now and state not in (STARTING, CRASHED):
+            return now
+        starter = now.starter if now else starter
+        if state == CRASHED and not (starter and alive(starter)):
+            if not attended:
+                return None
+            raise MscliError(Code.START_FAILED, f"{record.name} did not start", f"See why: mscli logs {record.name}")
+        if time.monotonic() > deadline:
+            raise MscliError(
+                Code.START_TIMEOUT,
+                f"{record.name} was not ready after {patience.timeout_s:.0f} s; it goes on starting",
+                f"Give it longer: --timeout. Follow it: mscli logs {record.name} -f",
+            )
+        time.sleep(_JOIN_POLL_S)
 
 
 def _wait(launch: Launch, started: Started, patience: Patience, listener: Listener, eta: Eta) -> Wait:
@@ -247,10 +303,42 @@ def _observe(launch: Launch, started: Started) -> Observed:
     return observed
 
 
+class StoppedMeanwhile(MscliError):
+    """Somebody has stopped or replaced the instance on purpose while an mscli waited for it."""
+
+
+def stopped_meanwhile(record: Record) -> StoppedMeanwhile:
+    """The error for whoever waits: no failure of the start, so nothing is to be changed or remembered."""
+    return StoppedMeanwhile(
+        Code.START_FAILED,
+        f"{record.name} was stopped by another mscli while it was starting",
+        f"What runs: mscli status. Start it again: mscli up {record.plan.profile}",
+        {"cause": "stopped", "log": str(record.log)},
+    )
+
+
 def _give_up(launch: Launch, record: Record, records: Records) -> None:
+    """End what is left of this start, and forget it. Raises StoppedMeanwhile where somebody else does that."""
+    with records.still(record) as now:
+        stopped = now is None or now.stopped_at is not None or records.is_stopping(record.name)
+    if stopped:
+        raise stopped_meanwhile(record)
     release(launch.engine, record, purge=False)
     end_group(launch.engine, record)
-    records.forget(record.name)
+    with records.still(record) as now:
+        if now is not None:
+            records.forget(record.name)
+
+
+def _port_taken(launch: Launch, record: Record, by: str) -> MscliError:
+    """The error of a start that was ended because somebody else listens where the engine should."""
+    summary = f"port {record.port} was taken by {by} while {launch.engine.name} was starting"
+    return MscliError(
+        Code.START_FAILED,
+        f"{launch.name} did not start: {summary}",
+        "Take another one with --port, or leave --port away and a free one is chosen.",
+        {"cause": "port", "summary": summary, "evidence": [], "log": str(record.log)},
+    )
 
 
 def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from mscli.engines.engine import Engine, Hosted
 from mscli.engines.table import engine as engine_named
+from mscli.errors import MscliError
 from mscli.instances import container as containers
 from mscli.instances.process import Halt, halt
-from mscli.instances.records import Record, Records, group
+from mscli.instances.records import Record, Records, group, running
 from mscli.instances.state import probe
 from mscli.inventory.inventory import total_bytes
 from mscli.lifecycle import port as ports
@@ -43,19 +44,21 @@ def stop(record: Record, records: Records, listener: Listener = lambda _: None, 
 
     Sends the engine's signals, each with its grace, then SIGKILL; waits at most 10 s more for the port and 60 s for
     the memory. A server that is not ours only gives our model back (and loses it when `purge`). The record stays,
-    marked as stopped, when nothing survived.
+    marked as stopped, when nothing survived and no other start has taken the name meanwhile.
     """
     engine = engine_named(record.plan.engine)
+    with records.still(record) as now:
+        if now is not None:
+            records.mark_stopping(record.name)
     pids = group(record)
     before = _held(record, pids) if pids else None
     release(engine, record, purge)
     ended = end_group(engine, record, listener)
-    port_free = record.identity is None or _wait(lambda: not _ours_listens(record, ended), _PORT_TIMEOUT_S)
+    port_free = record.owner is not None or _wait(lambda: not _ours_listens(record, ended), _PORT_TIMEOUT_S)
     begun = time.monotonic()
     left = _wait_memory(record, pids, before, listener)
     if not ended.survivors:
-        records.save(replace(record, stopped_at=time.time()))
-        records.tidy(record.name)
+        _note_stopped(record, records)
     return Stopped(
         name=record.name,
         signal=ended.signal,
@@ -65,6 +68,26 @@ def stop(record: Record, records: Records, listener: Listener = lambda _: None, 
         memory_returned_bytes=None if before is None or left is None else before - left,
         memory_seconds=time.monotonic() - begun,
     )
+
+
+def _note_stopped(record: Record, records: Records) -> None:
+    with records.still(record) as now:
+        if now is None:
+            return
+        try:
+            records.save(replace(now, stopped_at=time.time()))
+        except MscliError:
+            if not records.is_stopping(record.name):
+                raise
+        else:
+            records.tidy(record.name)
+
+
+def purge(record: Record, records: Records) -> None:
+    """Remove everything that is kept of a stopped instance, unless another start has taken the name meanwhile."""
+    with records.still(record) as now:
+        if now is not None and not running(now):
+            records.purge(record.name)
 
 
 def release(engine: Engine, record: Record, purge: bool) -> None:
@@ -82,7 +105,7 @@ def end_group(engine: Engine, record: Record, listener: Listener = lambda _: Non
 
     Raises STOP_FAILED for a container whose engine does not remove it.
     """
-    if record.identity is None:
+    if record.owner is not None:
         return Halt(None, 0.0, ())
     if record.contained is not None:
         return containers.end(

@@ -16,8 +16,8 @@ from mscli.engines.engine import Adopted, Hosted, Imaged, Observed, Preparing
 from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
-from mscli.instances.records import Record, Records, Request, api_key, running, seen
-from mscli.instances.state import READY, STARTING, Instance
+from mscli.instances.records import Record, Records, Request, api_key, leads, running, seen
+from mscli.instances.state import READY, UNRESPONSIVE, Instance
 from mscli.instances.store import check_name
 from mscli.lifecycle import launch as launching
 from mscli.lifecycle import server_weights
@@ -26,7 +26,7 @@ from mscli.lifecycle.eta import eta
 from mscli.lifecycle.launch import Launch, Started, StartFailure
 from mscli.lifecycle.learning import learn, taken_bytes
 from mscli.lifecycle.preview import Preview, expected_weights, preview, somewhere
-from mscli.lifecycle.readiness import Listener, Patience, arrive
+from mscli.lifecycle.readiness import Listener, Patience, StoppedMeanwhile, arrive, join, stopped_meanwhile
 from mscli.lifecycle.shutdown import stop
 from mscli.paths import Places
 from mscli.planning.plan import Choice
@@ -106,13 +106,22 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     """
     begun = time.monotonic()
     records = Records(places)
-    if record := _same(ask, records):
-        return Up(record, seen(record, records), None, True, time.monotonic() - begun, None, None, {}, ())
-    launch, started = _start(ask, places, records, listener)
+    there = _same(ask, records)
+    while True:
+        record = _join(ask, there, listener, records) if there else None
+        if record:
+            return Up(record, seen(record, records), None, True, time.monotonic() - begun, None, None, {}, ())
+        found = _start(ask, places, records, listener)
+        if not isinstance(found, Record):
+            break
+        there = found
+    launch, started = found
     going = eta(launch.decision, places, listener)
     listener.stage(contract.STARTING, f"{launch.engine.name} on port {started.record.port}")
     try:
         arrived = arrive(launch, started, ask.patience, listener, records, going) if ask.wait else None
+    except StoppedMeanwhile:
+        raise
     except MscliError as fault:
         raise StartFailure.of(fault, launch.decision, started.log_text() or _said(fault)) from fault
     taken = taken_bytes(launch.decision) if arrived else {}
@@ -132,19 +141,41 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     )
 
 
-def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tuple[Launch, Started]:
-    """Plan and spawn; plans again when another instance takes a planned GPU in between."""
+def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tuple[Launch, Started] | Record:
+    """Plan and spawn; plans again when another instance takes a planned GPU, or the name, in between.
+
+    The record of an instance where another mscli was faster with the same request.
+    """
     while True:
         launch = _prepare(ask, places, listener)
+        if isinstance(launch, Record):
+            return launch
         if ask.replace and (old := records.get(launch.name)) and running(old):
             listener.stage(contract.STARTING, f"stopping the {launch.name} that runs now")
             stop(old, records)
         with records.lock():
+            if same := _same(ask, records):
+                return same
             _refuse_other(launch.name, ask, records)
-            if not _overtaken(launch, records):
-                started = launching.start(launch, records)
-                break
-    return launch, started
+            there = records.get(launch.name)
+            if not (there and running(there)) and not _overtaken(launch, records):
+                return launch, launching.start(launch, records)
+
+
+def _join(ask: Ask, there: Record, listener: Listener, records: Records) -> Record | None:
+    """The instance that runs already, once it is ready where that is to be waited for; None if it has ended.
+
+    Raises INSTANCE_EXISTS for one that does not answer any more.
+    """
+    state = seen(there, records).state
+    if state == UNRESPONSIVE:
+        raise MscliError(
+            Code.INSTANCE_EXISTS,
+            f"an instance {there.name!r} is there already, and does not answer",
+            f"Look at it: mscli logs {there.name}. Start it again: mscli restart {there.name}",
+            {"instance": there.name, "state": state, "port": there.port},
+        )
+    return there if state == READY or not ask.wait else join(there, ask.patience, listener, records)
 
 
 def dry_run(ask: Ask, places: Places) -> DryRun:
@@ -182,16 +213,23 @@ def restart(
     if pinned.file is None:
         pinned = replace(pinned, profile=record.plan.profile)
     done = start(Ask(pinned, record.name, patience, api_key=key), places, listener)
-    with records.lock():  # only this start was pinned: the request stays what the user asked for
-        kept = replace(done.record, request=record.request)
+    with records.still(done.record) as now:  # only this start was pinned: the request stays what the user asked for
+        if now is None:
+            raise stopped_meanwhile(done.record)
+        kept = replace(now, request=record.request)
         records.save(kept)
     return replace(done, record=kept)
 
 
-def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch:
-    """Everything up to the lock: decide, find the engine, have the weights here."""
+def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch | Record:
+    """Everything up to the lock: decide, find the engine, have the weights here.
+
+    The record of an instance where another mscli was faster with the same request.
+    """
     listener.stage(contract.PLAN, "reading this machine and planning")
     decision, name = _decide(ask, places)
+    if same := _same(ask, Records(places)):
+        return same
     _refuse_other(name, ask, Records(places))
     launch = _find_engine(ask, decision, name)
     _prepare_engine(launch, places, listener)
@@ -321,8 +359,8 @@ def _same(ask: Ask, records: Records) -> Record | None:
         return None
     for record in _candidates(ask, records):
         alike = replace(ask.request, port=None) == replace(record.request, port=None)
-        same = alike and ask.request.port in (None, record.port) and running(record)
-        if same and seen(record, records).state in (READY, STARTING):
+        there = record.stopped_at is None and (record.owner is not None or leads(record))
+        if alike and there and ask.request.port in (None, record.port):
             return record
     return None
 

@@ -143,10 +143,10 @@ def test_the_lock_is_held_by_one_process_at_a_time(records: Records, tmp_path: P
     with subprocess.Popen([sys.executable, "-c", code], env=env, **pipes) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(MscliError, match="has held"), records.lock(timeout_s=0.1):
+        with pytest.raises(MscliError, match=f"pid {other.pid} has held"), records.lock(0.1):
             pass
         other.communicate()
-    with records.lock(timeout_s=5):
+    with records.lock(5):
         pass
 
 

@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""A program called llama-server that does what the folder SERVER_ORDERS says, by files that a test makes there.
+
+ready: it answers 200, before that 503. deaf: it does not listen as long as the file is there. die: it ends with the
+exit status in the file. stubborn: it ignores SIGINT and SIGTERM. Each start leaves a file `started.PID` there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+ORDERS = Path(os.environ["SERVER_ORDERS"])
+
+
+def main() -> None:
+    if "--version" in sys.argv:
+        print("version: 9999 (abcdef)", file=sys.stderr)
+        return
+    if (ORDERS / "stubborn").exists():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (ORDERS / f"started.{os.getpid()}").touch()
+    print("main: loading model", flush=True)
+    threading.Thread(target=obey, daemon=True).start()
+    while (ORDERS / "deaf").exists():
+        threading.Event().wait(0.02)
+    with socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))) as server:
+        while True:
+            link, _ = server.accept()
+            threading.Thread(target=answer, args=(link,), daemon=True).start()
+
+
+def obey() -> None:
+    while not (ORDERS / "die").exists():
+        threading.Event().wait(0.02)
+    print("main: died as it was told", flush=True)
+    os._exit(int((ORDERS / "die").read_text()))
+
+
+def answer(link: socket.socket) -> None:
+    link.recv(4096)
+    status = b"200 OK" if (ORDERS / "ready").exists() else b"503 Loading"
+    link.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+    link.close()
+
+
+if __name__ == "__main__":
+    main()

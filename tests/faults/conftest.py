@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from faulty_user import User
+from support import SUPPORT
+from support.faults.user import User
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def user(user_env: Mapping[str, str], home: Path, tmp_path: Path) -> Iterator[Us
     programs.mkdir()
     orders.mkdir()
     server = programs / "llama-server"
-    text = Path(__file__).with_name("obedient_server.py").read_text()
+    text = (SUPPORT / "faults" / "obedient_server.py").read_text()
     server.write_text(text.replace("/usr/bin/env python3", sys.executable, 1))
     server.chmod(0o755)
     made = User({**user_env, "PATH": f"{programs}:{user_env['PATH']}", "SERVER_ORDERS": str(orders)}, home, orders)

@@ -6,8 +6,8 @@ import json
 import sys
 from dataclasses import replace
 
-from faulty_user import User, ended
-from run_mscli import Ran
+from support.faults.user import User, ended
+from support.run_mscli import Ran
 
 from mscli.lifecycle.shutdown import purge, stop
 

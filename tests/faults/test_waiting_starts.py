@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from faulty_user import User, ended
+from support.faults.user import User, ended
 
 
 def test_a_start_that_is_stopped_meanwhile_is_neither_healed_nor_remembered(user: User) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from run_mscli import Ran, call
+from support.run_mscli import Ran, call
 
 from mscli.instances.process import MARK
 from mscli.instances.records import Record, Records

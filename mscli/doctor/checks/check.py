@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from mscli.diagnosis.causes import CAUSES
 from mscli.doctor.checks.context import CheckContext
 
 OK, WARN, FAIL, SKIPPED, CRASHED = "ok", "warn", "fail", "skipped", "crashed"
@@ -14,8 +15,6 @@ AREAS = (
     *("weights", "network", "ports", "instances", "profile"),
 )
 """In the order in which they are shown: what others build on comes first."""
-
-NO_NVML = "NVML does not answer (see driver.nvml)"
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,16 @@ Severity = Callable[..., Finding]
 """`warn` or `fail`: which of them, a check may leave to what depends on what it found."""
 
 
+def nvml(ctx: CheckContext) -> str | None:
+    """Why a check that needs NVML is skipped."""
+    return "NVML does not answer (see driver.nvml)" if ctx.inventory.nvml is not None else None
+
+
+def gpus(ctx: CheckContext) -> str | None:
+    """Why a check that needs GPUs which NVML lists is skipped."""
+    return nvml(ctx) or (None if ctx.inventory.gpus else "NVML lists no GPU (see driver.nvml)")
+
+
 @dataclass(frozen=True)
 class Check:
     """One thing that can be wrong with a machine, looked at by doing it rather than by searching for a file.
@@ -50,13 +59,21 @@ class Check:
     (what a profile needs, when none was asked about). It runs beside others in a thread, must give a deadline to
     whatever it waits for, and is given up after `deadline_s` seconds: then, and when it raises, the check counts as
     crashed. It raises nothing for a fault of the machine. `thorough_s`: its deadline instead where its area may take
-    its time (see CheckContext.thorough).
+    its time (see CheckContext.thorough). `needs`: why it cannot look, None if it can.
     """
 
     id: str
     run: Callable[[CheckContext], Iterator[Finding]]
     deadline_s: float = 2.5
     thorough_s: float | None = None
+    needs: Callable[[CheckContext], str | None] = lambda _: None
+
+    def findings(self, ctx: CheckContext) -> Iterator[Finding]:
+        """What it finds, or why it was skipped."""
+        if why := self.needs(ctx):
+            yield skipped(why)
+        else:
+            yield from self.run(ctx)
 
     @property
     def area(self) -> str:
@@ -78,14 +95,18 @@ def skipped(why: str) -> Finding:
     return Finding(SKIPPED, why)
 
 
-def warn(code: str | None, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Finding:
-    """Something that works now, or is not needed now, and may fail or mislead later."""
-    return Finding(WARN, seen, code, evidence, remedy, command)
+def warn(code: str | None, seen: str, remedy: str | None, *evidence: str, command: str | None = None) -> Finding:
+    """Something that works now, or is not needed now, and may fail or mislead later. `remedy` None: the code's own."""
+    return Finding(WARN, seen, code, evidence, _remedy(code, remedy), command)
 
 
-def fail(code: str | None, seen: str, remedy: str, *evidence: str, command: str | None = None) -> Finding:
-    """Something that keeps a model from running here."""
-    return Finding(FAIL, seen, code, evidence, remedy, command)
+def fail(code: str | None, seen: str, remedy: str | None, *evidence: str, command: str | None = None) -> Finding:
+    """Something that keeps a model from running here. `remedy` None: the code's own."""
+    return Finding(FAIL, seen, code, evidence, _remedy(code, remedy), command)
+
+
+def _remedy(code: str | None, given: str | None) -> str:
+    return given if given is not None else CAUSES[code][1] if code else ""
 
 
 def counted(number: int, one: str, many: str = "") -> str:

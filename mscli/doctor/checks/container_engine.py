@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mscli.diagnosis.diagnose import diagnose
-from mscli.diagnosis.facts import facts_of
 from mscli.doctor.checks.check import Finding, fail, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.engines.containers.client import DOCKER, PODMAN, Client, EngineInfo, Said, call, client_program, engine_info
@@ -19,7 +17,6 @@ PROFILE_ENGINE = "vllm-docker"
 # Podman starts anew for every call and takes up to a second on a slow disk.
 QUICK_S, THOROUGH_S = 2.0, 20.0
 IMAGES_TIMEOUT_S, CONTEXT_TIMEOUT_S = 1.0, 2.0
-_CAUSE_CONFIDENCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ def container_engine(ctx: CheckContext) -> ContainerEngine | None:
 
 def wanted(ctx: CheckContext) -> bool:
     """Whether the profile asked about runs in a container."""
-    return ctx.chosen is not None and ctx.chosen.profile.engine == PROFILE_ENGINE
+    return ctx.wants(PROFILE_ENGINE)
 
 
 def thorough(ctx: CheckContext) -> bool:
@@ -69,14 +66,9 @@ def cause_of(ctx: CheckContext, said: str, otherwise: str) -> tuple[str, str]:
 
     What the engine knows of them comes first; of what it does not, the signs of any log may know something.
     """
-    from mscli.diagnosis.causes import CAUSES
-
     if shown := container_cause(said):
         return shown.code, shown.remedy
-    found = diagnose(said, None, facts_of(ctx.inventory))
-    if found and found[0].confidence >= _CAUSE_CONFIDENCE:
-        return found[0].code, found[0].remedy
-    return otherwise, CAUSES[otherwise][1]
+    return ctx.cause(said, None, otherwise)
 
 
 def remote_host(ctx: CheckContext, found: ContainerEngine) -> str | None:

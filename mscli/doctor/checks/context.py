@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import threading
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mscli.diagnosis.causes import CAUSES
 from mscli.inventory.detect import detect
 from mscli.inventory.health import Health, read_health
 from mscli.inventory.inventory import Gpu, Inventory
@@ -18,12 +20,14 @@ from mscli.paths import Places, hub_cache
 
 if TYPE_CHECKING:
     from mscli.catalog.load import Catalog
+    from mscli.diagnosis.diagnose import RankedCause
     from mscli.instances.records import Record
     from mscli.lifecycle.decision import Chosen
 
 T = TypeVar("T")
 
 
+_LIKELY = 0.5
 LOST = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
 """NVML's words for a GPU that no longer answers."""
 
@@ -62,7 +66,7 @@ class CheckContext:
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def thorough(self, area: str) -> bool:
-        """Whether checks of `area` may take their time: it was asked for by name, or a profile was."""
+        """Whether checks of `area` may take their time: named on the command line, or a profile was."""
         return self.chosen is not None or area in self.asked
 
     def once(self, what: str, look: Callable[[], T], of: str | None = None) -> T:
@@ -110,6 +114,24 @@ class CheckContext:
         """The GPUs that no longer answer."""
         return tuple(gpu for gpu in self.inventory.gpus if LOST & {problem.code for problem in gpu.problems})
 
+    def wants(self, engine: str) -> bool:
+        """Whether the profile asked about runs on this engine."""
+        return self.chosen is not None and self.chosen.profile.engine == engine
+
+    def causes(self, text: str, engine: str | None) -> list[RankedCause]:
+        """What a log or a message shows, as far as it is more likely than not, the likeliest first."""
+        from mscli.diagnosis.diagnose import diagnose
+        from mscli.diagnosis.facts import facts_of
+
+        found = diagnose(text, engine, facts_of(self.inventory)) if text.strip() else ()
+        return [cause for cause in found if cause.confidence >= _LIKELY]
+
+    def cause(self, text: str, engine: str | None, otherwise: str) -> tuple[str, str]:
+        """The code of the likeliest cause that a text shows, and its remedy; else those of `otherwise`."""
+        if found := self.causes(text, engine):
+            return found[0].code, found[0].remedy
+        return otherwise, CAUSES[otherwise][1]
+
     def which(self, name: str) -> str | None:
         """The path of a program as this user would run it; None where there is none."""
         return shutil.which(name, path=self.env.get("PATH"))
@@ -147,6 +169,24 @@ def _end(process: subprocess.Popen[bytes], timeout_s: float) -> Ran:
 
 def _text(raw: str | bytes | None) -> str:
     return raw.decode(errors="replace") if isinstance(raw, bytes) else raw or ""
+
+
+def tail(path: Path, size_bytes: int) -> str:
+    """The last `size_bytes` of a file; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - size_bytes))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def user_name(uid: int) -> str | None:
+    """The name of a user; None for one without an entry, as in many containers."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import NO_NVML, Check, Finding, counted, fail, ok, skipped, together, warn
+from mscli.doctor.checks.check import Check, Finding, counted, fail, gpus, ok, skipped, together, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.driver.no_nvml import PURGE_DRIVER, READ_LOG, release_of
 from mscli.doctor.checks.host import kernel_log
@@ -33,7 +33,7 @@ def _library(ctx: CheckContext) -> Iterator[Finding]:
             yield skipped(f"no libcuda.so.1; {without}")
         else:
             seen = "NVML lists GPUs, but libcuda.so.1 does not load"
-            yield fail("nvml_not_found", seen, CAUSES["nvml_not_found"][1], start.missing or "unknown reason",
+            yield fail("nvml_not_found", seen, None, start.missing or "unknown reason",
                        command="ldconfig -p | grep libcuda")  # fmt: skip
     elif ctx.inventory.host.surroundings == "wsl" and not start.path.startswith(_WSL):
         seen = f"{start.path} loaded instead of WSL's libcuda in {_WSL}lib"
@@ -42,7 +42,7 @@ def _library(ctx: CheckContext) -> Iterator[Finding]:
         yield _compat(start)
     elif module and release and module != release and not without:
         seen = f"libcuda {release} ({start.path}), kernel module {module}"
-        yield fail("driver_vs_compat", seen, CAUSES["driver_vs_compat"][1])
+        yield fail("driver_vs_compat", seen, None)
     else:
         yield ok(f"libcuda: {start.path}")
 
@@ -113,7 +113,7 @@ def _devices(ctx: CheckContext) -> Iterator[Finding]:
     wanted = 1 if parts else len(expected)
     if start.count < wanted:
         seen = f"CUDA lists {start.count} of {counted(wanted, 'device')} that NVML lists"
-        yield warn("visible_devices", seen, CAUSES["visible_devices"][1], *(device.name for device in expected))
+        yield warn("visible_devices", seen, None, *(device.name for device in expected))
         return
     if short := _smaller(start, ctx):
         remedy = "Plans use NVML's figure; look for an MPS limit (CUDA_MPS_PINNED_DEVICE_MEM_LIMIT) or a vGPU limit."
@@ -144,10 +144,8 @@ def _smaller(start: Start, ctx: CheckContext) -> str:
 def _without(ctx: CheckContext) -> str | None:
     """Why CUDA cannot be expected to start, where another check has said so; None where it should."""
     seen = ctx.inventory
-    if seen.nvml is not None:
-        return NO_NVML
-    if not seen.gpus:
-        return "NVML lists no GPU (see driver.nvml)"
+    if why := gpus(ctx):
+        return why
     if not seen.devices:
         return "no GPU usable and visible (see gpu.readable and gpu.visible)"
     if ctx.lost_gpus:
@@ -302,7 +300,7 @@ def _error(ctx: CheckContext, where: str, code: int, name: str, path: str) -> Fi
         remedy = "Give this user access to /dev/nvidia-uvm, or create it: sudo nvidia-modprobe -u -c 0"
         return fail("permissions", seen, remedy, library, *_uvm(ctx), command="ls -l /dev/nvidia-uvm")
     if code == MISMATCH and _same_as_driver(ctx, path):
-        return fail("nvml_mismatch", seen, CAUSES["nvml_mismatch"][1], library)
+        return fail("nvml_mismatch", seen, None, library)
     cause = "xid" if code in _LOST else "driver_vs_compat" if code == MISMATCH else _CODES.get(code)
     if cause is None:
         return fail(None, seen, "Look at the kernel log:", library, command=READ_LOG)
@@ -313,18 +311,16 @@ def _unknown(ctx: CheckContext, seen: str, library: str) -> Finding:
     """999 says nothing by itself; after a suspend it is nvidia_uvm that has lost its GPU."""
     slept = [line.text for line in kernel_log(ctx).matching(_SLEPT)]
     after = "the machine was suspended" if slept else "usual after a suspend; none in the kernel log"
-    return fail("suspend", f"{seen}, {after}", CAUSES["suspend"][1], library, *slept[-2:], *_uvm(ctx), command=_RELOAD)
+    return fail("suspend", f"{seen}, {after}", None, library, *slept[-2:], *_uvm(ctx), command=_RELOAD)
 
 
 def _no_device(ctx: CheckContext, seen: str, library: str) -> Finding:
     """No device although NVML shows some: hidden from CUDA, cut into MIG instances, or without nvidia_uvm."""
     if any(gpu.mig.mode == "on" for gpu in ctx.inventory.gpus):
-        return fail("mig", f"{seen}: {CAUSES['mig'][0]}", CAUSES["mig"][1], library)
+        return fail("mig", f"{seen}: {CAUSES['mig'][0]}", None, library)
     if ctx.inventory.visible_devices is not None:
         value = ctx.inventory.visible_devices
-        return fail(
-            "visible_devices", f"{seen} with CUDA_VISIBLE_DEVICES={value}", CAUSES["visible_devices"][1], library
-        )
+        return fail("visible_devices", f"{seen} with CUDA_VISIBLE_DEVICES={value}", None, library)
     if ctx.inventory.host.surroundings == "container":
         remedy = "Start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility."
         return fail("docker_gpu", seen, remedy, library, *_uvm(ctx))

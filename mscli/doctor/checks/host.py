@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.diagnosis.causes import CAUSES
 from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.context import CheckContext, tail
 from mscli.inventory.host import read_limits
 from mscli.inventory.kernel import text_of
 from mscli.planning.figures import gib
@@ -62,7 +61,7 @@ def _killed(ctx: CheckContext) -> Iterator[Finding]:
         what = f"{found[2]} (pid {found[1]})" if found else "a process"
         limit = "cgroup limit" if "cgroup" in lines[-1].text else "out of RAM"
         seen = f"the kernel killed {what} {ago(lines[-1])} ({limit})"
-        yield warn("host_ram", seen, CAUSES["host_ram"][1], *(line.text for line in lines[-3:]))
+        yield warn("host_ram", seen, None, *(line.text for line in lines[-3:]))
     else:
         yield ok(f"no out-of-memory kills in the last day ({log.source})")
 
@@ -77,9 +76,9 @@ def _limits(_: CheckContext) -> Iterator[Finding]:
         seen = f"address space limited to {gib(addresses)} (CUDA reserves more)"
         yield fail("ulimit", seen, "Run in the shell that starts mscli:", command="ulimit -v unlimited")
     if 0 <= hard < _FILES_LEAST:
-        yield fail("ulimit", f"{files} (too low for a server under load)", CAUSES["ulimit"][1])
+        yield fail("ulimit", f"{files} (too low for a server under load)", None)
     elif 0 <= hard < _FILES_WANTED:
-        yield warn("ulimit", f"{files} (low for many concurrent users)", CAUSES["ulimit"][1])
+        yield warn("ulimit", f"{files} (low for many concurrent users)", None)
     else:
         yield ok(f"{files}; locked memory: {_shown(locked)}")
 
@@ -133,7 +132,7 @@ def _wsl(ctx: CheckContext) -> Iterator[Finding]:
         seen = f"Windows build {found[1]} has no GPU support in WSL (needs {_LEAST_WINDOWS}, 21H2)"
         yield fail("wsl", seen, "Update Windows, then run there: wsl --update && wsl --shutdown")
     elif not (ctx.root / "dev/dxg").exists():
-        yield warn("wsl", "no /dev/dxg: Windows gives WSL no GPU", CAUSES["wsl"][1])
+        yield warn("wsl", "no /dev/dxg: Windows gives WSL no GPU", None)
     else:
         yield ok(f"WSL 2, kernel {host.kernel}, Windows build {found[1] if found else 'unknown'}")
 
@@ -147,9 +146,9 @@ def _shm(ctx: CheckContext) -> Iterator[Finding]:
     figures = f"/dev/shm: {gib(shared.free)} of {gib(shared.total)} free"
     left = [f"{gib(size)} {name}" for name, size in shared.leftovers[:5]]
     if shared.free < 2**26:
-        yield fail("shm", f"{figures} (full)", CAUSES["shm"][1], *left, command="ls -laS /dev/shm | head")
+        yield fail("shm", f"{figures} (full)", None, *left, command="ls -laS /dev/shm | head")
     elif shared.free < GIB:
-        yield warn("shm", f"{figures} (too small for several GPUs)", CAUSES["shm"][1], *left)
+        yield warn("shm", f"{figures} (too small for several GPUs)", None, *left)
     elif sum(size for _, size in shared.leftovers) > GIB:
         seen = f"{figures} (segments left by engines)"
         yield warn("shm", seen, "Remove segments that no process has open:", *left, command="fuser -v /dev/shm/*")
@@ -213,12 +212,7 @@ def _read(ctx: CheckContext) -> KernelLog:
 
 def _this_boot(path: Path) -> str:
     """What a log file says of the kernel since its last start; empty where this user may not read it."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _READ_BYTES))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
+    text = tail(path, _READ_BYTES)
     return text[max(text.rfind(_BOOT), 0) :]
 
 

@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from stat import filemode
 
-from mscli.diagnosis.diagnose import RankedCause, diagnose
-from mscli.diagnosis.facts import facts_of
+from mscli.diagnosis.diagnose import RankedCause
 from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, skipped, warn
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.context import CheckContext, tail
 from mscli.doctor.checks.port_owner import port_owner
 from mscli.engines.engine import LOADING, STARTING, Engine
 from mscli.engines.table import STARTABLE, engine
@@ -28,7 +27,6 @@ from mscli.inventory.ports import listening, owner
 from mscli.planning.figures import gib, tokens
 
 _LOG_BYTES = 2**20
-_CAUSE = 0.5
 _RECENT_S = 86_400.0
 _MOST = 8
 
@@ -147,19 +145,7 @@ def _ago(age_s: float) -> str:
 
 def _cause(ctx: CheckContext, log: Path) -> RankedCause | None:
     """The likeliest cause that the end of a log shows, where it is likelier than not."""
-    text = tail(log, _LOG_BYTES)
-    found = diagnose(text, None, facts_of(ctx.inventory)) if text.strip() else ()
-    return found[0] if found and found[0].confidence >= _CAUSE else None
-
-
-def tail(log: Path, size: int) -> str:
-    """The last `size` bytes of a log; empty where it cannot be read."""
-    try:
-        with log.open("rb") as handle:
-            handle.seek(max(0, handle.seek(0, 2) - size))
-            return handle.read().decode(errors="replace")
-    except OSError:
-        return ""
+    return next(iter(ctx.causes(tail(log, _LOG_BYTES), None)), None)
 
 
 def _last_lines(log: Path) -> list[str]:

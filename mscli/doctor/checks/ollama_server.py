@@ -44,11 +44,6 @@ def program(ctx: CheckContext) -> Installation | None:
     return ctx.once("ollama program", lambda: _program(ctx))
 
 
-def wanted(ctx: CheckContext) -> bool:
-    """Whether the profile asked about runs on Ollama."""
-    return ctx.chosen is not None and ctx.chosen.profile.engine == NAME
-
-
 def _look(ctx: CheckContext) -> OllamaState:
     service, asked = systemd_service(), address(ctx.env.get("OLLAMA_HOST", ""))
     if asked.scheme != "http" or asked.path:

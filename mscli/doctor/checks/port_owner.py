@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.context import CheckContext, user_name
 from mscli.instances.process import describe
+from mscli.inventory.kernel import text_of
 from mscli.inventory.ports import addresses, owner, owner_uid
 
 _UNIT = re.compile(r"/([^/]+\.service)(?:/|$)")
@@ -52,7 +52,7 @@ def port_owner(ctx: CheckContext, port: int) -> PortOwner:
     return PortOwner(
         pid=pid,
         command=describe(pid) if pid else None,
-        user=_user(uid) if uid is not None else None,
+        user=(user_name(uid) or f"UID {uid}") if uid is not None else None,
         unit=_unit(ctx.root, pid) if pid else None,
         container=_container(ctx, port) if proxy else None,
     )
@@ -63,19 +63,9 @@ def where(port: int) -> str:
     return ", ".join(f"{f'[{each}]' if ':' in each else each}:{port}" for each in addresses(port))
 
 
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
-
-
 def _unit(root: Path, pid: int) -> str | None:
-    try:
-        text = (root / f"proc/{pid}/cgroup").read_text()
-    except OSError:
-        return None
-    found = [name for line in text.splitlines() for name in _UNIT.findall(line)]
+    lines = text_of(root / f"proc/{pid}/cgroup").splitlines()
+    found = [name for line in lines for name in _UNIT.findall(line)]
     return found[-1] if found else None
 
 

@@ -62,7 +62,7 @@ class _Visit:
 
     def _run(self) -> None:
         try:
-            for unnamed in self._check.run(self._ctx):
+            for unnamed in self._check.findings(self._ctx):
                 finding = self._named(unnamed)
                 self._found.append(finding)
                 self._listener(finding)

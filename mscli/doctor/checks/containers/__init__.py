@@ -25,6 +25,7 @@ from mscli.doctor.checks.containers.gpus import Spec, own_containers, specs, thr
 from mscli.doctor.checks.context import CheckContext
 from mscli.engines.containers.client import DOCKER, GET_ONE, PODMAN, last_line, no_client
 from mscli.engines.containers.run import PLACES
+from mscli.inventory.kernel import text_of
 from mscli.inventory.nvml import module_version
 
 GB = 10**9
@@ -154,7 +155,7 @@ def _lasting(ctx: CheckContext) -> Iterator[Finding]:
     if found is None or found.said or found.kind != DOCKER or not ctx.inventory.gpus:
         yield skipped("no Docker with GPUs")
         return
-    config = _text(ctx.root / "etc/nvidia-container-runtime/config.toml")
+    config = text_of(ctx.root / "etc/nvidia-container-runtime/config.toml")
     without = re.search(r"^\s*no-cgroups\s*=\s*(true|false)", config, re.MULTILINE)
     told = bool(without and without[1] == "true")
     engine = found.engine
@@ -192,13 +193,6 @@ def _linked(root: Path) -> bool:
         return any(each.name.startswith("195:") for each in (root / "dev/char").iterdir())
     except OSError:
         return False
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _room(ctx: CheckContext) -> Iterator[Finding]:

@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import NO_NVML, Check, Finding, counted, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Check, Finding, counted, fail, nvml, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.driver.no_nvml import JOIN_GROUP, nvidia_devices, reason
 from mscli.inventory.nvml import module_version
@@ -17,10 +16,7 @@ from mscli.inventory.nvml import module_version
 # (CUDA 12.8: their PTX does not compile on driver 550, vllm-project/vllm#31700); NVIDIA's CUDA 13 release notes
 # (driver 580), for wheels and images built with it.
 _LEAST = (12, 0)
-_WANTED = (
-    ((12, 4), "Ollama from 0.30"),
-    ((12, 8), "PyTorch and vLLM wheels that compile kernels at startup"),
-)
+_WANTED = (((12, 4), "Ollama from 0.30"), ((12, 8), "PyTorch and vLLM wheels that compile kernels at startup"))
 _LATER = (13, 0)
 
 
@@ -38,35 +34,30 @@ def _nvml(ctx: CheckContext) -> Iterator[Finding]:
 def _without_gpus(ctx: CheckContext) -> Finding:
     listed = [str(device) for device in nvidia_devices(ctx.root) if device.kind == "gpu"]
     if listed and ctx.inventory.host.surroundings != "container":
-        return fail("xid", "NVML lists none of the GPUs on the PCI bus", CAUSES["xid"][1], *listed)
+        return fail("xid", "NVML lists none of the GPUs on the PCI bus", None, *listed)
     return warn("docker_gpu", "NVML lists no GPU", "In a container: start it with docker run --gpus all.")
 
 
 def _release(ctx: CheckContext) -> Iterator[Finding]:
     library, module = ctx.inventory.driver, module_version(ctx.root / "proc")
-    if ctx.inventory.nvml is not None:
-        yield skipped(NO_NVML)
-    elif module is None or library is None:
+    if module is None or library is None:
         yield skipped("kernel module version unknown (WSL, or a container)")
     elif module != library:
         seen = f"driver library {library}, loaded kernel module {module}"
-        yield fail("nvml_mismatch", seen, *CAUSES["nvml_mismatch"][1:], command="sudo reboot")
+        yield fail("nvml_mismatch", seen, None, command="sudo reboot")
     else:
         yield ok(f"library and kernel module: {module}")
 
 
 def _cuda(ctx: CheckContext) -> Iterator[Finding]:
     found = _version(ctx.inventory.cuda)
-    if ctx.inventory.nvml is not None:
-        yield skipped(NO_NVML)
-        return
     if found is None:
         yield skipped("supported CUDA version unknown")
         return
     seen = f"driver {ctx.inventory.driver} supports CUDA {ctx.inventory.cuda}"
     missed = [f"{what} (CUDA {_dotted(least)})" for least, what in _WANTED if found < least]
     if found < _LEAST:
-        yield fail("driver_too_old", f"{seen} (current engines need {_dotted(_LEAST)})", CAUSES["driver_too_old"][1])
+        yield fail("driver_too_old", f"{seen} (current engines need {_dotted(_LEAST)})", None)
     elif missed:
         remedy = "Update the driver, or use llama.cpp or an engine build for this CUDA version."
         yield warn("driver_too_old", f"{seen} (too old for {' and '.join(missed)})", remedy)
@@ -78,9 +69,7 @@ def _cuda(ctx: CheckContext) -> Iterator[Finding]:
 
 def _nodes(ctx: CheckContext) -> Iterator[Finding]:
     closed = closed_nodes(ctx.root)
-    if ctx.inventory.nvml is not None:
-        yield skipped(NO_NVML)
-    elif closed:
+    if closed:
         shown = ", ".join(f"/dev/{node.name}" for node in closed)
         remedy = JOIN_GROUP
         yield fail("permissions", f"no permission to open {shown}", remedy, *map(_mode, closed))
@@ -108,9 +97,6 @@ def _mode(node: Path) -> str:
 
 
 def _fabric(ctx: CheckContext) -> Iterator[Finding]:
-    if ctx.inventory.nvml is not None:
-        yield skipped(NO_NVML)
-        return
     switches = [str(device) for device in nvidia_devices(ctx.root) if device.kind == "nvswitch"]
     states = [one for one in ctx.health if one.fabric]
     waiting = [one for one in states if one.fabric != "completed" or one.fabric_status]
@@ -121,14 +107,14 @@ def _fabric(ctx: CheckContext) -> Iterator[Finding]:
     state = f"nvidia-fabricmanager is {service.last_words or 'unknown'}" if service else "systemctl not found"
     if waiting:
         which = ", ".join(f"GPU {one.index}: {one.fabric}, status {one.fabric_status}" for one in waiting)
-        remedy, command = CAUSES["fabric_manager"][1], "sudo systemctl enable --now nvidia-fabricmanager"
+        remedy, command = None, "sudo systemctl enable --now nvidia-fabricmanager"
         yield fail("fabric_manager", f"NVSwitch fabric not up ({which})", remedy, state, command=command)
     elif other := _other_release(ctx):
-        yield fail("fabric_manager", other, CAUSES["fabric_manager"][1], state)
+        yield fail("fabric_manager", other, None, state)
     elif states:
         yield ok(f"NVSwitch fabric up on {counted(len(states), 'GPU')}", state)
     elif service and service.last_words in ("inactive", "failed"):
-        yield fail("fabric_manager", f"NVSwitch present, and {state}", CAUSES["fabric_manager"][1], *switches)
+        yield fail("fabric_manager", f"NVSwitch present, and {state}", None, *switches)
     else:
         yield skipped(f"NVSwitch present, fabric state unknown; {state}")
 
@@ -154,8 +140,8 @@ def _dotted(version: tuple[int, int]) -> str:
 
 CHECKS = (
     Check("driver.nvml", _nvml),
-    Check("driver.release", _release),
-    Check("driver.cuda", _cuda),
-    Check("driver.nodes", _nodes),
-    Check("driver.fabric", _fabric),
+    Check("driver.release", _release, needs=nvml),
+    Check("driver.cuda", _cuda, needs=nvml),
+    Check("driver.nodes", _nodes, needs=nvml),
+    Check("driver.fabric", _fabric, needs=nvml),
 )

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.diagnosis.causes import CAUSES
 from mscli.doctor.checks.check import FAIL, Finding, fail, warn
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.context import CheckContext, tail
 from mscli.doctor.checks.host import kernel_log
 from mscli.inventory.inventory import Problem
 from mscli.inventory.kernel import text_of
@@ -51,7 +50,7 @@ def _no_library(ctx: CheckContext, problem: Problem) -> Finding:
     module = module_version(root / "proc")
     if module and where == "container":
         seen = f"NVIDIA module {module} loaded on the host, no driver libraries in this container"
-        return fail("nvml_not_found", seen, CAUSES["nvml_not_found"][1], _loaded_version(root))
+        return fail("nvml_not_found", seen, None, _loaded_version(root))
     if module:
         remedy = (
             f"Install the driver's libraries of version {module} (libnvidia-compute, nvidia-utils), then run ldconfig."
@@ -77,7 +76,7 @@ def _wsl_without_library(root: Path) -> Finding:
         seen = f"/{_WSL_LIBRARIES} has libnvidia-ml.so.1, but is not in the loader's search path"
         return fail("wsl", seen, "Add it:", command=command)
     gives = "" if (root / "dev/dxg").exists() else ", no /dev/dxg"
-    return warn("wsl", f"no NVIDIA library from Windows in /{_WSL_LIBRARIES}{gives}", CAUSES["wsl"][1])
+    return warn("wsl", f"no NVIDIA library from Windows in /{_WSL_LIBRARIES}{gives}", None)
 
 
 # ---- the library is there, the module is not ----
@@ -102,7 +101,7 @@ def _not_loaded(ctx: CheckContext, problem: Problem) -> Finding:
         return fail("no_driver", "GPU bound to nouveau, which has no CUDA", remedy, *shown)
     if not cards:
         seen = "NVIDIA libraries installed, but no kernel module loaded and no NVIDIA GPU on the PCI bus"
-        return fail("no_driver", seen, CAUSES["no_driver"][1], problem.message, *shown)
+        return fail("no_driver", seen, None, problem.message, *shown)
     if refusal := _refusal(ctx):
         return refusal
     installed = _kernels_with_module(root)
@@ -111,7 +110,7 @@ def _not_loaded(ctx: CheckContext, problem: Problem) -> Finding:
         remedy = f"Install linux-headers-{host.kernel} and rebuild the module, or boot another kernel:"
         seen = f"no NVIDIA module for the running kernel {host.kernel}"
         return fail("no_driver", seen, remedy, others, *shown, command="sudo dkms autoinstall")
-    return fail("no_driver", "NVIDIA kernel module not loaded", CAUSES["no_driver"][1], *shown, command=command)
+    return fail("no_driver", "NVIDIA kernel module not loaded", None, *shown, command=command)
 
 
 def _refusal(ctx: CheckContext) -> Finding | None:
@@ -157,7 +156,7 @@ def _shadowed(problem: Problem) -> Finding:
     if path and not path.startswith(f"/{_WSL_LIBRARIES}") and "/wsl/" not in path:
         seen = f"{path} loaded instead of WSL's libnvidia-ml (WSL has no kernel module)"
         return fail("wsl", seen, "Remove the Linux driver inside WSL:", problem.message, command=PURGE_DRIVER)
-    return fail("wsl", "the Windows driver does not answer", CAUSES["wsl"][1], problem.message)
+    return fail("wsl", "the Windows driver does not answer", None, problem.message)
 
 
 def _without_nodes(ctx: CheckContext, module: str) -> Finding:
@@ -165,7 +164,7 @@ def _without_nodes(ctx: CheckContext, module: str) -> Finding:
     nodes = sorted(node.name for node in (ctx.root / "dev").glob("nvidia*"))
     shown = f"/dev has {', '.join(nodes)}" if nodes else "no /dev/nvidia*"
     if ctx.inventory.host.surroundings == "container":
-        return fail("docker_gpu", f"{seen} in this container", CAUSES["docker_gpu"][1], shown)
+        return fail("docker_gpu", f"{seen} in this container", None, shown)
     return fail("no_driver", seen, "Create them:", shown, command="sudo nvidia-modprobe -u -c 0")
 
 
@@ -176,7 +175,7 @@ def _mismatch(ctx: CheckContext, problem: Problem) -> Finding:
     module, library = module_version(ctx.root / "proc"), release_of(loaded(_NVML))
     seen = f"driver library {library or 'of another version'}, loaded kernel module {module or 'unknown'}"
     shown = (problem.message, *last_upgrades(ctx.root))
-    return fail("nvml_mismatch", seen, CAUSES["nvml_mismatch"][1], *shown, command="sudo reboot")
+    return fail("nvml_mismatch", seen, None, *shown, command="sudo reboot")
 
 
 def _no_permission(ctx: CheckContext, problem: Problem) -> Finding:
@@ -185,19 +184,19 @@ def _no_permission(ctx: CheckContext, problem: Problem) -> Finding:
     allowed = nodes and all(os.access(node, os.R_OK | os.W_OK) for node in nodes if not node.is_dir())
     if allowed and ctx.inventory.host.surroundings == "container":
         seen = "this container has lost access to its GPUs (cgroup), although file permissions allow it"
-        return fail("container_gpu_lost", seen, CAUSES["container_gpu_lost"][1], problem.message)
+        return fail("container_gpu_lost", seen, None, problem.message)
     seen = "no permission to open the NVIDIA device files"
     return fail("permissions", seen, JOIN_GROUP, problem.message, command="ls -l /dev/nvidia*")
 
 
 def _broken(ctx: CheckContext, problem: Problem) -> Finding:
     words = _kernel_words(ctx)
-    return fail("xid", f"the driver cannot reach the GPU: {problem.message}", CAUSES["xid"][1], *words)
+    return fail("xid", f"the driver cannot reach the GPU: {problem.message}", None, *words)
 
 
 def _other(ctx: CheckContext, problem: Problem) -> Finding:
     if ctx.inventory.host.surroundings == "container":
-        return fail("container_gpu_lost", problem.message, CAUSES["container_gpu_lost"][1])
+        return fail("container_gpu_lost", problem.message, None)
     return Finding(FAIL, problem.message, None, _kernel_words(ctx), "Look at the kernel log:", READ_LOG)
 
 
@@ -243,19 +242,14 @@ _READ_BYTES = 2**20
 def last_upgrades(root: Path, most: int = 3) -> tuple[str, ...]:
     """The last lines in which NVIDIA's packages were installed or upgraded, oldest first; none where no log tells."""
     for name in _LOGS:
-        found = [line for line in _tail(root / name) if _UPGRADE.search(line) and not _NOISE.search(line)]
+        found = [
+            line
+            for line in tail(root / name, _READ_BYTES).splitlines()
+            if _UPGRADE.search(line) and not _NOISE.search(line)
+        ]
         if found:
             return tuple(found[-most:])
     return ()
-
-
-def _tail(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _READ_BYTES))
-            return file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
 
 
 _VENDOR = "0x10de"

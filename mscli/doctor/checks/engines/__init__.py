@@ -5,6 +5,7 @@ And the variables of this shell that change what an engine does, mostly left ove
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from mscli.doctor.checks import ollama_server
 from mscli.doctor.checks.check import Check, Finding, fail, ok, warn
 from mscli.doctor.checks.container_engine import container_engine
 from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.engines.installed import Environment, located, wanted
+from mscli.doctor.checks.engines.installed import Environment, located
 from mscli.doctor.checks.engines.llamacpp import llamacpp, server
 from mscli.doctor.checks.engines.python import TRANSFORMERS, VLLM, Kind, environment, judged
 from mscli.engines.mistralrs.installation import NAME as MISTRALRS
@@ -39,7 +40,7 @@ def _mistralrs(ctx: CheckContext) -> Iterator[Finding]:
         yield found.absent(ctx)
         return
     if found.place.kind == WHEEL and ctx.inventory.gpus and _WITH_CUDA not in found.place.beside:
-        severity = fail if wanted(ctx, MISTRALRS) else warn
+        severity = fail if ctx.wants(MISTRALRS) else warn
         yield severity(
             "backend_no_gpu_build",
             f"{found.words} is a CPU wheel, but this machine has GPUs",
@@ -58,11 +59,7 @@ def _shadows(ctx: CheckContext) -> Iterator[Finding]:
         installed = ctx.places.engines / own
         if installed.is_file() and places:
             twins = True
-            yield warn(
-                None,
-                f"{places[0]} on PATH hides {installed}, which mscli installed",
-                "Remove one of the two.",
-            )
+            yield warn(None, f"{places[0]} on PATH hides {installed}, which mscli installed", "Remove one of the two.")
         elif len(places) > 1:
             twins = True
             yield warn(
@@ -136,75 +133,20 @@ class Override:
     switch: bool = False
 
 
-# The first of a name counts.
-OVERRIDES = (
-    Override(
-        "VLLM_WORKER_MULTIPROC_METHOD",
-        "vLLM forks its workers (fails once CUDA is in use)",
-        "fork_spawn",
-        when=r"^fork$",
-    ),
-    Override("VLLM_USE_V1", "selects vLLM's V0 core, removed in newer versions", "cli_flags", when=r"^0$"),
-    Override(
-        "VLLM_ATTENTION_BACKEND", "forces an attention backend, even where the GPU does not support it", "cli_flags"
-    ),
-    Override(
-        "VLLM_USE_MODELSCOPE", "vLLM downloads from ModelScope instead of Hugging Face", "model_not_found", switch=True
-    ),
-    Override("VLLM_TARGET_DEVICE", "sets vLLM's device", "backend_no_gpu_build", when=r"^(?!cuda)."),
-    Override("VLLM_HOST_IP", "sets the address that vLLM's workers use", "nccl"),
-    Override("VLLM_PORT", "sets the first of vLLM's internal ports, which may be in use", "port"),
-    Override("VLLM_PLUGINS", "vLLM loads only these plugins"),
-    Override("VLLM_CONFIGURE_LOGGING", "turns off vLLM's log, which mscli needs to follow a start", when=r"^0$"),
-    Override(
-        "VLLM_LOGGING_LEVEL",
-        "hides the log lines that mscli needs to follow a start",
-        when="(?i)^(warn|err|crit)",
-    ),
-    Override("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "allows a context longer than the model supports", switch=True),
-    Override(
-        "VLLM_SKIP_P2P_CHECK", "skips vLLM's peer-to-peer check (hangs where it does not work)", "p2p", switch=True
-    ),
-    Override("VLLM_FLASH_ATTN_VERSION", "forces a FlashAttention version, even where the GPU does not support it"),
-    # Places, counters and keys: they change nothing that mscli counts on.
-    Override(r"VLLM_(?:CACHE_ROOT|CONFIG_ROOT|ASSETS_CACHE|NO_USAGE_STATS|DO_NOT_TRACK|API_KEY)", ""),
-    Override("VLLM_USE_FLASHINFER_SAMPLER", "uses FlashInfer's sampler, compiled at startup", "nvcc_jit", switch=True),
-    Override(r"VLLM_\w+", "vLLM setting, also applied to what mscli starts"),
-    Override("HF_HUB_OFFLINE", "no downloads from Hugging Face", "offline", switch=True),
-    Override("TRANSFORMERS_OFFLINE", "no downloads from Hugging Face", "offline", switch=True),
-    Override(
-        "HF_ENDPOINT",
-        "downloads from this address instead of huggingface.co",
-        "network_proxy",
-        when=r"^(?!https://huggingface\.co/?$).",
-    ),
-    Override("TRANSFORMERS_CACHE", "ignored by newer versions: use HF_HOME", "model_not_found"),
-    Override("PYTORCH_PRETRAINED_BERT_CACHE|PYTORCH_TRANSFORMERS_CACHE", "no longer read: use HF_HOME"),
-    Override("HF_HUB_ENABLE_HF_TRANSFER", "needs package hf_transfer; ignored by newer versions", switch=True),
-    Override(
-        "BNB_CUDA_VERSION", "bitsandbytes uses its library for this CUDA version, whatever PyTorch uses", "bitsandbytes"
-    ),
-    Override("PYTHONPATH", "its packages override those of every engine's environment", "python_env"),
-    Override("PYTHONHOME", "sets the standard library of every Python", "python_env"),
-    Override("LD_PRELOAD", "loaded into every engine", None),
-    Override("TORCH_CUDA_ARCH_LIST", "compiles kernels only for these GPUs", "cuda_arch"),
-    Override("CUDA_LAUNCH_BLOCKING", "waits for every kernel (much slower)", switch=True),
-    Override(
-        "GGML_CUDA_ENABLE_UNIFIED_MEMORY",
-        "llama.cpp silently uses host memory when the GPU is full",
-        "cpu_fallback",
-        switch=True,
-    ),
-    Override(r"LLAMA_ARG_\w+", "sets a llama-server flag behind mscli's back", "cli_flags"),
-    Override("OMP_NUM_THREADS", "CPU computation uses one core", None, when=r"^1$"),
-)
+def overrides() -> tuple[Override, ...]:
+    """The table of variables.csv. Of two that match a name the first one counts; one that does nothing is harmless."""
+    with Path(__file__).with_name("variables.csv").open(newline="") as file:
+        return tuple(
+            Override(row["name"], row["does"], row["code"] or None, row["when"], row["switch"] == "yes")
+            for row in csv.DictReader(file)
+        )
 
 
 def variables(ctx: CheckContext) -> Iterator[Finding]:
     """What is set in this shell, or by the profile, and what it does."""
-    found = False
+    found, table = False, overrides()
     for name, value in sorted(_set(ctx).items()):
-        override = next((each for each in OVERRIDES if re.fullmatch(each.name, name)), None)
+        override = next((each for each in table if re.fullmatch(each.name, name)), None)
         if override and override.does and _matters(override, value):
             found = True
             yield warn(

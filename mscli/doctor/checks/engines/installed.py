@@ -49,7 +49,7 @@ class Found:
         """What it means that it is not here: nothing, unless it was named or is wanted."""
         assert self.fault is not None
         named = bool(self.fault.details) and "path" in (self.fault.details or {})
-        if named or wanted(ctx, self.engine):
+        if named or ctx.wants(self.engine):
             return fail("engine_missing", self.fault.message, self.fault.hint, command=None if named else self.install)
         return skipped(f"{self.engine} not installed")
 
@@ -57,11 +57,6 @@ class Found:
 def located(ctx: CheckContext, name: str) -> Found:
     """The copy of an engine that mscli would start."""
     return ctx.once(f"engine {name}", lambda: _located(name))
-
-
-def wanted(ctx: CheckContext, name: str) -> bool:
-    """Whether the profile asked about runs on this engine."""
-    return ctx.chosen is not None and ctx.chosen.profile.engine == name
 
 
 def _located(name: str) -> Found:

@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.diagnosis.causes import CAUSES
-from mscli.diagnosis.diagnose import diagnose
-from mscli.diagnosis.facts import facts_of
 from mscli.doctor.checks.check import Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext, Ran
-from mscli.doctor.checks.engines.installed import AREA, located, wanted
+from mscli.doctor.checks.engines.installed import AREA, located
 from mscli.engines.llamacpp.engine import OLDEST_BUILD
 from mscli.engines.llamacpp.installation import NAME, PROGRAM
 
@@ -24,7 +21,6 @@ _BUILD = re.compile(r"build (\d+)|version: (\d+) \(")
 _DEVICE = re.compile(r"^ +(\w+): (.+) \(\d+ MiB", re.MULTILINE)
 # Vulkan's renderer on the CPU, and arithmetic libraries that are no GPU.
 _NO_GPU = re.compile(r"llvmpipe|\bBLAS\b|\bCPU\b", re.IGNORECASE)
-_SURE = 0.5
 _WHEEL_DEVICES = (
     "import xllamacpp\n"
     "for each in xllamacpp.get_device_info():\n"
@@ -65,7 +61,7 @@ def llamacpp(ctx: CheckContext) -> Iterator[Finding]:
     """Whether it runs, is new enough, and sees the GPUs."""
     found = server(ctx)
     if found is None:
-        if wanted(ctx, NAME):
+        if ctx.wants(NAME):
             yield fail("engine_missing", "llama.cpp not installed", "Install it, without root:", command=INSTALL)
         else:
             yield skipped("llama.cpp not installed")
@@ -74,7 +70,7 @@ def llamacpp(ctx: CheckContext) -> Iterator[Finding]:
         yield _late(ctx, found)
         return
     if found.broken:
-        code, remedy = _cause(ctx, found.said, "engine_missing")
+        code, remedy = ctx.cause(found.said, NAME, "engine_missing")
         seen = f"{found.words} does not run"
         yield fail(code, seen, f"{remedy} Or remove it from PATH.", *_last(found.said))
         return
@@ -94,7 +90,7 @@ def _late(ctx: CheckContext, found: Server) -> Finding:
 
 
 def _thorough(ctx: CheckContext) -> bool:
-    return AREA in ctx.asked or wanted(ctx, NAME)
+    return AREA in ctx.asked or ctx.wants(NAME)
 
 
 def _devices(ctx: CheckContext, found: Server) -> Finding:
@@ -104,18 +100,15 @@ def _devices(ctx: CheckContext, found: Server) -> Finding:
     if found.devices is None:
         return warn(None, f"{found.words} has no --list-devices (GPU support unknown)", "Install a newer build.")
     if found.devices:
-        return ok(
-            f"{found.words} sees {counted(len(found.devices), 'GPU')}",
-            *found.devices[:4],
-        )
-    code, remedy = _cause(ctx, found.said, "backend_no_gpu_build")
+        return ok(f"{found.words} sees {counted(len(found.devices), 'GPU')}", *found.devices[:4])
+    code, remedy = ctx.cause(found.said, NAME, "backend_no_gpu_build")
     if code == "backend_no_gpu_build":
         remedy = (
             "Put a CUDA build on PATH (https://github.com/ggml-org/llama.cpp), or install the Vulkan build (needs "
             "libvulkan.so.1 and the driver's Vulkan library):"
         )
     # The wheel is made for CPUs and comes along with mscli: no fault, unless it is all that a profile has.
-    severity = warn if found.kind == "wheel" and not wanted(ctx, NAME) else fail
+    severity = warn if found.kind == "wheel" and not ctx.wants(NAME) else fail
     seen = f"{found.words} sees none of {counted(len(ctx.inventory.gpus), 'GPU')} (would run on the CPU)"
     return severity(code, seen, remedy, *_last(found.said), command=INSTALL)
 
@@ -157,13 +150,6 @@ def _listed(told: Ran) -> tuple[str, ...] | None:
         return None
     found = [f"{name}: {what}" for name, what in _DEVICE.findall(told.out + told.err)]
     return tuple(each for each in found if not _NO_GPU.search(each))
-
-
-def _cause(ctx: CheckContext, said: str, otherwise: str) -> tuple[str, str]:
-    ranked = diagnose(said, NAME, facts_of(ctx.inventory))
-    if ranked and ranked[0].confidence >= _SURE:
-        return ranked[0].code, ranked[0].remedy
-    return otherwise, CAUSES[otherwise][1]
 
 
 def _last(said: str) -> tuple[str, ...]:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.diagnosis.causes import CAUSES
-from mscli.diagnosis.diagnose import diagnose
-from mscli.diagnosis.facts import facts_of
 from mscli.doctor.checks.check import Finding, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.engines.installed import (
@@ -25,7 +23,6 @@ from mscli.doctor.checks.engines.installed import (
     Unmet,
     ask,
     located,
-    wanted,
 )
 from mscli.engines.vllm.pairs import broken
 from mscli.planning.request import parse_version
@@ -35,7 +32,6 @@ THOROUGH_S = 90.0
 _BY_PART = {
     "torch": "torch_abi", "mistral_common": "mistral_common", "bitsandbytes": "bitsandbytes", "vllm": "torch_abi",
 }  # fmt: skip
-_SURE = 0.5
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ def _asked(ctx: CheckContext, kind: Kind, found: Found) -> Environment | NoAnswe
 
 def _thorough(ctx: CheckContext, kind: Kind) -> bool:
     """Importing an engine takes seconds: only where this one is wanted, or engines were asked about."""
-    return AREA in ctx.asked or wanted(ctx, kind.name)
+    return AREA in ctx.asked or ctx.wants(kind.name)
 
 
 def _imports(ctx: CheckContext, kind: Kind, found: Found) -> tuple[str, ...]:
@@ -208,7 +204,7 @@ def _import_finding(ctx: CheckContext, found: Found, imported: Imported, seen: E
         return fail(
             "bitsandbytes",
             f"{found.words}: bitsandbytes has no library for CUDA {seen.cuda}",
-            CAUSES["bitsandbytes"][1],
+            None,
         )
     return None
 
@@ -226,11 +222,7 @@ def _blamed(ctx: CheckContext, found: Found, part: str, error: str) -> tuple[str
     """The cause of a failed import, and its remedy: what killed it, else what its words say, else what it imported."""
     if error.endswith(f"signal {signal.SIGILL:d}"):  # the frames that Python shows then would mislead
         return "build", CAUSES["build"][1]
-    ranked = diagnose(error, found.engine, facts_of(ctx.inventory))
-    if ranked and ranked[0].confidence >= _SURE:
-        return ranked[0].code, ranked[0].remedy
-    code = _BY_PART.get(part, "python_env")
-    return code, CAUSES[code][1]
+    return ctx.cause(error, found.engine, _BY_PART.get(part, "python_env"))
 
 
 def _frames(lines: Sequence[str]) -> Sequence[str]:

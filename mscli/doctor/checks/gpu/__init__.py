@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import NO_NVML, Check, Finding, fail, ok, skipped, together, warn
+from mscli.doctor.checks.check import Check, Finding, fail, gpus, ok, skipped, together, warn
 from mscli.doctor.checks.context import LOST, CheckContext
 from mscli.doctor.checks.gpu.faults import OFF_BUS, XID, ecc, faults
 from mscli.doctor.checks.host import kernel_log
@@ -20,23 +19,6 @@ _HOT_C = 90
 _UNSET = "unset CUDA_VISIBLE_DEVICES"
 
 
-Run = Callable[[CheckContext], Iterator[Finding]]
-
-
-def on_gpus(run: Run) -> Run:
-    """A check for which NVML must show GPUs: without them it is skipped, as the driver's checks tell why."""
-
-    def run_on_gpus(ctx: CheckContext) -> Iterator[Finding]:
-        if ctx.inventory.nvml is not None:
-            yield skipped(NO_NVML)
-        elif not ctx.inventory.gpus:
-            yield skipped("NVML lists no GPU (see driver.nvml)")
-        else:
-            yield from run(ctx)
-
-    return run_on_gpus
-
-
 def _readable(ctx: CheckContext) -> Iterator[Finding]:
     gone, closed = ctx.lost_gpus, [gpu for gpu in ctx.inventory.gpus if _closed(gpu)]
     for gpu in gone:
@@ -44,7 +26,7 @@ def _readable(ctx: CheckContext) -> Iterator[Finding]:
         shown = [line.text for line in lines if OFF_BUS.search(line.text) or XID.search(line.text)][-3:]
         problem = next(problem for problem in gpu.problems if problem.code in LOST)
         seen = f"GPU {gpu.index} does not respond ({problem.code}): fell off the bus or needs a reset"
-        yield fail("xid", seen, CAUSES["xid"][1], problem.message, *shown, command="sudo reboot")
+        yield fail("xid", seen, None, problem.message, *shown, command="sudo reboot")
     for gpu in closed:
         remedy = "Give this user access to its /dev/nvidia*, or leave it out with CUDA_VISIBLE_DEVICES."
         seen = f"no permission to open GPU {gpu.index}"
@@ -52,7 +34,7 @@ def _readable(ctx: CheckContext) -> Iterator[Finding]:
         yield severity("permissions", seen, remedy, gpu.problems[0].message)
     for gpu in ctx.inventory.gpus:
         if gpu not in (*gone, *closed) and (code := _unopened(gpu)):
-            yield warn(None, f"cannot open GPU {gpu.index}: {code}", CAUSES["xid"][1])
+            yield warn(None, f"cannot open GPU {gpu.index}: {code}", None)
     names = [(gpu.index, gpu.name) for gpu in ctx.inventory.gpus if not _unopened(gpu)]
     if names:
         yield ok(together(names))
@@ -79,7 +61,7 @@ def _free(ctx: CheckContext) -> Iterator[Finding]:
         if (free + own) / (total - reserved) < _FREE_SHARE:
             busy = True
             by = f"used by {holders[0]}" if holders else "processes unknown"
-            yield warn("gpu_busy", f"GPU {gpu.index}: {figures} ({by})", CAUSES["gpu_busy"][1], *holders)
+            yield warn("gpu_busy", f"GPU {gpu.index}: {figures} ({by})", None, *holders)
         else:
             told.append((gpu.index, figures + (f" (used by {', '.join(holders[:3])})" if own else "")))
     if told:
@@ -132,12 +114,11 @@ def _mig(ctx: CheckContext) -> Iterator[Finding]:
     for gpu in cut:
         parts = gpu.mig.instances
         largest = max((part.memory_total_bytes or 0 for part in parts), default=0)
-        remedy = CAUSES["mig"][1]
         if not parts:
-            yield warn("mig", f"GPU {gpu.index}: MIG mode on, no MIG instance (invisible to CUDA)", remedy)
+            yield warn("mig", f"GPU {gpu.index}: MIG mode on, no MIG instance (invisible to CUDA)", None)
         else:
             seen = f"GPU {gpu.index}: {len(parts)} MIG instances, largest {gib(largest)} (a process can use one)"
-            yield warn("mig", seen, remedy, *(part.uuid for part in parts[:8]))
+            yield warn("mig", seen, None, *(part.uuid for part in parts[:8]))
     if not cut:
         yield ok("no MIG instances")
 
@@ -148,7 +129,7 @@ def _visible(ctx: CheckContext) -> Iterator[Finding]:
     for problem in problems:
         severity = fail if not seen.devices else warn
         code = "mig" if problem.code == "one_instance" else "visible_devices"
-        yield severity(code, problem.message, CAUSES["visible_devices"][1])
+        yield severity(code, problem.message, None)
     if problems:
         return
     if value is None:
@@ -163,10 +144,7 @@ def _visible(ctx: CheckContext) -> Iterator[Finding]:
 
 # What a compute capability lacks that engines ask for, from the oldest up. vLLM's documents ask for 7.5 and newer.
 _WHEELS = (7, 5)
-_LACKS = (
-    ((8, 0), "no BF16 or FP8 (use FP16, W4A16 or GGUF)"),
-    ((8, 9), "FP8 weight-only"),
-)
+_LACKS = (((8, 0), "no BF16 or FP8 (use FP16, W4A16 or GGUF)"), ((8, 9), "FP8 weight-only"))
 
 
 def _capability(ctx: CheckContext) -> Iterator[Finding]:
@@ -179,9 +157,7 @@ def _capability(ctx: CheckContext) -> Iterator[Finding]:
             old = True
             remedy = "Use llama.cpp or Ollama with a GGUF, or an older vLLM built for this GPU."
             yield warn(
-                "compute_capability",
-                f"GPU {gpu.index}: compute capability {name} (vLLM wheels need 7.5)",
-                remedy,
+                "compute_capability", f"GPU {gpu.index}: compute capability {name} (vLLM wheels need 7.5)", remedy
             )
             continue
         lacks = next((f", {what}" for least, what in _LACKS if found < least), "")
@@ -272,18 +248,15 @@ def _absent(ctx: CheckContext, variable: str, present: list[str]) -> str | None:
     return f"{variable}={value}: no such network interface"
 
 
-CHECKS = tuple(
-    Check(name, on_gpus(run))
-    for name, run in (
-        ("gpu.readable", _readable),
-        ("gpu.faults", faults),
-        ("gpu.ecc", ecc),
-        ("gpu.visible", _visible),
-        ("gpu.mig", _mig),
-        ("gpu.free", _free),
-        ("gpu.slowed", _slowed),
-        ("gpu.capability", _capability),
-        ("gpu.peers", peers),
-        ("gpu.nccl", nccl),
-    )
+CHECKS = (
+    Check("gpu.readable", _readable, needs=gpus),
+    Check("gpu.faults", faults, needs=gpus),
+    Check("gpu.ecc", ecc, needs=gpus),
+    Check("gpu.visible", _visible, needs=gpus),
+    Check("gpu.mig", _mig, needs=gpus),
+    Check("gpu.free", _free, needs=gpus),
+    Check("gpu.slowed", _slowed, needs=gpus),
+    Check("gpu.capability", _capability, needs=gpus),
+    Check("gpu.peers", peers, needs=gpus),
+    Check("gpu.nccl", nccl, needs=gpus),
 )

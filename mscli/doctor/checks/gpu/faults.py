@@ -6,11 +6,13 @@ as they tell a model's user what to do.
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-from mscli.diagnosis.causes import CAUSES
 from mscli.doctor.checks.check import Finding, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.host import Line, ago, kernel_log
@@ -30,9 +32,9 @@ def faults(ctx: CheckContext) -> Iterator[Finding]:
     if ctx.lost_gpus:
         yield skipped("a GPU is lost (see gpu.readable)")
     elif recent := [line for line in hard if line.recent]:
-        yield fail("xid", _told(recent), CAUSES["xid"][1], *(line.text for line in recent[-5:]))
+        yield fail("xid", _told(recent), None, *(line.text for line in recent[-5:]))
     elif hard:
-        yield warn("xid", _told(hard), CAUSES["xid"][1], *(line.text for line in hard[-5:]))
+        yield warn("xid", _told(hard), None, *(line.text for line in hard[-5:]))
     elif recent := [line for line in found if line.recent]:
         remedy = "Usually a program fault; if several programs are affected, test the GPU:"
         yield warn("xid", _told(recent), remedy, *(line.text for line in recent[-5:]), command="dcgmi diag -r 3")
@@ -65,9 +67,9 @@ def ecc(ctx: CheckContext) -> Iterator[Finding]:
     if told:
         return
     if severe:
-        yield fail("ecc", _told(severe), CAUSES["ecc"][1], *shown)
+        yield fail("ecc", _told(severe), None, *shown)
     elif lines:
-        yield warn("ecc", _told(lines), CAUSES["ecc"][1], *shown)
+        yield warn("ecc", _told(lines), None, *shown)
     elif any(one.uncorrected is not None or one.repair_pending is not None for one in ctx.health):
         ever = sum(one.uncorrected_ever or 0 for one in ctx.health)
         yield ok("no uncorrected memory errors" + (f" since the driver was loaded ({ever} in total)" if ever else ""))
@@ -83,7 +85,7 @@ def _judged(one: Health, shown: tuple[str, ...]) -> Finding | None:
         return fail("ecc", seen, "Replace the GPU.", *shown)
     if one.uncorrected:
         seen = f"GPU {one.index}: {one.uncorrected} uncorrected memory errors since the driver was loaded"
-        return fail("ecc", seen, CAUSES["ecc"][1], *shown, command=reset)
+        return fail("ecc", seen, None, *shown, command=reset)
     if one.repair_pending:
         remedy = "Stop what uses it, then reset it:"
         return warn("ecc", f"GPU {one.index}: row remapping pending until a reset", remedy, *shown, command=reset)
@@ -106,33 +108,14 @@ class Xid:
     whose: str
 
 
-XIDS: Mapping[int, Xid] = {
-    13: Xid("graphics engine exception (usually a program's invalid access)", "program"),
-    31: Xid("memory page fault (usually a program's invalid address)", "program"),
-    32: Xid("invalid push buffer stream (bus or program)", "gpu"),
-    38: Xid("driver firmware error", "gpu"),
-    43: Xid("program stopped (its own fault)", "program"),
-    45: Xid("channel cleanup after an earlier error or a kill", "program"),
-    48: Xid("double-bit ECC error (uncorrectable)", "memory"),
-    61: Xid("internal micro-controller warning", "gpu"),
-    62: Xid("internal micro-controller halt", "gpu"),
-    63: Xid("memory row or page retired", "memory"),
-    64: Xid("memory row or page not retired", "memory"),
-    68: Xid("video decoder exception", "program"),
-    69: Xid("graphics engine class error", "program"),
-    74: Xid("NVLink error", "gpu"),
-    79: Xid("GPU has fallen off the bus", "gpu"),
-    92: Xid("high rate of corrected memory errors", "memory"),
-    94: Xid("contained memory error (affected program stopped)", "memory"),
-    95: Xid("uncontained memory error (GPU reset needed)", "memory"),
-    109: Xid("context switch timeout", "gpu"),
-    119: Xid("GSP does not respond", "gpu"),
-    120: Xid("GSP error", "gpu"),
-    140: Xid("unrecovered ECC error", "memory"),
-    143: Xid("GPU initialization failed", "gpu"),
-    154: Xid("GPU reset or restart needed", "gpu"),
-}
 UNKNOWN = Xid("see NVIDIA's Xid documentation", "gpu")
+
+
+@cache
+def xids() -> Mapping[int, Xid]:
+    """The table of xid.csv."""
+    with Path(__file__).with_name("xid.csv").open(newline="") as file:
+        return {int(row["number"]): Xid(row["meaning"], row["whose"]) for row in csv.DictReader(file)}
 
 
 def xid_of(text: str) -> tuple[int, Xid] | None:
@@ -141,4 +124,4 @@ def xid_of(text: str) -> tuple[int, Xid] | None:
     if found is None or NO_ACTION.search(text):
         return None
     number = int(found[2])
-    return number, XIDS.get(number, UNKNOWN)
+    return number, xids().get(number, UNKNOWN)

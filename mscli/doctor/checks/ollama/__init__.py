@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mscli.diagnosis.diagnose import RankedCause, diagnose
-from mscli.diagnosis.facts import facts_of
+from mscli.diagnosis.diagnose import RankedCause
 from mscli.diagnosis.log import read_log
 from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.ollama.folder import folder_access, folder_room
-from mscli.doctor.checks.ollama_server import NAME, OllamaState, ollama, program, wanted
+from mscli.doctor.checks.ollama_server import NAME, OllamaState, ollama, program
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.engines.ollama.server import UNIT, Address, Server, Service, is_here
 from mscli.engines.ollama.warnings import OLDEST_FOR, Remark, refuse_old, remarks
@@ -54,7 +53,7 @@ def _server(ctx: CheckContext) -> Iterator[Finding]:
         yield _stopped(ctx, seen.service)
     elif found := program(ctx):
         yield ok(f"{NONE}; mscli starts {found.path} ({found.version or 'version unknown'}) when needed")
-    elif wanted(ctx):
+    elif ctx.wants(NAME):
         yield fail("engine_missing", ABSENT, "Install it, without root:", command="mscli engines install ollama")
     elif not seen.stranger:
         yield skipped(ABSENT)
@@ -74,7 +73,7 @@ def _stranger(ctx: CheckContext, seen: OllamaState) -> Finding:
     told = f"Ollama's port {_place(place)} is in use by another program ({who})"
     remedy = f"Stop it, or set OLLAMA_HOST=127.0.0.1:{place.port + 1} for server and clients:"
     installed = seen.service or program(ctx)
-    bad = (installed and not seen.server) or wanted(ctx)
+    bad = (installed and not seen.server) or ctx.wants(NAME)
     severity = fail if bad else warn
     return severity("port", told, remedy, seen.stranger or "", command=f"ss -ltnp 'sport = :{place.port}'")
 
@@ -85,7 +84,7 @@ def _stopped(ctx: CheckContext, service: Service) -> Finding:
     told = f"{NONE} (systemd service {service.state or 'not active'}{tries})"
     remedy = "Start the service, not `ollama serve` (another user, other models):"
     evidence = f"{service.unit_file}, user {service.user}"
-    if service.state in ("inactive", "") and not service.enabled and not wanted(ctx):
+    if service.state in ("inactive", "") and not service.enabled and not ctx.wants(NAME):
         return warn("ollama_not_running", f"{told[:-1]}, disabled)", remedy, evidence, command=START)
     if service.state in ("failed", "activating"):
         remedy = f"Look at its log: journalctl -u ollama -e. {remedy}"
@@ -99,7 +98,7 @@ def _version(ctx: CheckContext) -> Iterator[Finding]:
         yield skipped(NONE)
         return
     found = program(ctx)
-    chosen = ctx.chosen if wanted(ctx) else None
+    chosen = ctx.chosen if ctx.wants(NAME) else None
     try:
         if chosen:
             refuse_old(server, found, chosen.variant)
@@ -189,7 +188,7 @@ def _context(server: Server) -> Finding:
 
 
 def _remarks(ctx: CheckContext, server: Server) -> tuple[Remark, ...]:
-    model = ctx.chosen.model if ctx.chosen and wanted(ctx) else None
+    model = ctx.chosen.model if ctx.chosen and ctx.wants(NAME) else None
     return ctx.once("ollama remarks", lambda: remarks(server, program(ctx), model, ctx.env))
 
 
@@ -205,7 +204,6 @@ _LINES = 400
 _JOURNAL_TIMEOUT_S = 1.5
 _BEGINS = re.compile(r'msg="server config"|Started ollama\.service|Starting ollama\.service')
 _NOT_ALLOWED = re.compile(r"not seeing messages from other users|insufficient permissions", re.IGNORECASE)
-_SURE = 0.5
 # What keeps every model off the GPUs, for as long as this server runs.
 _WHOLE = frozenset(
     (
@@ -261,11 +259,7 @@ def gpu_log(ctx: CheckContext) -> Iterator[Finding]:
     running = ollama(ctx).server is not None
     recent = log[begins[-1] :] if begins and running else log
     gpus = bool(ctx.inventory.gpus)
-    causes = [
-        cause
-        for cause in diagnose(recent, NAME, facts_of(ctx.inventory))
-        if cause.confidence >= _SURE and (gpus or cause.code not in _WHOLE | {"cpu_fallback"})
-    ]
+    causes = [cause for cause in ctx.causes(recent, NAME) if gpus or cause.code not in _WHOLE | {"cpu_fallback"}]
     if not causes:
         yield ok(f"{where}: no known problem")
     for cause in causes[:2]:

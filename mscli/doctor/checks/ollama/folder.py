@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.doctor.checks.check import Finding, fail, ok, skipped, warn
-from mscli.doctor.checks.context import CheckContext
-from mscli.doctor.checks.ollama_server import ollama, wanted
+from mscli.doctor.checks.context import CheckContext, user_name
+from mscli.doctor.checks.ollama_server import NAME, ollama
 from mscli.engines.ollama.api import Api, Refusal
 
 GB = 10**9
@@ -121,7 +121,7 @@ def _mend(barred: Path, place: _Place, lacks: str) -> str:
 
 def _needed(ctx: CheckContext, held: tuple[str, ...]) -> int | None:
     """Bytes that the profile's weights still take; 0 where the server has them, None without such a profile."""
-    if not wanted(ctx) or ctx.chosen is None:
+    if not ctx.wants(NAME) or ctx.chosen is None:
         return None
     variant = ctx.chosen.variant
     return 0 if variant.source.repository in held else variant.download_bytes
@@ -234,10 +234,7 @@ def _has_list(place: Path) -> bool:
 
 def _owner(found: os.stat_result) -> str:
     """User and group, by number where they have no name."""
-    try:
-        owner = pwd.getpwuid(found.st_uid).pw_name
-    except KeyError:
-        owner = str(found.st_uid)
+    owner = user_name(found.st_uid) or found.st_uid
     try:
         return f"{owner} {grp.getgrgid(found.st_gid).gr_name}"
     except KeyError:

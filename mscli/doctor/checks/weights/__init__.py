@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import re
 import stat
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from mscli.doctor.checks.check import Check, Finding, Severity, fail, ok, skipped, warn
 from mscli.doctor.checks.chosen import hub_place, local_weights, needs_hub, recommended
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.context import CheckContext, user_name
 from mscli.doctor.checks.weights.files import files, offline, partial
 from mscli.errors import MscliError
 from mscli.paths import hub_cache, hub_token_file
@@ -57,10 +56,10 @@ def _unwritable(ctx: CheckContext, path: Path, fault: OSError) -> Finding:
     severity = fail if ctx.chosen is None or needs_hub(ctx) else warn
     if fault.errno in _FULL:
         return _full(severity, path, fault)
-    nameless = _name(os.geteuid()) is None
+    nameless = user_name(os.geteuid()) is None
     return severity(
         "container_user" if nameless and ctx.inventory.host.container else "permissions",
-        f"{_name(os.geteuid()) or f'UID {os.geteuid()}'} cannot write to {path}: {fault.strerror}",
+        f"{user_name(os.geteuid()) or f'UID {os.geteuid()}'} cannot write to {path}: {fault.strerror}",
         "Change the owner, or set HF_HOME to another folder (cached weights still work):",
         *_on_the_way(path),
         command=f"sudo chown -R {os.geteuid()} {path}" if _existing(path) == path and _there(path) else None,
@@ -115,14 +114,7 @@ def _on_the_way(path: Path) -> Iterator[str]:
         except OSError:
             return
         if each == place or not os.access(each, os.X_OK):
-            yield f"{stat.filemode(seen.st_mode)} {_name(seen.st_uid) or seen.st_uid} {each}"
-
-
-def _name(uid: int) -> str | None:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return None
+            yield f"{stat.filemode(seen.st_mode)} {user_name(seen.st_uid) or seen.st_uid} {each}"
 
 
 def _usage(path: Path) -> str:

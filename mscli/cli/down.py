@@ -12,6 +12,7 @@ from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:
     from mscli.instances.records import Record, Records
+    from mscli.instances.store import Unreadable
     from mscli.lifecycle.shutdown import Stopped
 
 
@@ -25,43 +26,54 @@ def down(
     name: Instance = None,
     all_: Annotated[bool, typer.Option("--all", "-a", help="Every instance.")] = False,
     purge: Annotated[bool, typer.Option("--purge", help="Also remove their records and logs.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also stop what has an unreadable record.")] = False,
     json: Json = False,
 ) -> None:
     """Stop an instance: its whole process group. Stopping what does not run is not an error."""
     from mscli.instances.json_values import to_json
     from mscli.instances.records import Records
-    from mscli.lifecycle.shutdown import stop
+    from mscli.instances.store import unreadable
+    from mscli.lifecycle.shutdown import stop, stop_unreadable, survived
     from mscli.paths import places
 
     screen = open_screen(ctx, json)
     records = Records(places())
-    chosen = _chosen(records, name, all_)
+    chosen, damaged = _chosen(records, name, all_)
     stopped = [stop(record, records, screen.note, purge) for record in chosen]
+    if force:
+        stopped += [stop_unreadable(item, records, screen.note) for item in damaged]
     left = [item for item in stopped if item.survivors]
     if purge:
         _purge(records, name, all_, [item.name for item in left])
     if left:
-        raise _survived(left)
+        raise survived(left)
+    if damaged and not force:
+        raise unreadable(damaged[0])
     if json:
         screen.data({"stopped": to_json(stopped)})
     else:
         _show(screen, stopped)
 
 
-def _chosen(records: Records, name: str | None, all_: bool) -> list[Record]:
-    """The records of what is to be stopped: the named one, all, or the only one that runs.
+def _chosen(records: Records, name: str | None, all_: bool) -> tuple[list[Record], list[Unreadable]]:
+    """The records of what is to be stopped: the named one, all, or the only one that runs; and those that cannot be
+    read, of which something may run.
 
     One whose processes have all died was not stopped either: its temporary files are still there.
     """
     from mscli.instances.records import running, the_one
+    from mscli.instances.store import Unreadable, check_name
 
     if name is not None and all_:
         raise MscliError(Code.USAGE, "a name and --all were both given", "Give one of them.")
     if name is not None:
-        record = records.get(name)
-        return [record] if record and record.stopped_at is None else []
-    left = [record for record in records.all()[0] if record.stopped_at is None]
-    return left if all_ or not any(map(running, left)) else [the_one(records, None)]
+        record = records.load(check_name(name))
+        if isinstance(record, Unreadable):
+            return [], [record]
+        return ([record] if record and record.stopped_at is None else []), []
+    good, damaged = records.all()
+    left = [record for record in good if record.stopped_at is None]
+    return (left if all_ or not any(map(running, left)) else [the_one(records, None)]), list(damaged)
 
 
 def _purge(records: Records, name: str | None, all_: bool, surviving: list[str]) -> None:
@@ -71,18 +83,6 @@ def _purge(records: Records, name: str | None, all_: bool, surviving: list[str])
     for record in records.all()[0]:
         if (all_ or name in (None, record.name)) and record.stopped_at and record.name not in surviving:
             purge(record, records)
-
-
-def _survived(left: list[Stopped]) -> MscliError:
-    from mscli.instances.process import describe
-
-    pids = [pid for item in left for pid in item.survivors]
-    return MscliError(
-        Code.STOP_FAILED,
-        f"still alive after SIGKILL: {'; '.join(map(describe, pids))}",
-        "A process in uninterruptible sleep waits for the driver or a disk: see dmesg. It may need a restart.",
-        {"survivors": pids},
-    )
 
 
 def _show(screen: Screen, stopped: list[Stopped]) -> None:

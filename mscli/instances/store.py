@@ -170,7 +170,8 @@ def unreadable(found: Unreadable) -> MscliError:
     return MscliError(
         Code.RECORD_UNREADABLE,
         f"the record of {found.name!r} cannot be read: {found.reason} ({found.path})",
-        "It was left as it is. If it is of no more use, move that file away; what it started may still run.",
+        f"It was left as it is, and what it started may still run. Stop that: mscli down {found.name} --force. Then "
+        "move the file away.",
     )
 
 

@@ -15,7 +15,7 @@ from mscli.errors import Code, MscliError
 from mscli.instances import container as containers
 from mscli.instances.log import LogTail
 from mscli.instances.process import MARK, halt, identify, spawn
-from mscli.instances.records import Record, Records, Request
+from mscli.instances.records import Record, Records, Request, running
 from mscli.instances.store import SCHEMA, write_private
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.decision import Decision
@@ -26,7 +26,8 @@ FIRST_PORT = 8000
 
 @dataclass(frozen=True)
 class Launch:
-    """Everything that one start needs. `adopted`: the server is there already, and only gets our model.
+    """Everything that one start needs. `adopted`: the server is there already, and only gets our model. `replaces`: an
+    instance of this name is stopped first, so that its port counts as free.
 
     `offline`: nothing may be fetched; `agree`: asked before a large download (see up.Ask).
     """
@@ -42,6 +43,7 @@ class Launch:
     warnings: tuple[str, ...] = ()
     offline: bool = False
     agree: Callable[[int], bool] | None = None
+    replaces: bool = False
 
 
 @dataclass
@@ -87,7 +89,7 @@ def serving(launch: Launch, records: Records) -> Serving:
     return Serving(
         name=name,
         host=host,
-        port=adopted.port if adopted else _port(host, launch.request, launch.decision, records, name),
+        port=adopted.port if adopted else _port(host, launch, records),
         alias=launch.engine.alias_of(name) if isinstance(launch.engine, Hosted) else launch.decision.model.name,
         run_dir=run_dir,
         log=run_dir / "log",
@@ -233,12 +235,13 @@ def _record(launch: Launch, where: Serving, what: Command, mark: str, log_start:
     )
 
 
-def _port(host: str, request: Request, decision: Decision, records: Records, name: str) -> int:
+def _port(host: str, launch: Launch, records: Records) -> int:
+    asked, first = launch.request.port, launch.decision.profile.port or FIRST_PORT
     try:
-        if request.port is not None:
-            return _asked(host, request.port)
-        first = decision.profile.port or FIRST_PORT
-        others = {record.port for record in records.all()[0] if record.name != name and record.stopped_at is None}
+        if asked is not None:
+            return asked if _replaced(launch, asked, records) else _asked(host, asked)
+        known = records.all()[0]
+        others = {record.port for record in known if record.name != launch.name and record.stopped_at is None}
         chosen = ports.choose(host, first, others)
     except OSError as fault:
         raise MscliError(
@@ -249,6 +252,12 @@ def _port(host: str, request: Request, decision: Decision, records: Records, nam
     if chosen is None:
         raise MscliError(Code.PORT_TAKEN, f"no free port from {first} on", "Give one with --port.")
     return chosen
+
+
+def _replaced(launch: Launch, port: int, records: Records) -> bool:
+    """True if the port is held by the instance that this start replaces."""
+    old = records.get(launch.name) if launch.replaces else None
+    return old is not None and old.port == port and running(old)
 
 
 def _asked(host: str, port: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -9,17 +11,20 @@ from pathlib import Path
 
 from mscli.engines.engine import Engine, Hosted
 from mscli.engines.table import engine as engine_named
-from mscli.errors import MscliError
+from mscli.errors import Code, MscliError
 from mscli.instances import container as containers
-from mscli.instances.process import Halt, halt
+from mscli.instances.orphans import Marked, end, marked
+from mscli.instances.process import Halt, describe, halt
 from mscli.instances.records import Record, Records, group, running
 from mscli.instances.state import probe
+from mscli.instances.store import Unreadable
 from mscli.inventory.inventory import total_bytes
 from mscli.lifecycle import port as ports
 
 Listener = Callable[[str], None]
 _MEMORY_TIMEOUT_S = 60.0
 _PORT_TIMEOUT_S = 10.0
+_UNKNOWN_GRACE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,7 @@ def stop(record: Record, records: Records, listener: Listener = lambda _: None, 
     marked as stopped, when nothing survived and no other start has taken the name meanwhile.
     """
     engine = engine_named(record.plan.engine)
-    with records.still(record) as now:
-        if now is not None:
-            records.mark_stopping(record.name)
+    _note_stopping(record, records)
     pids = group(record)
     before = _held(record, pids) if pids else None
     release(engine, record, purge)
@@ -68,6 +71,44 @@ def stop(record: Record, records: Records, listener: Listener = lambda _: None, 
         memory_returned_bytes=None if before is None or left is None else before - left,
         memory_seconds=time.monotonic() - begun,
     )
+
+
+def stop_unreadable(damaged: Unreadable, records: Records, listener: Listener = lambda _: None) -> Stopped:
+    """Stop whatever lives of an instance whose record cannot be read: this user's processes that carry its mark.
+
+    Its record stays as it is. Waits at most 10 s after each of two signals, and 5 s after SIGKILL.
+    """
+    begun, sent = time.monotonic(), []
+
+    def find() -> tuple[Marked, ...]:
+        return tuple(each for each in marked(records.folder) if each.name == damaged.name)
+
+    def heard(text: str) -> None:
+        sent.append(text.split()[1])
+        listener(text)
+
+    left = end(find, (signal.SIGINT, signal.SIGTERM), _UNKNOWN_GRACE_S, heard)
+    survivors = tuple(each.who.pid for each in left)
+    last = sent[-1] if sent else None
+    return Stopped(damaged.name, last, time.monotonic() - begun, survivors, not survivors, None, 0.0)
+
+
+def survived(left: Collection[Stopped]) -> MscliError:
+    """The error for instances of which something lives on after SIGKILL."""
+    pids = [pid for item in left for pid in item.survivors]
+    return MscliError(
+        Code.STOP_FAILED,
+        f"still alive after SIGKILL: {'; '.join(map(describe, pids))}",
+        "A process in uninterruptible sleep waits for the driver or a disk: see dmesg. It may need a restart.",
+        {"survivors": pids},
+    )
+
+
+def _note_stopping(record: Record, records: Records) -> None:
+    """Best before the first signal; an instance is stopped all the same where the lock cannot be had."""
+    with contextlib.suppress(MscliError), records.still(record) as now:
+        if now is not None:
+            records.mark_stopping(record.name)
 
 
 def _note_stopped(record: Record, records: Records) -> None:

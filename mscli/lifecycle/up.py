@@ -27,7 +27,7 @@ from mscli.lifecycle.launch import Launch, Started, StartFailure
 from mscli.lifecycle.learning import learn, taken_bytes
 from mscli.lifecycle.preview import Preview, expected_weights, preview, somewhere
 from mscli.lifecycle.readiness import Listener, Patience, StoppedMeanwhile, arrive, join, stopped_meanwhile
-from mscli.lifecycle.shutdown import stop
+from mscli.lifecycle.shutdown import stop, survived
 from mscli.paths import Places
 from mscli.planning.plan import Choice
 from mscli.weights.ensure import ensure, wanted
@@ -152,7 +152,8 @@ def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tu
             return launch
         if ask.replace and (old := records.get(launch.name)) and running(old):
             listener.stage(contract.STARTING, f"stopping the {launch.name} that runs now")
-            stop(old, records)
+            if (ended := stop(old, records)).survivors:
+                raise survived([ended])
         with records.lock():
             if same := _same(ask, records):
                 return same
@@ -203,16 +204,15 @@ def restart(
     listener: ListenerT,
     start: Callable[[Ask, Places, ListenerT], Up] = up,
 ) -> Up:
-    """Stop an instance if it runs and `start` it again as it was asked for, on the same port. Blocks as `up` does."""
-    records = Records(places)
-    key = api_key(record)
-    if running(record):
-        listener.stage(contract.STARTING, f"stopping {record.name}")
-        stop(record, records)
+    """Stop an instance if it runs and `start` it again as it was asked for, on the same port. Blocks as `up` does.
+
+    What can be refused is refused before it is stopped: a broken profile, a plan that does not fit, missing weights.
+    """
     pinned = replace(record.request, port=record.port)
     if pinned.file is None:
         pinned = replace(pinned, profile=record.plan.profile)
-    done = start(Ask(pinned, record.name, patience, api_key=key), places, listener)
+    ask = Ask(pinned, record.name, patience, replace=True, api_key=api_key(record))
+    done, records = start(ask, places, listener), Records(places)
     with records.still(done.record) as now:  # only this start was pinned: the request stays what the user asked for
         if now is None:
             raise stopped_meanwhile(done.record)
@@ -250,7 +250,16 @@ def _find_engine(ask: Ask, decision: Decision, name: str, must_exist: bool = Tru
         )
     no_weights = WeightFiles(decision.variant.source.repository, None, 0)
     launch = Launch(
-        name, ask.request, decision, engine, None, no_weights, ask.api_key, offline=ask.offline, agree=ask.agree
+        name,
+        ask.request,
+        decision,
+        engine,
+        None,
+        no_weights,
+        ask.api_key,
+        offline=ask.offline,
+        agree=ask.agree,
+        replaces=ask.replace,
     )
     if isinstance(engine, Hosted) and (adopted := _adopted(engine, ask)):
         _refuse_settings(ask.request, adopted)

@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.run_mscli import Ran, call
-
 from mscli.instances.process import MARK
 from mscli.instances.records import Record, Records
 from mscli.paths import places
+from support.run_mscli import Ran, call
 
 
 @dataclass

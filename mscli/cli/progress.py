@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from mscli.lifecycle.eta import Forecast
-    from mscli.lifecycle.up import Heal
+    from mscli.lifecycle.learning import Heal
     from mscli.weights.progress import Note, Progress
 
 _PIPED_EVERY_S = 5.0

@@ -124,6 +124,15 @@ def cpu_ticks(pids: Sequence[int]) -> int:
     return sum(seen.cpu_ticks for pid in pids if (seen := stat(pid)))
 
 
+def memory_kills() -> int | None:
+    """How many processes the kernel has killed for want of memory since it was started; None where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+
+
 def describe(pid: int) -> str:
     """`pid (command line)` for messages to people, cut to a readable length."""
     try:

@@ -14,7 +14,7 @@ from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation,
 from mscli.errors import Code, MscliError
 from mscli.instances import container as containers
 from mscli.instances.log import LogTail
-from mscli.instances.process import MARK, halt, identify, spawn
+from mscli.instances.process import MARK, halt, identify, memory_kills, spawn
 from mscli.instances.records import Record, Records, Request, running
 from mscli.instances.store import SCHEMA, write_private
 from mscli.lifecycle import port as ports
@@ -48,11 +48,12 @@ class Launch:
 
 @dataclass
 class Started:
-    """A spawned engine, or (`child` None) an adopted one."""
+    """A spawned engine, or (`child` None) an adopted one. `memory_kills`: of the kernel, before it was spawned."""
 
     record: Record
     child: subprocess.Popen[bytes] | None
     tail: LogTail
+    memory_kills: int | None = None
 
     def log_text(self) -> str:
         """Everything this start has logged so far."""
@@ -137,7 +138,7 @@ def _start(launch: Launch, records: Records, where: Serving, claim: socket.socke
     records.save(record)
     if launch.adopted:
         return Started(record, None, tail)
-    child = None
+    child, killed_before = None, memory_kills()
     try:
         child = _spawn(what, where, record.mark, claim)
         record = replace(record, identity=identify(child.pid))
@@ -150,7 +151,7 @@ def _start(launch: Launch, records: Records, where: Serving, claim: socket.socke
             child.wait()
         records.forget(launch.name)
         raise
-    return Started(record, child, tail)
+    return Started(record, child, tail, killed_before)
 
 
 def _kill(record: Record) -> None:

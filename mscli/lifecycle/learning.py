@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from mscli.catalog.profile import Profile
@@ -23,6 +23,8 @@ from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.learned import observe
 from mscli.planning.plan import Overrides
 
+# So many good starts with a change, and one is tried without it.
+TRIED_AGAIN_AFTER = 10
 # So much more memory than then, and what was too much then may fit now.
 _MORE = 1.05
 _MEMORY_FLAGS = ("gpu-memory-utilization", "max-num-seqs", "max-num-batched-tokens", "enforce-eager")
@@ -78,11 +80,32 @@ class Circumstances:
 
 
 @dataclass(frozen=True)
+class Heal:
+    """One change after a try that failed. `cause`: a code of the closed list; `change` and `why` in words."""
+
+    cause: str
+    change: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Remembered:
-    """What was changed, and where it led to a good start."""
+    """What was changed, why, and where it led to a good start. `starts`: how many good ones have begun with it."""
 
     where: Circumstances
     adjustment: Adjustment
+    healed: tuple[Heal, ...] = ()
+    starts: int = 0
+
+    @property
+    def due(self) -> bool:
+        """True once it is to be tried without: what was in the way then may be gone."""
+        return self.starts >= TRIED_AGAIN_AFTER
+
+    def said(self) -> Heal:
+        """What a start that begins with it says of it."""
+        last = self.healed[-1] if self.healed else Heal("unknown", "", "an earlier start needed it")
+        return Heal(last.cause, ", ".join(self.adjustment.words), f"remembered: {last.why}")
 
 
 def circumstances(profile: Profile, snapshot: Snapshot, overrides: Overrides) -> Circumstances:
@@ -101,18 +124,29 @@ def circumstances(profile: Profile, snapshot: Snapshot, overrides: Overrides) ->
     )
 
 
-def recall(now: Circumstances, places: Places) -> Adjustment:
-    """What the last good start in these circumstances needed; NOTHING where nothing is known."""
+def recall(now: Circumstances, places: Places) -> Remembered:
+    """What the last good start in these circumstances needed; an adjustment of NOTHING where nothing is known."""
     alike = [entry for entry in remembered(places) if _fixed(entry.where) == _fixed(now)]
     same = [entry for entry in alike if entry.where.overrides == now.overrides]
     if same and now.room_bytes <= same[-1].where.room_bytes * _MORE:
-        return same[-1].adjustment
-    return _for_all_overrides(alike[-1].adjustment) if alike else NOTHING
+        return same[-1]
+    if not alike:
+        return Remembered(now, NOTHING)
+    return replace(alike[-1], where=now, adjustment=_for_all_overrides(alike[-1].adjustment))
 
 
 def remembered(places: Places) -> tuple[Remembered, ...]:
     """The entries in order of time; one that cannot be read is passed over: the next start finds out anew."""
     return load_lines(places.healed, Remembered)
+
+
+def noted(write: Callable[[], None]) -> tuple[str, ...]:
+    """Keep something for later starts with `write`; a warning in words where it cannot be written."""
+    try:
+        write()
+    except OSError as fault:
+        return (f"nothing is remembered of this start: {fault.filename}: {fault.strerror}",)
+    return ()
 
 
 def remember(places: Places, fresh: Remembered) -> None:

@@ -24,7 +24,7 @@ from mscli.lifecycle import server_weights
 from mscli.lifecycle.decision import Adjust, Decision, decide
 from mscli.lifecycle.eta import eta
 from mscli.lifecycle.launch import Launch, Started, StartFailure
-from mscli.lifecycle.learning import learn, taken_bytes
+from mscli.lifecycle.learning import Heal, learn, noted, taken_bytes
 from mscli.lifecycle.preview import Preview, expected_weights, preview, somewhere
 from mscli.lifecycle.readiness import Listener, Patience, StoppedMeanwhile, arrive, join, stopped_meanwhile
 from mscli.lifecycle.shutdown import stop, survived
@@ -60,20 +60,12 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Heal:
-    """One change after a try that failed. `cause`: a code of the closed list; `change` and `why` in words."""
-
-    cause: str
-    change: str
-    why: str
-
-
-@dataclass(frozen=True)
 class Up:
     """What `up` did. `already`: it ran before, nothing was started. `observed`: what the engine says it took.
 
     `taken_bytes`: what NVML says it took, by GPU index. `seconds`: all of it; `engine_seconds`: from the spawn until
-    healthy. `warnings`: for people, in words. `healed`: what was changed after tries that failed, in order.
+    healthy. `warnings`: for people, in words. `healed`: what was changed, in order: what is
+    remembered of earlier starts, then after tries that failed.
     """
 
     record: Record
@@ -125,9 +117,11 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     except MscliError as fault:
         raise StartFailure.of(fault, launch.decision, started.log_text() or _said(fault)) from fault
     taken = taken_bytes(launch.decision) if arrived else {}
+    warnings = (*launch.warnings, *(arrived.warnings if arrived else ()))
     if arrived:
-        going.keep(places)
-        learn(launch.decision, taken, arrived.observed, places)
+        observed = arrived.observed
+        warnings += noted(lambda: going.keep(places))
+        warnings += noted(lambda: learn(launch.decision, taken, observed, places))
     return Up(
         record=started.record,
         instance=seen(started.record, records),
@@ -137,7 +131,7 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
         engine_seconds=arrived.engine_seconds if arrived else None,
         observed=arrived.observed if arrived else None,
         taken_bytes=taken,
-        warnings=(*launch.warnings, *(arrived.warnings if arrived else ())),
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 

@@ -123,4 +123,7 @@ def test_what_had_to_be_changed_is_used(mscli: Mscli, home: Path, kept: Places) 
     kept.healed.write_text(filled("healed.jsonl", CONTENTS=contents, VERSION=version, ROOM=2**60))
     assert [entry.adjustment.kv_types for entry in remembered(kept)] == [("f16",)]
     up = mscli("up", "mine", "--json").data
-    assert (up["healed"], up["plan"]["kv_type"]) == ([], "f16"), "flash attention is off: q8_0 would have failed first"
+    assert up["plan"]["kv_type"] == "f16", "flash attention is off: q8_0 would have failed first"
+    assert [(heal["change"], heal["why"]) for heal in up["healed"]] == [
+        ("f16 KV", "remembered: an earlier start needed it")
+    ]

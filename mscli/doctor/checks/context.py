@@ -171,11 +171,12 @@ def _text(raw: str | bytes | None) -> str:
     return raw.decode(errors="replace") if isinstance(raw, bytes) else raw or ""
 
 
-def tail(path: Path, size_bytes: int) -> str:
-    """The last `size_bytes` of a file; empty where it cannot be read."""
+def tail(path: Path, size_bytes: int, start: int = 0) -> str:
+    """The last `size_bytes` of a file, or what comes after its byte `start`; empty where it cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - size_bytes))
+            end = file.seek(0, 2)
+            file.seek(max(start if start <= end else 0, end - size_bytes))  # it may have been truncated meanwhile
             return file.read().decode(errors="replace")
     except OSError:
         return ""

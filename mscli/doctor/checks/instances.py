@@ -90,13 +90,13 @@ def _silent(ctx: CheckContext, record: Record) -> Finding:
             "Continue it:",
             command=f"kill -CONT {record.identity.pid}",
         )
-    cause = _cause(ctx, record.log)
+    cause = _cause(ctx, record.log, record.log_start)
     said = f": {cause.summary}" if cause else ""
     return fail(
         cause.code if cause else None,
         f"{record.name} does not answer, but its process is alive{said}",
         f"{cause.remedy if cause else ''} Look at its log (mscli logs {record.name}), then restart it:".strip(),
-        *(cause.evidence if cause else _last_lines(record.log)),
+        *(cause.evidence if cause else _last_lines(record.log, record.log_start)),
         command=f"mscli restart {record.name}",
     )
 
@@ -109,14 +109,14 @@ def _crashed(ctx: CheckContext, record: Record) -> Finding:
     if record.identity and record.identity.boot_id != boot_id():
         remedy = f"Start it again, or remove it (mscli down {record.name}):"
         return warn(None, f"{record.name} ended with the last shutdown{taken}", remedy, command=again)
-    cause = _cause(ctx, record.log)
+    cause = _cause(ctx, record.log, record.log_start)
     if cause is None:
         seen = f"{record.name} ended unexpectedly (no cause in its log){taken}"
         return fail(
             None,
             seen,
             f"Look at its log (mscli logs {record.name}), then restart it:",
-            *_last_lines(record.log),
+            *_last_lines(record.log, record.log_start),
             command=again,
         )
     seen = f"{record.name} ended unexpectedly: {cause.summary}{taken}"
@@ -143,13 +143,14 @@ def _ago(age_s: float) -> str:
     return f"{age_s / 3600:.0f} hours ago" if age_s > 5400 else f"{age_s / 60:.0f} minutes ago"
 
 
-def _cause(ctx: CheckContext, log: Path) -> RankedCause | None:
-    """The likeliest cause that the end of a log shows, where it is likelier than not."""
-    return next(iter(ctx.causes(tail(log, _LOG_BYTES), None)), None)
+def _cause(ctx: CheckContext, log: Path, start: int = 0) -> RankedCause | None:
+    """The likeliest cause that the end of a log shows, where it is likelier than not. `start`: where the part of the
+    instance's last start begins; what earlier ones logged is no evidence."""
+    return next(iter(ctx.causes(tail(log, _LOG_BYTES, start), None)), None)
 
 
-def _last_lines(log: Path) -> list[str]:
-    return [line.strip()[:200] for line in tail(log, 4096).splitlines() if line.strip()][-_MOST:]
+def _last_lines(log: Path, start: int) -> list[str]:
+    return [line.strip()[:200] for line in tail(log, 4096, start).splitlines() if line.strip()][-_MOST:]
 
 
 def context(ctx: CheckContext) -> Iterator[Finding]:
@@ -157,7 +158,7 @@ def context(ctx: CheckContext) -> Iterator[Finding]:
     for record, now in watched(ctx):
         if now.state != instance.READY or record.plan.engine not in STARTABLE or record.identity is None:
             continue
-        served = _served_context(engine(record.plan.engine), tail(record.log, 8 * _LOG_BYTES))
+        served = _served_context(engine(record.plan.engine), tail(record.log, 8 * _LOG_BYTES, record.log_start))
         if served is None:
             continue
         if served >= record.plan.context:

@@ -19,10 +19,10 @@ from mscli.lifecycle import readiness
 from mscli.lifecycle import up as starting
 from mscli.lifecycle.decision import Decision, chosen
 from mscli.lifecycle.launch import StartFailure
-from mscli.lifecycle.learning import Circumstances, Remembered, circumstances, recall, remember
+from mscli.lifecycle.learning import Circumstances, Heal, Remembered, circumstances, noted, recall, remember
 from mscli.lifecycle.readiness import Patience
 from mscli.lifecycle.snapshot import Snapshot
-from mscli.lifecycle.up import Ask, DryRun, Heal, Up
+from mscli.lifecycle.up import Ask, DryRun, Up
 from mscli.paths import Places, hub_cache
 from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.plan import Choice, Overrides
@@ -56,8 +56,7 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
         except MscliError as fault:
             attempts.heal(fault)
         else:
-            attempts.remember(done)
-            return replace(done, healed=tuple(attempts.healed))
+            return attempts.done(done)
 
 
 def up_as_planned(ask: Ask, places: Places, listener: Listener) -> Up:
@@ -69,8 +68,9 @@ def up_as_planned(ask: Ask, places: Places, listener: Listener) -> Up:
         return NOTHING
 
     done = starting.up(replace(ask, adjust=look), places, listener)
-    if done.observed is not None and seen and recall(seen[-1], places) != NOTHING:
-        remember(places, Remembered(seen[-1], NOTHING))
+    if done.observed is not None and seen and recall(seen[-1], places).adjustment != NOTHING:
+        forgotten = Remembered(seen[-1], NOTHING)
+        done = replace(done, warnings=(*done.warnings, *noted(lambda: remember(places, forgotten))))
     return done
 
 
@@ -78,7 +78,8 @@ def dry_run(ask: Ask, places: Places) -> DryRun:
     """What `up` would do now: lifecycle.up.dry_run, with what is remembered."""
 
     def remembered(profile: Profile, snapshot: Snapshot) -> Adjustment:
-        return recall(circumstances(profile, snapshot, ask.request.overrides), places)
+        entry = recall(circumstances(profile, snapshot, ask.request.overrides), places)
+        return NOTHING if entry.due else entry.adjustment
 
     return starting.dry_run(replace(ask, adjust=remembered), places)
 
@@ -93,7 +94,8 @@ class _Attempts:
     """The tries of one `up`: what to ask next, and what has been changed so far.
 
     `state`: what the profile is changed by, None before the first plan. `where`: its circumstances, unchanged.
-    `last`: the error of the last try that got as far as the engine.
+    `memory`: what is remembered of earlier starts; `recalled`: it is begun with. `last`: the error of the last try that
+    got as far as the engine.
     """
 
     first: Ask
@@ -103,6 +105,7 @@ class _Attempts:
     state: Adjustment | None = None
     where: Circumstances | None = None
     choice: Choice | None = None
+    memory: Remembered | None = None
     recalled: bool = False
     last: MscliError | None = None
 
@@ -122,12 +125,21 @@ class _Attempts:
             self.where = circumstances(profile, snapshot, self.overrides)
             self.state = None
         if self.state is None:
-            self.state = recall(self.where, self.places)
-            self.recalled = self.state != NOTHING
+            self.memory = recall(self.where, self.places)
+            words = ", ".join(self.memory.adjustment.words)
+            self.recalled = self.memory.adjustment != NOTHING and not self.memory.due
+            self.state = self.memory.adjustment if self.recalled else NOTHING
             if self.recalled:
-                words = ", ".join(self.state.words)
                 self.listener.stage(contract.PLAN, f"as it worked here before: {words} (not with --no-heal)")
+            elif self.memory.due:
+                self.listener.stage(contract.PLAN, f"without what earlier starts needed, as a trial: {words}")
         return self.state
+
+    @property
+    def said(self) -> tuple[Heal, ...]:
+        """What the profile was changed by, for people: what was begun with, then what was changed now."""
+        begun_with = (self.memory.said(),) if self.memory and self.recalled else ()
+        return (*begun_with, *self.healed)
 
     def heal(self, fault: MscliError) -> None:
         """Change what the next try asks for. Raises the fault, with what was tried, where nothing more can be done."""
@@ -147,12 +159,19 @@ class _Attempts:
         self.choice = self.choice or (known.decision.choice if known else None)
         self.listener.heal(heal, len(self.healed), TRIES)
 
+    def done(self, up: Up) -> Up:
+        """What the last try did, with all that was changed for it; what worked is kept for later starts."""
+        return replace(up, healed=self.said, warnings=(*up.warnings, *noted(lambda: self.remember(up))))
+
     def remember(self, done: Up) -> None:
-        """Keep what a start that ended ready was changed by."""
+        """Keep what a start that ended ready was changed by. Raises OSError when the state cannot be written."""
         if done.observed is None or self.where is None or self.state is None:
             return
-        if self.healed and self.state != recall(self.where, self.places):
-            remember(self.places, Remembered(self.where, self.state))
+        known = self.memory or Remembered(self.where, NOTHING)
+        if self.recalled and self.state == known.adjustment:
+            remember(self.places, replace(known, starts=known.starts + 1))
+        elif known.due or (self.healed and self.state != known.adjustment):
+            remember(self.places, Remembered(self.where, self.state, tuple(self.healed)))
 
     def _failure(self, fault: MscliError) -> Failure | None:
         from mscli.lifecycle.healing.remedies import Failure  # only a failed start needs its patterns
@@ -171,10 +190,15 @@ class _Attempts:
 
     def _change(self, fault: MscliError, known: Failure | None) -> Change | None:
         """The first change that may help."""
-        from mscli.lifecycle.healing.remedies import remedies
+        from mscli.lifecycle.healing.remedies import Change, remedies
 
         if known is None:
             return self._wrong_profile() if fault.code is Code.NO_FIT and not self.healed else None
+        if _cause(fault) == readiness.STRAY_KILL:
+            again = Change("the same start again")
+            return again if all(heal.change != again.what for heal in self.healed) else None
+        if self.memory and self.memory.due and not self.healed:
+            return Change(", ".join(self.memory.adjustment.words), self.memory.adjustment)
         if fault.code is Code.START_TIMEOUT and _cause(fault) not in _HANGS:
             return None
         return next(remedies(replace(known, cause=_cause(fault))), None)

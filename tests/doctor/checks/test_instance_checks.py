@@ -82,6 +82,14 @@ def test_why_a_crashed_instance_ended_is_read_from_its_log(here: Doctor, instanc
     assert found["remedy"]
 
 
+def test_what_an_earlier_start_logged_is_no_cause(here: Doctor, instances: Instances) -> None:
+    record = instances.record("one", dead("one"), log_start=len(OUT_OF_MEMORY.encode()))
+    record.log.write_text(f"{OUT_OF_MEMORY}main: loading model\n")
+    found = here(*INSTANCES).bad("instances.state")
+    assert (found["status"], found["code"]) == ("fail", None)
+    assert found["evidence"] == ["main: loading model"]
+
+
 def test_why_the_last_start_failed_is_read_from_what_it_left(here: Doctor, instances: Instances) -> None:
     folder = instances.records.prepare("gone")
     (folder / "log").write_text(OUT_OF_MEMORY)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tarfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mscli.errors import Code, MscliError
+from mscli.paths import stays_below
 from mscli.weights.fault import unwritable
 from mscli.weights.progress import COPYING, DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note
 from mscli.weights.room import check_room
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 5
 CONNECT_S, STALL_S, PAUSE_S = 10.0, 30.0, 1.0
 BLOCK_BYTES = 8 << 20
+MOST_NAME_BYTES = 1 << 16
 LOOK_S = 0.2
 
 
@@ -38,6 +41,19 @@ class Publisher:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """The most that an archive may hold. The largest engine archive, Ollama's with all its CUDA libraries, unpacks to
+    4 GB, 60 files and 4 levels."""
+
+    unpacked_bytes: int = 16 << 30
+    entries: int = 20_000
+    depth: int = 16
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
 class Archive:
     """One archive (.tar.gz or .tar.zst). `sha256`: what the release states of it, in hex; `program`: what it must hold,
     by its path there, below the one folder of all if the archive has such a one."""
@@ -46,6 +62,7 @@ class Archive:
     url: str
     sha256: str
     program: str
+    limits: Limits = LIMITS
 
     @property
     def name(self) -> str:
@@ -135,7 +152,7 @@ def _write(answer: httpx.Response, partial: Path, start: int, meter: Meter, list
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("ab") as file:
             file.truncate(start)
-            for block in answer.iter_bytes():  # as they come: gathered ones would be lost with the connection
+            for block in answer.iter_raw():  # as they come: gathered ones would be lost with the connection
                 file.write(block)
                 done += len(block)
                 if time.monotonic() - looked >= LOOK_S:
@@ -173,9 +190,7 @@ def _unpack(
     fresh = place.with_name(f"{place.name}.fresh-{os.getpid()}")
     try:
         with _opened(archive, partial) as tar:
-            # Not every Python 3.10 has filters yet; the archive's hash has been checked.
-            tar.extraction_filter = getattr(tarfile, "data_filter", None)
-            tar.extractall(fresh, members=_inside(tar))
+            _extract(tar, fresh, archive.limits)
         root = _root(fresh, archive.program)
         if not (root / archive.program).is_file():
             message = f"{archive.name} holds no {archive.program}"
@@ -190,12 +205,64 @@ def _unpack(
     listener.progress(Meter(DONE, _size(partial)).look(_size(partial)))
 
 
-def _inside(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The archive's entries. Raises tarfile.TarError at one that would lie outside the folder it is unpacked into."""
-    for entry in tar:
-        if entry.name.startswith("/") or ".." in entry.name.split("/"):
+class _Entry(tarfile.TarInfo):
+    """An entry whose name and further fields have a sane size: tarfile reads those into memory, whatever their size."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+        if self.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and self.size > MOST_NAME_BYTES:
+            raise tarfile.ReadError(f"an entry's own description has {self.size:,} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]  # tarfile's documented way to extend it
+
+
+def _extract(tar: tarfile.TarFile, folder: Path, limits: Limits) -> None:
+    """Write the archive's folders, files and links below `folder`; refuse everything else, and whatever leaves it.
+
+    Not tarfile's own filters: Python 3.10.0 to 3.10.11 and 3.11.0 to 3.11.3 have none, and later ones were got round.
+    A link may lead up only at its beginning, and nothing is written through a link: so none can end outside. Raises
+    tarfile.TarError, and for what the disk says OSError.
+    """
+    left, folder = limits.unpacked_bytes, folder.resolve()
+    folder.mkdir(parents=True)
+    for count, entry in enumerate(tar, 1):
+        name = entry.name.removeprefix("./").rstrip("/")
+        if entry.isdir() and name in ("", "."):
+            continue
+        left -= entry.size
+        if count > limits.entries or left < 0 or name.count("/") >= limits.depth:
+            raise tarfile.TarError(f"it is larger than an engine ({entry.name}, entry {count:,})")
+        place = folder / name
+        if not stays_below(name) or _through_a_link(folder, place):
             raise tarfile.TarError(f"{entry.name} would lie outside the folder")
-        yield entry
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_symlink() or place.is_file():
+            place.unlink()
+        _write_entry(tar, entry, folder, place)
+
+
+def _through_a_link(folder: Path, place: Path) -> bool:
+    return any(parent.is_symlink() for parent in place.parents if parent != folder and parent.is_relative_to(folder))
+
+
+def _write_entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path, place: Path) -> None:
+    if entry.isdir():
+        place.mkdir(exist_ok=True)
+    elif entry.isreg() and (content := tar.extractfile(entry)) is not None:
+        with content, place.open("xb") as file:
+            shutil.copyfileobj(content, file, BLOCK_BYTES)
+        place.chmod(0o755 if entry.mode & 0o111 else 0o644)
+    elif entry.issym() and _link_stays(entry.linkname, len(place.relative_to(folder).parts) - 1):
+        place.symlink_to(entry.linkname)
+    elif entry.islnk() and stays_below(entry.linkname) and not _through_a_link(folder, folder / entry.linkname):
+        os.link(folder / entry.linkname, place, follow_symlinks=False)
+    else:
+        raise tarfile.TarError(f"{entry.name} is no plain file, or a link to {entry.linkname} outside the folder")
+
+
+def _link_stays(target: str, depth: int) -> bool:
+    """Whether a symbolic link in a folder `depth` levels down ends inside, wherever further links on its way lead."""
+    parts = [part for part in target.split("/") if part != "."]
+    up = next((place for place, part in enumerate(parts) if part != ".."), len(parts))
+    return up <= depth and (up == len(parts) or stays_below("/".join(parts[up:])))
 
 
 def _root(fresh: Path, program: str) -> Path:
@@ -216,9 +283,11 @@ def _swap(fresh: Path, place: Path) -> None:
 def _opened(archive: Archive, path: Path) -> Iterator[tarfile.TarFile]:
     """The archive as a stream of entries. Raises DOWNLOAD_FAILED when it cannot be read."""
     try:
-        with _through_zstd(path) if archive.name.endswith(".zst") else tarfile.open(path, "r|gz") as tar:
+        with (
+            _through_zstd(path) if archive.name.endswith(".zst") else tarfile.open(path, "r|gz", tarinfo=_Entry) as tar
+        ):
             yield tar
-    except (tarfile.TarError, EOFError) as fault:
+    except (tarfile.TarError, EOFError, zlib.error) as fault:
         message = f"{archive.name} cannot be unpacked: {fault}"
         raise MscliError(Code.DOWNLOAD_FAILED, message, "Run this again.", {"cause": "corrupt_download"}) from fault
 
@@ -231,7 +300,7 @@ def _through_zstd(path: Path) -> Iterator[tarfile.TarFile]:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
-            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+            with tarfile.open(fileobj=process.stdout, mode="r|", tarinfo=_Entry) as tar:
                 yield tar
         except tarfile.TarError as fault:
             process.kill()

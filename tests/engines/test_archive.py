@@ -1,0 +1,128 @@
+"""Archives that want out, or grow without end: unpacked below their own folder, or refused with nothing left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from support.engines.releases import Heard, Releases
+
+from mscli.engines.archive import LIMITS, Archive, Limits, Publisher, client, put
+from mscli.errors import Code, MscliError
+
+PUBLISHER = Publisher("https://example.org/releases", "copy it by hand.")
+Serve = Callable[[dict[str, bytes]], Releases]
+Entry = tuple[str, bytes, str | bytes]
+"""Name, type of entry, and its content or the target of the link."""
+
+
+def packed(*entries: Entry) -> bytes:
+    file = BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for name, kind, rest in (("bin/engine", tarfile.REGTYPE, b"#!/bin/sh\n"), *entries):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = kind, 0o4777
+            if isinstance(rest, str):
+                entry.linkname = rest
+                tar.addfile(entry)
+            else:
+                entry.size = len(rest)
+                tar.addfile(entry, BytesIO(rest))
+    return file.getvalue()
+
+
+@pytest.fixture
+def unpack(serve: Serve, tmp_path: Path) -> Callable[..., Path]:
+    """A function: the folder into which an archive was put."""
+
+    def here(data: bytes, limits: Limits = LIMITS) -> Path:
+        releases = serve({"/engine.tar.gz": data})
+        one = Archive(
+            PUBLISHER, f"{releases.url}/engine.tar.gz", hashlib.sha256(data).hexdigest(), "bin/engine", limits
+        )
+        place = tmp_path / "deep" / "engine"
+        with client() as http:
+            put(http, one, tmp_path / "deep" / "engine.partial", place, Heard())
+        return place
+
+    return here
+
+
+def test_links_that_stay_inside_are_kept(unpack: Callable[..., Path]) -> None:
+    place = unpack(
+        packed(
+            ("./", tarfile.DIRTYPE, ""),
+            ("lib/", tarfile.DIRTYPE, ""),
+            ("lib/libx.so.1", tarfile.REGTYPE, b"library"),
+            ("lib/libx.so", tarfile.SYMTYPE, "libx.so.1"),
+            ("lib/cuda/libx.so", tarfile.SYMTYPE, "../libx.so"),
+            ("bin/libx.so", tarfile.SYMTYPE, ".././lib/libx.so.1"),
+            ("lib64", tarfile.SYMTYPE, "lib"),
+            ("lib/same.so", tarfile.LNKTYPE, "lib/libx.so.1"),
+        )
+    )
+    for name in ("lib/libx.so", "lib/cuda/libx.so", "bin/libx.so", "lib64/libx.so.1", "lib/same.so"):
+        assert (place / name).read_bytes() == b"library", name
+    assert (place / "bin/engine").stat().st_mode & 0o7777 == 0o755, "a set-user-ID bit came along"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [("../evil", tarfile.REGTYPE, b"x")],
+        [("/tmp/evil", tarfile.REGTYPE, b"x")],
+        [("a/../../evil", tarfile.REGTYPE, b"x")],
+        [("evil", tarfile.SYMTYPE, "/etc/passwd")],
+        [("evil", tarfile.SYMTYPE, "../../evil")],
+        [("a/evil", tarfile.SYMTYPE, "../../evil")],
+        [("out", tarfile.SYMTYPE, ".."), ("out/evil", tarfile.REGTYPE, b"x")],
+        [("in", tarfile.SYMTYPE, "bin"), ("in/evil", tarfile.REGTYPE, b"x")],
+        [("a/up", tarfile.SYMTYPE, ".."), ("evil", tarfile.SYMTYPE, "a/up/../evil")],
+        [("evil", tarfile.LNKTYPE, "../evil")],
+        [("evil", tarfile.LNKTYPE, "/etc/passwd")],
+        [("up", tarfile.SYMTYPE, "bin"), ("evil", tarfile.LNKTYPE, "up/engine")],
+        [("evil", tarfile.FIFOTYPE, "")],
+        [("evil", tarfile.CHRTYPE, "")],
+        [("evil\0.so", tarfile.SYMTYPE, "a\0/../../evil")],
+    ],
+    ids=lambda entries: " ".join(f"{name!r}->{rest!r}" for name, _, rest in entries),
+)
+def test_what_leaves_the_folder_is_refused_and_nothing_stays(
+    unpack: Callable[..., Path], tmp_path: Path, entries: list[Entry]
+) -> None:
+    outside = tmp_path / "evil"
+    outside.write_text("mine")
+    if any("\0" in name for name, *_ in entries):
+        place = unpack(packed(*entries))  # tarfile itself ends a name at its NUL
+        assert all(os.path.realpath(path).startswith(str(place)) for path in place.rglob("*"))
+        return
+    with pytest.raises(MscliError) as raised:
+        unpack(packed(*entries))
+    assert (raised.value.code, raised.value.details["cause"]) == (Code.DOWNLOAD_FAILED, "corrupt_download")
+    assert outside.read_text() == "mine"
+    assert not list(tmp_path.glob("deep/engine*")) or [path.name for path in tmp_path.glob("deep/*")] == [
+        "engine.partial"
+    ]
+
+
+@pytest.mark.parametrize("limits", [Limits(unpacked_bytes=1_000_000), Limits(entries=3), Limits(depth=8)], ids=str)
+def test_an_archive_beyond_any_engine_is_refused(unpack: Callable[..., Path], limits: Limits) -> None:
+    data = packed(*((f"{'d/' * 8}{number}", tarfile.REGTYPE, bytes(300_000)) for number in range(4)))
+    assert unpack(data).is_dir()
+    with pytest.raises(MscliError, match="larger than an engine"):
+        unpack(data, limits)
+
+
+def test_a_name_of_a_gigabyte_is_not_read_into_memory(unpack: Callable[..., Path]) -> None:
+    file = BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        entry = tarfile.TarInfo("././@LongLink")
+        entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 200 << 20
+        tar.addfile(entry, BytesIO(bytes(200 << 20)))
+    with pytest.raises(MscliError, match="description has"):
+        unpack(file.getvalue())

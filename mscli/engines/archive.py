@@ -13,16 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mscli.errors import Code, MscliError
+from mscli.http import HttpFault, Limits, Response, opened, request
 from mscli.paths import stays_below
 from mscli.weights.fault import unwritable
 from mscli.weights.progress import COPYING, DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note
 from mscli.weights.room import check_room
-
-if TYPE_CHECKING:
-    import httpx
 
 ATTEMPTS = 5
 CONNECT_S, STALL_S, PAUSE_S = 10.0, 30.0, 1.0
@@ -41,16 +38,17 @@ class Publisher:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The most that an archive may hold. The largest engine archive, Ollama's with all its CUDA libraries, unpacks to
-    4 GB, 60 files and 4 levels."""
+class Largest:
+    """The most that an archive may be and hold. The largest engine archive, Ollama's with all its CUDA libraries, has
+    2 GB and unpacks to 4 GB, 60 files and 4 levels."""
 
+    packed_bytes: int = 8 << 30
     unpacked_bytes: int = 16 << 30
     entries: int = 20_000
     depth: int = 16
 
 
-LIMITS = Limits()
+LARGEST = Largest()
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Archive:
     url: str
     sha256: str
     program: str
-    limits: Limits = LIMITS
+    limits: Largest = LARGEST
 
     @property
     def name(self) -> str:
@@ -70,28 +68,18 @@ class Archive:
         return self.url.rpartition("/")[2]
 
 
-def client() -> httpx.Client:
-    """An HTTP client that goes through the proxy that the environment names (HTTPS_PROXY, NO_PROXY)."""
-    import httpx
-
-    return httpx.Client(timeout=httpx.Timeout(STALL_S, connect=CONNECT_S), follow_redirects=True)
-
-
-def read(http: httpx.Client, url: str, publisher: Publisher) -> str:
+def read(url: str, publisher: Publisher) -> str:
     """A short text of a release, such as its checksums. Raises MscliError(DOWNLOAD_FAILED)."""
-    import httpx
-
     try:
-        answer = http.get(url)
-    except httpx.RequestError as fault:
+        answer = request(url)
+    except HttpFault as fault:
         raise _unreached(url, fault, publisher) from fault
-    if answer.status_code != 200:
-        raise _refused(url, answer.status_code, publisher)
-    return answer.text
+    if answer.status != 200:
+        raise _refused(url, answer.status, publisher)
+    return answer.body.decode(errors="replace")
 
 
 def put(
-    http: httpx.Client,
     archive: Archive,
     partial: Path,
     place: Path,
@@ -104,41 +92,39 @@ def put(
     new program before anything is replaced, and may raise. Raises MscliError with DOWNLOAD_FAILED (details["cause"]:
     network_proxy, model_not_found, corrupt_download, stalled_download), DISK_FULL or FILE.
     """
-    _download(http, archive, partial, listener)
+    _download(archive, partial, listener)
     _check(archive, partial, listener)
     _unpack(archive, partial, place, listener, try_out)
     partial.unlink()
     return place / archive.program
 
 
-def _download(http: httpx.Client, archive: Archive, partial: Path, listener: Listener) -> None:
+def _download(archive: Archive, partial: Path, listener: Listener) -> None:
     """Append to `partial` until it is whole, with a new request after every break."""
-    import httpx
-
     failures = 0
     while True:
         before = _size(partial)
         try:
-            _append(http, archive, partial, listener)
+            _append(archive, partial, listener)
             return
-        except httpx.RequestError as fault:
+        except HttpFault as fault:
             failures = 0 if _size(partial) > before else failures + 1
             if failures == ATTEMPTS or not _size(partial):
                 raise _unreached(archive.url, fault, archive.publisher) from fault
-            listener.note(Note("retrying", f"the connection broke ({_words(fault)}); going on"))
+            listener.note(Note("retrying", f"{fault.seen}; resuming"))
             time.sleep(PAUSE_S)
 
 
-def _append(http: httpx.Client, archive: Archive, partial: Path, listener: Listener) -> None:
-    """One request for what is missing. Returns when the file is whole; raises httpx.RequestError when it breaks."""
+def _append(archive: Archive, partial: Path, listener: Listener) -> None:
+    """One request for what is missing. Returns when the file is whole; raises HttpFault when it breaks."""
     have = _size(partial)
-    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {"Accept-Encoding": "identity"}
-    with http.stream("GET", archive.url, headers=headers) as answer:
-        if answer.status_code == 416:
+    limits = Limits(CONNECT_S, STALL_S, None, archive.limits.packed_bytes)
+    with opened(archive.url, headers={"Range": f"bytes={have}-"} if have else {}, limits=limits) as answer:
+        if answer.status == 416:
             return  # nothing is missing
-        if answer.status_code not in (200, 206):
-            raise _refused(archive.url, answer.status_code, archive.publisher)
-        start = have if answer.status_code == 206 else 0
+        if answer.status not in (200, 206):
+            raise _refused(archive.url, answer.status, archive.publisher)
+        start = have if answer.status == 206 else 0
         total = start + int(answer.headers.get("Content-Length") or 0)
         if start:
             listener.note(Note("resumed", f"going on after {start:,} bytes that are here already"))
@@ -146,13 +132,13 @@ def _append(http: httpx.Client, archive: Archive, partial: Path, listener: Liste
         _write(answer, partial, start, Meter(DOWNLOADING, total), listener)
 
 
-def _write(answer: httpx.Response, partial: Path, start: int, meter: Meter, listener: Listener) -> None:
+def _write(answer: Response, partial: Path, start: int, meter: Meter, listener: Listener) -> None:
     done, looked = start, 0.0
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("ab") as file:
             file.truncate(start)
-            for block in answer.iter_raw():  # as they come: gathered ones would be lost with the connection
+            for block in answer.blocks():
                 file.write(block)
                 done += len(block)
                 if time.monotonic() - looked >= LOOK_S:
@@ -214,7 +200,7 @@ class _Entry(tarfile.TarInfo):
         return super()._proc_member(tar)  # type: ignore[misc, no-any-return]  # tarfile's documented way to extend it
 
 
-def _extract(tar: tarfile.TarFile, folder: Path, limits: Limits) -> None:
+def _extract(tar: tarfile.TarFile, folder: Path, limits: Largest) -> None:
     """Write the archive's folders, files and links below `folder`; refuse everything else, and whatever leaves it.
 
     Not tarfile's own filters: Python 3.10.0 to 3.10.11 and 3.11.0 to 3.11.3 have none, and later ones were got round.
@@ -324,17 +310,11 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _words(fault: Exception) -> str:
-    return str(fault) or type(fault).__name__
-
-
-def _unreached(url: str, fault: Exception, publisher: Publisher) -> MscliError:
-    import httpx
-
-    cause = "stalled_download" if isinstance(fault, httpx.ReadTimeout) else "network_proxy"
+def _unreached(url: str, fault: HttpFault, publisher: Publisher) -> MscliError:
+    cause = "stalled_download" if fault.kind == "silent" else "network_proxy"
     return MscliError(
         Code.DOWNLOAD_FAILED,
-        f"{url} cannot be reached ({_words(fault)})",
+        f"cannot fetch {url}: {fault.seen}",
         f"Offline? Then {publisher.offline} Behind a proxy: set HTTPS_PROXY. What has been fetched is kept for the "
         "next call.",
         {"cause": cause, "url": url},

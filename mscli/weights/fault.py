@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from mscli.errors import Code, MscliError
+from mscli.http import host_in
 
 PUBLIC_HUB = "https://huggingface.co"
 PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
@@ -77,11 +77,6 @@ def proxy_hint() -> str:
 def without_password(address: str) -> str:
     """The address with its login hidden, if it has one."""
     return re.sub(r"//[^/@]*@", "//***@", address)
-
-
-def host_in(url: str) -> str:
-    """Host and port of an address, without a login."""
-    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def missing(repository: str, what: str) -> MscliError:

@@ -1,33 +1,37 @@
 """The Hugging Face Hub as a pull needs it: what a repository holds at a commit, and where a file's bytes lie.
 
-Only this module talks to huggingface_hub, and only through calls that are the same from 0.34 to 2.x. That library has
-had three HTTP clients in that time, so transport errors are recognised by the base class that its own HTTP error has,
-and refusals by status and headers, not by exception class.
+Asked through mscli's own HTTP, not through huggingface_hub: importing that takes half a second, it reads an answer of
+any length for as long as a byte comes, and it has had three HTTP clients in two years. What is asked here (the model
+API with blobs, HEAD of a file) has been the same from 0.34 to 2.x.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote, urljoin
 
-from mscli.errors import MscliError
+from mscli.http import MOVED, Answer, HttpFault, Limits, host_in, request
+from mscli.paths import hub_token_file
 from mscli.weights.fault import (
     PUBLIC_HUB,
-    Headers,
     PassingFault,
     Timeouts,
     WrongAnswerFault,
     answer_fault,
-    host_in,
     missing,
     refused,
 )
 from mscli.weights.listing import COMMIT, RemoteFile
 
-T = TypeVar("T")
+# Owner and name of a repository, or one word for the few old ones without an owner.
+_REPOSITORY = re.compile(r"(?!.*(?:\.\.|--))\w[\w.-]{0,95}(?:/\w[\w.-]{0,95})?", re.ASCII)
+_XET_LINK = re.compile(r'<([^<>]*)>\s*;\s*rel="?xet-auth"?')
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
+_TRUE = {"1", "ON", "YES", "TRUE"}
 
 
 @dataclass(frozen=True)
@@ -49,27 +53,31 @@ class Location:
 
 
 @dataclass(frozen=True)
+class Token:
+    """The token that a pull sends. `origin`: the variable or the file that it comes from."""
+
+    value: str = field(repr=False)
+    origin: str
+
+
+@dataclass(frozen=True)
 class Hub:
-    """One hub, by default the one in HF_ENDPOINT or the public one. Blocks at most `timeouts.connect_s` per answer."""
+    """One hub, by default the one in HF_ENDPOINT or the public one. Waits at most `timeouts.connect_s` for an answer to
+    begin, and three times that for all of it."""
 
     endpoint: str
     timeouts: Timeouts
 
     def files(self, repository: str, revision: str) -> tuple[str, tuple[RemoteFile, ...]]:
         """The commit that `revision` names, and every file at it. Raises PassingFault, or MscliError when refused."""
-        from huggingface_hub import HfApi
-
-        api = HfApi(endpoint=self.endpoint)
-        info = self._ask(
-            repository,
-            revision,
-            lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=self.timeouts.connect_s),
-        )
-        if info.sha is None or info.siblings is None:
-            raise missing(repository, f"files in {repository} at {revision}")
-        if not COMMIT.fullmatch(info.sha):
-            raise PassingFault("network_proxy", f"{host_in(self.endpoint)} names no commit: {info.sha[:60]!r}")
-        return info.sha, tuple(_remote(sibling) for sibling in info.siblings)
+        if not _REPOSITORY.fullmatch(repository):
+            raise missing(repository, f"repository of that name ({repository})")
+        url = f"{self.endpoint}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
+        answer = self._ask(repository, revision, url)
+        try:
+            return _contents(answer.json())
+        except (ValueError, KeyError, TypeError) as error:
+            raise PassingFault("network_proxy", f"{host_in(url)} answers, but not as a hub does ({error})") from error
 
     def commit(self, repository: str, revision: str = "main") -> str:
         """The newest commit of a branch. Raises as `files` does."""
@@ -77,58 +85,70 @@ class Hub:
 
     def locate(self, repository: str, revision: str, file: RemoteFile) -> Location:
         """Where the bytes of `file` lie. Raises PassingFault, or MscliError when the hub refuses them."""
-        from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
-
-        url = hf_hub_url(repository, file.name, revision=revision, endpoint=self.endpoint)
+        url = f"{self.endpoint}/{repository}/resolve/{quote(revision, safe='')}/{quote(file.name)}"
         seen = f"{file.name} at {revision}"
-        metadata = self._ask(
-            repository,
-            seen,
-            lambda: get_hf_file_metadata(url, timeout=self.timeouts.connect_s, endpoint=self.endpoint),
-        )
-        if metadata.etag is None or metadata.commit_hash is None:
-            raise WrongAnswerFault("network_proxy", f"{host_in(url)} answers, but not as a hub does")
-        if urlsplit(metadata.location).scheme not in ("http", "https"):
-            raise PassingFault("network_proxy", f"{host_in(url)} sends for {seen} to an address that is not HTTP")
-        if metadata.size is not None and metadata.size != file.size_bytes:
-            raise WrongAnswerFault("corrupt_download", f"{seen} has {metadata.size:,} bytes, not {file.size_bytes:,}")
-        token = get_token()
+        answer = self._ask(repository, seen, url, head=True)
+        # Renamed repositories lead on by a relative address; an absolute one is where the bytes are.
+        for _ in range(5):
+            target = answer.headers.get("Location", "")
+            if answer.status not in MOVED or _ABSOLUTE.match(target):
+                break
+            answer = self._ask(repository, seen, urljoin(answer.url, target), head=True)
+        return self._location(answer, file, seen)
 
-        def headers(target: str) -> dict[str, str]:
-            """The token is for the hub alone."""
-            own = urlsplit(target).netloc == urlsplit(self.endpoint).netloc
-            return {"Authorization": f"Bearer {token}"} if token and own else {}
+    def _location(self, answer: Answer, file: RemoteFile, seen: str) -> Location:
+        host, headers = host_in(answer.url), answer.headers
+        if not headers.get("X-Repo-Commit") or not (headers.get("X-Linked-Etag") or headers.get("ETag")):
+            raise WrongAnswerFault("network_proxy", f"{host} answers, but not as a hub does")
+        url = headers.get("Location", "") if answer.status in MOVED else answer.url
+        if not url.lower().startswith(("http://", "https://")):
+            raise PassingFault("network_proxy", f"{host} sends for {seen} to an address that is not HTTP")
+        size = headers.get("X-Linked-Size") or (headers.get("Content-Length") if answer.status == 200 else None)
+        if size is not None and size != str(file.size_bytes):
+            raise WrongAnswerFault("corrupt_download", f"{seen} has {size} bytes, not {file.size_bytes:,}")
+        return Location(url, self._token(url), self._xet(answer))
 
-        xet = metadata.xet_file_data
-        return Location(
-            metadata.location,
-            headers(metadata.location),
-            Xet(xet.file_hash, xet.refresh_route, headers(xet.refresh_route)) if xet is not None else None,
-        )
+    def _xet(self, answer: Answer) -> Xet | None:
+        found, headers = _XET_LINK.search(answer.headers.get("Link", "")), answer.headers
+        refresh_url = found[1] if found else headers.get("X-Xet-Refresh-Route")
+        if not headers.get("X-Xet-Hash") or not refresh_url:
+            return None
+        if self.endpoint != PUBLIC_HUB and refresh_url.startswith(f"{PUBLIC_HUB}/"):  # a mirror that copies headers
+            refresh_url = self.endpoint + refresh_url.removeprefix(PUBLIC_HUB)
+        return Xet(headers["X-Xet-Hash"], refresh_url, self._token(refresh_url))
 
-    def _ask(self, repository: str, seen: str, call: Callable[[], T]) -> T:
-        from huggingface_hub import get_token
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    def _token(self, url: str) -> dict[str, str]:
+        """The header with the token, which is for the hub alone."""
+        sent = token() if url.startswith(f"{self.endpoint}/") else None
+        return {"Authorization": f"Bearer {sent.value}"} if sent else {}
 
-        # httpx2.HTTPError, httpx.HTTPError or requests.HTTPError, as huggingface_hub's version has it;
-        # of requests, every exception is an OSError.
-        transport_error: type[BaseException] = HfHubHTTPError.__mro__[1]
+    def _ask(self, repository: str, seen: str, url: str, head: bool = False) -> Answer:
+        wait_s = self.timeouts.connect_s
+        limits = Limits(wait_s, wait_s, 3 * wait_s, redirects=0 if head else 5)
         try:
-            return call()
-        except HFValidationError as error:
-            raise missing(repository, f"repository of that name ({error})") from error
-        except (OSError, ValueError, transport_error) as error:
-            response = getattr(error, "response", None)
-            if response is None:
-                raise _unreached(self.endpoint, error) from error
-            raise _answered(repository, seen, response, get_token() is not None) from error
+            answer = request(url, method="HEAD" if head else "GET", headers=self._token(url), limits=limits)
+        except HttpFault as fault:
+            raise PassingFault("network_proxy", fault.seen) from fault
+        if answer.status >= 400:
+            passing = answer_fault(answer.status, answer.headers, answer.url)
+            raise passing or refused(repository, answer.status, answer.headers, seen, token() is not None)
+        return answer
 
 
-def client() -> None:
-    """Load the hub's own library now: that takes half a second, which is not to count against a deadline."""
-    from huggingface_hub import HfApi, get_hf_file_metadata
+def _contents(info: Any) -> tuple[str, tuple[RemoteFile, ...]]:
+    """Commit and files of the model API's answer. Raises ValueError, KeyError or TypeError for any other answer."""
+    sha = info["sha"]
+    if not COMMIT.fullmatch(sha):
+        raise ValueError(f"no commit: {sha[:60]!r}")
+    return sha, tuple(_remote(sibling) for sibling in info["siblings"])
 
-    del HfApi, get_hf_file_metadata
+
+def _remote(sibling: Any) -> RemoteFile:
+    sha256 = (sibling.get("lfs") or {}).get("sha256")
+    name, size, etag = sibling["rfilename"], sibling["size"], sha256 or sibling["blobId"]
+    if not isinstance(size, int):
+        raise TypeError(f"no size of {name!r}")
+    return RemoteFile(name, size, sha256, etag)
 
 
 def hub(timeouts: Timeouts) -> Hub:
@@ -136,33 +156,23 @@ def hub(timeouts: Timeouts) -> Hub:
     return Hub((os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/"), timeouts)
 
 
+def token(env: Mapping[str, str] | None = None) -> Token | None:
+    """The token in force, by the rules of the hub's libraries: HF_TOKEN, its older name, then the file of a login."""
+    env = os.environ if env is None else env
+    if env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE:
+        return None
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if value := env.get(name, "").strip():
+            return Token(value, name)
+    path = hub_token_file(env)
+    try:
+        value = path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+    return Token(value, str(path)) if value else None
+
+
 def offline_by_environment() -> bool:
     """HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE says that nothing may be fetched."""
     value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return value.upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def _remote(sibling: object) -> RemoteFile:
-    name, size, lfs = (getattr(sibling, key, None) for key in ("rfilename", "size", "lfs"))
-    sha256 = getattr(lfs, "sha256", None)
-    etag = sha256 or getattr(sibling, "blob_id", None)
-    if not isinstance(name, str) or not isinstance(size, int) or not isinstance(etag, str):
-        raise PassingFault("network_proxy", "the hub lists files without size or hash")
-    try:
-        return RemoteFile(name, size, sha256, etag)
-    except ValueError as error:
-        raise PassingFault("network_proxy", f"the hub lists a file that mscli refuses: {error}") from error
-
-
-def _unreached(endpoint: str, error: BaseException) -> PassingFault:
-    host = host_in(endpoint) or endpoint
-    if isinstance(error, ValueError):  # no JSON where JSON belongs; requests' own such error is an OSError as well
-        return PassingFault("network_proxy", f"{host} answers, but not as a hub does ({error})")
-    return PassingFault("network_proxy", f"{host} cannot be reached ({type(error).__name__}: {error})")
-
-
-def _answered(repository: str, seen: str, response: object, has_token: bool) -> PassingFault | MscliError:
-    status = int(getattr(response, "status_code", 0))
-    headers: Headers = getattr(response, "headers", {})
-    url = str(getattr(response, "url", ""))
-    return answer_fault(status, headers, url) or refused(repository, status, headers, seen, has_token)
+    return value.upper() in _TRUE

@@ -6,100 +6,37 @@ asked through the same client as a pull asks it.
 
 from __future__ import annotations
 
-import http.client
-import os
-import socket
-import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mscli.catalog.model import Variant
-from mscli.paths import hub_token_file
-from mscli.weights.connection import connection, request_target
-from mscli.weights.fault import Headers, PassingFault, Timeouts, answer_fault, host_in, without_password
-from mscli.weights.hub import Hub, Location
+from mscli.http import MOVED, Answer, HttpFault, Limits, host_in, request
+from mscli.weights.fault import PassingFault, Timeouts, answer_fault, without_password
+from mscli.weights.hub import Hub, Location, Token
 from mscli.weights.listing import RemoteFile, needed
 from mscli.weights.partial import Gap
 from mscli.weights.ranges import HttpRanges
 
-DNS, TLS, PROXY, SILENT, REFUSED, STRANGE = "dns", "tls", "proxy", "silent", "refused", "strange"
-_MOST_BYTES = 1 << 16
+DNS, TLS, PROXY, SILENT, STRANGE = "dns", "tls", "proxy", "silent", "strange"
+_MOST_BYTES = 1 << 20
 
 
 class Unreached(PassingFault):
-    """No usable answer. `kind`: dns (the name is not known), tls (the certificate is not trusted), proxy (it refuses),
-    silent (no answer in time), refused (nobody listens, or no way there), strange (an answer, but not a hub's)."""
+    """No usable answer. `kind`: as of HttpFault; strange is also an answer that is not a hub's."""
 
     def __init__(self, kind: str, seen: str) -> None:
         super().__init__("network_proxy", seen)
         self.kind = kind
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One HTTP answer; of its body at most 64 KiB."""
-
-    status: int
-    headers: Headers
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Token:
-    """The token that a pull sends. `origin`: the variable or the file that it comes from."""
-
-    value: str = field(repr=False)
-    origin: str
-
-
-def token(env: Mapping[str, str] | None = None) -> Token | None:
-    """The token in force, by the rules of the hub's libraries: HF_TOKEN, its older name, then the file of a login."""
-    env = os.environ if env is None else env
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if value := env.get(name, "").strip():
-            return Token(value, name)
-    path = hub_token_file(env)
-    try:
-        value = path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-    return Token(value, str(path)) if value else None
-
-
 def ask(url: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> Answer:
     """GET `url` once, through the proxy in force, without following redirects. Waits at most `timeout_s` for each of
     connection and answer (the name lookup has a deadline of the system's own). Raises Unreached."""
-    parts = urlsplit(url)
     try:
-        made = connection(parts, timeout_s)
-        target, more = request_target(parts)
-        try:
-            made.request("GET", target, headers={**(headers or {}), **more, "Accept-Encoding": "identity"})
-            answer = made.getresponse()
-            return Answer(answer.status, answer.headers, answer.read(_MOST_BYTES))
-        finally:
-            made.close()
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise unreached(host_in(url), error) from error
-
-
-def unreached(host: str, error: Exception) -> Unreached:
-    """What a failed connection to `host` means, in words that hold no secret."""
-    if isinstance(error, socket.gaierror):
-        return Unreached(DNS, f"the name of {host}, or of the proxy before it, is not known ({error.strerror})")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Unreached(TLS, f"the certificate that {host} shows is not trusted ({error.verify_message})")
-    if isinstance(error, ssl.SSLError):
-        return Unreached(TLS, f"no encrypted connection to {host} ({error.reason or 'TLS failed'})")
-    if isinstance(error, TimeoutError):
-        return Unreached(SILENT, f"{host} does not answer in time")
-    if "Tunnel connection failed" in str(error):
-        said = str(error).partition(":")[2].strip()
-        return Unreached(PROXY, f"the proxy does not let a connection to {host} through ({said})")
-    if isinstance(error, OSError):
-        return Unreached(REFUSED, f"no connection to {host} ({error.strerror or type(error).__name__})")
-    return Unreached(STRANGE, f"{host} answers, but not as a hub does ({type(error).__name__})")
+        return request(url, headers=headers, limits=Limits(timeout_s, timeout_s, 2 * timeout_s, _MOST_BYTES, 0))
+    except HttpFault as fault:
+        raise Unreached(fault.kind, fault.seen) from fault
 
 
 def hub_answers(endpoint: str, timeout_s: float) -> None:
@@ -111,7 +48,7 @@ def hub_answers(endpoint: str, timeout_s: float) -> None:
         )
     answer = ask(f"{endpoint}/api/models?limit=1", timeout_s)
     _judge(answer, endpoint)
-    moved = answer.status in (301, 302, 303, 307, 308) and host_in(answer.headers.get("Location", ""))
+    moved = answer.status in MOVED and host_in(answer.headers.get("Location", ""))
     if moved and moved != host:
         raise Unreached(STRANGE, f"{host} sends everybody to {moved}: a log-in page of the network in between?")
     if answer.status == 200 and answer.body.lstrip()[:1] not in (b"[", b"{"):

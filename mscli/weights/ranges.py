@@ -19,15 +19,15 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urljoin, urlsplit
 
 from mscli.errors import Code, MscliError
-from mscli.weights.connection import connection, request_target
-from mscli.weights.fault import PassingFault, Timeouts, WrongAnswerFault, answer_fault, host_in
+from mscli.http import MOVED, HttpFault, connection, host_in, request_target
+from mscli.weights.fault import PassingFault, Timeouts, WrongAnswerFault, answer_fault
 from mscli.weights.hub import Location, Xet
 from mscli.weights.partial import Gap
 
 BLOCK_BYTES = 1 << 20
 # TLS hands out 16 KiB at a time: these are gathered, so that arrival is written down per 64 KiB or 4 times a second.
 GATHER_BYTES, GATHER_S = 1 << 16, 0.25
-MAX_REDIRECTS = 5
+MAX_REDIRECTS, MOST_BYTES_OF_A_REDIRECT = 5, 1 << 16
 
 
 class Ranges(Protocol):
@@ -101,7 +101,9 @@ class HttpRanges:
             response = self._answer(location, gap, size)
             yield from _body(response, gap.end - gap.start)
             whole = True
-        except (OSError, http.client.HTTPException) as error:
+        except HttpFault as fault:
+            raise PassingFault("network_proxy", fault.seen) from fault
+        except (OSError, http.client.HTTPException, ValueError) as error:  # the last: an address that is none
             cause = "stalled_download" if isinstance(error, TimeoutError) else "network_proxy"
             raise PassingFault(cause, f"{self._origin[1]}: {error or type(error).__name__}") from error
         finally:
@@ -122,10 +124,12 @@ class HttpRanges:
         for _ in range(MAX_REDIRECTS):
             response = self._request(url, headers, gap)
             target = response.headers.get("Location")
-            if response.status not in (301, 302, 303, 307, 308) or target is None:
+            if response.status not in MOVED or target is None:
                 _check_answer(response, gap, size, url)
                 return response
-            response.read()
+            response.read(MOST_BYTES_OF_A_REDIRECT)
+            if not response.isclosed():
+                self._close()
             if urlsplit(urljoin(url, target)).netloc != urlsplit(url).netloc:
                 headers = {}  # the token is for the hub alone
             url = urljoin(url, target)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.engines.releases import Heard, Releases
 
-from mscli.engines.archive import LIMITS, Archive, Limits, Publisher, client, put
+from mscli.engines.archive import LARGEST, Archive, Largest, Publisher, put
 from mscli.errors import Code, MscliError
 
 PUBLISHER = Publisher("https://example.org/releases", "copy it by hand.")
@@ -40,14 +40,13 @@ def packed(*entries: Entry) -> bytes:
 def unpack(serve: Serve, tmp_path: Path) -> Callable[..., Path]:
     """A function: the folder into which an archive was put."""
 
-    def here(data: bytes, limits: Limits = LIMITS) -> Path:
+    def here(data: bytes, limits: Largest = LARGEST) -> Path:
         releases = serve({"/engine.tar.gz": data})
         one = Archive(
             PUBLISHER, f"{releases.url}/engine.tar.gz", hashlib.sha256(data).hexdigest(), "bin/engine", limits
         )
         place = tmp_path / "deep" / "engine"
-        with client() as http:
-            put(http, one, tmp_path / "deep" / "engine.partial", place, Heard())
+        put(one, tmp_path / "deep" / "engine.partial", place, Heard())
         return place
 
     return here
@@ -110,8 +109,8 @@ def test_what_leaves_the_folder_is_refused_and_nothing_stays(
     ]
 
 
-@pytest.mark.parametrize("limits", [Limits(unpacked_bytes=1_000_000), Limits(entries=3), Limits(depth=8)], ids=str)
-def test_an_archive_beyond_any_engine_is_refused(unpack: Callable[..., Path], limits: Limits) -> None:
+@pytest.mark.parametrize("limits", [Largest(unpacked_bytes=1_000_000), Largest(entries=3), Largest(depth=8)], ids=str)
+def test_an_archive_beyond_any_engine_is_refused(unpack: Callable[..., Path], limits: Largest) -> None:
     data = packed(*((f"{'d/' * 8}{number}", tarfile.REGTYPE, bytes(300_000)) for number in range(4)))
     assert unpack(data).is_dir()
     with pytest.raises(MscliError, match="larger than an engine"):

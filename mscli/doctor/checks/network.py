@@ -10,8 +10,9 @@ from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
 from mscli.doctor.checks.chosen import needs_hub
 from mscli.doctor.checks.context import CheckContext, within
 from mscli.errors import MscliError
-from mscli.weights.fault import PassingFault, Timeouts, host_in, proxy_hint, without_password
-from mscli.weights.hub import client, hub, offline_by_environment
+from mscli.http import host_in
+from mscli.weights.fault import PassingFault, Timeouts, proxy_hint, without_password
+from mscli.weights.hub import Token, hub, offline_by_environment, token
 from mscli.weights.hub_check import (
     DNS,
     PROXY,
@@ -19,14 +20,12 @@ from mscli.weights.hub_check import (
     STRANGE,
     TLS,
     Sample,
-    Token,
     Unreached,
     ask,
     first_byte,
     host_of,
     hub_answers,
     sample,
-    token,
     token_known,
 )
 from mscli.weights.ranges import xet_usable
@@ -144,7 +143,6 @@ def _repository(ctx: CheckContext) -> Iterator[Finding]:
     if ctx.chosen is None or _skip(ctx):
         return
     name = ctx.chosen.variant.source.repository
-    client()
     deadline = time.monotonic() + PATIENCE_S
     try:
         found = _asked(lambda: _sample(ctx), deadline)

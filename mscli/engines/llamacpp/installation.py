@@ -75,18 +75,17 @@ def install(
     asked for its version before it replaces anything. Raises as archive.put does, USAGE for a version that is no build,
     ENGINE_UNSUPPORTED for a machine that no archive is made for, and ENGINE_MISSING where the program does not run.
     """
-    from mscli.engines.archive import Archive, Publisher, client, put, read
+    from mscli.engines.archive import Archive, Publisher, put, read
 
     build, kind = _build(version), _machine(machine or platform.machine())
     publisher = Publisher(PAGE, OFFLINE)
     place = folder or own_folder()
     partial = place.with_name(f"{place.name}-{build}-{kind}.partial")
     url = f"{base.rstrip('/')}/{build}"
-    with client() as http:
-        name = f"llama-{build}-bin-ubuntu-vulkan-{kind}.tar.gz"
-        address, sha256 = _published(read(http, url, publisher), url, name)
-        archive = Archive(publisher, address, sha256, PROGRAM)
-        put(http, archive, partial, place, listener, own_program)
+    name = f"llama-{build}-bin-ubuntu-vulkan-{kind}.tar.gz"
+    address, sha256 = _published(read(url, publisher), url, name)
+    archive = Archive(publisher, address, sha256, PROGRAM)
+    put(archive, partial, place, listener, own_program)
     listener.note(Note("vulkan_build", VULKAN))
     return own_program(place / PROGRAM)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -9,6 +10,7 @@ from typing import Any
 
 from mscli.engines.engine import HeldModel
 from mscli.engines.ollama.flags import Parameter
+from mscli.http import HttpFault, Limits, request
 
 ANSWER_TIMEOUT_S = 30.0
 # Reads the model's header, and on some versions its whole file.
@@ -105,20 +107,21 @@ class Api:
     def _ask(
         self, method: str, path: str, body: Mapping[str, object] | None = None, timeout_s: float = ANSWER_TIMEOUT_S
     ) -> dict[str, Any]:
-        import httpx
-
-        patience = httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0))
+        limits = Limits(min(timeout_s, 5.0), timeout_s, timeout_s, redirects=0)
+        sent = None if body is None else json.dumps(body).encode()
+        headers = {} if sent is None else {"Content-Type": "application/json"}
         try:
-            with httpx.Client(timeout=patience, trust_env=not self.direct) as client:
-                answer = client.request(method, self.url + path, json=body)
-            said = answer.json() if answer.content else {}
-        except (httpx.RequestError, httpx.InvalidURL) as fault:
-            raise Refusal(None, f"{self.url} does not answer ({fault or type(fault).__name__})") from fault
+            answer = request(
+                self.url + path, method=method, headers=headers, body=sent, limits=limits, direct=self.direct
+            )
+            said = answer.json() if answer.body else {}
+        except HttpFault as fault:
+            raise Refusal(None, f"{self.url} does not answer ({fault.seen})") from fault
         except ValueError as fault:
             raise Refusal(None, f"{self.url} answers, but not as Ollama does") from fault
         words = said.get("error") if isinstance(said, dict) else None
-        if answer.status_code != 200 or words:
-            raise Refusal(answer.status_code, str(words or f"HTTP {answer.status_code}"))
+        if answer.status != 200 or words:
+            raise Refusal(answer.status, str(words or f"HTTP {answer.status}"))
         return said if isinstance(said, dict) else {}
 
 

@@ -82,17 +82,16 @@ def install(
     archive.put does, ENGINE_UNSUPPORTED for a machine that no release is made for, and ENGINE_MISSING where zstd is
     missing, which unpacks it.
     """
-    from mscli.engines.archive import Archive, Publisher, client, put, read
+    from mscli.engines.archive import Archive, Publisher, put, read
 
     publisher = Publisher(PAGE, OFFLINE)
     release = Release(version, base.rstrip("/"), _machine(machine or platform.machine()))
     place = folder or places().engines / "ollama"
     _require_zstd()
     partial = place.with_name(f"{place.name}-{version}-{release.machine}.partial")
-    with client() as http:
-        hashes = read(http, release.url(CHECKSUMS), publisher)
-        archive = Archive(publisher, release.url(release.archive), _published_hash(hashes, release), "bin/ollama")
-        program = put(http, archive, partial, place, listener)
+    hashes = read(release.url(CHECKSUMS), publisher)
+    archive = Archive(publisher, release.url(release.archive), _published_hash(hashes, release), "bin/ollama")
+    program = put(archive, partial, place, listener)
     return Installation("ollama", (str(program),), version, "own", program, cpu=True)
 
 

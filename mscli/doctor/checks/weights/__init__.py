@@ -18,7 +18,7 @@ from mscli.doctor.checks.weights.files import files, offline, partial
 from mscli.errors import MscliError
 from mscli.paths import hub_cache, hub_token_file
 from mscli.planning.figures import gib
-from mscli.weights.hub_check import token
+from mscli.weights.hub import token
 from mscli.weights.room import check_room
 
 _PROBE_BYTES = 4096

@@ -14,7 +14,7 @@ import typer
 
 from mscli.chat import message
 from mscli.chat.message import Message
-from mscli.cli.options import Json, NameOption
+from mscli.cli.options import InstanceOption, Json
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 from mscli.paths import places
@@ -36,8 +36,10 @@ def register(app: typer.Typer) -> None:
 
 def chat(
     ctx: typer.Context,
-    prompt: Annotated[str | None, typer.Argument(metavar="[PROMPT]", help="What to say; '-' reads a pipe.")] = None,
-    name: NameOption = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[[NAME] PROMPT]", help="What to say; '-' reads standard input.")
+    ] = None,
+    instance: InstanceOption = None,
     system: Annotated[str | None, typer.Option("--system", help="System prompt in place of the model's own.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="An image to send along; may be repeated.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Longest reply.")] = None,
@@ -47,23 +49,33 @@ def chat(
 ) -> None:  # fmt: skip
     """Talk to the running model; without a prompt on a terminal, have a conversation."""
     screen = open_screen(ctx, json)
+    name, prompt = _addressed(words or [], instance)
     target = _target(name, max_tokens, temperature)
     opening = [message.system(text)] if (text := target.system_prompt if system is None else system) else []
     images = tuple(image or ())
-    if prompt is None and sys.stdin.isatty():
+    if prompt is None and sys.stdin and sys.stdin.isatty():
         if json:
             raise MscliError(Code.USAGE, "a conversation has no JSON form", "Give a prompt, or pipe one in.")
         converse(screen, target, opening, images)
         return
     # Standard input is only read when no prompt is given: inside `while read` loops it belongs to the loop.
-    words = sys.stdin.read() if prompt in (None, "-") else prompt
-    if not words or not words.strip():
+    text = (sys.stdin.read() if sys.stdin else "") if prompt in (None, "-") else prompt
+    if not text or not text.strip():
         raise MscliError(Code.USAGE, "the prompt is empty", 'Say something: mscli chat "hello"')
-    messages = [*opening, message.user(words, images)]
+    messages = [*opening, message.user(text, images)]
     if json:
         _answer_json(screen, target, messages)
     else:
-        say(screen, target, messages, thinking and sys.stderr.isatty())
+        say(screen, target, messages, thinking and screen.live)
+
+
+def _addressed(words: list[str], instance: str | None) -> tuple[str | None, str | None]:
+    """(the instance, the prompt): one word is always a prompt, of two the first names the instance. Raises USAGE."""
+    if len(words) < 2:
+        return instance, words[0] if words else None
+    if len(words) > 2 or instance is not None:
+        raise MscliError(Code.USAGE, f"{len(words)} words were given", 'Quote the prompt: mscli chat "two words"')
+    return words[0], words[1]
 
 
 def say(screen: Screen, target: Target, messages: list[Message], thinking: bool) -> Reply:
@@ -77,12 +89,11 @@ def say(screen: Screen, target: Target, messages: list[Message], thinking: bool)
         if piece.thought:
             if thinking:
                 thought = True
-                sys.stderr.write(f"\x1b[2m{piece.text}\x1b[0m")
-                sys.stderr.flush()
+                screen.aside(piece.text, "dim")
             return
         text = piece.text if spoken else piece.text.lstrip("\n")
         if text and thought and not spoken:
-            sys.stderr.write("\n")
+            screen.aside("\n")
         spoken = spoken or bool(text)
         screen.piece(text)
 
@@ -131,7 +142,7 @@ def converse(screen: Screen, target: Target, opening: list[Message], images: tup
     screen.note(f"talking to {target.model} ({target.name}); /help for commands, Ctrl-D to leave", "dim")
     talk = _Talk(screen, target, opening, images)
     with _history():
-        while (line := _read()) is not None:
+        while (line := _read(screen)) is not None:
             if not talk.take(line):
                 return
 
@@ -180,7 +191,7 @@ class _Talk:
         self._messages += [turn, message.assistant(reply.text)]
 
 
-def _read() -> str | None:
+def _read(screen: Screen) -> str | None:
     """One message of the user, or None at the end. Ctrl-C on an empty line asks again."""
     try:
         line = input(">>> ")
@@ -191,10 +202,10 @@ def _read() -> str | None:
             lines.append(input("... "))
         return "\n".join(lines).rstrip().removesuffix('"""')
     except EOFError:
-        sys.stdout.write("\n")
+        screen.piece("\n")
         return None
     except KeyboardInterrupt:
-        sys.stdout.write("\n")
+        screen.piece("\n")
         return ""
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from mscli.cli.layout import Column, styled
 from mscli.cli.options import Instance, Json
 from mscli.cli.screen import open_screen
 from mscli.errors import Exit
+
+_COLUMNS = (Column("CHECK"), Column("RESULT"), Column("TIME", 2, right=True), Column("ANSWER", 1, clip=True))
+_STYLES = {"ok": "green", "fail": "bold red", "skipped": "dim"}
 
 
 def register(app: typer.Typer) -> None:
@@ -29,11 +33,14 @@ def check(ctx: typer.Context, name: Instance = None, json: Json = False) -> int:
         record.capabilities,
         record.plan.images,
         record.reasoning,
-        lambda what: screen.note(f"... {what}"),
+        lambda what: screen.note(f"trying {what} ..."),
     )
     if json:
         screen.data({"instance": record.name, "checks": to_json(checks)})
     else:
-        rows = [(item.name, item.status, f"{item.seconds:.1f} s", item.seen) for item in checks]
-        screen.table(("CHECK", "STATUS", "TIME", "SEEN"), rows)
+        rows = [
+            (item.name, styled(item.status, _STYLES[item.status]), f"{item.seconds:.1f} s", item.seen)
+            for item in checks
+        ]
+        screen.table(_COLUMNS, rows)
     return Exit.FINDINGS if any(item.status == FAIL for item in checks) else Exit.DONE

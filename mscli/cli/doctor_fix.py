@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import typer
-
 from mscli.cli.doctor_machine import (
     About,
     Visit,
@@ -82,9 +80,9 @@ def _treated(screen: Screen, fix: Fix, asked: _Asked) -> Outcome:
 
 def _agreed(screen: Screen, fix: Fix) -> bool:
     """Ask on a terminal; a script is never asked, and has not agreed."""
-    if not screen.live or not sys.stdin.isatty():
+    if not screen.live or not (sys.stdin and sys.stdin.isatty()):
         return False
-    return typer.confirm(f"{fix.what[:1].upper()}{fix.what[1:]}?", default=False, err=True)
+    return screen.confirm(f"{fix.what[:1].upper()}{fix.what[1:]}?", default=False)
 
 
 def _told(screen: Screen, outcome: Outcome) -> Outcome:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mscli.cli.layout import clipped, count, styled
 from mscli.cli.options import only_one
 from mscli.cli.screen import Screen
 from mscli.doctor.checks.check import AREAS, CRASHED, FAIL, OK, SKIPPED, WARN, Finding
@@ -20,9 +21,6 @@ from mscli.instances.json_values import to_json
 from mscli.lifecycle.decision import chosen
 from mscli.paths import places
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
 STDOUT = "-"
 _MARKS = {
     OK: ("✓", "green"),
@@ -32,6 +30,7 @@ _MARKS = {
     CRASHED: ("?", "magenta"),
 }
 _TROUBLE = (WARN, FAIL, CRASHED)
+_WORST_FIRST = (FAIL, CRASHED, WARN, OK, SKIPPED)
 
 
 @dataclass(frozen=True)
@@ -116,55 +115,63 @@ def _progress(screen: Screen) -> Iterator[Callable[[Finding], None]]:
     if not screen.live:
         yield lambda _: None
         return
-    from rich.console import Console
+    from mscli.cli.progress import MovingLine
 
-    done = 0
-    with Console(stderr=True).status("looking at this machine") as status:
-
-        def heard(finding: Finding) -> None:
-            nonlocal done
-            done += 1
-            status.update(f"looking at this machine: {done} findings, last {finding.id}")
-
-        yield heard
+    heard: list[Finding] = []
+    line = MovingLine(
+        screen, lambda: f"checking this machine: {len(heard)} done" + (f", {heard[-1].id}" if heard else "")
+    )
+    line.start()
+    try:
+        yield heard.append
+    finally:
+        line.stop()
 
 
 def show_visit(screen: Screen, seen: Visit, verbose: bool) -> None:
-    """Every finding on a line of its own below its area; evidence and remedy where something is wrong, or `verbose`.
-
-    What was skipped is one line an area, with the first reason, unless `verbose`.
-    """
+    """One line for each area, and below it what is wrong, with evidence and remedy; with `verbose` every finding."""
     for area, group in groupby(seen.findings, key=lambda finding: finding.area):
-        screen.show(_styled(area, "bold"))
         found = list(group)
-        for finding in found if verbose else [each for each in found if each.status != SKIPPED]:
-            screen.show(*_lines(finding, verbose))
-        skipped = [] if verbose else [each for each in found if each.status == SKIPPED]
-        if skipped:
-            more = f" ({len(skipped)} checks skipped, -v lists them)" if len(skipped) > 1 else ""
-            screen.show(_styled(f"  - {skipped[0].seen}{more}", "dim"))
+        if verbose:
+            screen.line(styled(area, "bold"))
+        else:
+            _show_area(screen, area, found)
+        for finding in found:
+            if verbose or finding.status in _TROUBLE:
+                _show_finding(screen, finding, verbose)
     counts = {status: sum(found.status == status for found in seen.findings) for status in _MARKS}
     words = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-    screen.text(f"{words or 'nothing was looked at'} ({seen.seconds:.1f} s)")
+    details = "" if verbose else "; every check: mscli doctor -v"
+    screen.text(f"{words or 'no checks ran'} ({seen.seconds:.1f} s{details})")
 
 
-def _lines(finding: Finding, verbose: bool) -> Iterator[Text]:
+def _show_area(screen: Screen, area: str, found: Sequence[Finding]) -> None:
+    """The worst mark of an area, and how many of its checks passed; where none ran, why."""
+    worst = min(found, key=lambda finding: _WORST_FIRST.index(finding.status))
+    mark, style = _MARKS[worst.status]
+    passed = sum(finding.status == OK for finding in found)
+    said = [count(passed, "check") + " passed"] if passed else []
+    for status, word in ((FAIL, "failed"), (WARN, "warned"), (CRASHED, "crashed")):
+        number = sum(finding.status == status for finding in found)
+        said += [f"{number} {word}"] if number else []
+    skipped = [finding for finding in found if finding.status == SKIPPED]
+    if skipped:
+        said.append(f"{len(skipped)} skipped" if said else skipped[0].seen)
+    text = clipped(f"{mark} {area:<11}{', '.join(said)}", screen.width or sys.maxsize)
+    screen.line(styled(text, style if worst.status in _TROUBLE else "dim" if worst.status == SKIPPED else ""))
+
+
+def _show_finding(screen: Screen, finding: Finding, verbose: bool) -> None:
     mark, style = _MARKS[finding.status]
-    code = f" [{finding.code}]" if finding.code else ""
-    yield _styled(f"  {mark} {finding.seen}{code}", style if finding.status in _TROUBLE else "")
     trouble = finding.status in _TROUBLE
-    if trouble or verbose:
-        yield from (_styled(f"      | {line}", "dim") for line in finding.evidence)
+    code = f" [{finding.code}]" if finding.code else ""
+    screen.paragraph(f"{mark} {finding.seen}{code}", "  ", "    ", style if trouble else "")
+    for line in finding.evidence if trouble or verbose else ():
+        screen.line(styled(f"      | {line}", "dim"))
     if trouble and finding.remedy:
-        yield _styled(f"      {finding.remedy}", "")
+        screen.paragraph(finding.remedy, "      ")
     if trouble and finding.command:
-        yield _styled(f"      $ {finding.command}", "cyan")
-
-
-def _styled(text: str, style: str) -> Text:
-    from rich.text import Text
-
-    return Text(text, style=style)
+        screen.line(styled(f"      $ {finding.command}", "cyan"))
 
 
 def report_machine(screen: Screen, about: About, target: str, log: Path | None) -> int:

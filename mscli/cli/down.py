@@ -86,7 +86,7 @@ def _purge(records: Records, name: str | None, all_: bool, surviving: list[str])
 
 
 def _show(screen: Screen, stopped: list[Stopped]) -> None:
-    from mscli.cli.size import size
+    from mscli.cli.layout import size
 
     if not stopped:
         screen.note("nothing was running")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mscli.cli.layout import Column, styled
 from mscli.cli.options import Events, Json
 from mscli.cli.screen import Screen, open_screen
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List the engines with version, place and abilities; install one.")
 _EPILOG = "Examples: mscli engines  |  mscli engines --json  |  mscli engines install ollama"
 
+_COLUMNS = (
+    *(Column("ENGINE"), Column("VERSION"), Column("GPUS", 1), Column("CPU", 2), Column("VISION", 3)),
+    *(Column("TOOLS", 4), Column("REASONING", 5), Column("API KEY", 6), Column("KV CACHE", 7)),
+)
+
 
 def register(program: typer.Typer) -> None:
     """Add the commands."""
@@ -22,7 +28,11 @@ def register(program: typer.Typer) -> None:
 
 
 @app.callback(invoke_without_command=True, epilog=_EPILOG)
-def engines(ctx: typer.Context, json: Json = False) -> None:
+def engines(
+    ctx: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show why an engine was not found.")] = False,
+    json: Json = False,
+) -> None:
     """List every engine: whether it is here, which version, where, and what it can do."""
     if ctx.invoked_subcommand is not None:
         return
@@ -34,15 +44,16 @@ def engines(ctx: typer.Context, json: Json = False) -> None:
     if json:
         screen.data({"engines": to_json(states)})
         return
-    screen.table(
-        ("ENGINE", "VERSION", "VISION", "TOOLS", "THINKS", "KEY", "GPUS", "CPU", "KV", "WHERE"),
-        [_row(s) for s in states],
-    )
+    screen.table(_COLUMNS, [_row(state) for state in states])
     if any(state.where and state.gpu is None for state in states):
-        screen.note("GPUS ?: this copy does not tell; `mscli up` fails rather than running on the CPU unseen", "dim")
+        screen.note("?: GPU support is unknown until it starts; `mscli up` stops it rather than run on the CPU", "dim")
+    screen.fields([(state.name, state.where or "") for state in states], indent="")
+    absent = [state.name for state in states if not state.where and state.note]
     for state in states:
-        if state.note:
+        if state.note and (verbose or state.where):
             screen.note(f"{state.name}: {state.note}", "yellow")
+    if absent and not verbose:
+        screen.paragraph(f"To install one: mscli engines install {absent[0]}. Why not found: mscli engines -v")
 
 
 @app.command("install", epilog="Example: mscli engines install ollama")
@@ -73,12 +84,12 @@ def _said(screen: Screen, engine: str, version: str | None, where: str) -> None:
 
 def _row(state: EngineState) -> tuple[str, ...]:
     can = state.capabilities
-    version = state.version or ("here" if state.where else "missing" if can else "not yet started by mscli")
+    version = state.version or ("installed" if state.where else styled("not installed", "dim"))
     if can is None:
-        return (state.name, version, *("-" * 7), state.where or "-")
+        return (state.name, version, *("" for _ in _COLUMNS[2:]))
     flags = ("yes" if flag else "no" for flag in (can.vision, can.tools, can.reasoning, can.api_key))
     places = (_runs(state, can.multi_gpu, state.gpu), _runs(state, can.cpu, state.cpu))
-    return (state.name, version, *flags, *places, ",".join(can.kv_types), state.where or "-")
+    return (state.name, version, *places, *flags, ",".join(can.kv_types))
 
 
 def _runs(state: EngineState, engine_can: bool, copy_can: bool | None) -> str:

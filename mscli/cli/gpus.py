@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mscli.cli.layout import Column, bar, count, size, styled
 from mscli.cli.options import Json
 from mscli.cli.screen import Screen, open_screen
 
 if TYPE_CHECKING:
-    from mscli.inventory.inventory import Gpu, Host, Inventory
+    from mscli.inventory.inventory import Gpu, Holder, Host, Inventory, Link
+
+_MOST_ROWS = 8  # of each table; --all shows the rest
+_COLUMNS = (
+    *(Column("GPU"), Column("NAME"), Column("FREE"), Column("USED", 9), Column("LOAD", 3, right=True)),
+    *(Column("TEMP", 4, right=True), Column("POWER", 2, right=True), Column("CC", 5, right=True)),
+)
+_MIG = (Column("MIG"), Column("PROFILE"), Column("FREE"), Column("UUID", 1))
+_PROCESSES = (
+    Column("GPU"),
+    Column("PID", right=True),
+    Column("MEMORY"),
+    Column("USER", 1),
+    Column("COMMAND", 2, clip=True),
+)
+_PATHS = {
+    "internal": "INT", "single-switch": "PIX", "multiple-switches": "PXB", "host-bridge": "PHB", "node": "NODE",
+    "system": "SYS", "unknown": "?",
+}  # fmt: skip  # as nvidia-smi topo -m names them
 
 
 def register(app: typer.Typer) -> None:
@@ -18,8 +38,12 @@ def register(app: typer.Typer) -> None:
     app.command("gpus", epilog="Example: mscli gpus --json")(gpus)
 
 
-def gpus(ctx: typer.Context, json: Json = False) -> None:
-    """Show the GPUs, their free memory and who holds the rest, and the host around them."""
+def gpus(
+    ctx: typer.Context,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="List every MIG device and process.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the GPUs, their free memory and who uses the rest, and the host around them."""
     from mscli.inventory.detect import detect
     from mscli.paths import hub_cache
 
@@ -28,70 +52,132 @@ def gpus(ctx: typer.Context, json: Json = False) -> None:
     if json:
         screen.data(inventory)
         return
-    _show_gpus(screen, inventory)
+    _show_driver(screen, inventory)
+    if inventory.gpus:
+        screen.table(_COLUMNS, [_row(gpu) for gpu in inventory.gpus])
+    _show_some(screen, _MIG, [row for gpu in inventory.gpus for row in _mig_rows(gpu)], "MIG device", all_)
+    holders = [(gpu, holder) for gpu in inventory.gpus for holder in gpu.holders]
+    _show_some(screen, _PROCESSES, [_process_row(gpu, holder) for gpu, holder in holders], "process", all_)
+    _show_links(screen, inventory)
+    _show_problems(screen, inventory)
     _show_host(screen, inventory.host)
 
 
-def _show_gpus(screen: Screen, inventory: Inventory) -> None:
+def _show_driver(screen: Screen, inventory: Inventory) -> None:
     if inventory.nvml is not None:
-        screen.text(f"No GPU can be read: {inventory.nvml.message}")
+        screen.paragraph(f"No GPU found: {inventory.nvml.message}", style="yellow")
     else:
-        screen.text(f"NVIDIA driver {inventory.driver or 'unknown'}, CUDA {inventory.cuda or 'unknown'}")
+        screen.line(f"NVIDIA driver {inventory.driver or 'unknown'}, CUDA {inventory.cuda or 'unknown'}")
     if inventory.visible_devices is not None:
-        screen.text(f"CUDA_VISIBLE_DEVICES={inventory.visible_devices!r} is in force")
-    if inventory.gpus:
-        screen.table(("GPU", "NAME", "CC", "MEMORY", "FREE", "USED", "LOAD", "TEMP", "POWER"), _rows(inventory))
-    for gpu in inventory.gpus:
-        _show_details(screen, gpu)
-    for problem in inventory.problems:
-        screen.text(f"  ! {problem.field}: {problem.message}")
-    for link in inventory.links:
-        how = f"{link.nvlinks} NVLinks" if link.nvlinks else f"PCIe, {link.path}"
-        p2p = {True: "peer-to-peer", False: "no peer-to-peer", None: "peer-to-peer unknown"}[link.p2p]
-        screen.text(f"  GPU {link.first} - GPU {link.second}: {how}, {p2p}")
-
-
-def _rows(inventory: Inventory) -> list[tuple[str, ...]]:
-    return [_row(gpu) for gpu in inventory.gpus]
+        screen.paragraph(f"CUDA_VISIBLE_DEVICES={inventory.visible_devices} hides the other GPUs", style="yellow")
 
 
 def _row(gpu: Gpu) -> tuple[str, ...]:
-    from mscli.cli.size import bar, size
-
     known = gpu.memory_total_bytes and gpu.memory_used_bytes is not None
     share = (gpu.memory_used_bytes or 0) / (gpu.memory_total_bytes or 1)
     return (
-        f"{gpu.index}{'' if gpu.visible else ' (hidden)'}",
-        gpu.name,
-        gpu.compute_capability or "unknown",
-        size(gpu.memory_total_bytes),
-        size(gpu.memory_free_bytes),
-        f"{bar(share, 12)} {share:.0%}" if known else "unknown",
-        "unknown" if gpu.utilisation_percent is None else f"{gpu.utilisation_percent} %",
-        "unknown" if gpu.temperature_c is None else f"{gpu.temperature_c} C",
-        "unknown" if gpu.power_w is None else f"{gpu.power_w:.0f} W",
+        f"{gpu.index}{'' if gpu.visible or _lost(gpu) else ' (hidden)'}",
+        styled("LOST", "bold red") if _lost(gpu) else gpu.name,
+        "host memory" if gpu.unified_memory else _free(gpu.memory_free_bytes, gpu.memory_total_bytes),
+        f"{bar(share, 12)} {share:.0%}" if known else "",
+        "" if gpu.utilisation_percent is None else f"{gpu.utilisation_percent}%",
+        "" if gpu.temperature_c is None else f"{gpu.temperature_c} C",
+        "" if gpu.power_w is None else f"{gpu.power_w:.0f} W",
+        gpu.compute_capability or "",
     )
 
 
-def _show_details(screen: Screen, gpu: Gpu) -> None:
-    from mscli.cli.size import size
+def _lost(gpu: Gpu) -> bool:
+    return any(problem.code == "GPU_IS_LOST" for problem in gpu.problems)
 
-    if gpu.unified_memory:
-        screen.text(f"  GPU {gpu.index} shares the host's memory")
+
+def _free(free: int | None, total: int | None) -> str:
+    if free is None or total is None:
+        return size(free if total is None else total) if (free or total) else ""
+    whole, part = size(total), size(free)
+    return f"{part.removesuffix(' GiB')} of {whole}" if whole.endswith("GiB") else f"{part} of {whole}"
+
+
+def _mig_rows(gpu: Gpu) -> Iterable[tuple[str, ...]]:
     for part in gpu.mig.instances:
-        free, total = size(part.memory_free_bytes), size(part.memory_total_bytes)
-        screen.text(f"  GPU {gpu.index} MIG {part.index} {part.name}: {free} free of {total}  {part.uuid}")
-    for holder in gpu.holders:
-        where = f" in container {holder.container[:12]}" if holder.container else ""
-        who = f"{holder.user or 'unknown user'}: {holder.command or 'unknown command'}"
-        screen.text(f"  GPU {gpu.index} held by {holder.pid} {who}{where}: {size(holder.used_bytes)}")
-    for problem in gpu.problems:
-        screen.text(f"  ! GPU {gpu.index} {problem.field}: {problem.message}")
+        free = _free(part.memory_free_bytes, part.memory_total_bytes)
+        yield (f"{gpu.index}:{part.index}", part.name.rpartition(" ")[2], free, part.uuid)
+
+
+def _process_row(gpu: Gpu, holder: Holder) -> tuple[str, ...]:
+    inside = f" (container {holder.container[:12]})" if holder.container else ""
+    known = holder.command or (holder.user and "unknown") or "(another container or user)"
+    memory = "unknown" if holder.used_bytes is None else size(holder.used_bytes)
+    return (str(gpu.index), str(holder.pid), memory, holder.user or "", f"{known}{inside}")
+
+
+def _show_some(
+    screen: Screen, columns: Sequence[Column], rows: Sequence[tuple[str, ...]], noun: str, all_: bool
+) -> None:
+    """A table of its own below the GPUs; the first rows of it unless `all_`."""
+    if not rows:
+        return
+    shown = rows if all_ or len(rows) <= _MOST_ROWS + 1 else rows[:_MOST_ROWS]
+    screen.line()
+    screen.table(columns, shown)
+    if len(shown) < len(rows):
+        more = len(rows) - len(shown)
+        screen.line(
+            styled(
+                f"{count(more, f'more {noun}', f'more {noun}es' if noun == 'process' else '')}: mscli gpus --all", "dim"
+            )
+        )
+
+
+def _show_links(screen: Screen, inventory: Inventory) -> None:
+    """How the GPUs are connected: one line where all pairs are alike, else a matrix as of `nvidia-smi topo -m`."""
+    links = inventory.links
+    kinds = {(link.nvlinks, link.path if not link.nvlinks else "", link.p2p) for link in links}
+    if not links:
+        return
+    if len(kinds) == 1:
+        pairs = "between all GPUs" if len(links) > 1 else f"between GPU {links[0].first} and GPU {links[0].second}"
+        screen.paragraph(f"Links {pairs}: {_link(links[0])}")
+        return
+    numbers = sorted({number for link in links for number in (link.first, link.second)})
+    cells = {pair: _short(link) for link in links for pair in ((link.first, link.second), (link.second, link.first))}
+    screen.line()
+    columns = [Column("LINKS"), *(Column(f"GPU{number}") for number in numbers)]
+    screen.table(columns, [(f"GPU{one}", *(cells.get((one, other), "-") for other in numbers)) for one in numbers])
+    screen.paragraph("NV4: 4 NVLinks; PIX, PXB, PHB, NODE, SYS: PCIe, ever farther; *: no peer-to-peer", style="dim")
+
+
+def _link(link: Link) -> str:
+    how = count(link.nvlinks, "NVLink") if link.nvlinks else f"PCIe ({link.path.replace('-', ' ')})"
+    return f"{how}, {({True: 'peer-to-peer', False: 'no peer-to-peer', None: 'peer-to-peer unknown'})[link.p2p]}"
+
+
+def _short(link: Link) -> str:
+    name = f"NV{link.nvlinks}" if link.nvlinks else _PATHS.get(link.path, "?")
+    return name if link.p2p is not False else f"{name}*"
+
+
+def _show_problems(screen: Screen, inventory: Inventory) -> None:
+    """What could not be read, once for all GPUs on which it is the same; what a card does not have is no problem."""
+    found: dict[str, list[str]] = {}
+    for gpu in inventory.gpus:
+        if _lost(gpu):
+            found.setdefault("the driver no longer reaches it. Causes: mscli doctor --only gpu", []).append(
+                str(gpu.index)
+            )
+            continue
+        for problem in gpu.problems:
+            if problem.code != "NOT_SUPPORTED":
+                found.setdefault(f"{problem.field}: {problem.message}", []).append(str(gpu.index))
+    for problem in inventory.problems:
+        screen.paragraph(f"! {problem.field}: {problem.message}", "", "  ", "yellow")
+    for message, where in found.items():
+        screen.paragraph(f"! GPU {', '.join(where)}: {message}", "", "  ", "yellow")
 
 
 def _show_host(screen: Screen, host: Host) -> None:
-    from mscli.cli.size import size
-
-    ram = f"RAM {size(host.ram_available_bytes)} available of {size(host.ram_total_bytes)}"
-    screen.text(f"Host: {host.surroundings}, {host.cpu_model}, {host.cpu_cores} cores, {ram}")
-    screen.text(f"Disk for weights: {size(host.disk_free_bytes)} free at {host.disk_path}")
+    ram = f"{size(host.ram_available_bytes)} of {size(host.ram_total_bytes)} memory free"
+    kind = {"bare": ""}.get(host.surroundings, f"{host.surroundings}, ")
+    screen.line()
+    screen.paragraph(f"Host: {kind}{host.cpu_model}, {count(host.cpu_cores, 'core')}, {ram}", "", "  ")
+    screen.paragraph(f"Disk for weights: {size(host.disk_free_bytes)} free at {host.disk_path}", "", "  ")

@@ -1,4 +1,4 @@
-"""How instances are shown: the JSON that scripts rely on, and a table for people.
+"""How instances are shown: the JSON that scripts rely on; for people a block for one, a table for several.
 
 No Typer here: scripts repeat `mscli status --json` every second.
 """
@@ -6,13 +6,34 @@ No Typer here: scripts repeat `mscli status --json` every second.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from mscli.cli.layout import Column, ago, count, iso, size, styled
 from mscli.cli.screen import Screen
-from mscli.cli.size import ago, iso
 from mscli.errors import Code, Exit, MscliError
-from mscli.instances.state import RUNNING, STOPPED, Instance, look
+from mscli.instances.state import CRASHED, READY, RUNNING, STARTING, STOPPED, UNRESPONSIVE, Instance, look
 from mscli.instances.store import Store, Unreadable, unreadable
+
+_STYLES = {READY: "bold green", STARTING: "yellow", UNRESPONSIVE: "bold yellow", CRASHED: "bold red", STOPPED: "dim"}
+_COLUMNS = (
+    *(Column("NAME"), Column("STATE"), Column("URL"), Column("UPTIME", 1), Column("GPUS", 3)),
+    *(Column("CONTEXT", 2, right=True), Column("ENGINE", 4), Column("PROFILE", 5), Column("PID", 6, right=True)),
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The instances as they are now, each with its record as JSON data, and the records that cannot be read."""
+
+    instances: tuple[tuple[Instance, Mapping[str, Any]], ...]
+    unreadable: tuple[Unreadable, ...]
+
+    @property
+    def running(self) -> bool:
+        """Whether one of them runs."""
+        return any(instance.state in RUNNING for instance, _ in self.instances)
 
 
 def instance_json(instance: Instance) -> dict[str, Any]:
@@ -38,68 +59,117 @@ def instance_json(instance: Instance) -> dict[str, Any]:
     }
 
 
-COLUMNS = ("NAME", "STATE", "PROFILE", "ENGINE", "GPUS", "CONTEXT", "PID", "SINCE", "URL")
+def show_status(screen: Screen, store: Store, name: str | None = None, all_: bool = False) -> Exit:
+    """Show the instances (or the named one) and return the exit code. Waits at most about 2 s per silent endpoint."""
+    seen = look_at(store, name, all_)
+    for item in seen.unreadable:
+        screen.note(f"warning: cannot read the record of {item.name!r}: {item.reason} ({item.path})", "yellow")
+    if screen.json_mode:
+        damaged = [{"name": item.name, "path": str(item.path), "reason": item.reason} for item in seen.unreadable]
+        screen.data({"instances": [instance_json(instance) for instance, _ in seen.instances], "unreadable": damaged})
+    elif not seen.instances:
+        screen.note("nothing is running. To start the best model for this machine: mscli up")
+    else:
+        show_instances(screen, seen)
+    return Exit.DONE if seen.running else Exit.NOT_RUNNING
 
 
-def instance_row(instance: Instance) -> tuple[str, ...]:
-    """One row of `mscli status`, by COLUMNS."""
+def look_at(store: Store, name: str | None = None, all_: bool = False) -> Seen:
+    """The instances (or the named one) as they are now; those that were stopped only with `all_` or by name.
+
+    Raises NOT_RUNNING or RECORD_UNREADABLE for the named one.
+    """
+    raw = [store.raw(item) for item in (store.names() if name is None else (name,))]
+    if name is not None and raw == [None]:
+        raise MscliError(Code.NOT_RUNNING, f"there is no instance {name!r}", "To see what is running: mscli status")
+    looked = [(item if isinstance(item, Unreadable) else look(item, store), item) for item in raw if item is not None]
+    broken = tuple(found for found, _ in looked if isinstance(found, Unreadable))
+    if name is not None and broken:
+        raise unreadable(broken[0])
+    seen = [(found, item) for found, item in looked if isinstance(found, Instance) and isinstance(item, Mapping)]
+    wanted = [pair for pair in seen if all_ or name is not None or pair[0].state != STOPPED]
+    return Seen(tuple(wanted), broken)
+
+
+def show_instances(screen: Screen, seen: Seen) -> None:
+    """One instance as a block with everything that is known of it, several as a table."""
+    if len(seen.instances) == 1:
+        _show_one(screen, *seen.instances[0])
+    else:
+        screen.table(_COLUMNS, [_row(instance) for instance, _ in seen.instances])
+    for instance, _ in seen.instances:
+        _warn(screen, instance)
+
+
+def _row(instance: Instance) -> tuple[str, ...]:
     return (
         instance.name,
-        instance.state,
-        instance.profile,
-        instance.engine,
-        ",".join(map(str, instance.gpus)) or "cpu",
-        str(instance.context),
-        "not ours" if instance.pid is None else str(instance.pid),
-        ago(time.time() - instance.since),
+        _state(instance),
         instance.base_url,
+        ago(time.time() - instance.since),
+        _gpus(instance),
+        f"{instance.context:,}",
+        instance.engine,
+        instance.profile,
+        "" if instance.pid is None else str(instance.pid),
     )
 
 
-def show_status(screen: Screen, store: Store, name: str | None = None, all_: bool = False) -> Exit:
-    """Show the instances (or the named one) and return the exit code. Waits at most about 2 s per silent endpoint."""
-    seen, broken = _look(store, name)
-    if name is not None and broken:
-        raise unreadable(broken[0])
-    if not all_ and name is None:
-        seen = [instance for instance in seen if instance.state != STOPPED]
-    for item in broken:
-        screen.note(f"warning: the record of {item.name!r} cannot be read: {item.reason} ({item.path})", "yellow")
-    if screen.json_mode:
-        damaged = [{"name": item.name, "path": str(item.path), "reason": item.reason} for item in broken]
-        screen.data({"instances": [instance_json(instance) for instance in seen], "unreadable": damaged})
-    else:
-        _show(screen, seen)
-    return Exit.DONE if any(instance.state in RUNNING for instance in seen) else Exit.NOT_RUNNING
+def _show_one(screen: Screen, instance: Instance, raw: Mapping[str, Any]) -> None:
+    plan, version = raw["plan"], raw.get("engine_version") or ""
+    process = f"PID {instance.pid}" if instance.pid else f"not started by mscli ({instance.owner})"
+    for_whom = count(int(plan.get("users") or 1), "user")
+    screen.line(styled(instance.name, "bold"), "  ", _state(instance))
+    screen.fields(
+        (
+            ("API", instance.base_url if instance.state in RUNNING else ""),
+            ("model", f"{raw['title']} (as {instance.model})"),
+            ("engine", f"{instance.engine} {version}".strip() + f", {process}"),
+            ("context", f"{instance.context:,} tokens, {plan.get('kv_type')} KV cache, {for_whom}"),
+            ("memory", _memory(plan)),
+            ("container", instance.container or ""),
+            ("uptime" if instance.state in RUNNING else "started", _since(instance)),
+            ("log", str(instance.log)),
+        )
+    )
+    if instance.stand_in:
+        screen.paragraph("This is a scripted stand-in on a real engine, not a language model.", "  ", style="dim")
 
 
-def _look(store: Store, name: str | None) -> tuple[list[Instance], list[Unreadable]]:
-    """The instances (or the named one) as they are now, and the records that cannot be read."""
-    raw = [store.raw(item) for item in (store.names() if name is None else (name,))]
-    if name is not None and raw == [None]:
-        raise MscliError(Code.NOT_RUNNING, f"there is no instance {name!r}", "What runs: mscli status")
-    looked = [item if isinstance(item, Unreadable) else look(item, store) for item in raw if item is not None]
-    seen = [item for item in looked if not isinstance(item, Unreadable)]
-    return seen, [item for item in looked if isinstance(item, Unreadable)]
+def _state(instance: Instance) -> str:
+    return styled(instance.state, _STYLES[instance.state])
 
 
-def _show(screen: Screen, seen: list[Instance]) -> None:
-    if not seen:
-        screen.note("nothing is running. Start something: mscli up, or mscli up rehearsal")
-        return
-    screen.table(COLUMNS, [instance_row(instance) for instance in seen])
-    for instance in seen:
-        if instance.stand_in:
-            screen.text(f"{instance.name} is a scripted stand-in on a real engine, not a language model.")
-        if instance.orphaned:
-            screen.note(
-                f"{instance.name} left its container behind: {instance.container}. Stop it: mscli down {instance.name}",
-                "yellow",
-            )
-        elif instance.orphans:
-            pids = ", ".join(map(str, instance.orphans))
-            screen.note(
-                f"{instance.name} left processes behind: {pids}. Stop them: mscli down {instance.name}", "yellow"
-            )
-        elif instance.state == "crashed":
-            screen.note(f"{instance.name} died. See: mscli logs {instance.name}", "yellow")
+def _since(instance: Instance) -> str:
+    past = ago(time.time() - instance.since)
+    return past if instance.state in RUNNING else f"{past} ago"
+
+
+def _gpus(instance: Instance) -> str:
+    return ",".join(map(str, instance.gpus)) or "CPU"
+
+
+def _memory(plan: Mapping[str, Any]) -> str:
+    """What the plan takes, and where."""
+    parts = ("weights", "projector", "kv", "compute", "graphs", "runtime", "kv_spare")
+    taken = [(gpu["gpu"], sum(int(gpu.get(f"{part}_bytes") or 0) for part in parts)) for gpu in plan["memory"]]
+    host = int(plan.get("host_bytes") or 0)
+    if not taken:
+        return f"{size(host)} of host memory (planned), on the CPU"
+    where = ", ".join(f"{size(taken_bytes)} on GPU {gpu}" for gpu, taken_bytes in taken)
+    return f"{where} (planned)"
+
+
+def _warn(screen: Screen, instance: Instance) -> None:
+    """What has to be done about an instance that is not well."""
+    stop = f"To stop them: mscli down {instance.name}"
+    if instance.orphaned:
+        screen.note(f"{instance.name} left its container {instance.container} running. {stop}", "yellow")
+    elif instance.orphans:
+        left = f"{count(len(instance.orphans), 'process', 'processes')}: {', '.join(map(str, instance.orphans))}"
+        screen.note(f"{instance.name} left {left}. {stop}", "yellow")
+    elif instance.state == CRASHED:
+        why, again = f"mscli doctor --log {instance.name}", f"mscli restart {instance.name}"
+        screen.note(f"{instance.name} has crashed. Why: {why}. Start it again: {again}", "yellow")
+    elif instance.state == UNRESPONSIVE:
+        screen.note(f"{instance.name} does not answer. Its log: mscli logs {instance.name} -n 30", "yellow")

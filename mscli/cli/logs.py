@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from itertools import dropwhile
 from pathlib import Path
 from typing import Annotated
 
@@ -13,33 +17,44 @@ from mscli.cli.options import Instance, Json
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
+_DEFAULT_LINES = 100
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# As the engines write them: 2026-11-29T20:33:11.5Z, 2026/11/29 - 20:33:11, and vLLM's 11-29 20:33:11 without a year.
+_STAMP = re.compile(r"(?:(\d{4})[-/])?(\d\d)[-/](\d\d)(?:T| - | )(\d\d):(\d\d):(\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:?\d\d)?")
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("logs", epilog="Examples: mscli logs -n 50  |  mscli logs rehearsal -f")(logs)
+    app.command("logs", epilog="Examples: mscli logs -n 50  |  mscli logs rehearsal -f  |  mscli logs --grep error")(
+        logs
+    )
 
 
 def logs(
     ctx: typer.Context,
     name: Instance = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the engine ends or Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 100,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the engine ends.")] = False,
+    lines: Annotated[
+        int | None, typer.Option("-n", "--lines", min=0, help=f"Show the last N lines (default: {_DEFAULT_LINES}).")
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Show lines since then: 10m, 2h, 18:30.")] = None,
+    grep: Annotated[str | None, typer.Option("--grep", help="Show only lines that match this regex.")] = None,
     json: Json = False,
 ) -> None:
-    """Print the last lines of an instance's log, also after it has stopped or failed."""
+    """Show the last lines of an instance's log, also after it has stopped or failed."""
     screen = open_screen(ctx, json)
-    path, lives = _log(name)
     if json and follow:
-        raise MscliError(Code.USAGE, "--follow never ends, --json is one object", "Leave one of them away.")
-    last = _tail(path, lines)
+        raise MscliError(Code.USAGE, "--follow and --json were both given", "Leave one of them out.")
+    begins, matches = _since(since), _matching(grep)
+    path, lives = _log(name)
+    shown = _selected(path, lines, begins, matches)
     if json:
-        screen.data({"log": str(path), "lines": last})
+        screen.rows({"log": str(path)}, "lines", shown)
         return
-    for line in last:
-        screen.text(line)
+    _print(screen, shown)
     if follow:
-        sys.stdout.flush()
-        _follow(screen, path, lives)
+        screen.flush()
+        _follow(screen, path, lives, matches)
 
 
 def _log(name: str | None) -> tuple[Path, Callable[[], bool]]:
@@ -50,40 +65,98 @@ def _log(name: str | None) -> tuple[Path, Callable[[], bool]]:
 
     records = Records(places())
     if name is None:
-        record = the_one(records, None)
+        record = the_one(records, None, dead=True)
         return record.log, lambda: running(record)
     path = records.run_dir(check_name(name)) / "log"  # a failed start leaves a log without a record
     if not path.exists():
-        raise MscliError(Code.NOT_RUNNING, f"there is no log of {name!r}", "What runs: mscli status --all")
+        raise MscliError(Code.NOT_RUNNING, f"there is no log of {name!r}", "To see all instances: mscli status --all")
     known = records.get(name)
     return path, lambda: known is not None and running(known)
 
 
-def _tail(path: Path, count: int) -> list[str]:
-    """The last `count` lines, read from the end: logs grow to gigabytes."""
-    if count == 0:
-        return []
-    with path.open("rb") as handle:
-        end = handle.seek(0, 2)
-        block = b""
-        while end > 0 and block.count(b"\n") <= count:
-            step = min(end, 64 * 1024)
-            end -= step
-            handle.seek(end)
-            block = handle.read(step) + block
-    return block.decode(errors="replace").splitlines()[-count:]
+def _selected(
+    path: Path, count: int | None, begins: float | None, matches: Callable[[str], bool] | None
+) -> Iterable[str]:
+    """The lines to show: the last `count` of those since `begins` (seconds since the epoch) that match."""
+    from mscli.instances.log import last_lines
+
+    if begins is None and matches is None:
+        return last_lines(path, _DEFAULT_LINES if count is None else count)
+    found: Iterable[str] = last_lines(path, None)
+    if begins is not None:
+        found = _from(found, begins)
+    if matches is not None:
+        found = filter(matches, found)
+    return found if count is None else deque(found, maxlen=count)
 
 
-def _follow(screen: Screen, path: Path, lives: Callable[[], bool]) -> None:
-    import time
+def _from(lines: Iterable[str], begins: float) -> Iterator[str]:
+    """The lines from the first one on whose time is not before `begins`."""
+    year = datetime.now().year
+    return dropwhile(lambda line: (stamp := _time(line, year)) is None or stamp < begins, lines)
 
+
+def _time(line: str, this_year: int) -> float | None:
+    """Seconds since the epoch of the line's time stamp, in local time where it names no zone; None without one."""
+    found = _STAMP.search(line[:200])
+    if found is None:
+        return None
+    year, month, day, hour, minute, second, zone = found.groups()
+    try:
+        moment = datetime(int(year or this_year), int(month), int(day), int(hour), int(minute), int(second))
+    except ValueError:
+        return None
+    if not zone:
+        return moment.timestamp()
+    return datetime.fromisoformat(f"{moment.isoformat()}{'+00:00' if zone == 'Z' else _colon(zone)}").timestamp()
+
+
+def _colon(zone: str) -> str:
+    return zone if ":" in zone else f"{zone[:3]}:{zone[3:]}"
+
+
+def _since(text: str | None) -> float | None:
+    """The moment that --since names: a time ago (10m), one of today (18:30) or one with a date. Raises USAGE."""
+    if text is None:
+        return None
+    if found := re.fullmatch(r"(\d+)\s*([smhd])(?:in)?", text):
+        return time.time() - int(found[1]) * _UNITS_S[found[2]]
+    today = datetime.now().date().isoformat()
+    for written in (text, f"{today} {text}"):
+        try:
+            return datetime.fromisoformat(written).timestamp()
+        except ValueError:
+            continue
+    raise MscliError(Code.USAGE, f"--since {text}: not a time", "For example: --since 10m, --since 18:30")
+
+
+def _matching(pattern: str | None) -> Callable[[str], bool] | None:
+    """Whether a line matches; in any case of letters where the pattern has no capitals. Raises USAGE."""
+    if pattern is None:
+        return None
+    try:
+        compiled = re.compile(pattern, re.IGNORECASE if pattern.islower() else 0)
+    except re.error as fault:
+        raise MscliError(Code.USAGE, f"--grep {pattern}: {fault}", "Quote the regular expression.") from fault
+    return lambda line: compiled.search(line) is not None
+
+
+def _print(screen: Screen, lines: Iterable[str]) -> None:
+    """Print until the lines end, or nobody reads them any more."""
+    for line in lines:
+        screen.text(line)
+        if screen.lost is not None:
+            return
+
+
+def _follow(screen: Screen, path: Path, lives: Callable[[], bool], matches: Callable[[str], bool] | None) -> None:
     from mscli.instances.log import LogTail
 
     tail = LogTail(path)
-    while True:
-        goes_on = lives()
-        for line in tail.lines():
-            screen.piece(line + "\n")
-        if not goes_on:
+    while screen.lost is None:
+        continues = lives()
+        _print(screen, filter(matches, tail.lines()) if matches else tail.lines())
+        screen.flush()
+        if not continues:
             return
         time.sleep(0.2)

@@ -16,29 +16,70 @@ from mscli.errors import Code, Exit, MscliError
 from mscli.paths import places
 
 
-def run() -> None:
-    """Run the program with this process's arguments and exit with its code."""
-    sys.exit(main())
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Never raises; every fault is reported on the screen."""
-    args = ["--events" if arg == "--json=stream" else arg for arg in (sys.argv[1:] if argv is None else argv)]
-    own = args[: args.index("--")] if "--" in args else args
-    screen = Screen(next((arg for arg in own if not arg.startswith("-")), ""), bool({"--json", "--events"} & set(own)))
+    screen = Screen("", json_mode=False)
     try:
-        return _status(screen) if args == ["status", "--json"] else _command(args, screen)
-    except BrokenPipeError:  # the reader had enough (`mscli logs | head`): not our fault, not worth a word
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.DONE
-    except SystemExit as left:  # how rich says that the reader had enough
-        if isinstance(left.__context__, BrokenPipeError):
-            return Exit.DONE
-        return left.code if isinstance(left.code, int) else Exit.FAILED
+        code = _run(_arguments(argv, screen), screen)
     except BaseException as fault:  # the one boundary: nothing passes it as a traceback
         error = _as_error(fault)
         screen.error(error)
-        return error.exit_code
+        code = error.exit_code
+    return _finished(screen, code)
+
+
+def interrupted(argv: Sequence[str] | None = None) -> int:
+    """Report a Ctrl-C that came before `main` could; its exit code."""
+    screen = Screen("", json_mode=False)
+    _arguments(argv, screen)
+    error = _as_error(KeyboardInterrupt())
+    screen.error(error)
+    return _finished(screen, error.exit_code)
+
+
+def _arguments(argv: Sequence[str] | None, screen: Screen) -> list[str]:
+    """The arguments; and, for faults that come before the command has read them, what they ask of the screen."""
+    args = ["--events" if arg == "--json=stream" else arg for arg in (sys.argv[1:] if argv is None else argv)]
+    own = args[: args.index("--")] if "--" in args else args
+    screen.command = next((arg for arg in own if not arg.startswith("-")), "")
+    screen.json_mode = bool({"--json", "--events"} & set(own))
+    return args
+
+
+def _run(args: list[str], screen: Screen) -> int:
+    _reserve_streams()
+    return _status(screen) if args == ["status", "--json"] else _command(args, screen)
+
+
+def _reserve_streams() -> None:
+    """Put /dev/null where a standard stream is closed: the next file opened would get its number, and what an engine
+    or a library prints would go into that file."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+
+
+def _finished(screen: Screen, code: int) -> int:
+    """The exit code when all is done: 1 where the work succeeded and its output could not be written.
+
+    A reader that had enough (`mscli logs | head`) is no fault. Streams that failed are given up, or Python would try
+    them once more at its end and exit with 120.
+    """
+    screen.flush()
+    if screen.lost is not None:
+        sys.stdout = None  # as Python itself does for a stream that is closed
+        if screen.lost.errno != errno.EPIPE:
+            why = screen.lost.strerror or screen.lost
+            screen.json_mode = False
+            screen.note(f"error: cannot write to standard output: {why}", "bold red")
+            code = code or Exit.FAILED
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        sys.stderr = None
+    return code
 
 
 def _status(screen: Screen) -> int:
@@ -98,7 +139,7 @@ def _own(fault: BaseException) -> MscliError:
     import traceback  # 7 ms that nobody needs who has no fault to report
 
     text = "".join(traceback.format_exception(fault))
-    if os.environ.get("MSCLI_DEBUG"):
+    if os.environ.get("MSCLI_DEBUG") and sys.stderr:
         sys.stderr.write(text)
     kept = places().state / "last-fault.txt"
     try:

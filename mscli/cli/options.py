@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from mscli.planning.plan import Overrides
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for scripts and nothing else.")]
-Instance = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The instance; not needed if only one runs.")]
-NameOption = Annotated[str | None, typer.Option("--name", help="The instance; not needed if only one runs.")]
+_WHICH = "The instance (default: the one that runs)."
+Instance = Annotated[str | None, typer.Argument(metavar="[NAME]", help=_WHICH)]
+InstanceOption = Annotated[str | None, typer.Option("--instance", "-i", "--name", help=_WHICH)]
 TimeoutS = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait until it is ready.")]
 Events = Annotated[
     bool, typer.Option("--events", help="Progress as JSON lines before the result; --json=stream is the same.")

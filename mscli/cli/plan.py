@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mscli.cli.layout import styled
 from mscli.cli.options import Json, ProfileFile
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
+from mscli.planning.plan import Choice, NoFit
 
 if TYPE_CHECKING:
     from mscli.catalog.load import Catalog
+    from mscli.lifecycle.preview import Preview
     from mscli.lifecycle.snapshot import Snapshot
-    from mscli.planning.plan import Choice, NoFit, Plan
+    from mscli.planning.plan import Overrides, Plan
 
+_CARD_COUNTS = (1, 2, 4, 8)
 _EPILOG = (
     'Examples: mscli plan  |  mscli plan small-fp8-2gpu --users 4  |  mscli plan --on "2x RTX 4090" --price 1.20/day'
     "  |  mscli plan --on all"
@@ -44,6 +49,7 @@ def plan(
     variant: Annotated[str | None, typer.Option("--variant", help="This variant of the weights.")] = None,
     prefer: Annotated[str | None, typer.Option("--prefer", help="quality, speed or context.")] = None,
     offload: Annotated[bool, typer.Option("--offload", help="Allow part of the weights in host memory.")] = False,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="List every profile, also those that do not fit.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show what earlier starts really took.")] = False,
     json: Json = False,
 ) -> int:  # fmt: skip
@@ -56,12 +62,13 @@ def plan(
         raise MscliError(Code.USAGE, "--free and --ram describe another machine", "Give --on as well.")
     overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
     if on == "all":
-        from mscli.cli.plan_view import show_all_cards
-
-        return show_all_cards(screen, overrides, profile)
+        return _all_cards(screen, overrides, profile, price)
     look = _Look(profile, file, on, free, ram)
     choice = look.priced(look.verdicts(overrides), price)
-    _report(screen, look, choice, explain)
+    if json:
+        _report_json(screen, look, choice, explain)
+    else:
+        _report(screen, look, choice, explain, all_)
     found = choice.ranked[0] if look.single and choice.ranked else choice.chosen
     return Exit.NO_FIT if found is None or found.verdict == "no" else Exit.DONE
 
@@ -93,68 +100,144 @@ class _Look:
 
         return imagine(elsewhere(on, free, ram))
 
-    def verdicts(self, overrides: Any) -> Choice:
+    def verdicts(self, overrides: Overrides) -> Choice:
         """All verdicts; a single profile is planned with the nearest overrides that works."""
         from mscli.lifecycle.decision import plan_all, plan_one
-        from mscli.planning.plan import Choice, NoFit
 
         if not self.single:
             return plan_all(self.profiles, self.catalog.models, self.snapshot, overrides)
         outcome = plan_one(self.profiles[0], self.catalog.models[self.profiles[0].model], self.snapshot, overrides)
         chosen = None if isinstance(outcome, NoFit) else outcome
-        return Choice(chosen, "it was asked for by name" if chosen else "; ".join(outcome.reasons), (outcome,))
+        return Choice(chosen, "requested" if chosen else "; ".join(outcome.reasons), (outcome,))
 
     def priced(self, choice: Choice, price: str | None) -> Choice:
         """The same verdicts with the cost per million tokens at `price`."""
         if price is None:
             return choice
-        from dataclasses import replace
-
-        from mscli.planning.plan import NoFit
-        from mscli.planning.speed import cost, price_per_hour
+        from mscli.planning.speed import price_per_hour
 
         per_hour = price_per_hour(price)
-
-        def with_cost(outcome: Plan | NoFit) -> Plan | NoFit:
-            if isinstance(outcome, NoFit):
-                return outcome
-            return replace(outcome, cost=cost(outcome, per_hour, self.catalog.models[outcome.model]))
-
-        ranked = tuple(with_cost(outcome) for outcome in choice.ranked)
+        ranked = tuple(_with_cost(outcome, per_hour, self.catalog) for outcome in choice.ranked)
         chosen = next((item for item in ranked if choice.chosen and item.profile == choice.chosen.profile), None)
         return replace(choice, ranked=ranked, chosen=None if isinstance(chosen, NoFit) else chosen)
 
-    def profile_of(self, outcome: Plan | NoFit) -> Any:
-        """The profile that was planned."""
-        return next(profile for profile in self.profiles if profile.name == outcome.profile)
+    def previewed(self, outcome: Plan | NoFit) -> Preview:
+        """The command that a verdict stands for."""
+        from mscli.lifecycle.preview import Preview, preview, somewhere
+        from mscli.paths import places
 
-
-def _report(screen: Screen, look: _Look, choice: Choice, explain: bool) -> None:
-    from mscli.cli.plan_view import plan_json
-    from mscli.lifecycle.preview import Preview, preview, somewhere
-    from mscli.paths import places
-    from mscli.planning.learned import history
-    from mscli.planning.plan import NoFit
-
-    def previewed(outcome: Plan | NoFit) -> Preview:
         if isinstance(outcome, NoFit):
             return Preview(None, ())
-        profile, model = look.profile_of(outcome), look.catalog.models[outcome.model]
+        profile = next(profile for profile in self.profiles if profile.name == outcome.profile)
+        model = self.catalog.models[outcome.model]
         return preview(outcome, profile, model, somewhere(profile, model, places()))
 
-    learned: tuple[str, ...] = ()
-    if explain and choice.chosen:
-        version = look.snapshot.versions.get(choice.chosen.engine)
-        learned = history(look.snapshot.observations, choice.chosen, version)
-    if screen.json_mode:
-        rows = [
-            {**plan_json(item, (made := previewed(item)).command), "notes": list(made.notes)} for item in choice.ranked
-        ]
-        chosen = choice.chosen.profile if choice.chosen else None
-        screen.data({"chosen": chosen, "reason": choice.reason, "profiles": rows, "learned": list(learned)})
-        return
-    from mscli.cli.plan_view import show_choice
+    def learned(self, choice: Choice) -> tuple[str, ...]:
+        """What earlier starts of the choice on this card took."""
+        from mscli.planning.learned import history
 
-    show_choice(screen, choice, look.catalog, previewed(choice.chosen) if choice.chosen else None)
-    for line in learned or (("no earlier start of this on this card is known",) if explain else ()):
-        screen.text(f"  learned: {line}")
+        if choice.chosen is None:
+            return ()
+        return history(self.snapshot.observations, choice.chosen, self.snapshot.versions.get(choice.chosen.engine))
+
+
+def _with_cost(outcome: Plan | NoFit, per_hour: float, catalog: Catalog) -> Plan | NoFit:
+    from mscli.planning.speed import cost
+
+    if isinstance(outcome, NoFit):
+        return outcome
+    return replace(outcome, cost=cost(outcome, per_hour, catalog.models[outcome.model]))
+
+
+def _report_json(screen: Screen, look: _Look, choice: Choice, explain: bool) -> None:
+    from mscli.cli.plan_view import plan_json
+
+    rows = []
+    for outcome in choice.ranked:
+        made = look.previewed(outcome)
+        rows.append({**plan_json(outcome, made.command), "notes": list(made.notes)})
+    chosen = choice.chosen.profile if choice.chosen else None
+    learned = list(look.learned(choice)) if explain else []
+    screen.data({"chosen": chosen, "reason": choice.reason, "profiles": rows, "learned": learned})
+
+
+def _report(screen: Screen, look: _Look, choice: Choice, explain: bool, all_: bool) -> None:
+    from mscli.cli.plan_view import show_all, show_choice
+
+    if all_ and not look.single:
+        show_all(screen, choice, look.catalog)
+    elif look.single:
+        _report_one(screen, look, choice)
+    else:
+        show_choice(screen, choice, look.catalog, look.previewed(choice.chosen) if choice.chosen else None)
+    if explain:
+        for line in look.learned(choice) or ("no earlier start of this profile on this card",):
+            screen.paragraph(line, "  learned: ", "    ")
+
+
+def _report_one(screen: Screen, look: _Look, choice: Choice) -> None:
+    """One profile with all the arithmetic; or why it does not fit, and the nearest options that do."""
+    from mscli.cli.plan_view import show_plan, verdict
+
+    outcome = choice.ranked[0]
+    title = look.catalog.models[outcome.model].title
+    screen.line(styled(outcome.profile, "bold"), "  ", verdict(outcome))
+    if isinstance(outcome, NoFit):
+        screen.fields((("model", f"{title}, {outcome.variant}"), ("engine", outcome.engine)))
+        for reason in outcome.reasons:
+            screen.paragraph(reason, "  - ", "    ")
+        if outcome.nearest:
+            screen.paragraph(f"this would fit: mscli plan {outcome.profile} {outcome.nearest}", "  ")
+        return
+    made = look.previewed(outcome)
+    show_plan(screen, outcome, title, made)
+    for note in made.notes:
+        screen.note(f"note: {note}", "yellow")
+
+
+def _all_cards(screen: Screen, overrides: Overrides, name: str | None, price: str | None) -> int:
+    """What would be chosen on 1, 2, 4 and 8 of every card of the catalogue, headless."""
+    from mscli.cli.plan_view import show_cards
+    from mscli.planning.plan import to_json
+
+    rows = _choices_by_card(overrides, name, price)
+    if screen.json_mode:
+        shown = [
+            {
+                "machine": card,
+                "chosen": plan.profile if plan else None,
+                "plan": to_json(plan) if plan else None,
+                "why": why,
+            }
+            for card, plan, why in rows
+        ]
+        screen.data({"machines": shown})
+    else:
+        show_cards(screen, rows)
+    return Exit.DONE
+
+
+def _choices_by_card(overrides: Overrides, name: str | None, price: str | None) -> list[tuple[str, Plan | None, str]]:
+    from mscli.catalog.gpus import load_gpus
+    from mscli.catalog.load import load_catalog
+    from mscli.lifecycle.decision import plan_all
+    from mscli.lifecycle.what_if import imagine
+    from mscli.paths import places, shipped_profiles
+    from mscli.planning.machine import machine
+    from mscli.planning.plan import Plan
+    from mscli.planning.speed import price_per_hour
+
+    per_hour = price_per_hour(price) if price is not None else None
+    catalog = load_catalog(shipped_profiles(), places().profiles)
+    profiles = [catalog.profile(name)] if name else list(catalog.profiles.values())
+    facts = load_gpus(shipped_profiles())
+    found: list[tuple[str, Plan | None, str]] = []
+    for card in sorted(facts):
+        for number in _CARD_COUNTS:
+            choice = plan_all(profiles, catalog.models, imagine(machine(f"{number}x {card}", facts)), overrides)
+            plan = choice.chosen or next((item for item in choice.ranked if name and isinstance(item, Plan)), None)
+            if plan and per_hour is not None:
+                priced = _with_cost(plan, per_hour, catalog)
+                plan = priced if isinstance(priced, Plan) else plan
+            found.append((f"{number}x {card}", plan, choice.reason))
+    return found

@@ -1,36 +1,50 @@
-"""How plans are shown: the JSON that scripts rely on; tables of verdicts and memory bars for people."""
+"""How plans are shown: the JSON that scripts rely on; for people one screen with the choice and the ways beside it."""
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import dropwhile, groupby
 from typing import TYPE_CHECKING, Any
 
+from mscli.cli.layout import GIB, Column, clipped, command_lines, count, size, styled, wrapped
 from mscli.cli.screen import Screen
-from mscli.cli.size import GIB, size
-from mscli.errors import Exit
-from mscli.planning.plan import Choice, GpuMemory, NoFit, Overrides, Plan
+from mscli.planning.plan import SAFE, TIGHT, Choice, Cost, GpuMemory, NoFit, Plan
 
 if TYPE_CHECKING:
     from mscli.catalog.load import Catalog
-    from mscli.catalog.model import Model
     from mscli.engines.engine import Command
     from mscli.lifecycle.preview import Preview
 
-_BAR_WIDTH = 60
-_COUNTS = (1, 2, 4, 8)  # of each card of the catalogue
+_MOST_OTHERS = 5
+_MOST_COMMAND_LINES = 2
+_WIDEST_BAR = 60
 # what holds the memory, how it is drawn, and its colour
 _PARTS = (
-    ("weights", "weights_bytes", "blue"),
-    ("projector", "projector_bytes", "cyan"),
-    ("KV cache", "kv_bytes", "green"),
-    ("compute", "compute_bytes", "yellow"),
-    ("graphs", "graphs_bytes", "magenta"),
-    ("runtime", "runtime_bytes", "bright_black"),
-    ("others", "held_bytes", "red"),
-    ("free", "margin_bytes", "white"),
+    ("weights", "weights_bytes", "W", "blue"),
+    ("projector", "projector_bytes", "P", "cyan"),
+    ("KV cache", "kv_bytes", "K", "green"),
+    ("compute", "compute_bytes", "C", "yellow"),
+    ("graphs", "graphs_bytes", "G", "magenta"),
+    ("runtime", "runtime_bytes", "R", "dim"),
+    ("other processes", "held_bytes", "x", "red"),
+    ("left", "margin_bytes", "·", ""),
 )
-_LETTERS = {"weights": "W", "projector": "P", "KV cache": "K", "compute": "C", "graphs": "G", "runtime": "R"}
+_VERDICTS = {SAFE: ("fits", "green"), TIGHT: ("tight", "yellow")}
+_OTHERS = (
+    *(Column("PROFILE"), Column("VERDICT"), Column("CONTEXT", right=True), Column("TOK/S", 1, right=True)),
+    *(Column("ENGINE", 2), Column("GPUS", 3), Column("MODEL", 4)),
+)
+_ALL = (
+    *(Column("PROFILE"), Column("VERDICT"), Column("CONTEXT", 1, right=True), Column("TOK/S", 2, right=True)),
+    *(Column("ENGINE", 3), Column("KV", 6), Column("GPUS", 5), Column("WHY", 4, clip=True)),
+)
+_CARDS = (
+    *(Column("MACHINE"), Column("PROFILE"), Column("VERDICT", 1), Column("CONTEXT", 2, right=True)),
+    *(Column("TOK/S", 3, right=True), Column("$/MTOK", 3, right=True), Column("KV", 5), Column("WHY", 4, clip=True)),
+)
+_OF_A_GPU = re.compile(r"^(?:GPU \d+ \([^)]*\): |profile \S+ )")
 
 
 def plan_json(
@@ -48,127 +62,217 @@ def plan_json(
     return {**to_json(outcome), "command": shown}
 
 
-def show_plan(screen: Screen, plan: Plan, model: Model, command: Command | None) -> None:
-    """Show a plan: what, how much memory on which GPU, how fast, at what cost, and the exact command."""
-    screen.text(f"{plan.profile}: {model.title}, {plan.variant}, on {plan.engine}; verdict {plan.verdict}")
-    screen.text(f"  context {plan.context} tokens, KV cache {plan.kv_type}, {_on(plan)}, {_load(plan)}")
-    for reason in (*plan.steps, *plan.reasons):
-        screen.text(f"  - {reason}")
-    show_memory(screen, plan.memory)
-    if plan.speed:
-        low, expected, high = plan.speed.decode_tok_s
-        ttft = f", first token after {plan.speed.ttft_s:.2f} s at 1,000 tokens" if plan.speed.ttft_s else ""
-        screen.text(f"  speed: {expected:.0f} tokens/s predicted ({low:.0f} to {high:.0f}){ttft}")
-    if plan.cost:
-        api = f", ${plan.cost.api_usd_per_mtok:.2f} through the API" if plan.cost.api_usd_per_mtok else ""
-        screen.text(f"  cost: ${plan.cost.local_usd_per_mtok:.2f} per million output tokens of one stream{api}")
-    if command is not None:
-        settings = "".join(f"{key}={shlex.quote(value)} " for key, value in command.env.items())
-        screen.text(f"  command: {settings}{shlex.join(command.argv)}")
+def verdict(outcome: Plan | NoFit) -> str:
+    """The verdict in one word or two."""
+    if isinstance(outcome, Plan):
+        return styled(*_VERDICTS[outcome.verdict])
+    too_big = outcome.missing_bytes or outcome.cause in ("oom_weights", "host_ram")
+    return styled("too big" if too_big else "unsupported", "red")
 
 
-def show_memory(screen: Screen, memory: Sequence[GpuMemory]) -> None:
-    """Draw one bar per GPU: what each part takes of the card's memory."""
-    from rich.text import Text
-
-    for gpu in memory:
-        line = Text(f"  GPU {gpu.gpu} {gpu.name}\n  ")
-        for name, field, colour in _PARTS:
-            part = getattr(gpu, field)
-            width = round(part / max(gpu.total_bytes, 1) * _BAR_WIDTH)
-            letter = _LETTERS.get(name, "x" if name == "others" else "·")
-            line.append(letter * width, style=colour)
-        line.append(f"  {size(gpu.total_bytes)}\n  ")
-        parts = [(name, getattr(gpu, field), colour) for name, field, colour in _PARTS]
-        for name, part, colour in parts:
-            if part:
-                line.append(f"{_LETTERS.get(name, 'x' if name == 'others' else '·')} ", style=colour)
-                line.append(f"{name} {part / GIB:.2f}  ")
-        screen.show(line)
-
-
-def _on(plan: Plan) -> str:
-    if not plan.gpus:
-        return f"on the CPU ({size(plan.host_bytes)} of host memory)"
-    where = f"on GPU {', '.join(map(str, plan.gpus))}"
-    return f"{where}, tensor parallel {plan.tensor_parallel}" if plan.tensor_parallel > 1 else where
-
-
-def _load(plan: Plan) -> str:
-    images = f"{plan.images} images per request" if plan.images else "text only"
-    return f"{images}, {plan.users} user{'s' if plan.users != 1 else ''}"
+def why_not(outcome: Plan | NoFit) -> str:
+    """Why a profile does not fit, in one short clause; empty for one that fits."""
+    if isinstance(outcome, Plan):
+        return ""
+    if outcome.missing_bytes:
+        return f"{size(outcome.missing_bytes)} short"
+    return _OF_A_GPU.sub("", outcome.reasons[0]).partition("; ")[0] if outcome.reasons else ""
 
 
 def show_choice(screen: Screen, choice: Choice, catalog: Catalog, previewed: Preview | None) -> None:
-    """All verdicts, then the chosen plan in full."""
-    columns = ("PROFILE", "VERDICT", "ENGINE", "CONTEXT", "KV", "GPUS", "TOK/S", "WHY")
-    screen.table(columns, [_row(outcome) for outcome in choice.ranked])
-    if choice.chosen is None:
-        screen.text(f"nothing chosen: {choice.reason}")
-        return
-    screen.text(f"\nchosen: {choice.chosen.profile}. {choice.reason}")
-    show_plan(screen, choice.chosen, catalog.models[choice.chosen.model], previewed.command if previewed else None)
-    for note in previewed.notes if previewed else ():
-        screen.note(f"note: {note}", "yellow")
+    """One screen: the choice, up to five other ways that fit, and how many more there are."""
+    chosen = choice.chosen
+    if chosen is None:
+        screen.paragraph(f"nothing fits: {choice.reason}", style="yellow")
+    else:
+        screen.paragraph(f"selected {chosen.profile}, {choice.reason}", style="bold")
+        show_plan(screen, chosen, catalog.models[chosen.model].title, previewed, brief=True)
+    others = _others(choice)
+    fitting = [outcome for outcome in choice.ranked if isinstance(outcome, Plan) and outcome is not chosen]
+    if others:
+        screen.line()
+        screen.table(_OTHERS, [_other_row(outcome, catalog) for outcome in others])
+    _show_rest(screen, len(fitting) - len(others), len(choice.ranked) - len(fitting) - bool(chosen))
 
 
-def show_all_cards(screen: Screen, overrides: Overrides, name: str | None) -> int:
-    """What would be chosen on 1, 2, 4 and 8 of every card of the catalogue, headless."""
-    rows = _all_cards(overrides, name)
-    if screen.json_mode:
-        from mscli.planning.plan import to_json
+def _show_rest(screen: Screen, fit: int, too_big: int) -> None:
+    said = [f"{fit} more {'fits' if fit == 1 else 'fit'}"] if fit else []
+    said += [f"{too_big} {'does' if too_big == 1 else 'do'} not"] if too_big else []
+    if said:
+        screen.paragraph(f"{', '.join(said)}: mscli plan --all", style="dim")
 
-        shown = [
-            {
-                "machine": card,
-                "chosen": plan.profile if plan else None,
-                "plan": to_json(plan) if plan else None,
-                "why": why,
-            }
-            for card, plan, why in rows
+
+def _others(choice: Choice) -> list[Plan]:
+    """Up to five plans beside the choice: two of the same model, the best of each other one, then what is next."""
+    rest = [each for each in choice.ranked if isinstance(each, Plan) and each is not choice.chosen]
+    firsts: dict[str, int] = {}
+    order: list[tuple[bool, int, Plan]] = []
+    for outcome in rest:
+        firsts[outcome.model] = firsts.get(outcome.model, 0) + 1
+        own = choice.chosen is not None and outcome.model == choice.chosen.model
+        order.append((firsts[outcome.model] > (2 if own else 1) or not outcome.gpus, len(order), outcome))
+    taken = [outcome for _, _, outcome in sorted(order, key=lambda item: item[:2])][:_MOST_OTHERS]
+    models = list(dict.fromkeys(outcome.model for outcome in taken))
+    return sorted(taken, key=lambda outcome: models.index(outcome.model))
+
+
+def show_all(screen: Screen, choice: Choice, catalog: Catalog) -> None:
+    """Every verdict, by model."""
+    by_model = sorted(choice.ranked, key=lambda outcome: _model_order(choice).index(outcome.model))
+    for number, (model, outcomes) in enumerate(groupby(by_model, key=lambda outcome: outcome.model)):
+        if number:
+            screen.line()
+        screen.line(styled(catalog.models[model].title, "bold"))
+        screen.table(_ALL, [_row(outcome) for outcome in outcomes])
+    if choice.chosen:
+        screen.line()
+        screen.paragraph(f"selected {choice.chosen.profile}, {choice.reason}")
+
+
+def _model_order(choice: Choice) -> list[str]:
+    return list(dict.fromkeys(outcome.model for outcome in choice.ranked))
+
+
+def show_plan(screen: Screen, plan: Plan, title: str, previewed: Preview | None, brief: bool = False) -> None:
+    """A plan: what, how much memory on which GPU, how fast, at what cost, and the exact command. `title`: the model's.
+
+    `brief`: without the arithmetic, and a long command only by its beginning.
+    """
+    context = next((step for step in plan.steps if step.startswith("context ")), f"context {plan.context:,} tokens")
+    words = _words(previewed.command) if previewed and previewed.command else []
+    lines = command_lines(words, screen.width, "    ")
+    hidden = brief and len(lines) > _MOST_COMMAND_LINES
+    screen.fields(
+        (
+            ("model", f"{title}, {plan.variant}"),
+            ("engine", _engine(plan, previewed)),
+            ("context", f"{context.removeprefix('context ')}, {plan.kv_type} KV cache, {_load(plan)}"),
+            ("speed", _speed(plan)),
+            ("cost", cost_text(plan.cost) if plan.cost else ""),
+            ("memory", "" if plan.gpus else f"{size(plan.host_bytes)} of host memory, on the CPU"),
+            ("start", f"mscli up {plan.profile}" if brief else ""),
+            ("command", _beginning(plan, words, screen.width) if hidden else ""),
+        )
+    )
+    show_memory(screen, plan.memory)
+    if not brief:
+        for reason in (*(step for step in plan.steps if step != context), *plan.reasons):
+            screen.paragraph(reason, "  - ", "    ")
+    if words and not hidden:
+        screen.line(styled("  command", "dim"))
+        screen.lines([line] for line in lines)
+
+
+def _words(command: Command) -> list[str]:
+    """A command as a shell takes it: its variables, then its words, quoted."""
+    settings = [f"{key}={shlex.quote(value)}" for key, value in command.env.items()]
+    return settings + [shlex.quote(word) for word in command.argv]
+
+
+def _beginning(plan: Plan, words: Sequence[str], width: int | None) -> str:
+    """A long command by its beginning, and where the whole of it is shown."""
+    whole = f" (whole: mscli plan {plan.profile})"
+    program = " ".join(dropwhile(lambda word: "=" in word, words))
+    return clipped(program, max((width or 80) - 11 - len(whole), 20)) + whole
+
+
+def _engine(plan: Plan, previewed: Preview | None) -> str:
+    where = f"GPU {_numbers(plan.gpus)}" if plan.gpus else "CPU"
+    split = f", tensor parallel {plan.tensor_parallel}" if plan.tensor_parallel > 1 else ""
+    missing = f" (not installed: mscli engines install {plan.engine})" if previewed and not previewed.installed else ""
+    return f"{plan.engine} on {where}{split}{missing}"
+
+
+def _load(plan: Plan) -> str:
+    images = count(plan.images, "image") if plan.images else "no images"
+    return f"{count(plan.users, 'user')}, {images}"
+
+
+def _speed(plan: Plan) -> str:
+    if plan.speed is None:
+        return ""
+    low, expected, high = plan.speed.decode_tok_s
+    ttft = f"; first token after {plan.speed.ttft_s:.2f} s" if plan.speed.ttft_s else ""
+    return f"{expected:.0f} tok/s expected ({low:.0f} to {high:.0f}){ttft}"
+
+
+def cost_text(cost: Cost) -> str:
+    """The price of a million output tokens here, and through the maker's API."""
+    api = f"; Mistral's API list price is ${cost.api_usd_per_mtok:.2f}" if cost.api_usd_per_mtok else ""
+    return f"${cost.local_usd_per_mtok:.2f} per million output tokens at batch size 1{api}"
+
+
+def _numbers(gpus: Sequence[int]) -> str:
+    """GPU numbers as people write them: 0, 1 or 0-7."""
+    if len(gpus) > 2 and list(gpus) == list(range(gpus[0], gpus[-1] + 1)):
+        return f"{gpus[0]}-{gpus[-1]}"
+    return ", ".join(map(str, gpus))
+
+
+def show_memory(screen: Screen, memory: Sequence[GpuMemory]) -> None:
+    """One bar for each GPU, or for several that are alike: what each part takes of the card's memory."""
+    for cards in _alike(memory):
+        gpu = cards[0]
+        which = f"GPU {_numbers([card.gpu for card in cards])} {gpu.name}{', each' if len(cards) > 1 else ''}"
+        taken = f"{size(gpu.free_bytes - gpu.margin_bytes)} of the {size(gpu.free_bytes)} free"
+        screen.paragraph(f"{which}: {taken}, {size(gpu.margin_bytes)} left", "  ", "    ")
+        if screen.width is not None:
+            screen.line("    ", *_bar(gpu, min(_WIDEST_BAR, screen.width - 4)))
+        items = [
+            f"{letter} {name} {getattr(gpu, field) / GIB:.2f}"
+            for name, field, letter, _ in _PARTS
+            if getattr(gpu, field)
         ]
-        screen.data({"machines": shown})
-        return Exit.DONE
-    columns = ("MACHINE", "PROFILE", "VERDICT", "CONTEXT", "KV", "TP", "TOK/S", "WHY")
-    screen.table(columns, [_card_row(*row) for row in rows])
-    return Exit.DONE
+        for line in _items(items, screen.width):
+            screen.line(styled(line, "dim"))
 
 
-def _all_cards(overrides: Overrides, name: str | None) -> list[tuple[str, Plan | None, str]]:
-    from mscli.catalog.gpus import load_gpus
-    from mscli.catalog.load import load_catalog
-    from mscli.lifecycle.decision import plan_all
-    from mscli.lifecycle.what_if import imagine
-    from mscli.paths import places, shipped_profiles
-    from mscli.planning.machine import machine
+def _alike(memory: Sequence[GpuMemory]) -> Iterable[list[GpuMemory]]:
+    groups: dict[tuple[object, ...], list[GpuMemory]] = {}
+    for gpu in memory:
+        same = (gpu.name, *(round(getattr(gpu, field) / GIB, 2) for _, field, _, _ in _PARTS))
+        groups.setdefault(same, []).append(gpu)
+    return groups.values()
 
-    catalog = load_catalog(shipped_profiles(), places().profiles)
-    profiles = [catalog.profile(name)] if name else list(catalog.profiles.values())
-    facts = load_gpus(shipped_profiles())
-    found = []
-    for card in sorted(facts):
-        for count in _COUNTS:
-            choice = plan_all(profiles, catalog.models, imagine(machine(f"{count}x {card}", facts)), overrides)
-            plan = choice.chosen or next((item for item in choice.ranked if name and isinstance(item, Plan)), None)
-            found.append((f"{count}x {card}", plan, choice.reason))
-    return found
+
+def _bar(gpu: GpuMemory, width: int) -> Iterable[str]:
+    for _, field, letter, style in _PARTS:
+        yield styled(letter * round(getattr(gpu, field) / max(gpu.total_bytes, 1) * width), style)
+
+
+def _items(items: Sequence[str], width: int | None) -> list[str]:
+    """Items that are not broken, in lines."""
+    kept = "\u00a0"  # a space that keeps words together
+    lines = wrapped(" ".join(item.replace(" ", kept) + kept for item in items), width, "    ")
+    return [line.replace(kept, " ").rstrip() for line in lines]
+
+
+def _other_row(outcome: Plan, catalog: Catalog) -> tuple[str, ...]:
+    gpus = _numbers(outcome.gpus) or "CPU"
+    model = catalog.models[outcome.model].title
+    context = f"{outcome.context:,}"
+    return (outcome.profile, verdict(outcome), context, rate(outcome), outcome.engine, gpus, model)
 
 
 def _row(outcome: Plan | NoFit) -> tuple[str, ...]:
     if isinstance(outcome, NoFit):
-        return (outcome.profile, "no", outcome.engine, "-", "-", "-", "-", "; ".join(outcome.reasons))
-    gpus = ",".join(map(str, outcome.gpus)) or "cpu"
-    why = "; ".join((*outcome.steps, *outcome.reasons))
-    context = f"{outcome.context:,}"
-    return (outcome.profile, outcome.verdict, outcome.engine, context, outcome.kv_type, gpus, _rate(outcome), why)
+        return (outcome.profile, verdict(outcome), "", "", outcome.engine, "", "", why_not(outcome))
+    gpus, context = _numbers(outcome.gpus) or "CPU", f"{outcome.context:,}"
+    return (outcome.profile, verdict(outcome), context, rate(outcome), outcome.engine, outcome.kv_type, gpus, "")
+
+
+def show_cards(screen: Screen, rows: Iterable[tuple[str, Plan | None, str]]) -> None:
+    """One row for each machine: its choice, or why there is none."""
+    screen.table(_CARDS, [_card_row(*row) for row in rows])
 
 
 def _card_row(card: str, plan: Plan | None, why: str) -> tuple[str, ...]:
     if plan is None:
-        return (card, "none", "no", "-", "-", "-", "-", why)
-    tensor_parallel = str(plan.tensor_parallel)
-    return (card, plan.profile, plan.verdict, f"{plan.context:,}", plan.kv_type, tensor_parallel, _rate(plan), why)
+        return (card, "none", styled("too big", "red"), "", "", "", "", why.rpartition(": ")[2])
+    cost = f"{plan.cost.local_usd_per_mtok:.2f}" if plan.cost else ""
+    return (card, plan.profile, verdict(plan), f"{plan.context:,}", rate(plan), cost, plan.kv_type, "")
 
 
-def _rate(plan: Plan) -> str:
-    return f"{plan.speed.decode_tok_s[1]:.0f}" if plan.speed else "-"
+def rate(plan: Plan) -> str:
+    """The expected tokens per second of one stream; empty where no speed is known."""
+    return f"{plan.speed.decode_tok_s[1]:.0f}" if plan.speed else ""

@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mscli.cli.layout import Column
 from mscli.cli.options import Json
-from mscli.cli.screen import open_screen
+from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:
     from mscli.catalog.load import Catalog
     from mscli.catalog.model import Model
-    from mscli.planning.plan import NoFit, Plan
+    from mscli.planning.plan import Choice, NoFit, Plan
 
 app = typer.Typer(help="List profiles with their verdict for this machine; show, check or make one.")
 _EPILOG = "Examples: mscli profiles  |  mscli profiles show small-q4  |  mscli profiles validate my.yaml"
+
+_COLUMNS = (
+    *(Column("PROFILE"), Column("VERDICT"), Column("CONTEXT", 2, right=True), Column("ENGINE", 3)),
+    Column("DESCRIPTION", 1, clip=True),
+)
+_MOST_FITTING, _MOST_TOO_BIG = 14, 6
 
 
 def register(program: typer.Typer) -> None:
@@ -26,8 +33,12 @@ def register(program: typer.Typer) -> None:
 
 
 @app.callback(invoke_without_command=True, epilog=_EPILOG)
-def profiles(ctx: typer.Context, json: Json = False) -> None:
-    """List every profile with its verdict for this machine: safe, tight or no, and why."""
+def profiles(
+    ctx: typer.Context,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="List every profile, also those that do not fit.")] = False,
+    json: Json = False,
+) -> None:
+    """List the profiles that fit this machine, best first; with --all every profile and why it does not fit."""
     if ctx.invoked_subcommand is not None:
         return
     from mscli.lifecycle.decision import plan_all
@@ -46,13 +57,25 @@ def profiles(ctx: typer.Context, json: Json = False) -> None:
         broken = [{"message": fault.message, **fault.details} for fault in catalog.broken]
         screen.data({"profiles": rows, "chosen": choice.chosen and choice.chosen.profile, "broken": broken})
         return
-    screen.table(
-        ("PROFILE", "VERDICT", "ENGINE", "CONTEXT", "WHY"), [_row(outcome, catalog) for outcome in choice.ranked]
-    )
+    _show(screen, choice, catalog, all_)
+
+
+def _show(screen: Screen, choice: Choice, catalog: Catalog, all_: bool) -> None:
+    """The profiles that fit, or where none does the nearest; all of them with `all_`."""
+    from mscli.planning.plan import Plan
+
+    fitting = [outcome for outcome in choice.ranked if isinstance(outcome, Plan)]
+    nearest = [outcome for outcome in choice.ranked if outcome not in fitting][:_MOST_TOO_BIG]
+    shown = choice.ranked if all_ else [*fitting[:_MOST_FITTING], *([] if choice.chosen else nearest)]
+    screen.table(_COLUMNS, [_row(outcome, catalog) for outcome in shown])
+    screen.line()
     if choice.chosen:
-        screen.text(f"`mscli up` would take {choice.chosen.profile}. {choice.reason}")
+        screen.paragraph(f"mscli up selects {choice.chosen.profile}, {choice.reason}")
     else:
-        screen.text(f"`mscli up` would start nothing here: {choice.reason}")
+        screen.paragraph(f"mscli up selects none: {choice.reason}", style="yellow")
+    if len(shown) < len(choice.ranked):
+        more, too_big = len(choice.ranked) - len(shown), len(choice.ranked) - len(fitting)
+        screen.paragraph(f"{more} more ({too_big} of all do not fit): mscli profiles --all", style="dim")
 
 
 @app.command("show", epilog="Example: mscli profiles show small-q4")
@@ -184,10 +207,12 @@ def _entry(outcome: Plan | NoFit, catalog: Catalog) -> dict[str, object]:
 
 
 def _row(outcome: Plan | NoFit, catalog: Catalog) -> tuple[str, ...]:
+    from mscli.cli.plan_view import verdict, why_not
+    from mscli.planning.plan import Plan
+
     profile = catalog.profiles[outcome.profile]
-    context = str(getattr(outcome, "context", "-"))
-    why = profile.title if outcome.verdict == "safe" else "; ".join(outcome.reasons)
-    return (profile.name, outcome.verdict, profile.engine, context, why)
+    context = f"{outcome.context:,}" if isinstance(outcome, Plan) else ""
+    return (profile.name, verdict(outcome), context, profile.engine, why_not(outcome) or profile.title)
 
 
 def _several(faults: list[MscliError]) -> MscliError:

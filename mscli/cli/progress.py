@@ -1,26 +1,68 @@
-"""How a start and a pull are shown while they go on: a moving line on a terminal, plain lines when piped."""
+"""How a start and a pull are shown while they go on: one moving line on a terminal, plain lines when piped."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from mscli.cli.layout import ago, bar, size
 from mscli.cli.screen import Screen
-from mscli.cli.size import ago, size
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
-
     from mscli.lifecycle.eta import Forecast
     from mscli.lifecycle.learning import Heal
     from mscli.weights.progress import Note, Progress
 
 _PIPED_EVERY_S = 5.0
 _WORTH_FORETELLING_S = 5.0
+_DRAWN_EVERY_S = 0.125
+_FRAMES = "|/-\\"
+
+
+class MovingLine:
+    """One line of the terminal, drawn anew several times a second; what is said meanwhile goes above it.
+
+    `text` gives its words for a width; it is called from a thread of its own. Draws nothing where there is no terminal.
+    """
+
+    def __init__(self, screen: Screen, text: Callable[[], str]) -> None:
+        self._screen, self._text = screen, text
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to draw."""
+        if self._screen.live and self._thread is None:
+            self._ended.clear()
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Erase the line and draw no more; waits for the drawing of that moment."""
+        if self._thread is not None:
+            self._ended.set()
+            self._thread.join()
+            self._thread = None
+            self._screen.moving("")
+
+    def above(self, text: str, style: str = "") -> None:
+        """Say something above the line."""
+        with self._lock:
+            self._screen.moving("")
+            self._screen.note(text, style)
+
+    def _run(self) -> None:
+        number = 0
+        while not self._ended.is_set():
+            with self._lock:
+                self._screen.moving(f"{_FRAMES[number % len(_FRAMES)]} {self._text()}")
+            number += 1
+            self._ended.wait(_DRAWN_EVERY_S)
 
 
 class StartProgress:
@@ -28,55 +70,73 @@ class StartProgress:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self._bar: Bar | None = None
-        self._task: TaskID | None = None
-        self._begun = time.monotonic()
+        self._line = MovingLine(screen, self._words)
+        self._begun = self._stage_begun = time.monotonic()
         self._spoke = 0.0
-        self._stage = ""
+        self._stage, self._now = "", ""
+        self._pull: Progress | None = None
         self._forecast: Forecast | None = None
 
     def __enter__(self) -> StartProgress:
-        if self._screen.live:
-            self._bar = _moving_line(self._outlook)
-            self._bar.start()
+        self._line.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._line.stop()
 
     def agree(self, missing_bytes: int) -> bool:
         """Ask before a large download. The moving line rests meanwhile, or it would write over the question."""
-        import typer
-
-        if self._bar is not None:
-            self._bar.stop()
+        self._line.stop()
         try:
-            return typer.confirm(f"{size(missing_bytes)} will be downloaded. Go on?", default=True, err=True)
+            return self._screen.confirm(f"{size(missing_bytes)} to download. Continue?", default=True)
         finally:
-            if self._bar is not None:
-                self._bar.start()
+            self._line.start()
 
     def stage(self, stage: str, text: str) -> None:
         """Show that a stage began; the one before it is done."""
-        self._stage = stage
+        self._stage, self._now, self._pull, self._stage_begun = stage, text, None, time.monotonic()
         line = f"{stage:<9}{text}"
-        if self._bar is None:
+        if self._screen.live:
+            self._line.above(f"{ago(time.monotonic() - self._begun):>7}  {line}")
+        else:
             outlook = self._outlook()
             self._screen.note(f"{line}; {outlook}" if outlook else line)
-            return
-        self._bar.console.print(f"[green]{ago(time.monotonic() - self._begun):>7}[/]  {line}", highlight=False)
-        self._show(text, None, None)
 
     def heal(self, heal: Heal, number: int, most: int) -> None:
         """Show what is changed after a start that failed."""
-        self.stage("healing", f"{heal.why}; trying again ({number} of {most}): {heal.change}")
+        self.stage("retry", f"{number} of {most}: {heal.change} ({heal.why})")
 
     def forecast(self, forecast: Forecast | None) -> None:
         """Show from now on how long it will take, if it goes as the last start did."""
         self._forecast = forecast
+
+    def log_line(self, line: str) -> None:
+        """Show the engine's last word behind the stage, on a terminal only."""
+        if line.strip():
+            self._now = line.strip()
+
+    def progress(self, progress: Progress) -> None:
+        """Show how far a pull has come."""
+        self._pull = progress
+        if not self._screen.live and time.monotonic() - self._spoke > _PIPED_EVERY_S:
+            self._spoke = time.monotonic()
+            self._screen.note(pull_text(progress, 0))
+
+    def note(self, note: Note) -> None:
+        """Show a line about the pull."""
+        if self._screen.live:
+            self._line.above(f"         {note.message}", "yellow")
+        else:
+            self._screen.note(note.message)
+
+    def _words(self) -> str:
+        """The moving line of this moment."""
+        if self._pull is not None:
+            return pull_text(self._pull, 20)
+        words = (self._stage, ago(time.monotonic() - self._stage_begun), self._outlook(), self._now)
+        return "  ".join(word for word in words if word)
 
     def _outlook(self) -> str:
         """How much longer it will take, in words; empty where nothing is known."""
@@ -84,37 +144,7 @@ class StartProgress:
             return ""
         last = f"last start took {ago(self._forecast.last_s)}"
         left = self._forecast.left_s()
-        return f"{last}; this one takes longer" if left is None else f"about {ago(left)} left ({last})"
-
-    def log_line(self, line: str) -> None:
-        """Show the engine's last word behind the stage, on a terminal only."""
-        if self._bar is not None and line.strip():
-            self._show(f"{self._stage}: {line.strip()[:90]}", None, None)
-
-    def progress(self, progress: Progress) -> None:
-        """Show how far a pull has come."""
-        eta = f", {ago(progress.eta_s)} to go" if progress.eta_s is not None else ""
-        speed = f" at {size(int(progress.speed))}/s" if progress.speed else ""
-        text = f"{progress.stage} {size(progress.done_bytes)} of {size(progress.total_bytes)}{speed}{eta}"
-        if self._bar is not None:
-            self._show(f"{text}  {progress.file or ''}", progress.done_bytes, progress.total_bytes)
-        elif time.monotonic() - self._spoke > _PIPED_EVERY_S:
-            self._spoke = time.monotonic()
-            self._screen.note(f"{self._stage:<9}{text}")
-
-    def note(self, note: Note) -> None:
-        """Show a line about the pull."""
-        if self._bar is not None:
-            self._bar.console.print(f"         {note.message}", style="yellow", highlight=False)
-        else:
-            self._screen.note(note.message)
-
-    def _show(self, text: str, done: int | None, total: int | None) -> None:
-        if self._bar is None:
-            return
-        if self._task is None:
-            self._task = self._bar.add_task(text, total=None)
-        self._bar.update(self._task, description=text, completed=done or 0, total=total)
+        return f"{last}, this one takes longer" if left is None else f"about {ago(left)} left ({last})"
 
 
 class EventProgress:
@@ -169,18 +199,21 @@ def listener_of(screen: Screen, events: bool) -> Hears:
     return EventProgress(screen) if events else StartProgress(screen)
 
 
-def _moving_line(outlook: Callable[[], str]) -> Bar:
-    """A line that is drawn anew several times a second, with `outlook`'s words of that moment."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
-    from rich.table import Column
-    from rich.text import Text
+def pull_text(progress: Progress, bar_width: int) -> str:
+    """How far a pull has come, in at most 79 columns: stage, bar, share, bytes, speed, time left.
 
-    class Outlook(ProgressColumn):
-        def render(self, task: Task) -> Text:  # noqa: ARG002 (it is the same for every task)
-            return Text(outlook(), style="cyan")
-
-    words = Outlook(Column(no_wrap=True))
-    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-    columns = (SpinnerColumn(), BarColumn(20), TimeElapsedColumn(), words, text)
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    `bar_width`: 0 leaves the bar out.
+    """
+    share = progress.done_bytes / progress.total_bytes if progress.total_bytes else 0.0
+    total, done = size(progress.total_bytes), size(progress.done_bytes)
+    if done.split()[1] == total.split()[1]:
+        done = done.split()[0]
+    words = [
+        progress.stage,
+        *([bar(share, bar_width)] if bar_width else []),
+        f"{share:4.0%}".strip(),
+        f"{done}/{total}",
+        f"{size(int(progress.speed))}/s" if progress.speed else "",
+        f"{ago(progress.eta_s)} left" if progress.eta_s is not None else "",
+    ]
+    return "  ".join(word for word in words if word)

@@ -62,7 +62,7 @@ def pull(
 
 
 def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Hears) -> dict[str, object]:
-    from mscli.cli.size import size
+    from mscli.cli.layout import size
     from mscli.lifecycle.up import LARGE_BYTES
     from mscli.weights.ensure import ensure, wanted
 
@@ -81,7 +81,7 @@ def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Hea
 
 
 def _verify(what: Chosen, offline: bool, progress: Listener) -> dict[str, object]:
-    from mscli.cli.size import size
+    from mscli.cli.layout import size
     from mscli.weights.verify import verify
 
     found = verify(what.variant, progress, offline=offline)
@@ -110,7 +110,7 @@ def _verify(what: Chosen, offline: bool, progress: Listener) -> dict[str, object
 
 
 def _copy(what: Chosen, to: Path, offline: bool, progress: Listener) -> dict[str, object]:
-    from mscli.cli.size import size
+    from mscli.cli.layout import size
     from mscli.weights.from_hub import copy_to
 
     listing = copy_to(what.variant, to, progress, offline=offline)
@@ -119,7 +119,7 @@ def _copy(what: Chosen, to: Path, offline: bool, progress: Listener) -> dict[str
 
 
 def _through_server(what: Chosen, offline: bool, progress: Listener) -> dict[str, object]:
-    from mscli.cli.size import size
+    from mscli.cli.layout import size
     from mscli.lifecycle.server_weights import pull as pull_through
 
     files, where = pull_through(what.profile, what.model, what.variant, progress, offline)

@@ -25,7 +25,7 @@ def restart(
     from mscli.paths import places
 
     screen = open_screen(ctx, json)
-    record = the_one(Records(places()), name)
+    record = the_one(Records(places()), name, dead=True)
     with StartProgress(screen) as progress:
         done = again(record, places(), Patience(timeout_s=timeout), progress, heal)
     report(screen, done)

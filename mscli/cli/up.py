@@ -97,9 +97,10 @@ def _dry_run(screen: Screen, ask: Ask, heal: bool) -> None:
     if screen.json_mode:
         screen.data({"plan": plan, "instance": None, "name": done.name, "reason": reason, "notes": list(notes)})
         return
-    if reason:
-        screen.text(f"chosen: {done.decision.profile.name}. {reason}")
-    show_plan(screen, done.decision.plan, done.decision.model, done.preview.command)
+    plan_made = done.decision.plan
+    head = f"selected {plan_made.profile}, {reason}" if reason else f"{plan_made.profile}"
+    screen.paragraph(head, style="bold")
+    show_plan(screen, plan_made, done.decision.model.title, done.preview)
     for note in notes:
         screen.note(f"note: {note}", "yellow")
 
@@ -152,15 +153,30 @@ def report(screen: Screen, done: Up) -> None:
     _say_up(screen, done)
 
 
+def _alone() -> bool:
+    """Whether a command without a name finds the instance that was started: no other one runs."""
+    from mscli.instances.records import Records, running
+    from mscli.paths import places
+
+    records = Records(places())
+    return sum(running(record) for record in records.all()[0]) == 1
+
+
 def _say_up(screen: Screen, done: Up) -> None:
-    seen, record = done.instance, done.record
+    seen, record, alone = done.instance, done.record, _alone()
     if done.decision and done.decision.choice:
-        screen.text(f"chosen: {seen.profile}. {done.decision.choice.reason}")
-    how = "runs already" if done.already else f"is {seen.state} after {done.seconds:.1f} s"
-    screen.text(f"{seen.name} {how}: {record.title} on {seen.engine}, context {seen.context}")
+        screen.paragraph(f"selected {seen.profile}, {done.decision.choice.reason}")
+    how = "is already running" if done.already else f"is {seen.state} after {done.seconds:.1f} s"
+    screen.paragraph(f"{seen.name} {how}", style="bold green" if seen.state == "ready" else "bold")
     for heal in done.healed:
-        screen.text(f"  changed so that it starts here: {heal.change} ({heal.why})")
+        screen.paragraph(f"changed to make it start here: {heal.change} ({heal.why})", "  ", "    ", "yellow")
+    screen.fields(
+        (
+            ("model", f"{record.title} on {seen.engine}, {seen.context:,} tokens of context"),
+            ("API", f"{seen.base_url} (model {seen.model})"),
+            ("try it", f'mscli chat "hello"{"" if alone else f" -i {seen.name}"}'),
+            ("stop it", f"mscli down {seen.name}"),
+        )
+    )
     if seen.stand_in:
-        screen.text("This is a scripted stand-in on a real engine, not a language model.")
-    screen.text(f"  OpenAI API  {seen.base_url}  (model {seen.model})")
-    screen.text(f'  talk to it  mscli chat "hello"        stop it  mscli down {seen.name}')
+        screen.paragraph("This is a scripted stand-in on a real engine, not a language model.", "  ", style="dim")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mscli.cli.layout import Column, ago, size
 from mscli.cli.options import Json, Yes
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List the weights on this disk, and free what nothing uses.")
 _EPILOG = "Examples: mscli weights  |  mscli weights prune  |  mscli weights prune --keep small-q4 --yes"
 
+_COLUMNS = (
+    *(Column("REPOSITORY"), Column("SIZE", right=True), Column("UNFINISHED", 1, right=True), Column("LAST USED", 3)),
+    *(Column("REVISION", 4), Column("PROFILES", 2, clip=True)),
+)
+_MOST_ROWS = 15
+
 
 def register(program: typer.Typer) -> None:
     """Add the commands."""
@@ -27,23 +34,31 @@ def register(program: typer.Typer) -> None:
 
 
 @app.callback(invoke_without_command=True, epilog=_EPILOG)
-def weights(ctx: typer.Context, json: Json = False) -> None:
+def weights(
+    ctx: typer.Context,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="List every repository.")] = False,
+    json: Json = False,
+) -> None:
     """List the weights on this disk: by repository, with size, last use, and the profiles that need them."""
     if ctx.invoked_subcommand is not None:
         return
-    from mscli.cli.size import size
     from mscli.instances.json_values import to_json
     from mscli.paths import hub_cache
 
     screen = open_screen(ctx, json)
     stored, held = _stored(), _held()
     if json:
-        shown = [_entry(item) for item in stored]
-        screen.data({"weights": shown, "folder": str(hub_cache()), "on_servers": to_json(held)})
+        entries = [_entry(item) for item in stored]
+        screen.data({"weights": entries, "folder": str(hub_cache()), "on_servers": to_json(held)})
         return
-    screen.table(("SIZE", "UNFINISHED", "USED", "REPOSITORY", "REVISION", "PROFILES"), [_row(item) for item in stored])
+    shown = stored if all_ or len(stored) <= _MOST_ROWS else stored[:_MOST_ROWS]
+    if stored:
+        screen.table(_COLUMNS, [_row(item) for item in shown])
+    if len(shown) < len(stored):
+        screen.paragraph(f"{len(stored) - len(shown)} more: mscli weights --all", style="dim")
     _show_held(screen, held)
-    screen.text(f"{size(sum(item.size_bytes for item in stored))} of weights of this catalogue in {hub_cache()}")
+    total = size(sum(item.size_bytes for item in stored))
+    screen.paragraph(f"{total} of known weights in {hub_cache()}" if stored else f"no known weights in {hub_cache()}")
 
 
 @app.command("prune", epilog="Example: mscli weights prune --keep small-gguf-q4")
@@ -55,7 +70,6 @@ def prune(
     json: Json = False,
 ) -> None:
     """Free the weights that no profile uses (or none of --keep) and no instance serves; asks first."""
-    from mscli.cli.size import size
     from mscli.instances.json_values import to_json
     from mscli.lifecycle.server_weights import remove, unneeded
     from mscli.weights.stored import prune as free
@@ -82,13 +96,12 @@ def prune(
 
 
 def _ask(screen: Screen, total_bytes: int, yes: bool) -> None:
-    from mscli.cli.size import size
-
     if yes:
         return
     if not screen.live:
         raise MscliError(Code.USAGE, "nothing is deleted without being asked", "Add --yes in a script, or --dry-run.")
-    typer.confirm(f"Delete {size(total_bytes)}?", default=False, err=True, abort=True)
+    if not screen.confirm(f"Delete {size(total_bytes)}?", default=False):
+        raise MscliError(Code.INTERRUPTED, "nothing was deleted")
 
 
 def _stored() -> tuple[Stored, ...]:
@@ -131,8 +144,6 @@ def _own_bytes(models: tuple[OnServer, ...]) -> int:
 
 
 def _show_held(screen: Screen, held: tuple[OnServer, ...]) -> None:
-    from mscli.cli.size import size
-
     for model in held:
         need = f"of instance {model.instance}" if model.derived else f"for {', '.join(model.profiles) or 'no profile'}"
         place = f"at {model.host}:{model.port}" if model.folder is None else f"in {model.folder}"
@@ -145,16 +156,14 @@ def _show(screen: Screen, found: tuple[Stored, ...], models: tuple[OnServer, ...
     if not found:
         screen.note("nothing to free in the hub cache")
         return
-    screen.table(("SIZE", "UNFINISHED", "USED", "REPOSITORY", "REVISION", "PROFILES"), [_row(item) for item in found])
+    screen.table(_COLUMNS, [_row(item) for item in found])
 
 
 def _row(item: Stored) -> tuple[str, ...]:
-    from mscli.cli.size import ago, size
-
     used = "never" if item.last_used_s is None else f"{ago(time.time() - item.last_used_s)} ago"
-    unfinished = size(item.unfinished_bytes) if item.unfinished_bytes else "-"
+    unfinished = size(item.unfinished_bytes) if item.unfinished_bytes else ""
     profiles = ", ".join(item.profiles) or "none"
-    return (size(item.size_bytes), unfinished, used, item.repository, item.revision[:12], profiles)
+    return (item.repository, size(item.size_bytes), unfinished, used, item.revision[:12], profiles)
 
 
 def _entry(item: Stored) -> dict[str, object]:

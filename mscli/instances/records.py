@@ -190,8 +190,9 @@ def claims(records: tuple[Record, ...], replaced: str | None) -> tuple[Claim, ..
     )
 
 
-def the_one(records: Records, name: str | None) -> Record:
-    """The record meant by an optional name: the named one, or the only one that runs.
+def the_one(records: Records, name: str | None, dead: bool = False) -> Record:
+    """The record meant by an optional name: the named one, or the only one that runs; with `dead`, where none runs,
+    the only one that was not stopped: it has crashed.
 
     Raises NOT_RUNNING when there is none, USAGE when a name is needed to tell several apart.
     """
@@ -200,13 +201,17 @@ def the_one(records: Records, name: str | None) -> Record:
         if record is None:
             raise MscliError(Code.NOT_RUNNING, f"there is no instance {name!r}", _known(records))
         return record
-    live = [record for record in records.all()[0] if running(record)]
-    if not live:
-        raise MscliError(Code.NOT_RUNNING, "nothing is running", "Start something: mscli up, or mscli up rehearsal")
-    if len(live) > 1:
-        names = ", ".join(record.name for record in live)
-        raise MscliError(Code.USAGE, f"several instances run: {names}", f"Say which one, for example {live[0].name}.")
-    return live[0]
+    known = records.all()[0]
+    meant = [record for record in known if running(record)]
+    if not meant and dead:
+        meant = [record for record in known if record.stopped_at is None]
+    if not meant:
+        raise MscliError(Code.NOT_RUNNING, "nothing is running", "To start the best model for this machine: mscli up")
+    if len(meant) > 1:
+        names = ", ".join(record.name for record in meant)
+        state = "are running" if running(meant[0]) else "have crashed"
+        raise MscliError(Code.USAGE, f"several instances {state}: {names}", f"Name one, for example {meant[0].name}.")
+    return meant[0]
 
 
 def _known(records: Records) -> str:

@@ -21,10 +21,12 @@ from mscli.weights.progress import Silence
 
 @dataclass(frozen=True)
 class Preview:
-    """`command` None: this release cannot start that engine. `notes`: what of the command is not certain, and why."""
+    """`command` None: this release cannot start that engine. `notes`: what of the command is not certain, and why.
+    `installed`: the engine was found here."""
 
     command: Command | None
     notes: tuple[str, ...]
+    installed: bool = True
 
 
 def preview(plan: Plan, profile: Profile, model: Model, where: Serving, folder: str | None = None) -> Preview:
@@ -39,7 +41,8 @@ def preview(plan: Plan, profile: Profile, model: Model, where: Serving, folder: 
         engine = engine_named(plan.engine)
         found = _found(engine, notes)
         weights = expected_weights(model, model.variants[plan.variant], notes, folder)
-        return Preview(engine.command(plan, profile, model, weights, where, found), tuple(notes))
+        command = engine.command(plan, profile, model, weights, where, found)
+        return Preview(command, tuple(notes), found.kind != "absent")
     except MscliError as fault:
         return Preview(None, (*notes, fault.message))
 

@@ -145,7 +145,7 @@ def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tu
         if isinstance(launch, Record):
             return launch
         if ask.replace and (old := records.get(launch.name)) and running(old):
-            listener.stage(contract.STARTING, f"stopping the {launch.name} that runs now")
+            listener.stage("stopping", f"the {launch.name} that is running")
             if (ended := stop(old, records)).survivors:
                 raise survived([ended])
         with records.lock():

@@ -179,24 +179,24 @@ def _preference(plan: Plan, profile: Profile, prefer: str) -> Key:
 
 
 def _why(chosen: Plan, ranked: Sequence[Verdict], profiles: Mapping[str, Profile], prefer: str) -> str:
-    best = {"quality": "best quality", "speed": "fastest", "context": "longest context"}[prefer]
+    best = {"quality": "best overall", "speed": "fastest", "context": "longest context"}[prefer]
     where = f"GPU {', '.join(map(str, chosen.gpus))}"
-    text = f"{best} that fits {'safely' if chosen.verdict == SAFE else 'tightly'}: {tokens(chosen.context)} on {where}"
-    better = [
+    text = f"{best} that fits{'' if chosen.verdict == SAFE else ' tightly'}: {tokens(chosen.context)} on {where}"
+    better = [] if prefer != "quality" else [
         verdict for verdict in ranked
         if isinstance(verdict, NoFit) and verdict.missing_bytes
         and _automatic(profiles[verdict.profile]) and profiles[verdict.profile].rank < profiles[chosen.profile].rank
     ]  # fmt: skip
     if not better:
         return text
-    refused = "; ".join(f"{item.profile} misses {gib(item.missing_bytes)}" for item in better[:3])
-    return f"{text}. Better ones do not fit: {refused}"
+    refused = ", ".join(f"{item.profile} ({gib(item.missing_bytes)} short)" for item in better[:2])
+    return f"{text}; too big: {refused}"
 
 
 def _why_none(ranked: Sequence[Verdict], inventory: Inventory) -> str:
     if not inventory.devices:
-        return "no GPU is visible, and nothing runs on the CPU unasked"
+        return "no GPU is visible; mscli does not fall back to the CPU on its own"
     closest = next((item for item in ranked if isinstance(item, NoFit)), None)
     if closest is None:
-        return "what fits runs only when named"
-    return f"nothing fits by itself; closest is {closest.profile}: {closest.reasons[0]}"
+        return "the profiles that fit are started only by name"
+    return f"nothing fits; the closest is {closest.profile}: {closest.reasons[0]}"

@@ -256,8 +256,8 @@ def _figures(short: Shortage, index: int, one: Footprint, usable: int) -> str:
     other = gib(one.compute_bytes + one.graphs_bytes + one.runtime_bytes)
     return (
         f"{gib(one.needed_bytes)} needed{split} at {_load(config)} ({parts}, compute and runtime {other}); "
-        f"GPU {room.gpu} ({room.name}) has {gib(room.free_bytes)} free, {gib(max(0, usable))} of them usable: "
-        f"{gib(short.missing_bytes)} missing"
+        f"GPU {room.gpu} ({room.name}) has {gib(room.free_bytes)} free ({gib(max(0, usable))} usable): "
+        f"{gib(short.missing_bytes)} short"
     )
 
 

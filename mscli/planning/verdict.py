@@ -206,16 +206,15 @@ def _steps(request: Request, best: Attempt, outcomes: Sequence[Attempt | Shortag
     config, count = best.config, len(best.rooms)
     fewer = [item for item in outcomes if isinstance(item, Shortage) and len(item.rooms) < count]
     if fewer:
-        steps.append(f"{len(fewer[0].rooms)} GPU misses {gib(fewer[0].missing_bytes)}: {count} GPUs")
+        less = f"{len(fewer[0].rooms)} GPU{'s' if len(fewer[0].rooms) > 1 else ''}"
+        steps.append(f"uses {count} GPUs: {gib(fewer[0].missing_bytes)} short on {less}")
     if config.kv_type != request.kv_types[0]:
-        steps.append(
-            f"{request.kv_types[0]} KV does not hold {tokens(request.target or request.floor)}: {config.kv_type} KV"
-        )
+        steps.append(f"{config.kv_type} KV cache: {request.kv_types[0]} would hold fewer tokens")
     if config.host_layers:
-        steps.append(f"{config.host_layers} of {config.text.layers} layers stay in host memory, as asked: slow")
+        steps.append(f"{config.host_layers} of {config.text.layers} layers stay in host memory, as requested: slow")
     if config.context < (request.target or request.cap):
         steps.append(
-            f"context {tokens(config.context)} instead of {request.target or request.cap:,}: free memory ends it"
+            f"context {config.context:,} of {tokens(request.target or request.cap)} (limited by free GPU memory)"
         )
     return tuple(steps)
 
@@ -288,7 +287,7 @@ def _cpu_plan(
         f"runs on the CPU, takes {gib(needed)} of the {gib(inventory.host.ram_available_bytes)} of free host memory"
     )
     wanted = request.ceiling
-    steps = (f"context {tokens(config.context)} instead of {wanted:,}: host memory ends it",)
+    steps = (f"context {config.context:,} of {tokens(wanted)} (limited by free host memory)",)
     return Plan(
         profile=request.profile.name, engine=request.profile.engine, model=request.model.name,
         variant=request.variant.name, verdict=verdict, reasons=(because, *request.notes, *remarks),
@@ -304,8 +303,8 @@ def _cpu_refusal(request: Request, inventory: Inventory) -> NoFit:
     )
     room = inventory.host.ram_available_bytes - _ram_margin(TIGHT, inventory.host.ram_total_bytes)
     reason = (
-        f"{gib(smallest)} of host memory are needed at {tokens(request.floor)}, "
-        f"{gib(inventory.host.ram_available_bytes)} are available: {gib(smallest - room)} missing"
+        f"{gib(smallest)} of host memory needed at {tokens(request.floor)}; "
+        f"{gib(inventory.host.ram_available_bytes)} free: {gib(smallest - room)} short"
     )
     return request.refused((reason,), smallest - room, cause="host_ram")
 
@@ -319,4 +318,4 @@ def ram_shortage(request: Request, config: Configuration, rooms: Sequence[Room],
     if needed + GIB <= available:
         return None
     short = gib(needed + GIB - available)
-    return f"offloading needs {gib(needed)} of host memory and 1 GiB beside, of {gib(available)}: {short} missing"
+    return f"offloading needs {gib(needed)} of host memory plus 1 GiB; {gib(available)} free: {short} short"

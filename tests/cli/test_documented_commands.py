@@ -116,7 +116,7 @@ def test_two_24_gb_cards_do_not_hold_bf16_and_are_told_what_they_do_hold(mscli: 
     assert (refused.code, refused.error["code"]) == (4, "no_fit")
     assert "weights 22.8 GiB" in refused.error["message"]
     assert re.search(r"GPU 0 \(NVIDIA GeForce RTX 4090\) has [\d.]+ GiB free", refused.error["message"])
-    assert re.search(r"[\d.]+ GiB missing", refused.error["message"])
+    assert re.search(r"[\d.]+ GiB short", refused.error["message"])
     assert "--variant fp8" in refused.error["hint"]
     offered = re.search(r"mscli up (\S+)", refused.error["hint"])
     assert offered is not None

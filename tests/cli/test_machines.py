@@ -112,7 +112,7 @@ def test_gpus_lists_what_the_description_has(name: str, mscli: Mscli, machine: M
 def test_gpus_for_people(mscli: Mscli, machine: Machine) -> None:
     shown = mscli("gpus", env=machine("rtx4090-desktop"))
     assert "NVIDIA GeForce RTX 4090" in shown.out
-    assert "held by" in shown.out
+    assert "another container or user" in shown.out
     assert "Host:" in mscli("gpus", env=machine(NO_DRIVER)).out
 
 

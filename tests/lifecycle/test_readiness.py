@@ -102,8 +102,8 @@ def test_a_log_tail_gives_whole_lines_once(tmp_path: Path) -> None:
     with path.open("a") as log:
         log.write("one\ntw")
         log.flush()
-        assert tail.lines() == ["one"]
+        assert list(tail.lines()) == ["one"]
         log.write("o\n")
         log.flush()
-        assert tail.lines() == ["two"]
-    assert tail.lines() == []
+        assert list(tail.lines()) == ["two"]
+    assert list(tail.lines()) == []

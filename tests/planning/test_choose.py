@@ -36,7 +36,7 @@ def test_the_best_that_fits(cards: str, profile: str) -> None:
 def test_nothing_fits_a_3060() -> None:
     found = choice("RTX 3060")
     assert found.chosen is None
-    assert "missing" in found.reason
+    assert "short" in found.reason
 
 
 @pytest.mark.parametrize("cards", ["T4", "V100-SXM2-16GB", "RTX 4060 Ti"])
@@ -79,7 +79,7 @@ def test_every_profile_gets_a_verdict_best_first() -> None:
 
 
 def test_the_reason_names_what_better_profiles_miss() -> None:
-    assert "small-bf16-2gpu misses" in choice("2x RTX 4090").reason
+    assert "small-bf16-2gpu (" in choice("2x RTX 4090").reason
 
 
 def test_a_full_card_gives_the_reason_with_the_holder() -> None:

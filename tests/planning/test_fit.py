@@ -105,7 +105,7 @@ def test_context_by_wish(overrides: Overrides, context: int | None) -> None:
 def test_quantised_kv_is_the_second_step_and_named() -> None:
     found = plan("small-q4", "RTX 4090", Overrides(context=65536))
     assert found.kv_type == "q8_0"
-    assert any("f16 KV" in step and "q8_0" in step for step in found.steps)
+    assert any(step.startswith("q8_0 KV cache: f16 ") for step in found.steps)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_the_missing_bytes_are_what_is_missing(
     if not isinstance(found, NoFit) or not found.memory:
         return
     assert found.missing_bytes > 0
-    assert "missing" in found.reasons[0]
+    assert "short" in found.reasons[0]
     enough = outcome(name, grown(where, found.missing_bytes), replace(overrides, offload=False))
     assert isinstance(enough, Plan), f"{found.reasons} but with that: {enough.reasons}"
     if found.missing_bytes > MIB:

@@ -69,10 +69,10 @@ def asked(line: str) -> dict[str, str | None]:
     return flags
 
 
-def test_two_cards_of_24_gb_are_refused_with_what_is_missing(mscli: Mscli) -> None:
+def test_two_cards_of_24_gb_are_refused_with_the_shortage(mscli: Mscli) -> None:
     ran = mscli("plan", "small-bf16-2gpu-docker", "--on", "2x RTX 4090", "--json")
     assert ran.code == 4
-    assert "missing" in " ".join(ran.data["profiles"][0]["reasons"])
+    assert "short" in " ".join(ran.data["profiles"][0]["reasons"])
 
 
 @pytest.mark.parametrize("name", NAMED)

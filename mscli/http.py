@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import http.client
 import io
-import json
 import os
 import socket
 import ssl
@@ -22,10 +21,10 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from mscli.untrusted import parse_json
+
 MOVED = (301, 302, 303, 307, 308)
 BLOCK_BYTES = 1 << 16
-# Nobody's honest JSON is deeper, and no number in it longer: 2**64 has 20 digits.
-_LONGEST_NUMBER = 400
 
 
 @dataclass(frozen=True)
@@ -148,20 +147,6 @@ def _joined(url: str, target: str) -> str:
     except ValueError as error:
         raise HttpFault("strange", f"{host_in(url)} redirects to what is no address ({error})") from error
     return further
-
-
-def parse_json(text: bytes | str) -> Any:
-    """JSON from outside. Raises ValueError also for what is nested too deep for Python, and for endless numbers."""
-    try:
-        return json.loads(text, parse_int=_whole)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > _LONGEST_NUMBER:
-        raise ValueError(f"a number of {len(digits):,} digits")
-    return int(digits)
 
 
 def host_in(url: str) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mscli.errors import Code, MscliError
+
 MARK = "MSCLI_INSTANCE"
 """The variable that every process of an instance carries in its environment."""
 
@@ -73,9 +75,9 @@ def places(env: Mapping[str, str] | None = None) -> Places:
     """The folders in force for `env` (default: this process's environment). Touches no disk."""
     env = os.environ if env is None else env
     if home := env.get("MSCLI_HOME"):
-        root = Path(home).expanduser().absolute()
+        root = expanded(home).absolute()
         return Places(root / "config", root / "state", root / "data")
-    user = Path(env.get("HOME") or Path.home())
+    user = _home(env)
     xdg = {
         "config": env.get("XDG_CONFIG_HOME") or user / ".config",
         "state": env.get("XDG_STATE_HOME") or user / ".local" / "state",
@@ -135,17 +137,17 @@ def container_environment(settings: Mapping[str, str], env: Mapping[str, str] | 
 
 def _named(variable: str, env: Mapping[str, str] | None) -> Path | None:
     named = (os.environ if env is None else env).get(variable)
-    return Path(named).expanduser().absolute() if named else None
+    return expanded(named).absolute() if named else None
 
 
 def hub_cache(env: Mapping[str, str] | None = None) -> Path:
     """The Hugging Face cache folder, by the hub's own rules (HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME)."""
     env = os.environ if env is None else env
     if cache := env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"):  # the second is its older name
-        return Path(cache).expanduser()
+        return expanded(cache)
     if home := env.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
-    base = env.get("XDG_CACHE_HOME") or Path(env.get("HOME") or Path.home()) / ".cache"
+        return expanded(home) / "hub"
+    base = env.get("XDG_CACHE_HOME") or _home(env) / ".cache"
     return Path(base) / "huggingface" / "hub"
 
 
@@ -153,22 +155,35 @@ def hub_token_file(env: Mapping[str, str] | None = None) -> Path:
     """The file in which `hf auth login` keeps the token (HF_TOKEN_PATH, HF_HOME, XDG_CACHE_HOME)."""
     env = os.environ if env is None else env
     if named := env.get("HF_TOKEN_PATH"):
-        return Path(named).expanduser()
-    base = env.get("XDG_CACHE_HOME") or Path(env.get("HOME") or Path.home()) / ".cache"
-    return Path(env.get("HF_HOME") or Path(base) / "huggingface").expanduser() / "token"
+        return expanded(named)
+    base = env.get("XDG_CACHE_HOME") or _home(env) / ".cache"
+    return expanded(env.get("HF_HOME") or Path(base) / "huggingface") / "token"
 
 
 def lm_studio_folders(env: Mapping[str, str] | None = None) -> tuple[Path, ...]:
     """Where LM Studio keeps models as <publisher>/<repository>/<file>: its folder of today, then the older one."""
     env = os.environ if env is None else env
-    user = Path(env.get("HOME") or Path.home())
+    user = _home(env)
     return user / ".lmstudio" / "models", user / ".cache" / "lm-studio" / "models"
 
 
-def stays_below(name: str) -> bool:
-    """Whether a name from outside (a hub, an archive, a record) is a relative path that stays below the folder to which
-    it is joined: no root, no "..", no empty part, no NUL. Links on the disk are another matter."""
-    return "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
+def expanded(path: str | Path) -> Path:
+    """A path that a user wrote, with its `~` in full. Raises MscliError(USAGE) for the home of a user that does not
+    exist."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise MscliError(Code.USAGE, f"'{path}': there is no such user", "write the folder out") from error
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    """This user's folder. Raises MscliError(USAGE) in a container whose user has no entry and no HOME."""
+    if named := env.get("HOME"):
+        return Path(named)
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise MscliError(Code.USAGE, "this user has no home folder", "set HOME, or MSCLI_HOME") from error
 
 
 def shipped_profiles() -> Path:

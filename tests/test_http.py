@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import pytest
 
-from mscli.http import HttpFault, Limits, opened, parse_json, request
+from mscli.http import HttpFault, Limits, opened, request
+from mscli.untrusted import parse_json
 
 QUICK = Limits(connect_s=2.0, stall_s=0.5, total_s=1.5, body_bytes=100_000, redirects=5)
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -7,7 +7,9 @@ driven into the C composer's unbounded recursion (60,000 opening brackets end th
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,7 +138,10 @@ def read_document(path: Path) -> Document:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        # Without O_NONBLOCK a pipe that nobody writes to would hold the opening itself for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) and not path.is_dir():
+                raise invalid(path, [Fault(0, (), "is a pipe or a device, not a file")])
             raw = file.read(_LARGEST_BYTES + 1)
     except IsADirectoryError:
         raise invalid(path, [Fault(0, (), "is a folder, not a YAML file")]) from None

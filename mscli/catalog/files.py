@@ -15,7 +15,8 @@ from mscli.catalog.profile import TENSOR_PARALLEL_ENGINES, ContextRange, Profile
 from mscli.catalog.schema import MODEL, NAME, PROFILE
 from mscli.catalog.types import refuse
 from mscli.errors import Code, MscliError
-from mscli.paths import shipped_profiles, stays_below
+from mscli.paths import shipped_profiles
+from mscli.untrusted import stays_below
 
 _MOST_BYTES_PER_PARAMETER = 16
 

@@ -21,7 +21,7 @@ from mscli.catalog.types import (
     word,
     written,
 )
-from mscli.paths import stays_below
+from mscli.untrusted import stays_below
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Names of profiles, models and variants: they are typed, and they become file names."""

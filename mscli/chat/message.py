@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mscli.errors import Code, MscliError
+from mscli.paths import expanded
 
 Message = dict[str, Any]
 _WORD = re.compile(r"[^\W\d_]+|\d")
@@ -49,7 +50,7 @@ def assistant(text: str) -> Message:
 def data_url(path: Path) -> str:
     """The image file as a data URL; its format is told by its first bytes, not by its name."""
     try:
-        content = path.expanduser().read_bytes()
+        content = expanded(path).read_bytes()
     except OSError as fault:
         raise MscliError(Code.FILE, f"image {path}: {fault.strerror}", "Give the path of an image file.") from fault
     if len(content) > _MAX_IMAGE_BYTES:

@@ -19,7 +19,7 @@ from mscli.doctor.checks.run import checks, examine
 from mscli.errors import Code, Exit, MscliError
 from mscli.instances.json_values import to_json
 from mscli.lifecycle.decision import chosen
-from mscli.paths import places
+from mscli.paths import expanded, places
 
 STDOUT = "-"
 _MARKS = {
@@ -182,7 +182,7 @@ def report_machine(screen: Screen, about: About, target: str, log: Path | None) 
     from mscli.doctor.report.report import report
     from mscli.doctor.report.runs import Subject
 
-    path = None if target == STDOUT else _place(Path(target).expanduser())
+    path = None if target == STDOUT else _place(expanded(target))
     ctx, broken = context_in_spite(about)
     seen = visit(screen, ctx, about)
     name = about.profile or (about.file.stem if about.file else None)

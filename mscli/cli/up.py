@@ -72,7 +72,9 @@ def up(
 
 
 def _absolute(path: Path | None) -> str | None:
-    return str(path.expanduser().absolute()) if path else None
+    from mscli.paths import expanded
+
+    return str(expanded(path).absolute()) if path else None
 
 
 def _key(file: Path | None) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mscli.errors import Code, MscliError
 from mscli.http import HttpFault, Limits, Response, opened, request
-from mscli.paths import stays_below
+from mscli.untrusted import stays_below
 from mscli.weights.fault import unwritable
 from mscli.weights.progress import COPYING, DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note
 from mscli.weights.room import check_room

@@ -17,6 +17,7 @@ from mscli.planning.devices import cuda_total
 from mscli.planning.figures import GIB
 
 ASSUMED_RAM = 64 * GIB
+MOST_CARDS = 64
 # Short names that mean one card to everyone although several carry them.
 COMMON = {
     "h100": "NVIDIA H100 80GB HBM3",
@@ -58,12 +59,16 @@ def cards_of(text: str, facts: Mapping[str, GpuFacts]) -> tuple[GpuFacts, ...]:
     """The cards that "2x RTX 4090 + RTX 3060" names, in order. Raises MscliError(USAGE) for one that is not known."""
     found: list[GpuFacts] = []
     for part in re.split(r"[+,;]", text):
-        match = re.fullmatch(r"\s*(?:(\d+)\s*[x×*]\s*)?(.*?)\s*", part, re.IGNORECASE)
+        match = re.fullmatch(r"\s*(?:([0-9]+)\s*[x×*]\s*)?(.*?)\s*", part, re.IGNORECASE)
         if not match or not match[2] or match[1] == "0":
             raise MscliError(
                 Code.USAGE, f"cannot read '{text}' as a machine", 'Write it as "2x RTX 4090" or "RTX 4090 + RTX 3060".'
             )
-        found += [find_card(match[2], facts)] * int(match[1] or 1)
+        count = int(match[1][:9]) if match[1] else 1
+        if len(found) + count > MOST_CARDS:
+            message = f"a machine of more than {MOST_CARDS} GPUs cannot be planned"
+            raise MscliError(Code.USAGE, message, "mscli plans for one machine at a time")
+        found += [find_card(match[2], facts)] * count
     return tuple(found)
 
 

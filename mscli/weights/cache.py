@@ -21,7 +21,8 @@ from io import FileIO
 from pathlib import Path
 
 from mscli.errors import Code, MscliError
-from mscli.paths import hub_cache, stays_below
+from mscli.paths import hub_cache
+from mscli.untrusted import parse_json, stays_below
 from mscli.weights.fault import unwritable
 from mscli.weights.listing import COMMIT, RemoteFile, WantedFile
 from mscli.weights.partial import arrived_bytes
@@ -63,7 +64,7 @@ class Cache:
         """What the hub listed at `commit`, if it was ever asked: a commit never changes."""
         path = self._listing(repository, commit)
         try:
-            return tuple(RemoteFile(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+            return tuple(RemoteFile(**entry) for entry in parse_json(path.read_bytes()))
         except (OSError, ValueError, TypeError):  # never asked, not readable, or written by another version
             return None
 

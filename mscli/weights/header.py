@@ -5,11 +5,12 @@ Used where there is no hash to compare with, and to say what is wrong with a fil
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from mscli.untrusted import parse_json
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_SAFETENSORS_HEADER_BYTES, MAX_GGUF_STRING_BYTES = 100_000_000, 100_000_000
@@ -83,7 +84,7 @@ def _safetensors_end(file: BinaryIO) -> int:
     (header_bytes,) = struct.unpack("<Q", file.read(8))
     if header_bytes > MAX_SAFETENSORS_HEADER_BYTES:
         raise ValueError(f"a header of {header_bytes:,} bytes")
-    tensors = json.loads(file.read(header_bytes))
+    tensors = parse_json(file.read(header_bytes))
     ends = [int(entry["data_offsets"][1]) for name, entry in tensors.items() if name != "__metadata__"]
     return 8 + int(header_bytes) + max(ends, default=0)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mscli.catalog.model import Variant
-from mscli.paths import stays_below
+from mscli.untrusted import stays_below
 from mscli.weights.fault import missing
 
 WEIGHT_SUFFIXES = (".safetensors", ".gguf")

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from mscli.paths import expanded
 from mscli.weights.fault import disk_full
 
 
@@ -39,4 +40,4 @@ def _by_file_system(receivers: Iterable[tuple[Path, int]]) -> list[tuple[Path, i
 
 
 def _xet_cache(cache: Path) -> Path:
-    return Path(os.environ.get("HF_XET_CACHE") or cache.parent / "xet").expanduser().absolute()
+    return expanded(os.environ.get("HF_XET_CACHE") or cache.parent / "xet").absolute()

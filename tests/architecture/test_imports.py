@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "mscli"
 ORDER = (
     "errors",
     "paths",
+    "untrusted",
     "http",
     "catalog",
     "inventory",

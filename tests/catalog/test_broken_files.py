@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mscli.catalog.files import read_model
-from mscli.catalog.load import Catalog, load_profile_file
+from mscli.catalog.load import Catalog, load_catalog, load_profile_file
 from mscli.errors import Code, Exit, MscliError
 
 BROKEN = Path(__file__).parent / "broken"
@@ -169,6 +169,28 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path, catalog: Catalog) -> None:
     assert caught.value.code == Code.PROFILE_INVALID
 
 
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "/dev/tty", "link to a pipe"])
+def test_a_pipe_or_a_device_in_place_of_a_file_is_refused_at_once(tmp_path: Path, catalog: Catalog, kind: str) -> None:
+    path = Path(kind) if kind.startswith("/") else tmp_path / "mine.yaml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link to a pipe":
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+    with pytest.raises(MscliError) as caught:
+        load_profile_file(path, catalog)
+    assert caught.value.code == Code.PROFILE_INVALID
+
+
+def test_a_pipe_among_ones_own_profiles_does_not_hold_the_others(tmp_path: Path, shipped: Path) -> None:
+    os.mkfifo(tmp_path / "mine.yaml")
+    (tmp_path / "models").mkdir()
+    os.mkfifo(tmp_path / "models" / "mine.yaml")
+    catalog = load_catalog(shipped, tmp_path)
+    assert len(catalog.broken) == 2
+    assert "small-q4" in catalog.profiles
+
+
 def test_a_file_that_is_not_there(tmp_path: Path, catalog: Catalog) -> None:
     with pytest.raises(MscliError, match="there is no such file"):
         load_profile_file(tmp_path / "mine.yaml", catalog)
@@ -189,9 +211,12 @@ def test_an_unreadable_file(tmp_path: Path, catalog: Catalog) -> None:
         load_profile_file(path, catalog)
 
 
-def test_an_endless_file_is_refused_after_the_first_megabyte(catalog: Catalog) -> None:
+def test_an_endless_file_is_refused_after_the_first_megabyte(tmp_path: Path, catalog: Catalog) -> None:
+    path = tmp_path / "mine.yaml"
+    path.touch()
+    os.truncate(path, 1 << 40)
     with pytest.raises(MscliError, match="larger than 1 MiB"):
-        load_profile_file(Path("/dev/zero"), catalog)
+        load_profile_file(path, catalog)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "a: " + "[" * 60_000 + "]" * 60_000, "- " * 100_000, "{a: " * 60_000])

@@ -43,6 +43,12 @@ def test_unknown_cards_name_the_nearest(text: str, nearest: str) -> None:
     assert nearest in caught.value.hint
 
 
+@pytest.mark.parametrize("text", ["1000000x H100", "65x H100", "40x H100 + 40x A100", f"{'9' * 5000}x H100"])
+def test_a_machine_that_nobody_has_is_refused_at_once(text: str) -> None:
+    with pytest.raises(MscliError, match="more than 64 GPUs"):
+        on(text)
+
+
 def test_an_ambiguous_name_lists_what_it_could_mean() -> None:
     with pytest.raises(MscliError, match="several GPUs"):
         on("RTX PRO Blackwell")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mscli.errors import Code, MscliError
 from mscli.weights.cache import cache as cache_in
 from mscli.weights.ensure import wanted
 from mscli.weights.from_hub import copy_to
+from mscli.weights.header import length_fault
 
 WEIGHTS = content(300_000)
 
@@ -97,3 +99,16 @@ def test_a_revision_that_leads_out_is_refused(hub: Hub, cache: Path, tmp_path: P
     with pytest.raises(MscliError, match="cannot be a revision"):
         copy_to(variant(revision=revision), tmp_path / "disk", Heard(), timeouts=QUICK)
     assert outside(tmp_path, cache) == before
+
+
+def test_a_listing_nested_without_end_is_asked_for_anew(hub: Hub, cache: Path) -> None:
+    hub.add(REPOSITORY, {GGUF: WEIGHTS})
+    pull()
+    next(cache.glob("models--*/mscli/*.json")).write_text("[" * 300_000)
+    assert wanted(model(), variant()).whole
+
+
+def test_a_header_nested_without_end_is_a_header_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", 300_000) + b"[" * 300_000)
+    assert "cannot be read" in (length_fault(path) or "")

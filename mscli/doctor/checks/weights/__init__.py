@@ -16,7 +16,7 @@ from mscli.doctor.checks.chosen import hub_place, local_weights, needs_hub, reco
 from mscli.doctor.checks.context import CheckContext, user_name
 from mscli.doctor.checks.weights.files import files, offline, partial
 from mscli.errors import MscliError
-from mscli.paths import hub_cache, hub_token_file
+from mscli.paths import expanded, hub_cache, hub_token_file
 from mscli.planning.figures import gib
 from mscli.weights.hub import token
 from mscli.weights.room import check_room
@@ -183,7 +183,7 @@ def scratch(ctx: CheckContext) -> Iterator[Finding]:
     """Room for records and logs, and where engines put temporary files: a mebibyte is written and removed."""
     places = {ctx.places.state, Path(ctx.env.get("TMPDIR") or "/tmp")}
     if xet := ctx.env.get("HF_XET_CACHE"):
-        places.add(Path(xet).expanduser())
+        places.add(expanded(xet))
     good = []
     for path in sorted(places):
         fault = written(path, _SCRATCH_BYTES)
@@ -224,7 +224,7 @@ def _folders(env: Mapping[str, str]) -> Iterator[Finding]:
     place = hub_cache(env)
     for name in ("TRANSFORMERS_CACHE", "HUGGINGFACE_HUB_CACHE", "PYTORCH_TRANSFORMERS_CACHE"):
         other = env.get(name)
-        if other and Path(other).expanduser() != place:
+        if other and expanded(other) != place:
             yield warn(
                 None,
                 f"{name}={other}, but weights go to {place} (some programs will download them twice)",

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING or __package__:
-    from mscli.engines.serving.openai_http import Body, RequestError
+    from mscli.engines.serving.chat_request import Body, RequestError, pictures, role
 else:  # beside this file, where there is no mscli
-    from openai_http import Body, RequestError
+    from chat_request import Body, RequestError, pictures, role
 
 CONTENT, REASONING, CALLS = "content", "reasoning", "calls"
 TOOL_CALLS, ARGS, CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
@@ -163,7 +163,7 @@ class TemplatePrompts:
         """See `Prompts`."""
         from jinja2 import TemplateError
 
-        messages, tools, pictures = _conversation(request, self._images)
+        messages, tools, urls = _conversation(request, self._images)
         adapted = [_for_template(message) for message in messages]
         try:
             prompt = self.tokenizer.apply_chat_template(
@@ -174,12 +174,15 @@ class TemplatePrompts:
                 add_generation_prompt=True,
                 args_syntax=self._args_syntax,
             )
+            return self._tokens(prompt, [_picture(url) for url in urls])
         except (TypeError, ValueError, KeyError, TemplateError) as fault:
             raise RequestError(f"the chat template does not take these messages: {fault}") from fault
+
+    def _tokens(self, prompt: str, images: list[Any]) -> Mapping[str, Any]:
+        """Raises ValueError where the prompt has another number of places for images."""
         made: Mapping[str, Any]
-        if pictures:
-            images = [[_picture(url) for url in pictures]]
-            made = self._processor(text=prompt, images=images, return_tensors="pt", add_special_tokens=False)
+        if images:
+            made = self._processor(text=prompt, images=[images], return_tensors="pt", add_special_tokens=False)
         else:
             made = self.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
         return made
@@ -202,8 +205,8 @@ class CommonPrompts:
 
     def inputs(self, request: Body) -> Mapping[str, Any]:
         """See `Prompts`."""
-        messages, tools, pictures = _conversation(request, self._images)
-        for url in pictures:
+        messages, tools, urls = _conversation(request, self._images)
+        for url in urls:
             _picture(url)
         try:
             made: Mapping[str, Any] = self.tokenizer.apply_chat_template(
@@ -219,23 +222,19 @@ class CommonPrompts:
 
 
 def _conversation(request: Body, most: int) -> tuple[list[Message], list[Any] | None, list[str]]:
-    """The messages, the tools or None, and the pictures in the order in which they stand. Raises RequestError."""
-    messages = request.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(each, dict) for each in messages):
-        raise RequestError("`messages` must be a list of at least one message")
-    if request.get("tool_choice") not in (None, "auto", "none"):
-        raise RequestError("`tool_choice` can be auto or none on this engine")
+    """The messages, the tools or None, and the pictures in the order in which they stand, of a checked request. Raises
+    RequestError for too many pictures."""
+    messages = request["messages"]
     tools = None if request.get("tool_choice") == "none" else request.get("tools") or None
-    blocks = [block for message in messages if isinstance(message.get("content"), list) for block in message["content"]]
-    pictures = [_url(block) for block in blocks if block.get("type") == "image_url"]
-    if len(pictures) > most:
-        raise RequestError(f"{len(pictures)} images were sent, and the plan is for {most}")
-    return messages, tools, pictures
+    sent = pictures(request)
+    if len(sent) > most:
+        raise RequestError(f"{len(sent)} images were sent, and the plan is for {most}")
+    return messages, tools, sent
 
 
 def _for_template(message: Message) -> Message:
     """As chat templates expect it: no null content, arguments as objects, pictures only as a place."""
-    changed = {**message, "content": message.get("content") or ""}
+    changed = {**message, "role": role(message), "content": message.get("content") or ""}
     if isinstance(changed["content"], list):
         changed["content"] = [
             {"type": "image"} if block.get("type") == "image_url" else block for block in changed["content"]
@@ -257,21 +256,14 @@ def _with_object(call: Message) -> Message:
 def _for_common(message: Message) -> Message:
     """As mistral-common expects it: no nulls, no names of ours."""
     known = ("role", "content", "tool_calls", "tool_call_id", "name")
-    return {key: message[key] for key in known if message.get(key) is not None}
-
-
-def _url(block: Message) -> str:
-    link = block.get("image_url")
-    return str(link.get("url") if isinstance(link, dict) else link)
+    return {**{key: message[key] for key in known if message.get(key) is not None}, "role": role(message)}
 
 
 def _picture(url: str) -> Any:
-    """The picture in a data URL. Others are refused: whoever may ask must not make this machine fetch things."""
+    """The picture in a data URL."""
     import PIL.Image
 
-    if not url.startswith("data:"):
-        raise RequestError("send pictures inside the request, as data URLs (data:image/png;base64,...)")
     try:
         return PIL.Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
-    except (ValueError, OSError) as fault:
+    except (ValueError, OSError, SyntaxError, PIL.Image.DecompressionBombError) as fault:
         raise RequestError(f"a picture cannot be read: {fault}") from None

@@ -7,15 +7,18 @@ of this wherever there is one.
 from __future__ import annotations
 
 import json
+import threading
 from argparse import Namespace
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mscli.engines.serving.openai_http import Body, Delta, RequestError, flags, run, say
+    from mscli.engines.serving.chat_request import Body, RequestError, role
+    from mscli.engines.serving.openai_http import Delta, flags, run, say
 else:  # beside this file, where there is no mscli
-    from openai_http import Body, Delta, RequestError, flags, run, say
+    from chat_request import Body, RequestError, role
+    from openai_http import Delta, flags, run, say
 
 # Settings of a request that mean the same in the wheel, under the same names.
 SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")
@@ -23,6 +26,8 @@ SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "presence_pe
 
 class Served:
     """A loaded model."""
+
+    formats: Collection[str] = ("text", "json_schema")
 
     def __init__(self, options: Namespace) -> None:
         import mistralrs
@@ -36,12 +41,15 @@ class Served:
             jinja_explicit=str(options.chat_template) if options.chat_template else None,
             **({"memory_goal": f"{options.kv_tokens}tokens"} if options.kv_tokens else {}),
         )
+        self._sending = threading.Lock()  # two at once are "Already borrowed" to the wheel
         say("model loaded")
 
     def reply(self, request: Body) -> Generator[Delta, None, None]:
         """See `openai_http.Model`."""
         try:
-            steps = self._runner.send_chat_completion_request(self._request(request))
+            asked = self._request(request)
+            with self._sending:
+                steps = self._runner.send_chat_completion_request(asked)
             yield from self._deltas(steps)
         except (ValueError, TypeError, OverflowError) as fault:
             raise RequestError(str(fault)) from fault
@@ -60,25 +68,20 @@ class Served:
             )
 
     def _request(self, request: Body) -> Any:
-        """The request in the wheel's own type. Raises RequestError for what it cannot take."""
-        messages = request.get("messages")
-        if not isinstance(messages, list) or not messages or not all(isinstance(each, dict) for each in messages):
-            raise RequestError("`messages` must be a list of at least one message")
-        choice = request.get("tool_choice")
-        if choice not in (None, "auto", "none"):
-            raise RequestError("`tool_choice` can be auto or none on this engine")
-        tools = request.get("tools") if choice != "none" else None
+        """The checked request in the wheel's own type."""
+        tools = request.get("tools") if request.get("tool_choice") != "none" else None
         stop = request.get("stop")
         defaults = {"temperature": self._options.temperature, "top_p": self._options.top_p}
         asked = {**defaults, "max_tokens": request.get("max_completion_tokens") or self._options.context}
         asked |= {key: request[key] for key in SETTINGS if request.get(key) is not None}
         return self._library.ChatCompletionRequest(
             model=self._options.model,
-            messages=[_message(each) for each in messages],
+            messages=[_message(each) for each in request["messages"]],
             stream=True,
             stop_seqs=[stop] if isinstance(stop, str) else stop,
             tool_schemas=[json.dumps(tool) for tool in tools] if tools else None,
             tool_choice=self._library.ToolChoice.Auto if tools else None,
+            **_grammar(request.get("response_format") or {}),
             **asked,
         )
 
@@ -93,10 +96,18 @@ def _which(library: Any, options: Namespace) -> Any:
     return library.Which.Plain(model_id=options.model)
 
 
+def _grammar(form: Mapping[str, Any]) -> dict[str, str]:
+    """What holds the reply to a schema."""
+    if form.get("type") != "json_schema":
+        return {}
+    return {"grammar_type": "json_schema", "grammar": json.dumps(form["json_schema"]["schema"])}
+
+
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message without nulls, which the wheel takes for text."""
     return {
         **{key: value for key, value in message.items() if value is not None},
+        "role": role(message),
         "content": message.get("content") or "",
     }
 

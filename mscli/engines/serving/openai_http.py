@@ -8,31 +8,34 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 import socketserver
 import sys
 import threading
 import time
 import uuid
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import AF_INET, AF_INET6
-from typing import Any, Protocol
+from select import POLLRDHUP, poll
+from socket import AF_INET, AF_INET6, SHUT_WR, socket
+from typing import TYPE_CHECKING, Any, Protocol
 
-MAX_BODY_BYTES = 256 << 20  # images travel inside the request
+if TYPE_CHECKING or __package__:
+    from mscli.engines.serving.chat_request import Body, RequestError, check
+else:  # beside this file, where there is no mscli
+    from chat_request import Body, RequestError, check
+
+MAX_BODY_BYTES = 64 << 20  # images travel inside the request
+SILENCE_S = 120.0  # how long a client may neither send the rest of its request nor read its answer
+LINGER_S = 2.0
 PORT_STATUS = 3
 
-Body = Mapping[str, Any]
-
 # What a library raises where it cannot go on with one request: memory, shapes, numbers. The server lives on.
-FAULTS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
-
-
-class RequestError(Exception):
-    """A request that cannot be answered, in words for whoever sent it."""
+FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,17 @@ class Delta:
     completion_tokens: int | None = None
 
 
+EMPTY = Delta()
+
+
 class Model(Protocol):
-    """What answers."""
+    """What answers. `formats`: the types of `response_format` that it honors."""
+
+    formats: Collection[str]
 
     def reply(self, request: Body) -> Generator[Delta, None, None]:
-        """The steps of the reply to a chat completion request; closed early, it stops computing. Raises RequestError
-        before the first step."""
+        """The steps of the reply to a checked chat completion request; closed early, it stops computing. A step may be
+        empty: between two steps it is seen whether the client is still there. Raises RequestError before the first."""
 
 
 def say(text: str) -> None:
@@ -96,6 +104,7 @@ class Server(ThreadingHTTPServer):
     """One thread per connection, `users` of which compute at once. `model` is None while it loads."""
 
     daemon_threads = True
+    request_queue_size = 1024  # connections that wait to be accepted; the 5 of the library reset a burst of clients
 
     def __init__(self, options: Namespace) -> None:
         self.address_family = AF_INET6 if ":" in options.host else AF_INET
@@ -110,6 +119,17 @@ class Server(ThreadingHTTPServer):
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
+    def shutdown_request(self, request: Any) -> None:
+        """Reads for a moment what the client still sends: closing over it would take the answer back by a reset."""
+        link: socket = request
+        deadline = time.monotonic() + LINGER_S
+        with suppress(OSError):
+            link.shutdown(SHUT_WR)
+            link.settimeout(LINGER_S)
+            while link.recv(1 << 16) and time.monotonic() < deadline:
+                pass
+        self.close_request(request)
+
     def server_bind(self) -> None:
         """Without the look-up of the host's full name, which can take seconds where there is no name server."""
         socketserver.TCPServer.server_bind(self)
@@ -120,12 +140,21 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    timeout = SILENCE_S
+    disable_nagle_algorithm = True  # a small answer behind its head would wait 40 ms for the client's acknowledgment
     server: Server
+    path = ""  # until a request line is read
 
     def log_message(self, format: str, *args: object) -> None:
         """Only what is not a health check is worth a line."""
         if self.path != "/health":
             say(f"{self.address_string()} {format % args}")
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the library refuses by itself, as clients of this API read it. A method unknown to it is 501 there."""
+        self.close_connection = True
+        self.request_version = self.protocol_version  # else an answer to no HTTP at all has no head
+        self._fault({501: 405, 505: 400}.get(code, code), message or explain or "this request cannot be read")
 
     def do_GET(self) -> None:
         """Health and the list of models."""
@@ -151,19 +180,20 @@ class Handler(BaseHTTPRequestHandler):
             self._fault(404, f"there is nothing at {self.path}")
         elif model is None:
             self._fault(503, "the model is still loading")
-        elif body.get("model", self.server.alias) != self.server.alias:
-            self._fault(404, f"there is no model {body['model']!r} here; this server has {self.server.alias!r}")
+        elif (body.get("model") or self.server.alias) != self.server.alias:
+            self._fault(404, f"there is no model {body['model']!r:.80} here; this server has {self.server.alias!r}")
         else:
             with self.server.slots:
                 self._chat(model, body)
 
     def _chat(self, model: Model, body: Body) -> None:
-        steps = model.reply(body)
-        with closing(steps):
+        with closing(model.reply(body)) as computing:
+            steps = self._watched(computing)
             try:
+                check(body, model.formats)
                 first = next(steps)
                 whole = None if body.get("stream") else _whole([first, *steps], self.server.alias)
-            except RequestError as fault:
+            except (RequestError, RecursionError) as fault:
                 self._fault(400, str(fault))
             except FAULTS as fault:
                 say(f"error: {type(fault).__name__}: {fault}")
@@ -173,6 +203,18 @@ class Handler(BaseHTTPRequestHandler):
                     self._json(200, whole)
                 else:
                     self._stream(first, steps, bool((body.get("stream_options") or {}).get("include_usage")))
+
+    def _watched(self, steps: Iterator[Delta]) -> Iterator[Delta]:
+        """The steps for as long as the client is there. Raises ConnectionAbortedError when it has gone."""
+        line = poll()
+        line.register(self.connection, POLLRDHUP)
+        while not line.poll(0):
+            step = next(steps, None)
+            if step is None:
+                return
+            yield step
+        say("the client has gone: stopped")
+        raise ConnectionAbortedError
 
     def _stream(self, first: Delta, steps: Iterator[Delta], usage: bool) -> None:
         self.send_response(200)
@@ -184,7 +226,8 @@ class Handler(BaseHTTPRequestHandler):
         self._event({**frame, "choices": [_choice(delta, first.finish)]})
         try:
             for last in steps:
-                self._event({**frame, "choices": [_choice(_message(last), last.finish)]})
+                if last != EMPTY:
+                    self._event({**frame, "choices": [_choice(_message(last), last.finish)]})
         except FAULTS as fault:  # too late for a status: the stream ends with the reason
             say(f"error: {type(fault).__name__}: {fault}")
             self._event({"error": {"message": str(fault), "code": 500, "type": "server_error"}})
@@ -205,23 +248,22 @@ class Handler(BaseHTTPRequestHandler):
     def _body(self) -> Body | None:
         """The request's JSON object; None when it was refused. Only JSON is read: any web page may send a form."""
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        if not (length.isascii() and length.isdigit()) or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            self._fault(413, f"send a body of known length, at most {MAX_BODY_BYTES} bytes")
-            return None
-        raw = self.rfile.read(int(length))
-        if self.headers.get_content_type() != "application/json":
+            self._fault(411, "send a body of known length, with Content-Length")
+        elif len(length) > 12 or int(length) > MAX_BODY_BYTES:
+            self.close_connection = True
+            self._fault(413, f"send a body of at most {MAX_BODY_BYTES} bytes")
+        elif len(raw := self.rfile.read(int(length))) < int(length):
+            raise ConnectionAbortedError
+        elif self.headers.get_content_type() != "application/json":
             self._fault(415, "send JSON, with Content-Type: application/json")
-            return None
-        try:
-            body = json.loads(raw)
-        except ValueError as fault:
-            self._fault(400, f"the body is no JSON: {fault}")
-            return None
-        if not isinstance(body, dict):
-            self._fault(400, "the body must be a JSON object")
-            return None
-        return body
+        else:
+            try:
+                return _json_object(raw)
+            except (ValueError, RecursionError) as fault:
+                self._fault(400, f"the body is no JSON object: {fault}")
+        return None
 
     def _fault(self, status: int, message: str) -> None:
         self._json(status, {"error": {"message": message, "code": status, "type": "invalid_request_error"}})
@@ -233,6 +275,20 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
         self.wfile.write(raw)
+
+
+def _json_object(raw: bytes) -> Body:
+    """Raises ValueError for anything else, for numbers that are none, and for halves of characters."""
+
+    def refused(word: str) -> None:
+        raise ValueError(f"{word} is no number")
+
+    body = json.loads(raw, parse_constant=refused)
+    if not isinstance(body, dict):
+        raise ValueError("it is something else")
+    if re.search(rb"\\u[dD][89a-fA-F]", raw):
+        json.dumps(body, ensure_ascii=False).encode()
+    return body
 
 
 def _frame(kind: str, alias: str) -> dict[str, Any]:

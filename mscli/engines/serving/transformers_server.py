@@ -11,17 +11,19 @@ import logging
 import queue
 import threading
 from argparse import Namespace
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mscli.engines.serving.chat_request import Body, RequestError
     from mscli.engines.serving.mistral_format import CALLS, CONTENT, REASONING, Reader, prompts
-    from mscli.engines.serving.openai_http import Body, Delta, RequestError, flags, run, say
+    from mscli.engines.serving.openai_http import EMPTY, Delta, flags, run, say
 else:  # beside this file, where there is no mscli
+    from chat_request import Body, RequestError
     from mistral_format import CALLS, CONTENT, REASONING, Reader, prompts
-    from openai_http import Body, Delta, RequestError, flags, run, say
+    from openai_http import EMPTY, Delta, flags, run, say
 
 # Left in 16 bits when the rest is quantised: the planner counts them so, and the image tower suffers most from it.
 # Names count from the start up to a dot; newer versions put all but the head below `model`.
@@ -50,6 +52,8 @@ class Tokens:
 class Served:
     """A loaded model with what makes its prompts."""
 
+    formats: Collection[str] = ("text",)
+
     def __init__(self, options: Namespace) -> None:
         self._options = options
         self._model = _model(options)
@@ -77,6 +81,7 @@ class Served:
             for number, text in self._texts(steps):
                 made += number
                 yield from map(_delta, reader.feed(text))
+                yield EMPTY
                 if reader.stopped:
                     break
         yield from map(_delta, reader.end())

@@ -12,19 +12,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.engines.installed_engines import CACHE
+from support.engines.odd_requests import FULL, variations
 from support.tiny_models import TinyModels
 
 from mscli.engines.mistralrs.engine import FOLDER, TEMPLATE, MistralRs
 from mscli.engines.mistralrs.installation import SERVER
 
 pytestmark = pytest.mark.engines
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -63,12 +65,20 @@ class Served:
                 continue
         raise AssertionError(f"not ready within {DEADLINE_S} s:\n{self.log}")
 
-    def ask(self, messages: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-        body = json.dumps({"messages": messages, "max_tokens": 64, "temperature": 0.1, **more}).encode()
+    def post(self, body: object) -> tuple[int, str]:
+        """Status and text of the answer to a chat completion request."""
         url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return dict(json.loads(answer.read())["choices"][0]["message"])
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as refused:
+            return refused.code, refused.read().decode()
+
+    def ask(self, messages: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        status, text = self.post({"messages": messages, "max_tokens": 64, "temperature": 0.1, **more})
+        assert status == 200, text
+        return dict(json.loads(text)["choices"][0]["message"])
 
 
 @contextmanager
@@ -133,6 +143,32 @@ def test_a_conversation_goes_on_after_a_system_prompt_and_an_answer(
         first = server.ask([{"role": "system", "content": "Be brief."}, *HELLO])
 
         assert server.ask([*HELLO, first, *HELLO])["content"].startswith("Hello!")
+
+
+def test_many_clients_at_once_and_odd_requests_are_all_answered(
+    python: Path, tiny_model: TinyModels, tmp_path: Path
+) -> None:
+    folder = tiny_model("small31", formats=("hugging-face",)).folder
+    with serving(python, folder, tmp_path, "--users", "2") as server:
+        server.wait_ready()
+
+        def status(body: object) -> int:
+            return server.post(body)[0]
+
+        with ThreadPoolExecutor(60) as clients:
+            assert set(clients.map(status, [FULL] * 60)) == {200}
+        assert {status(body) for body in list(variations(FULL))[::8]} == {200, 400}
+        assert "Traceback" not in server.log
+
+
+def test_a_reply_keeps_to_a_schema(python: Path, tiny_model: TinyModels, tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [7]}}, "required": ["a"], "additionalProperties": False}
+    asked = {"type": "json_schema", "json_schema": {"name": "seven", "schema": schema}}
+    with serving(python, tiny_model("text", formats=("hugging-face",)).folder, tmp_path) as server:
+        server.wait_ready()
+        text = server.ask(HELLO, response_format=asked)["content"]
+
+    assert text.startswith("{"), "free text although a schema was asked for"
 
 
 def test_a_thought_runs_together_with_the_answer_which_is_why_it_says_no_reasoning(

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,13 @@ from typing import Any
 
 import pytest
 from support.engines.installed_engines import CACHE
+from support.engines.odd_requests import FULL, variations
 from support.tiny_models import TinyModels
 
 from mscli.engines.transformers.engine import SERVER, TEMPLATE, Transformers
 
 pytestmark = pytest.mark.engines
-DEADLINE_S = 120.0
+DEADLINE_S = 300.0
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "w", "parameters": {"type": "object"}}}
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -149,6 +151,24 @@ def test_images_come_inside_the_request_and_as_many_as_were_planned(
         ):
             status, text = sent(*urls)
             assert (status, words in text) == (400, True), text
+
+
+def test_many_clients_at_once_and_odd_requests_are_all_answered(
+    python: Path, tiny_model: TinyModels, tmp_path: Path
+) -> None:
+    folder = tiny_model("small31", formats=("hugging-face",)).folder
+    full = {name: value for name, value in FULL.items() if name != "response_format"}
+    with serving(python, folder, tmp_path / "log", "--images", "1", "--users", "2") as server:
+        server.wait_for(200)
+
+        def status(body: object) -> int:
+            return server.send("POST", "/v1/chat/completions", body)[0]
+
+        with ThreadPoolExecutor(60) as clients:
+            assert set(clients.map(status, [full] * 60)) == {200}
+        odd = [body for body in variations(full) if body is not None][::8]
+        assert {status(body) for body in odd} == {200, 400}
+        assert "Traceback" not in server.log
 
 
 def test_a_model_without_a_template_for_tools_gets_ours(python: Path, tiny_model: TinyModels, tmp_path: Path) -> None:

@@ -107,7 +107,8 @@ def ask(
     """Send the conversation and return the reply; `listener` hears each piece as it comes.
 
     Waits at most `timeout_s` between two pieces. Raises REQUEST_FAILED with the server's own words, or when the
-    connection breaks; NOT_RUNNING when nobody answers. KeyboardInterrupt passes: the request ends with it.
+    connection breaks, or when the stream ends before the reply does (details["text"]: what had come of it);
+    NOT_RUNNING when nobody answers. KeyboardInterrupt passes: the request ends with it.
     """
     import httpx
 
@@ -134,6 +135,8 @@ def ask(
             f"See whether it still lives: mscli status. Its last words: mscli logs {target.name} -n 30",
         ) from fault
     reply = preview.reply()
+    if reply.finish_reason is None:
+        raise _broken_off(target, reply)
     return replace(reply, truncated=cut_prompt(messages, reply.prompt_tokens))
 
 
@@ -159,6 +162,16 @@ def _events(got: httpx.Response) -> Iterator[dict[str, Any]]:
         if "error" in event:
             raise MscliError(Code.REQUEST_FAILED, f"the server gave up: {_words(event)}", "See: mscli logs -n 30")
         yield event
+
+
+def _broken_off(target: Target, reply: Reply) -> MscliError:
+    """A stream without a finish_reason. Ollama ends it so, cleanly, when the process that holds the model dies."""
+    return MscliError(
+        Code.REQUEST_FAILED,
+        f"the reply of {target.name} broke off: the stream ended without a finish_reason, the engine may have died",
+        f"See why: mscli status {target.name}; mscli logs {target.name} -n 30. Then ask again.",
+        {"text": reply.text, "reasoning": reply.reasoning},
+    )
 
 
 def _refused(target: Target, got: httpx.Response) -> MscliError:

@@ -56,6 +56,7 @@ def instance_json(instance: Instance) -> dict[str, Any]:
         "orphans": list(instance.orphans),
         "container": instance.container,
         "orphaned": instance.orphaned,
+        "note": instance.note,
     }
 
 
@@ -171,5 +172,7 @@ def _warn(screen: Screen, instance: Instance) -> None:
     elif instance.state == CRASHED:
         why, again = f"mscli doctor --log {instance.name}", f"mscli restart {instance.name}"
         screen.note(f"{instance.name} has crashed. Why: {why}. Start it again: {again}", "yellow")
+    elif instance.note:
+        screen.note(f"{instance.name}: {instance.note}", "yellow")
     elif instance.state == UNRESPONSIVE:
         screen.note(f"{instance.name} does not answer. Its log: mscli logs {instance.name} -n 30", "yellow")

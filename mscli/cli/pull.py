@@ -47,7 +47,7 @@ def pull(
     with listener_of(screen, events) as progress:
         progress.stage("weights", f"{what.model.title}, {what.variant.name}")
         if what.variant.source.kind == "ollama":
-            data = _through_server(what, offline, progress)
+            data = _through_server(what, offline, verify, progress)
         elif to is not None:
             data = _copy(what, to, offline, progress)
         elif verify:
@@ -118,11 +118,11 @@ def _copy(what: Chosen, to: Path, offline: bool, progress: Listener) -> dict[str
     return {"folder": str(to), "revision": listing.revision, "bytes": listing.total_bytes, "said": said}
 
 
-def _through_server(what: Chosen, offline: bool, progress: Listener) -> dict[str, object]:
+def _through_server(what: Chosen, offline: bool, verify: bool, progress: Listener) -> dict[str, object]:
     from mscli.cli.layout import size
     from mscli.lifecycle.server_weights import pull as pull_through
 
-    files, where = pull_through(what.profile, what.model, what.variant, progress, offline)
+    files, where = pull_through(what.profile, what.model, what.variant, progress, offline, verify)
     tag = what.variant.source.repository
     return {
         "model": tag,

@@ -268,6 +268,9 @@ class Hosted(Engine, Protocol):
         """The variant's weights on this disk, whole, wherever a server keeps them; None where they are to be fetched.
         `model` of them is the path of their manifest."""
 
+    def damaged(self, weights: WeightFiles, listener: Listener) -> tuple[Path, ...]:
+        """Of weights that `stored` found, the files that are not what they should be; hashes every byte."""
+
     def kept(self) -> tuple[Kept, ...]:
         """The models in every folder of this disk that can be borrowed from, mscli's own store first."""
 
@@ -301,6 +304,12 @@ class Hosted(Engine, Protocol):
         """Have the model on the server, derived as planned under `alias`, and loaded; what the server says it took.
 
         Blocks for the pull and the load. Raises MscliError with details["cause"].
+        """
+
+    def load(self, address: tuple[str, int], alias: str) -> bool:
+        """Load a model that `prepare` made and that is in memory no more; False if the server has it no more.
+
+        Blocks for the load; raises as `prepare` does.
         """
 
     def release(self, address: tuple[str, int], alias: str, purge: bool) -> None:

@@ -14,7 +14,10 @@ from mscli.instances.store import Store, Unreadable
 from mscli.inventory.ports import listens
 
 STARTING, READY, UNRESPONSIVE, CRASHED, STOPPED = "starting", "ready", "unresponsive", "crashed", "stopped"
-RUNNING = (STARTING, READY, UNRESPONSIVE)
+_ANSWER_BYTES = 4 << 20
+UNLOADED = "unloaded"
+"""The server answers, and the model is not in its memory."""
+RUNNING = (STARTING, READY, UNLOADED, UNRESPONSIVE)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Instance:
     `pid` None: the server is not ours; `owner` says whose it is.
     `orphans`: processes of ours that outlived their leader and may still hold GPU memory. `container`: the one it runs
     in; `orphaned`: that container outlived its client.
-    `stand_in`: the model is a scripted stand-in, not a language model.
+    `stand_in`: the model is a scripted stand-in, not a language model. `note`: what else there is to say of its state.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Instance:
     orphans: tuple[int, ...]
     container: str | None = None
     orphaned: bool = False
+    note: str | None = None
 
 
 def look(raw: Mapping[str, Any], store: Store) -> Instance | Unreadable:
@@ -62,6 +66,7 @@ def look(raw: Mapping[str, Any], store: Store) -> Instance | Unreadable:
 def _look(raw: Mapping[str, Any], store: Store) -> Instance:
     plan, identity = raw["plan"], _identity(raw["identity"])
     state, orphans, orphaned = _state(raw, identity, store)
+    state, note = _of_model(raw, identity, store) if state == READY else (state, None)
     contained = raw.get("contained")
     return Instance(
         name=str(raw["name"]),
@@ -81,6 +86,7 @@ def _look(raw: Mapping[str, Any], store: Store) -> Instance:
         orphans=orphans,
         container=str(contained["name"]) if contained else None,
         orphaned=orphaned,
+        note=note,
     )
 
 
@@ -131,6 +137,21 @@ def _answers(raw: Mapping[str, Any], identity: Identity | None) -> bool:
     return listens(port, group_lazily(identity, raw["mark"])) is not False
 
 
+def _of_model(raw: Mapping[str, Any], identity: Identity | None, store: Store) -> tuple[str, str | None]:
+    """The state of an instance whose server answers, by whether the model is in its memory; and what to say of that."""
+    if raw["plan"]["engine"] != "ollama":
+        return READY, None
+    from mscli.engines.ollama.loaded import other_context, unloaded
+
+    def ask(path: str) -> Any:
+        return answer(raw["host"], _number(raw["port"]), path)
+
+    has_runner = identity is None or len(members(identity, raw["mark"])) > 1
+    if why := unloaded(ask, raw["alias"], has_runner):
+        return (UNLOADED, why) if store.was_ready(raw["name"]) else (STARTING, None)
+    return READY, other_context(ask, raw["alias"], _number(raw["plan"]["context"]))
+
+
 def _left(raw: Mapping[str, Any], leader: Identity | None) -> tuple[tuple[int, ...], bool]:
     """What outlived the leader: processes, and whether its container is still there."""
     found = members(leader, raw["mark"])
@@ -157,11 +178,8 @@ def probe(host: str, port: int, path: str, timeout_s: float = 1.0) -> Probe:
     A raw socket, because importing an HTTP client costs more than the whole answer (http.client 20 ms, httpx 110 ms).
     """
     begun = time.monotonic()
-    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     try:
-        with socket.create_connection((target, port), timeout_s) as link:
-            request = f"GET {path} HTTP/1.1\r\nHost: {target}:{port}\r\nConnection: close\r\n\r\n"
-            link.sendall(request.encode())
+        with _asked(host, port, path, timeout_s) as link:
             head = link.recv(64)
     except TimeoutError:
         return Probe(None, "timeout", time.monotonic() - begun)
@@ -171,3 +189,27 @@ def probe(host: str, port: int, path: str, timeout_s: float = 1.0) -> Probe:
     if len(parts) < 2 or not parts[1].isdigit():
         return Probe(None, "no HTTP answer", time.monotonic() - begun)
     return Probe(int(parts[1]), "", time.monotonic() - begun)
+
+
+def answer(host: str, port: int, path: str, timeout_s: float = 1.0) -> Any:
+    """The JSON that a server answers to GET `path`; None without an answer of status 200. Waits as `probe` does."""
+    import json
+
+    said = b""
+    try:
+        with _asked(host, port, path, timeout_s) as link:
+            while len(said) < _ANSWER_BYTES and (more := link.recv(65536)):
+                said += more
+        head, _, body = said.partition(b"\r\n\r\n")
+        return json.loads(body) if head.split()[1:2] == [b"200"] else None
+    except (OSError, ValueError):
+        return None
+
+
+def _asked(host: str, port: int, path: str, timeout_s: float) -> socket.socket:
+    """A connection over which `path` was asked for. HTTP/1.0: the answer ends with the connection, in one piece."""
+    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    name = f"[{target}]" if ":" in target else target
+    link = socket.create_connection((target, port), timeout_s)
+    link.sendall(f"GET {path} HTTP/1.0\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n".encode())
+    return link

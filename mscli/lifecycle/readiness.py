@@ -14,12 +14,13 @@ from typing import Protocol
 
 from mscli.engines import engine as contract
 from mscli.engines.engine import Contained, Engine, Hosted, Observed, Talkative
+from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.instances.container import pids, publishes
 from mscli.instances.log import LogTail
 from mscli.instances.process import Identity, alive, cpu_ticks, group_lazily, members, memory_kills, wait_death
 from mscli.instances.records import Record, Records, seen
-from mscli.instances.state import CRASHED, STARTING, STOPPED, probe
+from mscli.instances.state import CRASHED, STARTING, STOPPED, UNLOADED, probe
 from mscli.inventory.ports import listens
 from mscli.lifecycle.eta import Eta
 from mscli.lifecycle.launch import Launch, Started, loopback
@@ -271,6 +272,19 @@ def _load(launch: Launch, started: Started, listener: Listener, records: Records
         if not loaded:  # also after Ctrl-C: a server without its model serves nobody
             _give_up(launch, record, records)
     return observed
+
+
+def load_again(record: Record, records: Records, listener: Listener) -> bool:
+    """Have the server of an instance load its model again, where it is in memory no more. Blocks for the load.
+
+    False where the server has no such model: an `up` was killed before it had made it, or somebody removed it. Raises
+    START_FAILED with the server's words.
+    """
+    known = engine_named(record.plan.engine)
+    if isinstance(known, Hosted) and seen(record, records).state == UNLOADED:
+        listener.stage(contract.LOADING, f"loading {record.alias} again")
+        return known.load((record.host, record.port), record.alias)
+    return True
 
 
 class _Download(WeightsListener):

@@ -64,17 +64,22 @@ def ensure(
 
 
 def pull(
-    profile: Profile, model: Model, variant: Variant, listener: Listener, offline: bool
+    profile: Profile, model: Model, variant: Variant, listener: Listener, offline: bool, verify: bool = False
 ) -> tuple[WeightFiles, str]:
     """The weights where `mscli up` would use them, fetched if they are missing, and where that is, in words.
 
-    That is the server on another machine that this user's environment names, else this disk. Raises as `ensure` does.
+    That is the server on another machine that this user's environment names, else this disk. `verify`: every byte on
+    this disk is hashed, and what is damaged in mscli's own store is fetched again. Raises as `ensure` does, and
+    WEIGHTS_MISSING for damaged weights that are not mscli's.
     """
     known = engine(profile.engine)
     assert isinstance(known, Hosted), "the catalogue has such weights for engines with a server only"
     adopted = known.adopt()
     if adopted is None:
         found = ensure(known, variant, listener, offline)
+        if verify and (bad := known.damaged(found, listener)):
+            _discard(known, variant, found, bad)
+            found = ensure(known, variant, listener, offline)
         return found, f"in {Path(found.model).parents[4]}"
     for warning in known.check(adopted, profile, model):
         listener.note(Note("server", warning))
@@ -82,6 +87,22 @@ def pull(
     if offline and variant.source.repository not in [held.name for held in known.held(address)]:
         may_fetch(known, variant, offline, None)
     return known.fetch(address, variant, listener), f"on {adopted.owner}"
+
+
+def _discard(known: Hosted, variant: Variant, found: WeightFiles, bad: tuple[Path, ...]) -> None:
+    """Remove damaged weights from mscli's own store, to be fetched again. Raises WEIGHTS_MISSING where they are not."""
+    ours = next((kept for kept in known.kept() if kept.ours and str(kept.manifest) == found.model), None)
+    if ours is None:
+        tag = variant.source.repository
+        raise MscliError(
+            Code.WEIGHTS_MISSING,
+            f"{tag} is damaged: {', '.join(map(str, bad))} is not what its name says",
+            f"Fetch it again: ollama rm {tag}; ollama pull {tag}. Or remove it, and mscli fetches it for itself.",
+            {"cause": "corrupt_weights", "bad": [str(path) for path in bad]},
+        )
+    for path in bad:
+        path.unlink(missing_ok=True)
+    known.drop(ours)
 
 
 def may_fetch(engine: Hosted, variant: Variant, offline: bool, agree: Callable[[int], bool] | None) -> None:

@@ -17,7 +17,7 @@ from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.instances.records import Record, Records, Request, api_key, leads, running, seen
-from mscli.instances.state import READY, UNRESPONSIVE, Instance
+from mscli.instances.state import READY, UNLOADED, UNRESPONSIVE, Instance
 from mscli.instances.store import check_name
 from mscli.lifecycle import launch as launching
 from mscli.lifecycle import server_weights
@@ -26,7 +26,7 @@ from mscli.lifecycle.eta import eta
 from mscli.lifecycle.launch import Launch, Started, StartFailure
 from mscli.lifecycle.learning import Heal, learn, noted, taken_bytes
 from mscli.lifecycle.preview import Preview, expected_weights, preview, somewhere
-from mscli.lifecycle.readiness import Listener, Patience, StoppedMeanwhile, arrive, join, stopped_meanwhile
+from mscli.lifecycle.readiness import Listener, Patience, StoppedMeanwhile, arrive, join, load_again, stopped_meanwhile
 from mscli.lifecycle.shutdown import stop, survived
 from mscli.paths import Places
 from mscli.planning.plan import Choice
@@ -101,8 +101,10 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     there = _same(ask, records)
     while True:
         record = _join(ask, there, listener, records) if there else None
-        if record:
+        if record and load_again(record, records, listener):
             return Up(record, seen(record, records), None, True, time.monotonic() - begun, None, None, {}, ())
+        if record:
+            stop(record, records)
         found = _start(ask, places, records, listener)
         if not isinstance(found, Record):
             break
@@ -170,7 +172,7 @@ def _join(ask: Ask, there: Record, listener: Listener, records: Records) -> Reco
             f"Look at it: mscli logs {there.name}. Start it again: mscli restart {there.name}",
             {"instance": there.name, "state": state, "port": there.port},
         )
-    return there if state == READY or not ask.wait else join(there, ask.patience, listener, records)
+    return there if state in (READY, UNLOADED) or not ask.wait else join(there, ask.patience, listener, records)
 
 
 def dry_run(ask: Ask, places: Places) -> DryRun:

@@ -12,6 +12,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
@@ -37,7 +38,7 @@ from mscli.engines.ollama.flags import FOREVER, check_options, common_environmen
 from mscli.engines.ollama.installation import NAME, PROGRAM, installed
 from mscli.engines.ollama.pull import Order, pull
 from mscli.engines.ollama.server import Address, Server, find, look, models_folder, remote, systemd_service
-from mscli.engines.ollama.store import all_stored, borrowed, drop, stored
+from mscli.engines.ollama.store import all_stored, borrowed, clear_damaged, drop, read, stored
 from mscli.engines.ollama.warnings import cpu_reason, refuse_old, refuse_old_program, settings_note, warnings
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Device
@@ -135,6 +136,11 @@ class Ollama:
                     return WeightFiles(str(found.manifest), None, found.size_bytes)
         return None
 
+    def damaged(self, weights: WeightFiles, listener: Listener) -> tuple[Path, ...]:
+        """See the contract."""
+        found = read(Path(weights.model))
+        return found.damaged(listener) if found else ()
+
     def kept(self) -> tuple[Kept, ...]:
         """See the contract."""
         return tuple(
@@ -202,7 +208,8 @@ class Ollama:
             raise _failed(refusal, alias) from refusal
 
     def bare(self, found: Installation, address: tuple[str, int]) -> Command:
-        """See the contract."""
+        """See the contract. Removes what of mscli's own store is damaged: a pull would take it for whole."""
+        clear_damaged(own_models())
         env = common_environment(address, own_models())
         return Command((*found.argv, "serve"), {**env, "CUDA_VISIBLE_DEVICES": "-1"})
 
@@ -215,6 +222,16 @@ class Ollama:
             raise _failed(refusal, variant.source.repository) from refusal
         refuse_old(server, None, variant)
         return pull(_order(api, server, variant), listener)
+
+    def load(self, address: tuple[str, int], alias: str) -> bool:
+        """See the contract."""
+        try:
+            Api(*address).load(alias, FOREVER)
+        except Refusal as refusal:
+            if refusal.status == HTTPStatus.NOT_FOUND:
+                return False
+            raise _failed(refusal, alias) from refusal
+        return True
 
     def release(self, address: tuple[str, int], alias: str, purge: bool) -> None:
         """See the contract. Waits at most UNLOAD_TIMEOUT_S until the model is out of memory.

@@ -1,12 +1,17 @@
 """Pulling through an Ollama server: the server fetches and keeps the bytes, mscli asks, watches and asks again.
 
-The server writes a blob in parts, each with a note of how far it is, and goes on from there whoever asks next. While a
-download stands still it goes on reporting, so a stall is told by bytes that do not grow and not by silence.
+The server writes a blob in parts, each with a note of how far it is, and goes on from there whoever asks next. The
+note is written when a part ends or is given up: what a server that is killed had of its running parts is fetched again.
+
+While a download stands still the server goes on reporting, and every 31 s it begins a part that gets no bytes at 0
+again, for ever. So a stall is told neither by silence nor by growth, but by a count that does not pass the highest of
+this request; and only what passes the highest ever is a gain, for which a failure is forgiven.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -30,7 +35,9 @@ OLLAMA_TIMEOUTS = Timeouts(connect_s=10.0, stall_s=60.0, retry_s=300.0)
 # Checking a blob's hash says nothing until it is done: 50 GB from a slow disk.
 SILENCE_TIMEOUT_S = 1800.0
 LOOK_S = 0.2
-PAUSE_S = 1.0
+PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+# How often a registry that answers and refuses for the moment is asked, while nothing has come yet.
+ATTEMPTS = 6
 # When its client has gone, the server notes how far each part is; who interrupts a pull may stop the server next.
 SETTLE_S = 0.5
 # The server's first word on a blob comes after 60 ms: more than this share of the whole was there before.
@@ -39,6 +46,8 @@ RESUMED_SHARE = 0.05
 REFUSED_S = 10.0
 # Causes that asking again may get rid of: the server goes on from where it stopped.
 _PASSING = ("network_proxy", "corrupt_download", "stalled_download")
+# A registry, or a proxy before it, that refuses for the moment: the server itself asks it only once.
+_BUSY = re.compile(r"(?:^|pull model manifest: )(?:429|50[0234]):|context deadline exceeded|\btls: |TLS handshake")
 _CODES: Mapping[str, Code] = {
     "disk_full": Code.DISK_FULL,
     "permissions": Code.FILE,
@@ -50,6 +59,7 @@ _REMEDIES: Mapping[str, str] = {
     "ollama_not_running": "See whether it runs: `mscli status`, `systemctl status ollama`.",
     "network_proxy": "Run the same command again: it goes on from where it stopped.",
 }
+_LATER = "The registry, or a proxy before it, refuses for the moment: run the same command again later."
 _LOG = "The server's log may say more: `journalctl -u ollama -n 50`."
 
 
@@ -71,7 +81,7 @@ class Order:
 def pull(order: Order, listener: Listener, timeouts: Timeouts = OLLAMA_TIMEOUTS) -> WeightFiles:
     """Have the server pull the tag, unless it has it; returns when it is whole and checked there.
 
-    Interrupted or killed, the server keeps what has arrived, and the next call goes on from there. Raises MscliError
+    Interrupted or killed, the server notes what has arrived, and the next call goes on from there. Raises MscliError
     with DOWNLOAD_FAILED, DISK_FULL, ENGINE_UNSUPPORTED or FILE; details["cause"] is one of model_not_found,
     network_proxy, corrupt_download, disk_full, version_backend_old, stalled_download, permissions, hf_gated,
     hf_rate_limit, ollama_not_running, unknown.
@@ -134,7 +144,7 @@ class _Attempts:
     def __init__(self, client: Client, order: Order, listener: Listener, timeouts: Timeouts) -> None:
         self._client, self._order, self._listener, self._timeouts = client, order, listener, timeouts
         self._layers: dict[str, tuple[int, int]] = {}  # of each blob: most bytes ever reported, and all
-        self._last: dict[str, int] = {}  # bytes in the last report of this request
+        self._highest: dict[str, int] = {}  # the same of this request alone: a server that was killed loses some
         self._meter = Meter(DOWNLOADING, order.size_bytes)
         self._heard_s = self._gained_s = time.monotonic()
         self._looked_s = 0.0
@@ -159,7 +169,7 @@ class _Attempts:
         import httpx
         from ollama import ResponseError
 
-        self._heard_s, self._last = time.monotonic(), {}
+        self._heard_s, self._highest = time.monotonic(), {}
         stream = cast("Generator[ProgressResponse, None, None]", self._client.pull(self._order.tag, stream=True))
         status = None
         try:
@@ -181,18 +191,18 @@ class _Attempts:
             if (answer.status or "").startswith("verifying"):
                 self._listener.progress(Meter(VERIFYING, self._meter.total_bytes).look(self._done_bytes()))
         if now - self._heard_s > self._timeouts.stall_s:
-            raise PassingFault("stalled_download", f"no byte has come for {self._timeouts.stall_s:g} s")
+            blob = f" of {answer.digest[7:19]}" if answer.digest else ""
+            raise PassingFault("stalled_download", f"no byte{blob} has come for {self._timeouts.stall_s:g} s")
 
     def _layer(self, digest: str, completed: int, total: int, now: float) -> None:
-        last, known = self._last.get(digest), self._layers.get(digest, (0, total))
-        if digest not in self._layers and RESUMED_SHARE * self._order.size_bytes < completed < total:
+        known = self._layers.get(digest)
+        if known is None and RESUMED_SHARE * self._order.size_bytes < completed < total:
             self._note("resumed", f"going on after {completed:,} bytes of {digest[7:19]} that are there already")
-        if last is None or completed > last:
-            self._heard_s = now
-        if last is not None and completed > last:
+        if completed > self._highest.get(digest, -1):
+            self._heard_s, self._highest[digest] = now, completed
+        if known is not None and completed > known[0]:
             self._gained, self._gained_s, self._failures = True, now, 0
-        self._last[digest] = completed
-        self._layers[digest] = (max(completed, known[0]), total)
+        self._layers[digest] = (max(completed, known[0] if known else 0), total)
         self._meter.total_bytes = max(self._order.size_bytes, sum(size for _, size in self._layers.values()))
         if now - self._looked_s >= LOOK_S:
             self._looked_s = now
@@ -212,14 +222,16 @@ class _Attempts:
         elif passing.cause == "ollama_not_running":
             hopeless = still_s > REFUSED_S
         else:
-            # A network that has let nothing through yet is not waited for: the user is there to mend it.
             hopeless = self._failures > 1 and still_s > self._timeouts.retry_s
-            hopeless |= passing.cause == "network_proxy" and not self._gained
+            if not self._gained and passing.cause != "stalled_download":
+                # A network that has let nothing through yet is not waited for: the user is there to mend it.
+                hopeless |= self._failures >= (ATTEMPTS if isinstance(passing, _Said) and passing.busy else 1)
         if hopeless:
             raise final(passing, self._order.tag)
         code = {"corrupt_download": "corrupt", "stalled_download": "stalled"}.get(passing.cause, "retrying")
         self._note(code, f"{passing.seen}; asking the server again")
-        time.sleep(min(PAUSE_S, self._timeouts.stall_s / 10))
+        first_s = min(PAUSE_S, self._timeouts.stall_s / 10)
+        time.sleep(min(first_s * 2 ** (self._failures - 1), LONGEST_PAUSE_S))
 
     def _note(self, code: str, message: str) -> None:
         self._listener.note(Note(code, message))
@@ -236,6 +248,9 @@ def fault(error: Exception, tag: str) -> PassingFault:
     if isinstance(error, ResponseError):
         found = cause(error.error, None)
         words = f"the server says: {' '.join(error.error.split())}"
+        if _BUSY.search(error.error):
+            known = found.code != "unknown"
+            return _Said(found.code if known else "network_proxy", words, found.remedy if known else _LATER, busy=True)
         if found.code not in _PASSING:
             raise _error(found.code, words, tag, found.remedy if found.code != "unknown" else _LOG)
         return _Said(found.code, words, found.remedy)
@@ -253,11 +268,13 @@ def final(passing: PassingFault, tag: str) -> MscliError:
 
 
 class _Said(PassingFault):
-    """A passing fault in the server's words, with the remedy that belongs to them."""
+    """A passing fault in the server's words, with the remedy that belongs to them. `busy`: worth a few more tries even
+    where nothing has come yet."""
 
-    def __init__(self, cause: str, seen: str, remedy: str) -> None:
+    def __init__(self, cause: str, seen: str, remedy: str, busy: bool = False) -> None:
         super().__init__(cause, seen)
         self.remedy = remedy
+        self.busy = busy
 
 
 def _error(code: str, seen: str, tag: str, remedy: str) -> MscliError:

@@ -9,11 +9,18 @@ written through such a link: the server reads it, makes new blobs beside it, and
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mscli.weights.progress import VERIFYING, Listener, Meter, Silence
+
+# Up to this size a blob's hash is checked with every look. The server checks what it has fetched, and never again.
+_SMALL = 1 << 20
+_NOBODY = Silence()
+_BLOCK = 8 << 20
 REGISTRY, LIBRARY, LATEST = "registry.ollama.ai", "library", "latest"
 
 
@@ -31,8 +38,21 @@ class Stored:
 
     @property
     def whole(self) -> bool:
-        """True if every blob is there in its full size. Raises PermissionError where that cannot be seen."""
-        return all(_size(blob) == size for blob, size in self.blobs.items())
+        """True if every blob is there in its full size, and the small ones are what their names say.
+
+        Raises PermissionError where that cannot be seen.
+        """
+        return all(_size(blob) == size and (size > _SMALL or _is_itself(blob)) for blob, size in self.blobs.items())
+
+    def damaged(self, listener: Listener = _NOBODY) -> tuple[Path, ...]:
+        """The blobs whose content is not what their names say, or that are not there; hashes every byte."""
+        meter, done, found = Meter(VERIFYING, self.size_bytes), 0, []
+        for blob, size in self.blobs.items():
+            listener.progress(meter.look(done, blob.name))
+            if _size(blob) != size or not _is_itself(blob):
+                found.append(blob)
+            done += size
+        return tuple(found)
 
 
 def stored(models: Path, tag: str) -> Stored | None:
@@ -89,6 +109,22 @@ def drop(manifest: Path) -> None:
         blob.unlink(missing_ok=True)
 
 
+def clear_damaged(models: Path) -> None:
+    """Remove blobs from a folder of mscli's own that are surely damaged: a server would take them for whole, since it
+    looks at their names alone. Small ones are hashed, of others the size is compared with what a manifest states.
+    Manifests of models that are not whole go too: the server would not fetch what it lists."""
+    known = {blob: size for _, found in all_stored(models) for blob, size in found.blobs.items()}
+    for blob in models.glob("blobs/sha256-*"):
+        size = _size(blob)
+        if "-partial" in blob.name or size is None:
+            continue
+        if known.get(blob, size) != size or (size <= _SMALL and not _is_itself(blob)):
+            blob.unlink(missing_ok=True)
+    for _, found in all_stored(models):
+        if not found.whole:
+            found.manifest.unlink(missing_ok=True)
+
+
 def _manifests(models: Path) -> Path:
     return models / "manifests"
 
@@ -104,6 +140,14 @@ def _name(manifest: Path) -> str:
     registry, namespace, model, tag = manifest.parts[-4:]
     before = [] if registry == REGISTRY else [registry]
     return "/".join([*before, *([] if namespace == LIBRARY and not before else [namespace]), f"{model}:{tag}"])
+
+
+def _is_itself(blob: Path) -> bool:
+    digest = hashlib.sha256()
+    with blob.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return blob.name == f"sha256-{digest.hexdigest()}"
 
 
 def _size(blob: Path) -> int | None:

@@ -129,6 +129,50 @@ def test_a_download_that_never_moves_again_ends_with_its_name(start: Callable[..
     assert "goes on from where it stopped" in raised.value.hint
 
 
+def test_a_part_that_begins_again_at_0_and_stops_at_the_same_place_is_given_up(
+    start: Callable[..., Server], scene: Scene
+) -> None:
+    """What the real server does with a part that gets no bytes: every 31 s it begins at 0, for ever."""
+    stuck = {"on": "pull", "kind": "stall", "after": 500_000, "again_s": 0.2, "always": True}
+    scene.play(faults=[stuck], bytes_per_s=5_000_000)
+    heard = Heard()
+    with pytest.raises(MscliError, match=r"no byte of [0-9a-f]{12} has come") as raised:
+        pull(order(start()), heard, QUICK)
+    assert raised.value.details["cause"] == "stalled_download"
+    done = [progress.done_bytes for progress in heard.progresses]
+    assert done == sorted(done), "progress never goes back"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'pull model manifest: 503: {"errors":[{"code":"UNAVAILABLE"}]}',
+        "pull model manifest: 429: too many requests",
+        "500: ",
+        "context deadline exceeded",
+        'pull model manifest: Get "https://registry.ollama.ai/v2/x": net/http: TLS handshake timeout',
+    ],
+)
+def test_a_registry_that_refuses_for_the_moment_is_asked_again(
+    start: Callable[..., Server], scene: Scene, words: str
+) -> None:
+    scene.play(faults=[{"on": "pull", "kind": "error", "text": words}] * 2)
+    heard = Heard()
+    assert pull(order(start()), heard, QUICK).bytes_on_disk == SIZE
+    assert heard.codes == ["retrying", "retrying"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 412])
+def test_a_registry_that_refuses_for_good_is_not_asked_again(
+    start: Callable[..., Server], scene: Scene, status: int
+) -> None:
+    scene.play(faults=[{"on": "pull", "kind": "error", "text": f"pull model manifest: {status}: no", "always": True}])
+    server, heard = start(), Heard()
+    with pytest.raises(MscliError):
+        pull(order(server), heard, QUICK)
+    assert server.requests.count("POST /api/pull") == 1
+
+
 def test_bytes_that_are_not_the_registrys_are_fetched_once_more(start: Callable[..., Server], scene: Scene) -> None:
     scene.play(faults=[{"on": "pull", "kind": "corrupt"}])
     heard = Heard()

@@ -57,3 +57,38 @@ def test_what_an_older_mscli_derived_on_a_server_is_still_freed(mscli: Mscli, se
     freed = mscli("weights", "prune", "--yes", "--json", env=env).data
     assert [model["name"] for model in freed["on_servers"]] == ["mscli/gone:latest"]
     assert names(server) == {SMALL, MAGISTRAL, STRANGER}
+
+
+def blobs(folder: Path) -> list[Path]:
+    return sorted((folder / "blobs").iterdir(), key=lambda blob: blob.stat().st_size)
+
+
+def test_a_damaged_blob_of_our_own_is_found_and_fetched_again(mscli: Mscli, user_env: dict[str, str]) -> None:
+    own = Path(user_env["MSCLI_HOME"]) / "data" / "ollama" / "models"
+    assert mscli("pull", "small-q4").code == 0
+    large = blobs(own)[-1]
+    whole = large.read_bytes()
+    large.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert mscli("pull", "small-q4", "--verify").code == 0
+    assert large.read_bytes() == whole
+    small = blobs(own)[0]
+    small.write_bytes(b"x" * small.stat().st_size)
+    assert mscli("pull", "small-q4").code == 0
+    assert small.read_bytes()[:1] == b"{"
+    large.write_bytes(whole[:1000])
+    assert mscli("pull", "small-q4").code == 0
+    assert large.read_bytes() == whole
+
+
+def test_a_damaged_blob_of_somebody_elses_is_named_and_left(
+    mscli: Mscli, user_env: dict[str, str], start: Callable[..., Server]
+) -> None:
+    server = start()
+    httpx.post(f"{server.url}/api/pull", json={"model": SMALL}, timeout=30)
+    large = blobs(server.models)[-1]
+    damaged = bytes(large.stat().st_size)
+    large.write_bytes(damaged)
+    refused = mscli("pull", "small-q4", "--verify", "--json")
+    assert refused.error["details"]["cause"] == "corrupt_weights"
+    assert f"ollama rm {SMALL}" in refused.error["hint"]
+    assert large.read_bytes() == damaged

@@ -232,7 +232,7 @@ class Handler(BaseHTTPRequestHandler):
         """Progress every tick, as long as the client listens. The fault's `after` counts the bytes of this blob."""
         kind, after = fault.get("kind"), fault.get("after", 0)
         if kind in ("stall", "cut", "error"):
-            download.stalled_at = after
+            download.stalled_at, download.again_s = after, fault.get("again_s")
         yield {**told, "completed": download.completed}
         with download.waited_for():
             while not download.done.wait(TICK_S):

@@ -144,6 +144,7 @@ class Download:
         self.partial = blob.with_name(f"{blob.name}-partial")
         self.done = threading.Event()
         self.stalled_at: int | None = None
+        self.again_s: float | None = None
         self._stop = threading.Event()
         self._waiting = 0
         self._lock = threading.Lock()
@@ -207,12 +208,16 @@ class Download:
 
     def _fetch(self, part: dict[str, int], file: Any) -> bool:
         """Fill one part. False when it was stopped."""
+        stalled_s = time.monotonic()
         while part["Completed"] < part["Size"]:
             stalled = self.stalled_at is not None and self.completed >= self.stalled_at
             if self._stop.wait(0.01 if stalled else self._pause_s()):
                 return False
             if stalled:
+                if self.again_s and time.monotonic() - stalled_s > self.again_s:
+                    part["Completed"], stalled_s = 0, time.monotonic()
                 continue
+            stalled_s = time.monotonic()
             start = part["Offset"] + part["Completed"]
             step = self._content[start : part["Offset"] + min(part["Size"], part["Completed"] + STEP_BYTES)]
             file.seek(start)

@@ -295,8 +295,14 @@ class Hosted(Engine, Protocol):
         Raises ENGINE_MISSING when it names one that does not answer.
         """
 
-    def check(self, adopted: Adopted, profile: Profile, model: Model) -> tuple[str, ...]:
-        """Warnings about an adopted server (its settings, its user). Raises ENGINE_UNSUPPORTED if it is too old."""
+    def check(
+        self, adopted: Adopted, profile: Profile, model: Model, alias: str | None = None, replace: bool = False
+    ) -> tuple[str, ...]:
+        """Warnings about an adopted server: what it decides and mscli cannot promise there, its settings, its user.
+
+        `alias`: the model that is to be loaded, None if none is. Raises ENGINE_UNSUPPORTED if the server is too old,
+        INSTANCE_EXISTS if the load would put somebody else's model out of memory and `replace` does not allow it.
+        """
 
     def prepare(
         self, address: tuple[str, int], plan: Plan, profile: Profile, model: Model, alias: str, listener: Listener
@@ -312,8 +318,12 @@ class Hosted(Engine, Protocol):
         Blocks for the load; raises as `prepare` does.
         """
 
-    def release(self, address: tuple[str, int], alias: str, purge: bool) -> None:
-        """Unload our model, and remove it when `purge`; everything else on the server stays as it is."""
+    def release(
+        self, address: tuple[str, int], alias: str, purge: bool, listener: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Unload our model where it is loaded, and remove it when `purge`; everything else on the server stays as it
+        is. Blocks until the model is out of memory, for as long as another client's request to it runs; `listener` is
+        told what is waited for. Raises STOP_FAILED where the server refuses, or does not get there in time."""
 
     def held(self, address: tuple[str, int]) -> tuple[HeldModel, ...]:
         """The models on the server's disk; empty when it does not answer."""

@@ -341,7 +341,7 @@ def _give_up(launch: Launch, record: Record, records: Records) -> None:
         stopped = now is None or now.stopped_at is not None or records.is_stopping(record.name)
     if stopped:
         raise stopped_meanwhile(record)
-    release(launch.engine, record, purge=False)
+    release(launch.engine, record, purge=True)  # what was derived for it alone
     end_group(launch.engine, record)
     with records.still(record) as now:
         if now is not None:

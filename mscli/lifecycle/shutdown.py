@@ -55,7 +55,7 @@ def stop(record: Record, records: Records, listener: Listener = lambda _: None, 
     _note_stopping(record, records)
     pids = group(record)
     before = _held(record, pids) if pids else None
-    release(engine, record, purge)
+    release(engine, record, purge, listener)
     ended = end_group(engine, record, listener)
     port_free = record.owner is not None or _wait(lambda: not _ours_listens(record, ended), _PORT_TIMEOUT_S)
     begun = time.monotonic()
@@ -131,14 +131,14 @@ def purge(record: Record, records: Records) -> None:
             records.purge(record.name)
 
 
-def release(engine: Engine, record: Record, purge: bool) -> None:
+def release(engine: Engine, record: Record, purge: bool, listener: Listener = lambda _: None) -> None:
     """Have a server that is not ours give our model back, as long as it answers; one of the instance's own ends."""
     if (
         isinstance(engine, Hosted)
         and record.identity is None
         and probe(record.host, record.port, record.health_path).status == 200
     ):
-        engine.release((record.host, record.port), record.alias, purge)
+        engine.release((record.host, record.port), record.alias, purge, listener)
 
 
 def end_group(engine: Engine, record: Record, listener: Listener = lambda _: None) -> Halt:

@@ -259,7 +259,8 @@ def _find_engine(ask: Ask, decision: Decision, name: str, must_exist: bool = Tru
     )
     if isinstance(engine, Hosted) and (adopted := _adopted(engine, ask)):
         _refuse_settings(ask.request, adopted)
-        warnings = engine.check(adopted, decision.profile, decision.model)
+        alias = engine.alias_of(name) if must_exist else None
+        warnings = engine.check(adopted, decision.profile, decision.model, alias, ask.replace)
         return replace(launch, adopted=adopted, warnings=warnings)
     return replace(launch, installation=engine.locate()) if must_exist else launch
 

@@ -84,6 +84,12 @@ class Api:
         """Remove the model; blobs that other models share stay."""
         self._ask("DELETE", "/api/delete", {"model": name})
 
+    def blob(self, name: str) -> str | None:
+        """The file that holds the weights of a model, which is what the server keys its memory by; None: not told."""
+        modelfile = str(self._ask("POST", "/api/show", {"model": name}).get("modelfile") or "")
+        lines = (line.split(maxsplit=1) for line in modelfile.splitlines())
+        return next((words[1] for words in lines if len(words) == 2 and words[0] == "FROM"), None)
+
     def held(self) -> tuple[HeldModel, ...]:
         """The models on the server's disk. Models of the same blobs count them each."""
         entries = self._ask("GET", "/api/tags").get("models") or ()

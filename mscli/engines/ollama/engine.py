@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
@@ -47,7 +47,8 @@ from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener, Note
 
-UNLOAD_TIMEOUT_S = 30.0
+UNLOAD_TIMEOUT_S = 600.0
+_TOLD_AFTER_S = 1.0
 NAMESPACE = "mscli"
 _STAGES = (
     (re.compile(r"starting (?:llama-server|llama server|runner)|loading model via"), LOADING),
@@ -181,12 +182,17 @@ class Ollama:
         """See the contract."""
         return _adopted(remote(os.environ))
 
-    def check(self, adopted: Adopted, profile: Profile, model: Model) -> tuple[str, ...]:
+    def check(
+        self, adopted: Adopted, profile: Profile, model: Model, alias: str | None = None, replace: bool = False
+    ) -> tuple[str, ...]:
         """See the contract. Looks at the server's process or service once more."""
         check_options(profile)
         server = look(Address("http", adopted.host, adopted.port), adopted.version or "")
         on_disk = installed()
-        refuse_old(server, on_disk, model.variants[profile.variant])
+        variant = model.variants[profile.variant]
+        refuse_old(server, on_disk, variant)
+        if alias is not None and not replace:
+            _refuse_sharing(Api(adopted.host, adopted.port), variant.source.repository, alias)
         return warnings(server, on_disk, model, os.environ)
 
     def prepare(
@@ -233,16 +239,20 @@ class Ollama:
             raise _failed(refusal, alias) from refusal
         return True
 
-    def release(self, address: tuple[str, int], alias: str, purge: bool) -> None:
+    def release(
+        self, address: tuple[str, int], alias: str, purge: bool, listener: Callable[[str], None] = lambda _: None
+    ) -> None:
         """See the contract. Waits at most UNLOAD_TIMEOUT_S until the model is out of memory.
 
-        A server or a model that is not there (any more) is no fault; raises STOP_FAILED for other refusals.
+        A server or a model that is not there (any more) is no fault. Memory is keyed by the weights: where another
+        model of the same weights is in memory in place of ours, it is left alone.
         """
         api = Api(*address)
         try:
-            api.unload(alias)
-            _wait_unloaded(api, alias)
-            if purge:
+            if api.loaded(alias):
+                api.unload(alias)
+                _wait_unloaded(api, alias, listener)
+            if purge:  # unloaded first: a model that is deleted stays in memory, and can no longer be named
                 api.delete(alias)
         except Refusal as refusal:
             if refusal.status not in (None, 404):
@@ -257,8 +267,11 @@ class Ollama:
 
     def remove(self, address: tuple[str, int], name: str) -> None:
         """See the contract."""
+        api = Api(*address)
         try:
-            Api(*address).delete(name)
+            if api.loaded(name):  # else it stays in memory, and can no longer be named
+                api.unload(name)
+            api.delete(name)
         except Refusal as refusal:
             raise MscliError(
                 Code.REQUEST_FAILED, f"Ollama did not remove {name}: {refusal.words}", f"By hand: ollama rm {name}"
@@ -322,10 +335,35 @@ def _growth(before: tuple[Device, ...], after: tuple[Device, ...]) -> dict[str, 
     return grown if grown and len(grown) == len(before) else None
 
 
-def _wait_unloaded(api: Api, alias: str) -> None:
-    deadline = time.monotonic() + UNLOAD_TIMEOUT_S
-    while api.loaded(alias) and time.monotonic() < deadline:
+def _wait_unloaded(api: Api, alias: str, listener: Callable[[str], None]) -> None:
+    """Raises Refusal when the model is still in memory after UNLOAD_TIMEOUT_S."""
+    begun, told = time.monotonic(), False
+    while api.loaded(alias):
+        waited_s = time.monotonic() - begun
+        if waited_s > UNLOAD_TIMEOUT_S:
+            raise Refusal(HTTPStatus.CONFLICT, f"a request of another client has kept it loaded for {waited_s:.0f} s")
+        if waited_s > _TOLD_AFTER_S and not told:
+            listener(f"waiting until another client's request to {alias} ends")
+            told = True
         time.sleep(0.05)
+
+
+def _refuse_sharing(api: Api, source: str, alias: str) -> None:
+    """Raises INSTANCE_EXISTS when another model of the same weights is in memory: the server holds one of them."""
+    try:
+        ours = api.blob(source)
+        others = [name for name in api.in_memory() if name.lower() not in (alias.lower(), f"{alias.lower()}:latest")]
+        shared = next((name for name in others if ours and api.blob(name) == ours), None)
+    except Refusal:
+        return  # not there yet, so that nothing in memory can be of these weights; or a server that does not tell
+    if shared:
+        raise MscliError(
+            Code.INSTANCE_EXISTS,
+            f"{shared} is in the memory of this server, with the same weights: loading {alias} would put it out",
+            f"Stop it first: ollama stop {shared}. Or let it be put out: --replace. Or leave --adopt away: a server of "
+            "the instance's own holds a copy of its own.",
+            {"model": shared},
+        )
 
 
 def _failed(refusal: Refusal, alias: str) -> MscliError:

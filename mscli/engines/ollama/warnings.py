@@ -83,7 +83,7 @@ def _refuse_old(what: str, version: str | None, variant: Variant, remedy: Callab
 
 def warnings(server: Server, on_disk: Installation | None, model: Model, env: Mapping[str, str]) -> tuple[str, ...]:
     """Everything about an adopted server that may surprise this user. `env`: the shell's environment."""
-    return tuple(each.text for each in remarks(server, on_disk, model, env))
+    return tuple(each.text for each in (*remarks(server, on_disk, model, env), *_promise_remarks(server)))
 
 
 def remarks(
@@ -181,6 +181,19 @@ def _twin_remarks(server: Server, on_disk: Installation | None) -> Iterator[Rema
         yield Remark(
             "ollama_two_users",
             f"two models folders: the server's is {server.models} (user {server.user}); what lies in {own} is not used",
+        )
+
+
+def _promise_remarks(server: Server) -> Iterator[Remark]:
+    """What mscli promises of a server of its own and cannot promise of this one."""
+    keeps = (server.env or {}).get("OLLAMA_KEEP_ALIVE", "")
+    if not keeps.startswith("-"):
+        after = f"after {keeps or '5m'} without a request" if server.env is not None else "by its own OLLAMA_KEEP_ALIVE"
+        yield Remark(
+            None,
+            f"the server ({server.owner}) decides how long the model stays: once it is loaded anew by another client, "
+            f"it is unloaded {after}",
+            f"OLLAMA_KEEP_ALIVE=-1 keeps it. {_how_to_set(server)} Or leave --adopt away.",
         )
 
 

@@ -64,8 +64,13 @@ def start(program: Path, user_env: dict[str, str]) -> Iterator[Callable[..., Ser
 
     yield run
     for process in running:
-        process.kill()
-        process.wait()
+        process.terminate()  # it ends its runners; one that was killed leaves them behind
+    for process in running:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _follow(server: Server, ready: threading.Event) -> None:

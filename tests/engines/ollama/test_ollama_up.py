@@ -114,6 +114,16 @@ def test_a_model_that_falls_to_the_cpu_fails_the_start_with_the_reason(
     assert wanted.data["observed"]["gpu_share"] == pytest.approx(0.7)
 
 
+def test_half_an_answer_is_shown_and_exits_with_1(mscli: Mscli, machine: Machine, scene: Scene) -> None:
+    env = machine("rtx4090")
+    assert up(mscli, env).code == 0
+    scene.play(faults=[{"on": "chat", "after": 4}])
+    broken = mscli("chat", "hello", env=env)
+    assert (broken.code, broken.out.strip()) == (1, "Hello! This reply")
+    assert "broke off" in broken.err
+    assert "mscli logs small-q4" in broken.err
+
+
 def stored_bytes(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

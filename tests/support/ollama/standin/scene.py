@@ -7,7 +7,8 @@
 Faults are used up one by one by the requests they are for; one with "always": true stays.
 kinds, on pull: stall (it goes on reporting, nothing grows; with `again_s` the part begins at 0 again after so long, as
 the real one's does after 31 s), cut (the connection breaks), corrupt (the registry sends
-other bytes), error (`text` in the stream). On pull, load, create, tags and delete: status (HTTP `status` with `text`).
+other bytes), error (`text` in the stream). On chat: the process that
+holds the model dies `after` so many events. On pull, load, create, tags and delete: status (HTTP `status` with `text`).
 """
 
 from __future__ import annotations

@@ -6,20 +6,28 @@ import base64
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from typing import Any
 
 from answers import Answer, Refused, answer
 from log import log
-from memory import Memory
+from memory import Bad, Memory
 from scene import Scene
-from store import SYSTEM, Store, folder, full_name, now, published, short_name
+from store import MODEL, SYSTEM, Store, folder, full_name, now, published, short_name
 
 TICK_S = 0.02
+
+
+# What a model's context can be at most.
+LONGEST = 131072
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+_TYPES = {"num_ctx": "integer", "num_predict": "integer", "stop": "array", "temperature": "float32", "top_p": "float32"}
 
 
 class Cut(Exception):
@@ -79,22 +87,37 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, routes: dict[str, Callable[[], object]]) -> None:
         """Run the route: a value becomes JSON, an iterator a stream of it, a refusal an error."""
         length = int(self.headers.get("Content-Length") or 0)
+        self._died = False
         self._body: dict[str, Any] = json.loads(self.rfile.read(length) or b"{}")
+        if self._foreign():
+            self._send(403, b"", "")
+            return
         route = routes.get(self.path)
         try:
             if route is None:
-                raise Refused(404, "404 page not found")
+                self._send(404, b"404 page not found", "text/plain")
+                return
             if fault := self._status_fault():
                 raise Refused(fault["status"], fault.get("text", "made to fail"))
             said = route()
-            if isinstance(said, Iterator):
+            if said is None:
+                self._send(200, b"", "text/plain")
+            elif isinstance(said, Iterator):
                 self._stream(said)
             else:
                 self._send(200, json.dumps(said).encode(), "application/json")
         except Refused as refused:
-            openai = self.path.startswith("/v1")
-            error = {"message": str(refused), "type": "api_error", "code": None} if openai else str(refused)
+            kinds = {404: "not_found_error", 400: "invalid_request_error"}
+            kind = kinds.get(refused.status, "api_error")
+            openai = {"message": str(refused), "type": kind, "param": None, "code": None}
+            error = openai if self.path.startswith("/v1") else str(refused)
             self._send(refused.status, json.dumps({"error": error}).encode(), "application/json")
+
+    def _foreign(self) -> bool:
+        """A server bound to loopback answers to local names and addresses alone."""
+        host = self.headers.get("Host", "")
+        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+        return not (name in ("", "localhost") or name.endswith((".localhost", ".local")) or _is_address(name))
 
     def _take_blob(self, digest: str) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
@@ -127,9 +150,9 @@ class Handler(BaseHTTPRequestHandler):
             for part in parts:
                 line = json.dumps(part)
                 self._chunk(f"data: {line}\n\n".encode() if events else f"{line}\n".encode())
-            self._chunk(b"data: [DONE]\n\n" if events else b"")
-            if events:
-                self._chunk(b"")
+            if events and not self._died:
+                self._chunk(b"data: [DONE]\n\n")
+            self._chunk(b"")
         except (Cut, OSError):
             self.close_connection = True
         finally:
@@ -142,9 +165,16 @@ class Handler(BaseHTTPRequestHandler):
     def _name(self) -> str:
         """The model that the request names, which must be there."""
         name = self._body.get("model") or self._body.get("name") or ""
-        if self.server.store.manifest(name) is None:
-            raise Refused(404, f"model '{name}' not found")
-        return short_name(full_name(name))
+        if not all(_PART.fullmatch(part) for part in name.replace(":", "/").split("/")):
+            raise Refused(400, "invalid model name")
+        known = self.server.store.spelling(name)
+        if known is None:
+            raise Refused(404, f"model '{short_name(full_name(name)) if self.path == '/api/show' else name}' not found")
+        return known
+
+    def _blob(self, name: str) -> str:
+        """The weights of a model, which is what memory is keyed by."""
+        return str(next(layer for layer in self.server.store.layers(name) if layer["mediaType"] == MODEL)["digest"])
 
     def _listed(self, name: str) -> dict[str, Any]:
         layers = self.server.store.layers(name)
@@ -157,8 +187,8 @@ class Handler(BaseHTTPRequestHandler):
         runners = self.server.memory.listed()
         return {
             "models": [
-                {**self._listed(runner.name), "size": runner.size, "size_vram": runner.size_vram,
-                 "expires_at": now(), "context_length": runner.context}
+                {"name": runner.name, "model": runner.name, "size": runner.size, "size_vram": runner.size_vram,
+                 "expires_at": now(runner.expires_s), "context_length": runner.context}
                 for runner in runners
             ]
         }  # fmt: skip
@@ -166,16 +196,15 @@ class Handler(BaseHTTPRequestHandler):
     def _show(self) -> dict[str, Any]:
         name, store = self._name(), self.server.store
         parameters = "\n".join(f"{key:<30} {value}" for key, value in sorted(store.parameters(name).items()))
-        shown = {"modelfile": f"FROM {name}", "parameters": parameters, "template": "{{ .Prompt }}", "license": ""}
+        blob = store.blob(self._blob(name))
+        shown = {"modelfile": f"FROM {blob}\n", "parameters": parameters, "template": "{{ .Prompt }}", "license": ""}
         info = {"general.architecture": "mistral3", "mistral3.context_length": 131072}
         rest = {"details": self._listed(name)["details"], "model_info": info, "capabilities": store.capabilities(name)}
         return {**shown, "system": store.text(name, SYSTEM), **rest}
 
-    def _delete(self) -> dict[str, Any]:
-        name = self._name()
-        self.server.memory.unload(name)
-        self.server.store.delete(name)
-        return {}
+    def _delete(self) -> None:
+        """The model stays in memory, and can no longer be named."""
+        self.server.store.delete(self._name())
 
     def _create(self) -> object:
         if files := self._body.get("files"):
@@ -249,8 +278,14 @@ class Handler(BaseHTTPRequestHandler):
         return int(asked or os.environ.get("OLLAMA_CONTEXT_LENGTH") or 4096)
 
     def _load(self, name: str) -> int:
-        context = self._context(name, self._body.get("options") or {})
-        self.server.memory.load(name, context, self._body.get("keep_alive"))
+        for option, value in self.server.store.parameters(name).items():
+            if kind := _wrong_type(option, value):
+                raise Refused(500, f'option "{option}" must be of type {kind}')
+        context = min(self._context(name, self._body.get("options") or {}), LONGEST)
+        try:
+            self.server.memory.load(name, self._blob(name), context, self._body.get("keep_alive"))
+        except Bad as bad:
+            raise Refused(400, str(bad)) from bad
         return context
 
     def _generate(self) -> object:
@@ -259,8 +294,8 @@ class Handler(BaseHTTPRequestHandler):
             self._body.get("prompt") or "",
             {"model": name, "created_at": now(), "response": "", "done": True},
         )
-        if not prompt and self._body.get("keep_alive") == 0:
-            self.server.memory.unload(name)
+        if not prompt and self._body.get("keep_alive") in (0, "0"):
+            self.server.memory.unload(self._blob(name))
             return {**ended, "done_reason": "unload"}
         context = self._load(name)
         if not prompt:
@@ -331,6 +366,11 @@ class Handler(BaseHTTPRequestHandler):
         deltas = [{**message, "content": ""}, *({"content": piece} for piece in said.pieces)]
         chunk = {**base, "object": "chat.completion.chunk"}
         parts = [{**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+        if fault := self.server.scene.fault("chat"):
+            self._died = True
+            self.server.memory.kill(self._blob(name))
+            last = {**chunk, "model": "", "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}]}
+            return (part for part in [*parts[: fault["after"]], last])
         parts.append({**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
         if (self._body.get("stream_options") or {}).get("include_usage"):
             parts.append({**chunk, "choices": [], "usage": usage})
@@ -338,6 +378,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         print(f"[GIN] {now()} | {args[1] if len(args) > 1 else '-'} | {args[0]}", file=sys.stderr, flush=True)
+
+
+def _wrong_type(option: str, value: Any) -> str | None:
+    """The type that a parameter must have, where it has another: found out at the load, not when the model is made."""
+    kind = _TYPES.get(option)
+    fits = isinstance(value, list) if kind == "array" else isinstance(value, (int, float))
+    return None if kind is None or fits else kind
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return ip_address(name).is_private or ip_address(name).is_loopback or ip_address(name).is_unspecified
+    except ValueError:
+        return False
 
 
 def _native(message: dict[str, Any]) -> dict[str, Any]:

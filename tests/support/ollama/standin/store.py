@@ -78,6 +78,11 @@ class Store:
         path = self.manifests / full_name(name)
         return json.loads(path.read_text()) if path.is_file() else None
 
+    def spelling(self, name: str) -> str | None:
+        """A model by its name without regard to case, as it was spelt first; None if there is none."""
+        wanted = short_name(full_name(name)).lower()
+        return next((known for known in self.names() if known.lower() == wanted), None)
+
     def write_manifest(self, name: str, layers: list[dict[str, Any]]) -> None:
         path = self.manifests / full_name(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -233,5 +238,5 @@ class Download:
         return STEP_BYTES / speed if speed else 0.0
 
 
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
+def now(at_s: float | None = None) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(at_s))

@@ -13,10 +13,13 @@ from typing import Any
 from mscli.cli.layout import Column, ago, count, iso, size, styled
 from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
-from mscli.instances.state import CRASHED, READY, RUNNING, STARTING, STOPPED, UNRESPONSIVE, Instance, look
+from mscli.instances.state import CRASHED, READY, RUNNING, STARTING, STOPPED, UNLOADED, UNRESPONSIVE, Instance, look
 from mscli.instances.store import Store, Unreadable, unreadable
 
-_STYLES = {READY: "bold green", STARTING: "yellow", UNRESPONSIVE: "bold yellow", CRASHED: "bold red", STOPPED: "dim"}
+_STYLES = {
+    **{READY: "bold green", STARTING: "yellow", UNLOADED: "yellow"},
+    **{UNRESPONSIVE: "bold yellow", CRASHED: "bold red", STOPPED: "dim"},
+}
 _COLUMNS = (
     *(Column("NAME"), Column("STATE"), Column("URL"), Column("UPTIME", 1), Column("GPUS", 3)),
     *(Column("CONTEXT", 2, right=True), Column("ENGINE", 4), Column("PROFILE", 5), Column("PID", 6, right=True)),

@@ -12,8 +12,7 @@ from mscli.catalog.model import Sampling
 from mscli.chat.message import Message, Truncation, cut_prompt
 from mscli.chat.stream import Piece, ThinkSplitter
 from mscli.errors import Code, MscliError
-from mscli.instances.process import alive
-from mscli.instances.records import Record, api_key
+from mscli.instances.records import Record, api_key, must_run
 
 if TYPE_CHECKING:
     import httpx
@@ -40,14 +39,9 @@ class Target:
 
 
 def target_of(record: Record) -> Target:
-    """The instance as a client sees it. Raises NOT_RUNNING for one that has died or was stopped: its port may be
-    somebody else's by now. Raises FILE when its key cannot be read."""
-    if record.stopped_at is not None or (record.identity and not alive(record.identity)):
-        raise MscliError(
-            Code.NOT_RUNNING,
-            f"{record.name} does not run any more",
-            f"What it said last: mscli logs {record.name} -n 30. Start it again: mscli restart {record.name}",
-        )
+    """The instance as a client sees it. Raises NOT_RUNNING for one that has died or was stopped, FILE when its key
+    cannot be read."""
+    must_run(record)
     splits = record.reasoning == "think-text"
     context = record.plan.context
     sampling = _within(record.sampling, context)

@@ -20,11 +20,12 @@ def env(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
 
     MSCLI_SYSTEM_PROMPT is there only where the model's makers recommend one (Magistral thinks because of it).
     """
-    from mscli.instances.records import Records, api_key, the_one
+    from mscli.instances.records import Records, api_key, must_run, the_one
     from mscli.paths import places
 
     screen = open_screen(ctx, json)
     record = the_one(Records(places()), name)
+    must_run(record)
     # Clients insist on some key: without one the customary placeholder is given.
     values = {
         "OPENAI_BASE_URL": record.base_url,

@@ -153,7 +153,8 @@ def spawn(
     """
     import subprocess  # 4 ms that `mscli status` does not need
 
-    with log.open("ab") as output:
+    appended = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    with os.fdopen(os.open(log, appended, 0o600), "ab") as output:
         return subprocess.Popen(
             list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(env), cwd=cwd,
             start_new_session=True, pass_fds=tuple(inherited), preexec_fn=_default_signals,

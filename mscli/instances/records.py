@@ -190,6 +190,17 @@ def claims(records: tuple[Record, ...], replaced: str | None) -> tuple[Claim, ..
     )
 
 
+def must_run(record: Record) -> None:
+    """Raise NOT_RUNNING for an instance that has died or was stopped: its port may be somebody else's by now."""
+    if record.stopped_at is None and (record.owner is not None or leads(record)):
+        return
+    raise MscliError(
+        Code.NOT_RUNNING,
+        f"{record.name} does not run any more",
+        f"What it said last: mscli logs {record.name} -n 30. Start it again: mscli restart {record.name}",
+    )
+
+
 def the_one(records: Records, name: str | None, dead: bool = False) -> Record:
     """The record meant by an optional name: the named one, or the only one that runs; with `dead`, where none runs,
     the only one that was not stopped: it has crashed.

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from mscli.paths import Places
 
 SCHEMA = "mscli-record/1"
 LOCK_TIMEOUT_S = 120.0
+_LONGEST_RECORD = 2**22
 _TRY_EVERY_S = 0.01
 _ASK_HOLDER_EVERY_S = 0.5
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}\Z")
@@ -55,43 +57,66 @@ class Store:
         self.folder = places.instances
 
     def names(self) -> tuple[str, ...]:
-        """The instances that have a record."""
-        try:
-            return tuple(sorted(entry.name for entry in self.folder.iterdir() if (entry / "record.json").exists()))
-        except (FileNotFoundError, NotADirectoryError):
-            return ()
+        """The instances that have a record, or a folder into which this user may not look."""
+        return tuple(folder.name for folder in self.folders() if _there(folder / "record.json"))
 
     def folders(self) -> tuple[Path, ...]:
         """Every folder of an instance, with a record or without."""
         try:  # before Python 3.11, glob("*/") gives files too
-            return tuple(sorted(entry for entry in self.folder.iterdir() if entry.is_dir()))
+            entries = sorted(self.folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return ()
+        return tuple(entry for entry in entries if _NAME.match(entry.name) and entry.is_dir())
 
     def raw(self, name: str) -> dict[str, Any] | Unreadable | None:
         """The record of `name` as JSON data of this mscli's schema, None if there is none, or why it is unreadable."""
         path = self.run_dir(name) / "record.json"
         try:
-            data = json.loads(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
+            data = json.loads(self._read(path))
+        except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            return Unreadable(name, path, "its folder is a link") if path.parent.is_symlink() else None
         except OSError as fault:
             return Unreadable(name, path, fault.strerror or str(fault))
-        except ValueError as fault:
+        except (ValueError, RecursionError) as fault:
             return Unreadable(name, path, f"not JSON: {fault}")
         schema = data.get("schema") if isinstance(data, dict) else None
         if schema != SCHEMA:
             return Unreadable(name, path, f"its schema is {schema!r}, this mscli reads {SCHEMA!r}")
+        if data.get("name") != name:  # its name becomes a path
+            return Unreadable(name, path, f"it is the record of {str(data.get('name'))[:80]!r}")
         return dict(data)
 
+    def _read(self, path: Path) -> bytes:
+        """A file in an instance's folder: never through a link, and only this user's. Raises OSError."""
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            handle = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        finally:
+            os.close(folder)
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file")
+            if found.st_uid not in self._trusted():
+                raise OSError(errno.EPERM, f"it belongs to another user (uid {found.st_uid})")
+            return file.read(_LONGEST_RECORD)
+
+    def _trusted(self) -> tuple[int, ...]:
+        """Whose records are believed: this user's; for root, which may read all, also the owner's of all instances."""
+        own = os.geteuid()
+        return (own,) if own else (own, self.folder.stat().st_uid)
+
     def run_dir(self, name: str) -> Path:
-        """The private folder of an instance: record, log, key, temporary files. Not created here."""
-        return self.folder / name
+        """The private folder of an instance: record, log, key, temporary files. Not created here. Raises USAGE."""
+        return self.folder / check_name(name)
 
     def prepare(self, name: str) -> Path:
-        """Make the instance's folder, readable by its owner alone, with a `tmp` folder for the engine."""
+        """Make the instance's folder, readable by its owner alone, with a `tmp` folder for the engine. Raises FILE."""
         run_dir = self.run_dir(name)
-        (run_dir / "tmp").mkdir(parents=True, exist_ok=True)
+        private_folder(run_dir)
+        private_folder(run_dir / "tmp")
         run_dir.chmod(0o700)
         return run_dir
 
@@ -141,17 +166,59 @@ class Store:
         Waits as long as it changes hands, up to LOCK_TIMEOUT_S, and at most `patience_s` for one process that keeps it.
         Raises FILE then.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as handle:
-            _wait_for_lock(handle.fileno(), self.folder / ".lock", patience_s)
+        private_folder(self.folder)
+        path = self.folder / ".lock"
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as fault:
+            raise MscliError(
+                Code.FILE, f"{path} cannot be opened: {fault.strerror}", f"Look at it: ls -l {path}. It may be removed."
+            ) from fault
+        try:
+            _wait_for_lock(handle, path, patience_s)
             yield
+        finally:
+            os.close(handle)
+
+
+def _there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder, and what is missing above it, for this user alone; close one that others may write to.
+
+    Raises FILE for one that cannot be made, or belongs to another user.
+    """
+    try:
+        for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid == os.geteuid() and found.st_mode & 0o022:
+            folder.chmod(0o700)
+    except OSError as fault:
+        raise MscliError(
+            Code.FILE, f"{folder} cannot be made: {fault.strerror}", "Check its rights, or set MSCLI_HOME."
+        ) from fault
+    if os.geteuid() not in (0, found.st_uid):
+        raise MscliError(
+            Code.FILE,
+            f"{folder} belongs to another user (uid {found.st_uid}; was mscli run with sudo?)",
+            f"Give it back: sudo chown -R {os.geteuid()} {folder}",
+        )
 
 
 def write_private(path: Path, text: str) -> None:
     """Write a file whole or not at all, mode 0600 from its first byte on. Raises FILE or DISK_FULL."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as handle:
             handle.write(text)
         fresh.replace(path)
     except OSError as fault:

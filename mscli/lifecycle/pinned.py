@@ -15,7 +15,7 @@ from mscli.catalog.load import Catalog, load_catalog, load_one
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
-from mscli.instances.store import write_private
+from mscli.instances.store import private_folder, write_private
 from mscli.paths import Places, shipped_profiles
 
 
@@ -46,7 +46,7 @@ def load_pins(places: Places) -> Mapping[str, str]:
 
 def pin(places: Places, repository: str, commit: str) -> None:
     """Pin a repository to a commit from now on."""
-    places.pins.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(places.pins.parent)
     write_private(places.pins, json.dumps({**load_pins(places), repository: commit}, indent=1, sort_keys=True) + "\n")
 
 

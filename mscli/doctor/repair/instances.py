@@ -151,20 +151,21 @@ def _note_dead(record: Record, records: Records) -> str:
 
 def _without_record(records: Records) -> Iterator[str]:
     """Instance folders without a record: starts that failed keep their log in one."""
-    try:
-        entries = sorted(records.folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        if entry.is_dir() and not entry.is_symlink() and not (entry / "record.json").exists():
-            yield entry.name
+    recorded = records.names()
+    for folder in records.folders():
+        if not folder.is_symlink() and folder.name not in recorded:
+            yield folder.name
 
 
 def _left(records: Records, name: str) -> tuple[Path, ...]:
     """What a stopped instance should not have left: temporary files and sockets, and files written only by half."""
     folder = records.run_dir(name)
     halves = [path for path in folder.glob(".*.*") if _half_written(path)]
-    return tuple(path for path in (folder / "tmp", folder / "ready", *halves) if path.exists() or path.is_symlink())
+    return tuple(
+        path
+        for path in (folder / "tmp", folder / "ready", folder / "stopping", *halves)
+        if path.exists() or path.is_symlink()
+    )
 
 
 def _half_written(path: Path) -> bool:

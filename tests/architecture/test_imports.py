@@ -37,7 +37,7 @@ INSIDE = {
         *("weights", "network", "ports", "instances", "profile", "run"),
     ),
     "doctor.repair": ("fix", "instances", "profile_remedies", "profiles", "repairs"),
-    "doctor.report": ("redact_prompts", "redact", "private", "runs", "report"),
+    "doctor.report": ("redact_prompts", "redact_secrets", "redact", "private", "runs", "report"),
     "instances": ("json_values", "process", "log", "container", "store", "state", "records", "orphans"),
     "lifecycle": (
         "port",

@@ -8,7 +8,6 @@ their tail below the home folder, addresses their port, versions their numbers.
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
 import json
 import re
@@ -16,9 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
-from mscli.doctor.report.redact_prompts import REMOVED, without_prompts
+from mscli.doctor.report.redact_prompts import without_prompts
+from mscli.doctor.report.redact_secrets import SECRET, without_secrets
 
-SECRET, USER, HOST, EMAIL, IP, MAC, SERIAL = "[secret]", "[user]", "[host]", "[email]", "[ip]", "[mac]", "[serial]"
+USER, HOST, EMAIL, IP, MAC, SERIAL = "[user]", "[host]", "[email]", "[ip]", "[mac]", "[serial]"
 PRIVATE_IP = "[private ip]"
 
 
@@ -35,9 +35,9 @@ class Private:
 
 def redacted(text: str, private: Private) -> str:
     """`text` without anything private. Done twice, it changes nothing more."""
-    text = _without_secrets(text, private.secrets)
+    text = _without_known(text, private.secrets)
     text = without_prompts(text)
-    text = _without_credentials(text)
+    text = without_secrets(text)
     text = _EMAIL.sub(EMAIL, text)
     text = _without_homes(text, private.homes)
     text = _without_names(text, private.users, USER)
@@ -52,7 +52,7 @@ _SHORTEST = 4
 _ANYWHERE = 8
 
 
-def _without_secrets(text: str, secrets: Iterable[str]) -> str:
+def _without_known(text: str, secrets: Iterable[str]) -> str:
     """Each secret as it is, and as JSON, URLs and base64 write it. Short ones only where they stand alone."""
     written = {form for secret in secrets for form in _forms(secret)}
     for form in sorted(written, key=len, reverse=True):
@@ -73,85 +73,6 @@ def _forms(secret: str) -> Iterator[str]:
             yield quote_plus(bare)
             if len(bare) >= _ANYWHERE:
                 yield base64.b64encode(bare.encode()).decode().rstrip("=")
-
-
-# --- secrets by their shape, or by the name that stands before them ---
-
-_TOKENS = re.compile(
-    r"""\b(?:hf_|api_org_)[A-Za-z0-9]{6,}          # Hugging Face
-    |\bsk-[A-Za-z0-9_-]{8,}|\bnvapi-[\w-]{8,}|\bgsk_\w{8,}|\bpplx-\w{8,}|\br8_\w{8,}
-    |\bgh[pousr]_[A-Za-z0-9]{8,}|\bgithub_pat_\w{8,}|\bglpat-[\w-]{8,}
-    |\bxox[abeoprs]-[\w-]{8,}|\bdckr_pat_[\w-]{8,}|\bpypi-[\w-]{16,}|\bnpm_\w{16,}
-    |\b(?:AKIA|ASIA)[0-9A-Z]{12,}|\bAIza[\w-]{20,}|\bya29\.[\w.-]{8,}
-    |\beyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?        # JSON web tokens
-    |\bssh-(?:rsa|dss|ed25519)\s+[\w+/=]{16,}
-    """,
-    re.VERBOSE,
-)
-_PEM = re.compile(r"-----BEGIN [A-Z ]+-----(?:.*?-----END [A-Z ]+-----|(?:(?:\s|\\n)*[A-Za-z0-9+/=]{8,})*)", re.DOTALL)
-_BEARER = re.compile(r"(?P<name>\bbearer\s+)(?!tokens?\b|auth\w*\b|scheme\b|\[secret\])[\w.~+/=-]{4,}", re.IGNORECASE)
-_BASIC = re.compile(r"(?P<name>\bbasic\s+)(?P<value>[A-Za-z0-9+/_-]{6,}={0,2})", re.IGNORECASE)
-_HEADER = re.compile(
-    r"(?P<name>\b(?:proxy-authorization|authorization|x-api-key|api-key|x-auth-token|set-cookie|cookie)['\"]?\s*[:=,]\s*"
-    r"(?:b?['\"])?)(?!\s|b?['\"]|\[secret\])[^\r\n'\",}]+",
-    re.IGNORECASE,
-)
-_VALUE = r"(?:\"[^\"\n]*\"|'[^'\n]*'|\\+\"[^\"\n]*?\\+\"|[^\s\"'}\])]+)"
-# HF_TOKEN=..., OPENAI_API_KEY: ...
-_VARIABLE = re.compile(
-    r"(?P<name>\b[A-Z0-9_]*(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)[A-Z0-9_]*)"
-    rf"(?P<join>\\*[\"']?\s*[:=]\s*)(?!\[secret\])(?P<value>{_VALUE})"
-)
-# api_key: ..., "password": "...", --api-key ...
-_SETTING = re.compile(
-    r"(?P<name>\b[\w-]*?(?:api[_-]?key|secret|passw(?:or)?d|passphrase|credentials?|private[_-]?key|access[_-]?key"
-    r"|(?:auth|access|refresh|hf|hub|session|bearer)[_-]?token)s?\b)"
-    rf"(?P<join>\\*[\"']?\s*[:=]\s*)(?!\[secret\]|None\b|null\b|true\b|false\b)(?P<value>{_VALUE})",
-    re.IGNORECASE,
-)
-# --api-key ..., --ssl-keyfile-password ...; not --max-num-batched-tokens, not --api-key-file
-_FLAG = re.compile(
-    r"(?P<name>--?(?:\w+-)*(?:api-key|key|token|password|passwd|secret|passphrase|credentials?))(?P<join>[ =]+)"
-    r"(?!\[secret\]|-)(?P<value>'[^'\n]*'|\"[^\"\n]*\"|\S+)"
-)
-_TOKEN_SETTING = re.compile(
-    r"(?P<name>(?<![\w-])token)(?P<join>\\*[\"']?\s*[:=]\s*\\*[\"']?)(?P<value>(?=[\w.-]*[A-Za-z])(?=[\w.-]*\d)[\w.~+/=-]{8,})",
-    re.IGNORECASE,
-)
-_URL_USER = re.compile(r"(?P<name>\b[a-z][a-z0-9+.-]*://)(?!\[secret\]@)[^\s/\"'<>?#]+@", re.IGNORECASE)
-_URL_QUERY = re.compile(r"(?P<name>\b(?:https?|wss?)://[^\s\"'<>?]+\?)[^\s\"'<>]+", re.IGNORECASE)
-_COUNTS = re.compile(r"TOKENS")
-
-
-def _without_credentials(text: str) -> str:
-    text = _PEM.sub(SECRET, text)
-    text = _URL_USER.sub(rf"\g<name>{SECRET}@", text)
-    text = _URL_QUERY.sub(rf"\g<name>{REMOVED}", text)
-    text = _TOKENS.sub(SECRET, text)
-    text = _HEADER.sub(rf"\g<name>{SECRET}", text)
-    text = _BEARER.sub(rf"\g<name>{SECRET}", text)
-    text = _BASIC.sub(_basic, text)
-    text = _VARIABLE.sub(_variable, text)
-    for pattern in (_FLAG, _TOKEN_SETTING, _SETTING):
-        text = pattern.sub(rf"\g<name>\g<join>{SECRET}", text)
-    return text
-
-
-def _basic(found: re.Match[str]) -> str:
-    """`Basic` and base64 of user:password; not the words `basic authentication`."""
-    value = found["value"].rstrip("=")
-    try:
-        plain = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_")
-    except (binascii.Error, ValueError):
-        return found[0]
-    return f"{found['name']}{SECRET}" if b":" in plain else found[0]
-
-
-def _variable(found: re.Match[str]) -> str:
-    """Numbers of tokens are no secret: VLLM_MAX_TOKENS=4096."""
-    if _COUNTS.search(found["name"]) and found["value"].strip("\"'").isdigit():
-        return found[0]
-    return f"{found['name']}{found['join']}{SECRET}"
 
 
 # --- names ---

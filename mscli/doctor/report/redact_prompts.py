@@ -50,12 +50,17 @@ _DATA_URL = re.compile(r"(data:[\w/+.-]{0,60};base64,)[A-Za-z0-9+/=_-]+")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{200,}={0,2}")
 # How lines of logs begin: with a time, a level, a field or a part of llama.cpp.
 _LOG_LINE = re.compile(
-    r"\s*(?:\[?\d{1,4}[-:/.]\d|\[GIN\]|time=|\(\w+ pid=|(?:INFO|WARNING|WARN|ERROR|DEBUG|CRITICAL)\b"
-    r"|(?:srv|slot|que|main|cmn|res|common|llama|ggml|load)\w*[ :]|Traceback|File \"|```|\w+(?:Error|Exception)\b)"
+    r"\s{0,40}(?:\[?\d{1,4}[-:/.]\d|\[GIN\]|time=|\(\w{1,80} pid=|(?:INFO|WARNING|WARN|ERROR|DEBUG|CRITICAL)\b"
+    r"|(?:srv|slot|que|main|cmn|res|common|llama|ggml|load)\w{0,40}[ :]"
+    r"|Traceback|File \"|```|\w{1,80}(?:Error|Exception)\b)"
 )
 # What may follow the end of a value that was written down: the next key, a closing bracket, the end.
-_AFTER = re.compile(r"\s*(?:[}\])>]|,\s*(?:\\*[\"'{\[]|\\n|\w+[=:]|$)|$|\\n|\\*[\"']\s*$)|\s+\w+=", re.MULTILINE)
-_SIMPLE = re.compile(r"\\*[\"'\[{(]")
+_AFTER = re.compile(
+    r"\s{0,40}(?:[}\])>]|,\s{0,40}(?:\\{0,64}[\"'{\[]|\\n|\w{1,64}[=:]|$)|$|\\n|\\{0,64}[\"']\s{0,40}$)"
+    r"|\s{1,40}\w{1,64}=",
+    re.MULTILINE,
+)
+_SIMPLE = re.compile(r"\\{0,64}[\"'\[{(]")
 _CONTINUES = frozenset(" \t\r\n]}[{\"'")  # how a line begins that goes on with a list or object
 _MOST = 200_000
 
@@ -72,29 +77,35 @@ def without_prompts(text: str) -> str:
 
 
 def _cut_values(text: str, pattern: re.Pattern[str]) -> str:
-    """Cut the value behind each match of `pattern`, and go on behind it."""
+    """Cut the value behind each match of `pattern`, and continue after it.
+
+    Lists that nothing closes may each be read to a far end in vain: of all together at most four times the text, so
+    that it takes linear time. Then only the rest of their line goes.
+    """
     parts: list[str] = []
-    done = 0
+    done, left = 0, 4 * len(text) + _MOST
     while found := pattern.search(text, done):
         parts.append(text[done : found.end()])
-        done, put = _value(text, found.end())
+        done, put, read = _value(text, found.end(), min(left, _MOST))
+        left -= read
         parts.append(put)
     return "".join(parts) + text[done:]
 
 
-def _value(text: str, start: int) -> tuple[int, str]:
-    """(where the value that starts there ends, what stands in its place). Plain numbers and words stay."""
+def _value(text: str, start: int, most: int) -> tuple[int, str, int]:
+    """(where the value that starts there ends, what stands in its place, how many characters were read in vain).
+
+    Plain numbers and words stay. `most`: how far a list or object is read at most.
+    """
     opening = _SIMPLE.match(text, start)
     if opening is None:
-        return start, ""
-    bracket = opening[0][-1]
-    if bracket in "\"'":
-        end = _string_end(text, opening.end(), opening[0])
-        put = f"{opening[0]}{REMOVED}{opening[0]}"
+        return start, "", 0
+    if opening[0][-1] in "\"'":
+        end, read, put = _string_end(text, opening.end(), opening[0]), 0, f"{opening[0]}{REMOVED}{opening[0]}"
     else:
-        end = _bracket_end(text, opening.end())
+        end, read = _bracket_end(text, opening.end(), most)
         put = REMOVED
-    return (_line_end(text, start), put) if end is None else (end, put)
+    return (_line_end(text, start) if end is None else end), put, read
 
 
 def _string_end(text: str, start: int, opening: str) -> int | None:
@@ -122,25 +133,26 @@ def _closes(text: str, place: int, depth: int) -> bool:
     return count % max(4, 2 * (depth + 1)) == depth
 
 
-def _bracket_end(text: str, start: int) -> int | None:
-    """The end of a list or object whose first bracket is behind us; brackets inside strings do not count."""
-    open_, place, limit = 1, start, min(len(text), start + _MOST)
+def _bracket_end(text: str, start: int, most: int) -> tuple[int | None, int]:
+    """The end of a list or object whose first bracket is behind us, None where there is none within `most` characters;
+    and how many were read in vain. Brackets inside strings do not count."""
+    open_, place, limit = 1, start, min(len(text), start + most)
     while place < limit:
         char = text[place]
         if char in "\"'" and not _apostrophe(text, place):
             quote = _quote_at(text, place)
             end = _plain_string_end(text, place + 1, quote, min(limit, _line_end(text, place)))
             if end is None:
-                return None
+                break
             place = end
             continue
         if char == "\n" and text[place + 1 : place + 2] not in _CONTINUES:
-            return None  # the log goes on, or was cut here
+            break  # the log goes on, or was cut here
         open_ += (char in "[{(") - (char in "]})")
         place += 1
         if open_ == 0:
-            return place
-    return None
+            return place, 0
+    return None, place - start
 
 
 def _plain_string_end(text: str, start: int, opening: str, limit: int) -> int | None:

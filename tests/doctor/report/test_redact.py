@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mscli.doctor.report import redact, redact_prompts, redact_secrets
 from mscli.doctor.report.redact import Private, redacted
 from mscli.doctor.report.redact_prompts import without_prompts
+from mscli.doctor.report.redact_secrets import without_secrets
+
+HEALTHY = Path(__file__).parents[2] / "diagnosis" / "healthy"
 
 PRIVATE = Private(
     secrets=("correct-horse-battery", "s3cr"),
@@ -83,6 +91,83 @@ def test_what_is_private_goes(text: str) -> None:
     assert redacted(cut, PRIVATE) == cut, "redacting twice changes nothing more"
 
 
+SHAPES = [line.split("\t") for line in Path(__file__).with_name("secret_shapes.tsv").read_text().splitlines()[1:]]
+
+
+@pytest.mark.parametrize(("line", "secret"), [each[1:] for each in SHAPES], ids=[each[0] for each in SHAPES])
+def test_a_secret_goes_from_every_kind_of_place(line: str, secret: str) -> None:
+    text = line.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\")
+    assert secret in text
+    cut = redacted(text, Private())
+    assert secret not in cut
+    assert redacted(cut, Private()) == cut, "redacting twice changes nothing more"
+
+
+@pytest.mark.parametrize("log", sorted(HEALTHY.glob("*.log")), ids=lambda path: str(path.stem))
+def test_nothing_of_a_healthy_log_is_taken_for_a_secret(log: Path) -> None:
+    text = without_prompts(log.read_text())
+    assert without_secrets(text) == text
+
+
+def each_of(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+
+
+PATTERNS = [
+    pytest.param(pattern, id=f"{module.__name__.rpartition('.')[2]}.{name}{place or ''}")
+    for module in (redact_secrets, redact_prompts, redact)
+    for name, value in sorted(vars(module).items())
+    for place, pattern in enumerate(
+        value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+    )
+    if isinstance(pattern, re.Pattern)
+]
+
+
+def worst(pattern: re.Pattern[str]) -> list[str]:
+    """Texts to repeat without end: characters that a pattern may wait for, and the beginnings of what it finds."""
+    matched = [
+        found[0] for text in (*GONE, *(each[1] for each in SHAPES)) if (found := pattern.search(text)) and found[0]
+    ]
+    beginnings = {text[:end] for text in matched[:6] for end in {1, 2, len(text) // 2, len(text) - 1} if end > 0}
+    return sorted({*" \t\\\"'-:=.,/@#[]{}a0A_%", "a-", "a.", "a:", "a=", 'a="', "://", "-A", '\\"', *beginnings})
+
+
+def cpu_s(pattern: re.Pattern[str], text: str) -> float:
+    begun = time.thread_time()
+    deque(pattern.finditer(text), maxlen=0)
+    return time.thread_time() - begun
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_reads_its_worst_input_in_linear_time(pattern: re.Pattern[str]) -> None:
+    for pump in worst(pattern):
+        short, long = (pump * (size // len(pump)) for size in (8_000, 64_000))
+        took = cpu_s(pattern, long)
+        if took > 0.05:  # eight times the text, eight times the time; a square would take 64 times as long
+            assert took < 24 * max(cpu_s(pattern, short), 0.001), f"{pump!r} is read in more than linear time"
+
+
+@pytest.mark.parametrize("pump", ['"messages": [\n ', '"prompt": "', "prompt=[{'a', ", '{"content": [\\"'])
+def test_values_that_nothing_ends_are_cut_in_linear_time(pump: str) -> None:
+    took = []
+    for size in (100_000, 400_000):
+        begun = time.thread_time()
+        without_prompts(pump * (size // len(pump)))
+        took.append(time.thread_time() - begun)
+    assert took[1] < 12 * took[0] + 0.5
+
+
+def test_a_megabyte_of_anything_is_redacted_in_linear_time() -> None:
+    pumps = {pump for param in PATTERNS for pump in worst(param.values[0])}
+    text = "\n".join(pump * (400_000 // len(pumps) // len(pump) + 1) for pump in sorted(pumps))
+    begun = time.thread_time()
+    redacted(text, PRIVATE)
+    short_s = time.thread_time() - begun
+    redacted(text * 4, PRIVATE)
+    assert time.thread_time() - begun - short_s < 8 * short_s + 0.5
+
+
 KEPT = (
     "driver 580.95.05, CUDA 13.0, NVIDIA-SMI 570.124.06",
     "nvidia-cudnn-cu12==9.1.0.70",
@@ -112,6 +197,17 @@ KEPT = (
     "key not found key=general.alignment default=32",
     "sha256:3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855c",
     "NCCL WARN Call to ibv_modify_qp failed with error Connection timed out",
+    "password authentication failed for user, a password is required, no password given",
+    "docker run --user 1000:1000 --rm vllm/vllm-openai:v0.10@sha256:0123456789abcdef serve",
+    "docker login registry.example.com; mysql -p; curl -sSf -o x.sh; ssh -p 22",
+    "forward pass: 12 ms, pass=1, first pass done; tokens: 512, token: 5, tokens=true",
+    "SSL_KEY_FILE=/etc/ssl/key.pem KEYBOARD=us TOKENIZER=mistral TOKEN_COUNT=7",
+    "non-default args: {'api_key': None, 'hf_token': None, 'ssl_keyfile': None}",
+    "sk-learn-extra, npm_config_registry_and_more, xai-grok-model-name, fw_version_of_the_device",
+    "auth: none, authorization is off, signature: valid, the cookie was refused, Basic usage",
+    "main.cc:1234:56: error: expected ';' and key: value, map[key:value]",
+    "https://huggingface.co/mistralai/Mistral-Small-3.1-24B-Instruct-2503/resolve/main/params.json",
+    "secretary=ann, passenger=2, monkey=1, keynote: 5, tokenizer_mode: mistral, bypass=none",
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB",
 )  # fmt: skip
 

@@ -135,14 +135,6 @@ def container_environment(settings: Mapping[str, str], env: Mapping[str, str] | 
     return {**{name: value for name, value in env.items() if name not in _CONTAINER_SETTINGS}, **settings}
 
 
-def expanded(named: str | Path) -> Path:
-    """A path in which `~` and `~user` stand for a home folder. Raises USAGE for a user that is not known here."""
-    try:
-        return Path(named).expanduser()
-    except RuntimeError as fault:
-        raise MscliError(Code.USAGE, f"{named}: {fault}", "Write the whole path.") from fault
-
-
 def _named(variable: str, env: Mapping[str, str] | None) -> Path | None:
     named = (os.environ if env is None else env).get(variable)
     return expanded(named).absolute() if named else None
@@ -155,11 +147,7 @@ def hub_cache(env: Mapping[str, str] | None = None) -> Path:
         return expanded(cache)
     if home := env.get("HF_HOME"):
         return expanded(home) / "hub"
-<<<<<<< HEAD
     base = env.get("XDG_CACHE_HOME") or _home(env) / ".cache"
-=======
-    base = env.get("XDG_CACHE_HOME") or Path(env.get("HOME") or Path.home()) / ".cache"
->>>>>>> 3c7c08e (Records are believed only under their own name and from this user; own folders are closed; no link is followed)
     return Path(base) / "huggingface" / "hub"
 
 
@@ -168,11 +156,7 @@ def hub_token_file(env: Mapping[str, str] | None = None) -> Path:
     env = os.environ if env is None else env
     if named := env.get("HF_TOKEN_PATH"):
         return expanded(named)
-<<<<<<< HEAD
     base = env.get("XDG_CACHE_HOME") or _home(env) / ".cache"
-=======
-    base = env.get("XDG_CACHE_HOME") or Path(env.get("HOME") or Path.home()) / ".cache"
->>>>>>> 3c7c08e (Records are believed only under their own name and from this user; own folders are closed; no link is followed)
     return expanded(env.get("HF_HOME") or Path(base) / "huggingface") / "token"
 
 

@@ -11,7 +11,6 @@ import typer
 from mscli.cli.options import Events, Heal, Json, ProfileFile, TimeoutS, Yes
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
-from mscli.paths import expanded
 
 if TYPE_CHECKING:
     from mscli.lifecycle.up import Ask, Up
@@ -73,11 +72,8 @@ def up(
 
 
 def _absolute(path: Path | None) -> str | None:
-<<<<<<< HEAD
     from mscli.paths import expanded
 
-=======
->>>>>>> 3c7c08e (Records are believed only under their own name and from this user; own folders are closed; no link is followed)
     return str(expanded(path).absolute()) if path else None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
 
 from mscli.engines.engine import HeldModel
 from mscli.engines.ollama.flags import Parameter
-from mscli.http import HttpFault, Limits, request
+from mscli.http import Answer, HttpFault, Limits, request
 
 ANSWER_TIMEOUT_S = 30.0
 # Reads the model's header, and on some versions its whole file.
@@ -124,11 +125,20 @@ class Api:
         except HttpFault as fault:
             raise Refusal(None, f"{self.url} does not answer ({fault.seen})") from fault
         except ValueError as fault:
-            raise Refusal(None, f"{self.url} answers, but not as Ollama does") from fault
-        words = said.get("error") if isinstance(said, dict) else None
-        if answer.status != 200 or words:
-            raise Refusal(answer.status, str(words or f"HTTP {answer.status}"))
+            raise self._no_json(answer, path) from fault
+        told = said.get("error") if isinstance(said, dict) else None
+        if answer.status == HTTPStatus.FORBIDDEN and not told:
+            # bound to loopback it answers to addresses and local names alone, with an empty page
+            raise Refusal(answer.status, f"it does not answer to the name {self.host} (HTTP 403): give its address")
+        if answer.status != HTTPStatus.OK or told:
+            raise Refusal(answer.status, str(told or f"HTTP {answer.status}"))
         return said if isinstance(said, dict) else {}
+
+    def _no_json(self, answer: Answer, path: str) -> Refusal:
+        """A text page: what Ollama answers for a path that its version does not have, or a server of another kind."""
+        if answer.status == HTTPStatus.NOT_FOUND and answer.body.startswith(b"404 page not found"):
+            return Refusal(HTTPStatus.NOT_IMPLEMENTED, f"this version of Ollama has no {path}")
+        return Refusal(None, f"{self.url} answers, but not as Ollama does")
 
 
 def _without_prompt(name: str, keep_alive: Parameter) -> dict[str, object]:

@@ -3,6 +3,7 @@ the published hash, unpacked. No root."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -16,6 +17,7 @@ from mscli.paths import places
 from mscli.weights.progress import Listener
 
 NAME = PROGRAM = "ollama"
+NOBODY = "127.0.0.1:0"
 VERSION_TIMEOUT_S = 5.0
 # The release that `install` takes.
 VERSION = "0.32.15"
@@ -130,11 +132,13 @@ def _published_hash(checksums: str, release: Release) -> str:
 def client_version(path: Path) -> str | None:
     """The version of the program at `path`, None if it does not tell. Waits at most VERSION_TIMEOUT_S.
 
-    `ollama --version` asks the server first and prints the server's version; its own follows where the two differ.
+    `ollama --version` asks the server first and waits for it without limit, then prints the server's version, and its
+    own where the two differ. So it is sent to a port that nobody can listen on.
     """
     try:
         told = subprocess.run(
             [path, "--version"],
+            env={**os.environ, "OLLAMA_HOST": NOBODY},
             capture_output=True,
             text=True,
             errors="replace",

@@ -187,14 +187,14 @@ def _twin_remarks(server: Server, on_disk: Installation | None) -> Iterator[Rema
 def _promise_remarks(server: Server) -> Iterator[Remark]:
     """What mscli promises of a server of its own and cannot promise of this one."""
     keeps = (server.env or {}).get("OLLAMA_KEEP_ALIVE", "")
-    if not keeps.startswith("-"):
-        after = f"after {keeps or '5m'} without a request" if server.env is not None else "by its own OLLAMA_KEEP_ALIVE"
-        yield Remark(
-            None,
-            f"the server ({server.owner}) decides how long the model stays: once it is loaded anew by another client, "
-            f"it is unloaded {after}",
-            f"OLLAMA_KEEP_ALIVE=-1 keeps it. {_how_to_set(server)} Or leave --adopt away.",
-        )
+    if keeps.startswith("-"):
+        return
+    after = f"after {keeps or '5m'} without a request" if server.env is not None else "after its own OLLAMA_KEEP_ALIVE"
+    yield Remark(
+        None,
+        f"this server unloads a model {after}, once another client has had it loaded again",
+        f"OLLAMA_KEEP_ALIVE=-1 keeps it. {_how_to_set(server)} Or leave out --adopt.",
+    )
 
 
 def _setting_remarks(server: Server, env: Mapping[str, str]) -> Iterator[Remark]:

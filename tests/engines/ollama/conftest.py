@@ -40,9 +40,14 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def user_env(user_env: dict[str, str], scene: Scene, program: Path, nobody: str) -> dict[str, str]:
-    """A user with `ollama` on PATH, and no server that answers."""
-    path = f"{program.parent}:{user_env['PATH']}"
+    """A user with the stand-in as `ollama` on PATH and no other, and no server that answers."""
+    others = [folder for folder in user_env["PATH"].split(":") if not _holds_ollama(folder)]
+    path = ":".join([str(program.parent), *others])
     return {**user_env, "OLLAMA_STANDIN": str(scene.path), "OLLAMA_HOST": nobody, "PATH": path}
+
+
+def _holds_ollama(folder: str) -> bool:
+    return folder not in ("/usr/bin", "/bin") and (Path(folder) / "ollama").exists()
 
 
 @pytest.fixture

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from support.ollama.standins import Scene, Server
 
+from mscli.engines.ollama.api import Api, Refusal
+from mscli.engines.ollama.engine import Ollama
+from mscli.engines.ollama.installation import VERSION_TIMEOUT_S
 from mscli.engines.ollama.server import Address, Service, address, find, look, systemd_service
 from mscli.errors import Code, MscliError
+from mscli.instances.state import answer, probe
 
 
 @pytest.mark.parametrize(
@@ -151,3 +159,53 @@ def test_a_service_that_is_not_there_is_none(systemd: Callable[..., None]) -> No
 @pytest.mark.usefixtures("no_systemd")
 def test_without_systemd_there_is_no_service() -> None:
     assert systemd_service() is None
+
+
+def test_a_server_on_ipv6_answers_to_its_address_in_brackets(start: Callable[..., Server]) -> None:
+    server = start(OLLAMA_HOST="[::1]:0")
+    assert probe("::1", server.port, "/api/version").status == 200
+    assert answer("::1", server.port, "/api/ps") == {"models": []}
+    assert Api("::1", server.port).version() == "0.32.15"
+
+
+class Unnamed(BaseHTTPRequestHandler):
+    """What a server bound to loopback answers to a Host header that is neither an address nor a local name."""
+
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_a_name_that_the_server_does_not_answer_to_is_told_as_that() -> None:
+    with HTTPServer(("127.0.0.1", 0), Unnamed) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(Refusal, match="does not answer to the name") as raised:
+            Api("127.0.0.1", server.server_port).version()
+    assert raised.value.status == 403
+
+
+def test_a_path_that_an_older_server_lacks_is_told_from_a_model_that_is_missing(start: Callable[..., Server]) -> None:
+    api = Api("127.0.0.1", start().port)
+    with pytest.raises(Refusal, match="has no /api/nope") as raised:
+        api._ask("GET", "/api/nope")
+    assert raised.value.status != 404
+    with pytest.raises(Refusal) as raised:
+        api.load("nobody", -1)
+    assert raised.value.status == 404
+
+
+def test_something_that_accepts_and_never_answers_costs_a_second(
+    program: Path, user_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real `ollama --version` asks the server at OLLAMA_HOST first, and waits for it without limit."""
+    for name in ("PATH", "OLLAMA_STANDIN"):
+        monkeypatch.setenv(name, user_env[name])
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{silent.getsockname()[1]}")
+        begun = time.monotonic()
+        assert Ollama().locate().version == "0.32.15"
+        assert time.monotonic() - begun < VERSION_TIMEOUT_S
+        begun = time.monotonic()
+        assert Ollama().running() is None
+        assert time.monotonic() - begun < 3

@@ -54,7 +54,7 @@ def checked(server: Server, small: tuple[Profile, Model], monkeypatch: pytest.Mo
 def test_a_server_as_it_should_be_is_used_without_a_word(
     start: Callable[..., Server], small: tuple[Profile, Model], as_user: pytest.MonkeyPatch
 ) -> None:
-    assert checked(start(), small, as_user) == ""
+    assert checked(start(OLLAMA_KEEP_ALIVE="-1"), small, as_user) == ""
 
 
 def test_a_server_too_old_for_the_model_is_refused_with_both_versions(
@@ -81,7 +81,7 @@ def test_a_version_that_says_nothing_is_given_the_benefit_of_the_doubt(
     start: Callable[..., Server], scene: Scene, small: tuple[Profile, Model], as_user: pytest.MonkeyPatch
 ) -> None:
     scene.play(version="0.0.0", client_version="0.0.0")
-    assert checked(start(), small, as_user) == ""
+    assert checked(start(OLLAMA_KEEP_ALIVE="-1"), small, as_user) == ""
 
 
 def test_a_server_that_reserves_memory_for_images_is_warned_about(
@@ -118,7 +118,7 @@ def test_the_copy_that_mscli_installed_says_nothing_of_somebody_elses_server(
     user_env: dict[str, str],
 ) -> None:
     scene.play(version="0.31.0", client_version="0.32.15")
-    server = start()
+    server = start(OLLAMA_KEEP_ALIVE="-1")
     own = Path(user_env["MSCLI_HOME"]) / "data" / "engines" / "ollama" / "bin" / "ollama"
     own.parent.mkdir(parents=True)
     program.rename(own)
@@ -243,7 +243,7 @@ def test_a_program_that_hangs_has_no_version(program: Path, as_user: pytest.Monk
 def test_the_warnings_of_an_adopted_server_need_no_program(
     start: Callable[..., Server], small: tuple[Profile, Model], as_user: pytest.MonkeyPatch, program: Path
 ) -> None:
-    server = start()
+    server = start(OLLAMA_KEEP_ALIVE="-1")
     program.unlink()
     assert checked(server, small, as_user) == ""
 
@@ -253,4 +253,4 @@ def test_a_profile_of_another_model_has_no_least_version(
 ) -> None:
     scene.play(version="0.6.2", client_version="0.6.2")
     profile, model = load_one("magistral-q4", shipped_profiles(), tmp_path)
-    assert checked(start(), (replace(profile), model), as_user) == ""
+    assert checked(start(OLLAMA_KEEP_ALIVE="-1"), (replace(profile), model), as_user) == ""

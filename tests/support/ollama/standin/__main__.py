@@ -15,7 +15,7 @@ def version(scene: Scene) -> None:
     host = os.environ.get("OLLAMA_HOST") or "127.0.0.1:11434"
     own = scene["client_version"]
     try:
-        with build_opener(ProxyHandler({})).open(f"http://{host}/api/version", timeout=1) as answer:
+        with build_opener(ProxyHandler({})).open(f"http://{host}/api/version") as answer:
             running = json.load(answer)["version"]
         print(f"ollama version is {running}")
     except (OSError, ValueError):

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, place: tuple[str, int], scene: Scene) -> None:
         self.scene, self.store, self.memory = scene, Store(), Memory(scene)
+        self.address_family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
         super().__init__(place, Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mscli.diagnosis.causes import CAUSES
-from mscli.diagnosis.diagnose import RankedCause, diagnose, guess, weigh
-from mscli.diagnosis.readings import JUDGES, Judge
 from mscli.diagnosis.signature import Sign
 from mscli.diagnosis.tables import ENGINES, MECHANISMS, written_by
 from mscli.diagnosis.wordings import alternatives
+
+from mscli.diagnosis.causes import CAUSES
+from mscli.diagnosis.diagnose import RankedCause, diagnose, guess, weigh
+from mscli.diagnosis.readings import JUDGES, Judge
 
 TESTS = Path(__file__).parents[1] / "tests"
 FOLDS, SHUFFLES = 5, 5

@@ -14,7 +14,7 @@ from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:
-    from mscli.diagnosis.diagnose import RankedCause
+    from mscli.diagnosis.causes import Cause
     from mscli.diagnosis.facts import Facts
 
 _EPILOG = (
@@ -154,7 +154,7 @@ def _facts() -> Facts:
     return facts_of(detect(hub_cache()))
 
 
-def _cause_json(finding: RankedCause) -> dict[str, object]:
+def _cause_json(finding: Cause) -> dict[str, object]:
     """One cause for scripts."""
     return {
         "code": finding.code,
@@ -165,7 +165,7 @@ def _cause_json(finding: RankedCause) -> dict[str, object]:
     }
 
 
-def _show_causes(screen: Screen, found: Sequence[RankedCause], empty: bool) -> None:
+def _show_causes(screen: Screen, found: Sequence[Cause], empty: bool) -> None:
     """Causes, evidence and remedies as text; or that there is none, and what to do next. `empty`: no text."""
     if not found:
         screen.text("Cause unknown: no line of this log shows a cause that mscli knows.")

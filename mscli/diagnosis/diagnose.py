@@ -1,152 +1,246 @@
-"""From a log to its causes: the signs seen in it, weighed against each other.
+"""From a log to its causes: the signatures seen in it, weighed against each other.
 
-How sure a finding is: each sign brings the strength written in its table (how often its cause is the right one where
-the sign is seen). The strongest sign of a cause gives its confidence; every other line that supports it takes away a
+One algorithm for every reader: a failed start, healing, `doctor --log`, the report and the checks of the doctor.
+
+How sure a finding is: each signature brings the strength written in its file (how often its cause is the right one
+where it is seen). The strongest one of a cause gives its confidence; every other line that supports it takes away a
 fifth of the remaining doubt, by its own strength. What the machine shows changes the odds. A cause that another, surer
 one leads to keeps 40 % of its confidence, and beside a surer cause every other one gives way by half of the surer one's
-confidence: one log mostly has one cause. Where no sign is seen, what the error lines are about is named as a guess,
-with a confidence of 0.4 at most.
+confidence: one log mostly has one cause. Where no signature is seen, what the error lines are about is named as a
+guess, with a confidence of 0.4 at most.
 """
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from functools import cached_property
+from itertools import accumulate, islice
 
-from mscli.diagnosis.causes import CAUSES, LEADS_TO
+from mscli.diagnosis.causes import CAUSES, LIKELY, REQUEST, START, WARNING, Cause
 from mscli.diagnosis.facts import Facts, weighed
-from mscli.diagnosis.log import telling
+from mscli.diagnosis.log import error_lines, telling
+from mscli.diagnosis.matching import Match, compiled, matches
 from mscli.diagnosis.readings import JUDGES, Judge
-from mscli.diagnosis.signature import Sign, first
-from mscli.diagnosis.tables import ENGINES, MECHANISMS, written_by
-from mscli.diagnosis.topics import TOPICS
-from mscli.diagnosis.wordings import spread, worth_searching
+from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, read_data, table, topics, written_by
 
 _CERTAIN = 0.98
 _SUPPORT = 0.2
 _CONSEQUENCE = 0.4
 _GIVES_WAY = 0.5
 _WORTH_SAYING = 0.1
-_MATCHES = 3
+_MATCHES = 3  # of one signature that count
+_LOOKED_AT = 20  # of one pattern
 _GUESSES = 3
 _EVIDENCE = 5
+_UNKNOWN_LINES = 8
+_NEIGHBOURS = 3
 _LINE = 400
-
-
-@dataclass(frozen=True)
-class RankedCause:
-    """One cause of the closed list. `confidence`, 0 to 1: how sure it is the root cause. `evidence`: lines of the log,
-    the most telling first."""
-
-    code: str
-    confidence: float
-    evidence: tuple[str, ...]
-    summary: str
-    remedy: str
+_BY_SIGNAL = 128  # beyond it an exit status of a shell or a container engine names the signal that ended the program
 
 
 @dataclass(frozen=True)
 class Clue:
-    """A sign where it was seen: the lines from `line` to `last` of those that can tell something."""
+    """Where something points to a cause: the lines from `line` to `last` of those that can tell something.
 
-    sign: Sign
+    `summary` and `remedy`: what it says itself; empty: what the cause's code means.
+    """
+
+    code: str
+    strength: float
     line: int
     last: int
-    words: Mapping[str, str]
+    summary: str
+    remedy: str
+    scope: str
 
 
-def diagnose(log: str, backend: str | None = None, facts: Facts | None = None) -> tuple[RankedCause, ...]:
+@dataclass(frozen=True)
+class Finding:
+    """A cause with the clues that point to it, the strongest first."""
+
+    cause: Cause
+    clues: tuple[Clue, ...]
+
+    @property
+    def first(self) -> int:
+        """The first line that points to it."""
+        return min(clue.line for clue in self.clues)
+
+    @property
+    def last(self) -> int:
+        """The last line that points to it."""
+        return max(clue.last for clue in self.clues)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a log shows. `causes`: the most likely first; `engine`: who wrote it, if that is known; `served`: whether it
+    shows that the engine came up; `refused`: how many different lines say that a request was refused or failed."""
+
+    causes: tuple[Cause, ...]
+    engine: str | None
+    served: bool
+    refused: int
+
+
+def diagnose(log: str, backend: str | None = None, facts: Facts | None = None) -> tuple[Cause, ...]:
     """The causes that a log supports, most likely first; empty where nothing supports one.
 
     `backend`: whose log it is, if known; else the log itself tells. Pure; takes about a second per 10 MB.
     """
-    engine = written_by(log, backend)
-    found = weigh(log, MECHANISMS, ENGINES.get(engine or "", ()), facts)
-    return found or guess(log, facts)
+    return read(log, backend, facts).causes
 
 
-def guess(log: str, facts: Facts | None = None) -> tuple[RankedCause, ...]:
-    """What the error lines of a log are about, where no sign is seen in it: never with half a confidence."""
-    return weigh(log, TOPICS, facts=facts, judges=())[:_GUESSES]
+def read(log: str, backend: str | None = None, facts: Facts | None = None) -> Diagnosis:
+    """What a log shows: the causes as `diagnose` gives them, the engine, and whether it came up."""
+    engine, lines = known_as(backend) if backend else written_by(log), telling(log)
+    came_up = _came_up(lines, engine)
+    found = weigh(lines, table(engine), facts) or weigh(error_lines(lines), topics(), facts, judges=())[:_GUESSES]
+    refused = {clue.line for finding in found if finding.cause.scope == REQUEST for clue in finding.clues}
+    return Diagnosis(tuple(_since(finding, came_up) for finding in found), engine, came_up >= 0, len(refused))
+
+
+def _came_up(lines: Sequence[str], engine: str | None) -> int:
+    """The last line that says that the engine serves; -1 where none does."""
+    ready = compiled(engine_logs()[engine].ready) if engine else None
+    return max((n for n, line in enumerate(lines) if ready and ready.search(line.encode(errors="replace"))), default=-1)
+
+
+def _since(finding: Finding, came_up: int) -> Cause:
+    """The cause; of an engine that came up afterwards it kept no start from ending well."""
+    overcome = finding.cause.scope == START and finding.last < came_up
+    return replace(finding.cause, scope=WARNING) if overcome else finding.cause
+
+
+def start_failure(log: str, engine: str, exit_status: int | None, facts: Facts | None = None) -> Cause:
+    """Why a start failed: the likeliest cause that its log shows, else what its exit status tells, else `unknown` with
+    the log's errors. `exit_status` None: it still runs (stalled); negative: killed by that signal."""
+    lines = telling(log)
+    found = _findings(lines, table(_speaker(engine, exit_status)), facts)
+    for considered in ([finding for finding in found if finding.cause.scope == START], found):
+        first = next((finding.cause for finding in _ranked(considered)), None)
+        if first and first.confidence >= LIKELY:
+            return replace(first, evidence=_with_neighbours(first.evidence, lines))
+    evidence = error_lines(lines)[:_UNKNOWN_LINES] or lines[-_UNKNOWN_LINES:]
+    return replace(_by_exit_status(exit_status), evidence=tuple(line.strip() for line in evidence))
+
+
+def client_failure(said: str) -> Cause | None:
+    """Why docker, podman or the NVIDIA toolkit did not do what was asked; None where their words show no cause."""
+    found = next(iter(diagnose(said, "containers")), None)
+    return found if found and found.confidence >= LIKELY else None
+
+
+def _speaker(engine: str, exit_status: int | None) -> str | None:
+    """Whose words the log holds: the container client's alone where it says that the container was not started."""
+    name = known_as(engine)
+    known = engine_logs()[name] if name else None
+    return known.client if known and exit_status in known.not_started else name
+
+
+def _by_exit_status(exit_status: int | None) -> Cause:
+    by_signal = exit_status is not None and exit_status > _BY_SIGNAL
+    status = _BY_SIGNAL - exit_status if exit_status is not None and by_signal else exit_status
+    rows = read_data("exit_statuses")
+    row = rows.get("running" if status is None else status, rows["other"])
+    return Cause(row["code"], row["summary"], row["remedy"])
+
+
+def _with_neighbours(evidence: Sequence[str], lines: Sequence[str]) -> tuple[str, ...]:
+    """The evidence, and the errors just before and after its first line, which often say more."""
+    at = next((number for number, line in enumerate(lines) if line.strip()[:_LINE] == evidence[0]), 0)
+    near = [*error_lines(lines[:at])[-_NEIGHBOURS:], *error_lines(lines[at + 1 : at + 1 + _NEIGHBOURS])]
+    return tuple(dict.fromkeys([*evidence, *(line.strip()[:_LINE] for line in near)]))
 
 
 def weigh(
-    log: str,
-    signs: Iterable[Sign],
-    ordered: Sequence[Sign] = (),
-    facts: Facts | None = None,
-    judges: Iterable[Judge] = JUDGES,
-) -> tuple[RankedCause, ...]:
-    """The causes that a log supports by all of `signs`, by the first that is seen of the `ordered` ones, and by what
-    the `judges` read from its figures."""
-    lines = telling(log)
+    lines: Sequence[str], known: Table, facts: Facts | None = None, judges: Iterable[Judge] = JUDGES
+) -> list[Finding]:
+    """What the lines support, by the signatures of a table and by what the judges read from their figures."""
+    return _ranked(_findings(lines, known, facts, judges))
+
+
+def _findings(
+    lines: Sequence[str], known: Table, facts: Facts | None = None, judges: Iterable[Judge] = JUDGES
+) -> list[Finding]:
+    """As `weigh`, each by itself and not yet ranked."""
     clues: dict[str, list[Clue]] = {}
-    for clue in [*_clues(lines, signs), *_first(lines, ordered), *_read(lines, judges)]:
-        clues.setdefault(clue.sign.code, []).append(clue)
-    found = [_finding(code, own, lines, facts) for code, own in clues.items()]
-    position = {code: min(clue.line for clue in own) for code, own in clues.items()}
-    return _ranked(found, position)
+    for clue in [*_clues(_Text(lines), known), *_read(lines, judges)]:
+        clues.setdefault(clue.code, []).append(clue)
+    return [_finding(code, own, lines, facts) for code, own in clues.items()]
 
 
-def _first(lines: Sequence[str], ordered: Sequence[Sign]) -> list[Clue]:
-    lowered = "\n".join(lines).lower()
-    seen = first([sign for sign in ordered if worth_searching(sign.pattern, lowered)], lines)
-    return [Clue(seen.sign, seen.line, seen.line, seen.match.groupdict(""))] if seen else []
+@dataclass(frozen=True)
+class _Text:
+    """The lines as one text in bytes, in which a message that a terminal wrapped is found whole."""
+
+    lines: Sequence[str]
+
+    @cached_property
+    def encoded(self) -> list[bytes]:
+        return [line.encode(errors="replace") for line in self.lines]
+
+    @cached_property
+    def whole(self) -> bytes:
+        return b"\n".join(self.encoded)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        return list(accumulate((len(line) + 1 for line in self.encoded), initial=0))
+
+    def span(self, match: Match) -> tuple[int, int]:
+        """The first and the last line of a match."""
+        return bisect_right(self.starts, match.begin) - 1, bisect_right(
+            self.starts, max(match.end - 1, match.begin)
+        ) - 1
 
 
-def _read(lines: Sequence[str], judges: Iterable[Judge]) -> list[Clue]:
-    return [
-        Clue(Sign(seen.code, "", strength=seen.strength), seen.line, seen.line, {})
-        for judge in judges
-        for seen in judge(lines)
-    ]
+def _clues(text: _Text, known: Table) -> Iterator[Clue]:
+    present = known.patterns.present(text.encoded)
+    for signature in known.signatures:
+        beside = not signature.beside or not present.isdisjoint(signature.beside)
+        if beside and present.isdisjoint(signature.unless):
+            yield from islice(_of_signature(signature, text, present), _MATCHES)
 
 
-def _clues(lines: Sequence[str], signs: Iterable[Sign]) -> list[Clue]:
-    text = "\n".join(lines)
-    lowered = text.lower()
-    starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
-    clues: list[Clue] = []
-    for sign in signs:
-        for match in _matches(sign, text, lowered):
-            begin, end = match.start(), max(match.end() - 1, match.start())
-            line, last = bisect_right(starts, begin) - 1, bisect_right(starts, end) - 1
-            clues.append(Clue(sign, line, last, match.groupdict("")))
-    return clues
+def _of_signature(signature: Signature, text: _Text, present: frozenset[str]) -> Iterator[Clue]:
+    for pattern in signature.patterns:
+        for match in islice(matches(pattern, text.whole), _LOOKED_AT) if pattern in present else ():
+            line, last = text.span(match)
+            here = b"\n".join(text.encoded[line : last + 1])
+            if not any(compiled(other).search(here) for other in signature.unless_here):
+                said = defaultdict(str, match.words)  # a pattern need not have every group
+                summary, remedy = signature.summary.format_map(said), signature.remedy.format_map(said)
+                yield Clue(signature.code, signature.strength, line, last, summary, remedy, signature.scope)
 
 
-def _matches(sign: Sign, text: str, lowered: str) -> list[re.Match[str]]:
-    if (wordings := worth_searching(sign.pattern, lowered)) is None:
-        return []
-    found = [match for match, _ in zip(spread(wordings).finditer(text), range(_MATCHES), strict=False)]
-    if found and sign.beside and not spread(sign.beside).search(text):
-        return []
-    if found and sign.unless and spread(sign.unless).search(text):
-        return []
-    return found
+def _read(lines: Sequence[str], judges: Iterable[Judge]) -> Iterator[Clue]:
+    for judge in judges:
+        for seen in judge(lines):
+            scope = CAUSES[seen.code].scope
+            yield Clue(seen.code, seen.strength, seen.line, seen.line, seen.summary, seen.remedy, scope)
 
 
-def _finding(code: str, clues: Sequence[Clue], lines: Sequence[str], facts: Facts | None) -> RankedCause:
-    ordered = sorted(clues, key=lambda clue: (-clue.sign.strength, clue.line))
-    confidence, used = ordered[0].sign.strength, {lines[ordered[0].line]}
+def _finding(code: str, clues: Sequence[Clue], lines: Sequence[str], facts: Facts | None) -> Finding:
+    ordered = tuple(sorted(clues, key=lambda clue: (-clue.strength, clue.line)))
+    confidence, used = ordered[0].strength, {lines[ordered[0].line]}
     for clue in ordered[1:]:
         if lines[clue.line] not in used:
             used.add(lines[clue.line])
-            confidence += (1 - confidence) * _SUPPORT * clue.sign.strength
+            confidence += (1 - confidence) * _SUPPORT * clue.strength
     confidence = weighed(code, min(confidence, _CERTAIN), facts)
     summary, remedy = _words(code, ordered)
-    return RankedCause(code, confidence, _evidence(ordered, lines), summary, remedy)
+    cause = Cause(code, summary, remedy, _evidence(ordered, lines), confidence, ordered[0].scope)
+    return Finding(cause, ordered)
 
 
 def _words(code: str, ordered: Sequence[Clue]) -> tuple[str, str]:
-    """What the strongest sign with words of its own says, else what the code means."""
-    for clue in ordered:
-        if clue.sign.summary:
-            return clue.sign.summary.format(**clue.words), clue.sign.remedy.format(**clue.words)
-    return CAUSES[code]
+    """What the strongest clue with words of its own says, else what the code means."""
+    told = next((clue for clue in ordered if clue.summary), None)
+    return (told.summary.strip(), told.remedy) if told else CAUSES[code][:2]
 
 
 def _evidence(ordered: Sequence[Clue], lines: Sequence[str]) -> tuple[str, ...]:
@@ -157,22 +251,30 @@ def _evidence(ordered: Sequence[Clue], lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(shown)[:_EVIDENCE]
 
 
-def _ranked(found: Sequence[RankedCause], position: Mapping[str, int]) -> tuple[RankedCause, ...]:
+def _ranked(found: Sequence[Finding]) -> list[Finding]:
     """Causes before their consequences, surer before less sure, and of two equally sure the one seen first."""
-    sure = {finding.code: finding.confidence for finding in found}
-    roots = [replace(finding, confidence=_as_consequence(finding, sure)) for finding in found]
-    roots.sort(key=lambda finding: (-round(finding.confidence, 1), position[finding.code], -finding.confidence))
-    ranked: list[RankedCause] = []
+    sure = {finding.cause.code: finding.cause.confidence for finding in found}
+    roots = [_surer(finding, _as_consequence(finding.cause, sure)) for finding in found]
+    roots.sort(key=lambda one: (-round(one.cause.confidence, 1), one.first, -one.cause.confidence))
+    ranked: list[Finding] = []
     for finding in roots:
-        room = 1 - _GIVES_WAY * max((before.confidence for before in ranked), default=0.0)
-        ranked.append(replace(finding, confidence=round(finding.confidence * room, 2)))
-    return tuple(finding for finding in ranked if finding.confidence >= _WORTH_SAYING)
+        room = 1 - _GIVES_WAY * max((before.cause.confidence for before in ranked), default=0.0)
+        ranked.append(_surer(finding, round(finding.cause.confidence * room, 2)))
+    return [finding for finding in ranked if finding.cause.confidence >= _WORTH_SAYING]
 
 
-def _as_consequence(finding: RankedCause, sure: Mapping[str, float]) -> float:
-    for cause, confidence in sure.items():
-        if finding.code in LEADS_TO.get(cause, ()) and confidence >= 0.5:
-            mutual = cause in LEADS_TO.get(finding.code, ())
-            if confidence > finding.confidence or (not mutual and confidence >= finding.confidence - 0.3):
-                return finding.confidence * _CONSEQUENCE
-    return finding.confidence
+def _surer(finding: Finding, confidence: float) -> Finding:
+    return replace(finding, cause=replace(finding.cause, confidence=confidence))
+
+
+def _as_consequence(found: Cause, sure: Mapping[str, float]) -> float:
+    for code, confidence in sure.items():
+        if found.code in _leads_to(code) and confidence >= LIKELY:
+            mutual = code in _leads_to(found.code)
+            if confidence > found.confidence or (not mutual and confidence >= found.confidence - 0.3):
+                return found.confidence * _CONSEQUENCE
+    return found.confidence
+
+
+def _leads_to(code: str) -> frozenset[str]:
+    return CAUSES[code].leads_to if code in CAUSES else frozenset()

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
 from mscli.diagnosis.log_formats import decoded, unwrapped
+from mscli.diagnosis.matching import compiled
+from mscli.diagnosis.signatures import read_data
 
 READ_BYTES = 50 * 2**20
 _BLOCK = 2**16
@@ -15,32 +21,21 @@ _REPEATS = 3
 _ENDING = 60
 _LONGEST = 4000
 _MOST = 8_000
+_MOST_CHARACTERS = 700_000
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_CHANGING = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}|\d+|[█▉▊▋▌▍▎▏#=]{3,}")
+_CHANGING = dict.fromkeys(map(ord, "0123456789abcdef█▉▊▋▌▍▎▏#="))  # what differs from one such line to the next
 
-# Lines of healthy engines that look like failures.
-_NOISE = re.compile(
-    r"""key\ not\ found(?:"|\ )\ ?key=                      # Ollama reads optional GGUF keys
-    |EngineDeadError|nanobind:\ leaked|\bleaked\ (?:\d+\ )?(?:instances|types|functions|semaphore|shared_memory|keep)
-    |resource_tracker.*(?:leaked|UserWarning)|destroy_process_group\(\)\ was\ not\ called
-    |CPU\ gemm_4bit_forward|No\ module\ named\ 'kernels'
-    |failed\ to\ enumerate\ .*backends                       # llama-bench looks into folders that need not exist
-    |platform\ is\ not\ available\ because:\ No\ module    # vLLM tries every platform
-    |No\ module\ named\ '(?:amdsmi|torch_xla|habana_frameworks|libtpu)'
-    |Custom\ allreduce\ is\ disabled|SymmMemCommunicator:|custom_all_reduce\.py.*will\ be\ disabled
-    |Overriding\ VLLM_WORKER_MULTIPROC_METHOD|pin_memory=False
-    |full\ capacity\ of\ the\ model\ will\ not\ be\ utili[sz]ed
-    |couldn't\ find\ '?\S*id_ed25519                         # Ollama makes its key at the first start
-    |NCCL\ INFO\ (?!.*(?:\bfail|\berror|via\ P2P|via\ SHM|Connected\ all)) # it looks for plugins that need not exist
-    |Exception\ ignored\ in|Warning:\ .*unauthenticated\ requests\ to\ the\ HF\ Hub|unauthenticated\ requests
-    |failed\ to\ automatically\ increase                      # vLLM names the limit of open files at every start
-    |^(?!.*hugging).*HTTP/[12](?:\.[01])?"\ (?!429)\d{3}      # requests that a server answered
-    |Invalid\ API\ Key|using\ base\ model\ tokenizer\ instead
-    |\bclient\b.*\b(?:has\ gone|disconnected)
-    |server\ config|"server\ config"\ env=|^\s*(?:\d+\s*\|\s*)?\#include\b
-    """,
-    re.VERBOSE | re.IGNORECASE,
+# Lines that tell of an error, and those of them that only say that there was one, or where.
+_ERROR = (
+    r"^[\d.]+ E |(?:Error|Exception)\b|\bfail(?:ed|ure|s)?\b|\bfatal\b|panicked|\bcannot\b|can't|\bunable\b|\binvalid\b"
+    r"|not (?:supported|found|available|installed|allowed|set)|\bmissing\b|unsupported|\bunknown [^)]|incompatible"
+)
+_NO_ERROR = (
+    r"^[\d.]+ [DI] |\b(?:INFO|DEBUG|WARN(?:ING)?)\b|File \"|Engine core initialization failed|WorkerProc"
+    r"|EngineCore failed|EngineDeadError|Failed core proc|RecvError|CalledProcessError|exit status"
+    r"|See root cause above|Traceback|resource_tracker|exiting due to|please check the input params"
+    r"|cleaning up before exit"
 )
 
 
@@ -72,16 +67,50 @@ def read_stream(stream: BinaryIO, limit_bytes: int = READ_BYTES) -> tuple[str, b
 def telling(log: str) -> list[str]:
     """The lines in which a cause can show, in their order: each shape of a line at most three times, but the end whole.
 
-    Progress bars that overwrite themselves count as lines. A line is cut at 4000 characters. Of more than 8,000 lines
-    the first quarter and the last three quarters of that number are kept.
+    Progress bars that overwrite themselves count as lines. A line is cut at 4000 characters. Of what is longer than
+    8,000 lines or 700,000 characters, the first quarter and the last three quarters of that are kept.
     """
-    lines = [line.rstrip()[:_LONGEST] for line in _ESCAPES.sub("", unwrapped(log)).replace('\\"', '"').splitlines()]
+    plain = unwrapped(log)
+    plain = _ESCAPES.sub("", plain) if "\x1b" in plain else plain
+    lines = [line.rstrip()[:_LONGEST] for line in plain.replace('\\"', '"').splitlines()]
     end = len(lines) - _ENDING
     seen: Counter[str] = Counter()
     kept: list[str] = []
     for number, line in enumerate(lines):
-        shape = _CHANGING.sub("#", line)
+        shape = line.translate(_CHANGING)
         seen[shape] += 1
-        if line.strip() and (seen[shape] <= _REPEATS or number >= end) and not _NOISE.search(line):
+        if line and (seen[shape] <= _REPEATS or number >= end) and not line.isspace():
             kept.append(line)
-    return kept if len(kept) <= _MOST else kept[: _MOST // 4] + kept[-(_MOST - _MOST // 4) :]
+    return _shortened([line for line in kept if not _is_noise(line.encode(errors="replace"))])
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    """The lines, or the first quarter and the last three quarters of as many as are read."""
+    ends = list(accumulate(map(len, lines)))
+    if len(lines) <= _MOST and (not ends or ends[-1] <= _MOST_CHARACTERS):
+        return lines
+    first = min(_MOST // 4, bisect_right(ends, _MOST_CHARACTERS // 4))
+    last = max(len(lines) - (_MOST - _MOST // 4), bisect_left(ends, ends[-1] - _MOST_CHARACTERS * 3 // 4))
+    return lines[:first] + lines[max(first, last) :]
+
+
+def error_lines(lines: Iterable[str]) -> list[str]:
+    """Those lines that tell of an error and say more than that there was one."""
+    error, no_error = compiled(_ERROR), compiled(_NO_ERROR)
+    encoded = ((line, line.encode(errors="replace")) for line in lines)
+    return [line for line, data in encoded if error.search(data) and not no_error.search(data)]
+
+
+def _is_noise(line: bytes) -> bool:
+    if not compiled(_noise()).search(line):
+        return False
+    return any(
+        compiled("|".join(row["patterns"])).search(line)
+        and not any(compiled(other).search(line) for other in row.get("unless_here", ()))
+        for row in read_data("noise")
+    )
+
+
+@lru_cache(maxsize=1)
+def _noise() -> str:
+    return "|".join(pattern for row in read_data("noise") for pattern in row["patterns"])

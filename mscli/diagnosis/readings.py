@@ -17,23 +17,29 @@ _TORCH_2 = re.compile(rf"total capacity of {_SIZE} of which {_SIZE} is free\..*t
 _DISCOVERED = re.compile(rf"inference compute.*?total={_SIZE}.*?available={_SIZE}")
 _OFFLOAD = re.compile(r"layers\.model=(\d+).*?layers\.offload=(\d+)|offloaded (\d+)/(\d+) layers to GPU")
 _OLLAMA_PS = re.compile(r"\b(\d+)%/\d+% CPU/GPU\b|\b100% CPU\b")
+_DOWNLOADING = re.compile(r"msg=\"downloading ([0-9a-f]{8,}) in \d+ ")
 _CPU_GRAPH = re.compile(rf"compute graph\" .*\bCPU\b.*size={_SIZE}")
+
+_HELD = "See who holds GPU memory: `mscli gpus`. Stop it, or plan again with what is free: `mscli up`."
+_LESS = "Ask for less: a smaller --ctx, --kv q8_0, or a smaller variant; `mscli plan` shows what fits."
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A line that shows a cause by its figures."""
+    """A line that shows a cause by its figures. `summary` and `remedy`: empty where the cause's own words do."""
 
     code: str
     strength: float
     line: int
+    summary: str = ""
+    remedy: str = ""
 
 
 Judge = Callable[[Sequence[str]], Iterator[Reading]]
 
 
 def _vllm_neighbour(lines: Sequence[str]) -> Iterator[Reading]:
-    """The memory that was in use before the profiling run, less the weights, belongs to somebody else."""
+    """The memory that was in use before the profiling run, less the weights, belongs to another process."""
     if not any(map(_NO_BLOCKS.search, lines)):
         return
     weights = max((float(seen[1]) * 2**30 for line in lines if (seen := _LOADED.search(line))), default=0.0)
@@ -41,7 +47,8 @@ def _vllm_neighbour(lines: Sequence[str]) -> Iterator[Reading]:
         if seen := _PROFILED.search(line):
             total, before = _bytes(seen[1], seen[2]), _bytes(seen[3], seen[4])
             if before - weights > total / 2:
-                yield Reading("gpu_busy", 0.9, number)
+                what = f"{seen[3]} of {seen[1]} GiB of GPU memory were in use before the KV cache was made"
+                yield Reading("gpu_busy", 0.9, number, what, _HELD)
 
 
 def _torch_neighbour(lines: Sequence[str]) -> Iterator[Reading]:
@@ -54,24 +61,41 @@ def _torch_neighbour(lines: Sequence[str]) -> Iterator[Reading]:
 
 
 def _ollama_neighbour(lines: Sequence[str]) -> Iterator[Reading]:
-    """More than half of the GPU was held before the model came, and then layers were left on the CPU."""
+    """More than half of the GPU was in use before the model came, and then layers were left on the CPU."""
     fallen = any(True for _ in _offloaded(lines))
     for number, line in enumerate(lines):
         seen = _DISCOVERED.search(line) if fallen and "library=cpu" not in line else None
         if seen and _bytes(seen[3], seen[4]) < _bytes(seen[1], seen[2]) / 2:
-            yield Reading("gpu_busy", 0.9, number)
+            free, total = (f"{seen[place]} {seen[place + 1]}iB" for place in (3, 1))
+            what = f"layers were left on the CPU: only {free} of {total} were free on a GPU"
+            yield Reading("gpu_busy", 0.9, number, what, _HELD)
 
 
 def _offloaded(lines: Sequence[str]) -> Iterator[Reading]:
+    """Layers of the model, or its compute graph, are on the CPU."""
     for number, line in enumerate(lines):
         if seen := _OFFLOAD.search(line):
             placed, of = (int(seen[2]), int(seen[1])) if seen[1] else (int(seen[3]), int(seen[4]))
             if placed < of:
-                yield Reading("cpu_fallback", 0.85 if placed == 0 else 0.75, number)
+                what = f"only {placed} of {of} layers are on the GPU, the rest is computed on the CPU"
+                yield Reading("cpu_fallback", 0.85 if placed == 0 else 0.75, number, what, _LESS)
         elif _OLLAMA_PS.search(line):
             yield Reading("cpu_fallback", 0.9, number)
         elif (seen := _CPU_GRAPH.search(line)) and _bytes(seen[1], seen[2]) > 2**30:
             yield Reading("cpu_fallback", 0.8, number)
+
+
+def _blob_again(lines: Sequence[str]) -> Iterator[Reading]:
+    """Ollama fetches one blob after the other: what it fetches again after another one arrived, and was discarded."""
+    arrived: set[str] = set()
+    last = ""
+    for number, line in enumerate(lines):
+        if seen := _DOWNLOADING.search(line):
+            if seen[1] in arrived:
+                yield Reading("corrupt_download", 0.6, number)
+            if last and last != seen[1]:
+                arrived.add(last)
+            last = seen[1]
 
 
 def _bytes(number: str, unit: str) -> float:
@@ -83,4 +107,5 @@ JUDGES: tuple[Judge, ...] = (
     _torch_neighbour,
     _ollama_neighbour,
     _offloaded,
+    _blob_again,
 )

@@ -127,17 +127,6 @@ class Observed:
     cpu_reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Cause:
-    """Why a start failed: a code of the closed cause list (unknown when nothing supports one), in words, with a remedy
-    and the log lines that show it."""
-
-    code: str
-    summary: str
-    remedy: str
-    evidence: tuple[str, ...]
-
-
 class StageListener(Listener, Protocol):
     """Hears of a pull, and which stage of a start begins."""
 
@@ -168,9 +157,6 @@ class Engine(Protocol):
 
     def observe(self, log: str) -> Observed:
         """Memory and context as the engine's log states them."""
-
-    def diagnose(self, log: str, exit_status: int | None) -> Cause:
-        """The cause of a failed start. `exit_status` None: still running (stalled); negative: killed by that signal."""
 
 
 @runtime_checkable

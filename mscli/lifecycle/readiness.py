@@ -361,8 +361,12 @@ def _port_taken(launch: Launch, record: Record, by: str) -> MscliError:
 
 def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
     """The error of a start that did not end ready: the cause by the engine's log, its lines, and the next command."""
+    from mscli.diagnosis.diagnose import start_failure  # reads the signatures; only a failed start needs it
+    from mscli.diagnosis.facts import facts_of
+
     text = started.log_text()
-    cause = launch.engine.diagnose(text, ended.exit_status)
+    facts = facts_of(launch.decision.snapshot.inventory)
+    cause = start_failure(text, launch.engine.name, ended.exit_status, facts)
     stray = _stray_kill(ended, started) and cause.code in _KILLED
     if stray:
         cause = replace(cause, code=STRAY_KILL, summary=_STRAY_KILL_TEXT, remedy="Start it again.")

@@ -171,7 +171,9 @@ def _wait(engine: Hosted, address: tuple[str, int], server: subprocess.Popen[byt
         if probe(*address, engine.health_path).status == 200 and server.poll() is None:
             return
         time.sleep(0.02)
-    cause = engine.diagnose(log.read_text(errors="replace"), server.returncode)
+    from mscli.diagnosis.diagnose import start_failure  # reads the signatures; only a failed start needs it
+
+    cause = start_failure(log.read_text(errors="replace"), engine.name, server.returncode)
     raise MscliError(
         Code.START_FAILED,
         f"{engine.name} did not start to pull: {cause.summary}",

@@ -62,7 +62,8 @@ FREE = {"typing_extensions"}
 CONFINED = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "yaml": {"catalog"},
+    "yaml": {"catalog", "diagnosis"},
+    "re2": {"diagnosis"},
     "pynvml": {"inventory"},
     "huggingface_hub": {"weights"},
     "ollama": {"engines"},

@@ -9,7 +9,6 @@ from mscli.doctor.checks.check import Finding, fail, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.engines.containers.client import DOCKER, PODMAN, Client, EngineInfo, Said, call, client_program, engine_info
 from mscli.engines.containers.run import remote
-from mscli.engines.containers.signs import container_cause
 from mscli.paths import container_settings
 
 AREA = "containers"
@@ -62,13 +61,8 @@ def fail_or_warn(
 
 
 def cause_of(ctx: CheckContext, said: str, otherwise: str) -> tuple[str, str]:
-    """The cause that a client's words show, and its remedy; `otherwise` where they show none.
-
-    What the engine knows of them comes first; of what it does not, the signs of any log may know something.
-    """
-    if shown := container_cause(said):
-        return shown.code, shown.remedy
-    return ctx.cause(said, None, otherwise)
+    """The cause that a client's words show, and its remedy; `otherwise` where they show none."""
+    return ctx.cause(said, "containers", otherwise)
 
 
 def remote_host(ctx: CheckContext, found: ContainerEngine) -> str | None:

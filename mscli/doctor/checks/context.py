@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mscli.diagnosis.causes import CAUSES
+from mscli.diagnosis.causes import CAUSES, Cause
 from mscli.inventory.detect import detect
 from mscli.inventory.health import Health, read_health
 from mscli.inventory.inventory import Gpu, Inventory
@@ -20,7 +20,6 @@ from mscli.paths import Places, hub_cache
 
 if TYPE_CHECKING:
     from mscli.catalog.load import Catalog
-    from mscli.diagnosis.diagnose import RankedCause
     from mscli.instances.records import Record
     from mscli.lifecycle.decision import Chosen
 
@@ -118,7 +117,7 @@ class CheckContext:
         """Whether the profile asked about runs on this engine."""
         return self.chosen is not None and self.chosen.profile.engine == engine
 
-    def causes(self, text: str, engine: str | None) -> list[RankedCause]:
+    def causes(self, text: str, engine: str | None) -> list[Cause]:
         """What a log or a message shows, as far as it is more likely than not, the likeliest first."""
         from mscli.diagnosis.diagnose import diagnose
         from mscli.diagnosis.facts import facts_of

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from stat import filemode
 
-from mscli.diagnosis.diagnose import RankedCause
+from mscli.diagnosis.causes import Cause
 from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext, tail
 from mscli.doctor.checks.port_owner import port_owner
@@ -143,7 +143,7 @@ def _ago(age_s: float) -> str:
     return f"{age_s / 3600:.0f} hours ago" if age_s > 5400 else f"{age_s / 60:.0f} minutes ago"
 
 
-def _cause(ctx: CheckContext, log: Path, start: int = 0) -> RankedCause | None:
+def _cause(ctx: CheckContext, log: Path, start: int = 0) -> Cause | None:
     """The likeliest cause that the end of a log shows, where it is likelier than not. `start`: where the part of the
     instance's last start begins; what earlier ones logged is no evidence."""
     return next(iter(ctx.causes(tail(log, _LOG_BYTES, start), None)), None)

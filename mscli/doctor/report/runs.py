@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.diagnosis.diagnose import RankedCause, diagnose
+from mscli.diagnosis.causes import Cause
+from mscli.diagnosis.diagnose import diagnose
 from mscli.diagnosis.facts import facts_of
 from mscli.diagnosis.log import read_log, telling
 from mscli.doctor.checks.context import CheckContext
@@ -158,7 +159,7 @@ def log(ctx: CheckContext, subject: Subject) -> Iterator[str]:
     yield from fenced(lines)
 
 
-def _causes(found: Sequence[RankedCause]) -> Iterator[str]:
+def _causes(found: Sequence[Cause]) -> Iterator[str]:
     if not found:
         yield "No known cause of failure."
     for cause in found[:_CAUSES]:

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mscli.diagnosis.diagnose import client_failure
 from mscli.engines.containers.client import Client, EngineInfo, call, image_id, last_line
-from mscli.engines.containers.signs import container_cause
 from mscli.engines.engine import PLAN, StageListener
 from mscli.errors import Code, MscliError
 from mscli.paths import container_environment
@@ -276,7 +276,7 @@ def _lines(descriptor: int, image: str) -> Iterator[str | None]:
 
 
 def _failed(image: str, said: str) -> MscliError:
-    cause = container_cause(said)
+    cause = client_failure(said)
     code = Code.DISK_FULL if cause and cause.code == "disk_full" else Code.DOWNLOAD_FAILED
     return MscliError(
         code,

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
+from mscli.diagnosis.causes import Cause
+from mscli.diagnosis.diagnose import client_failure
 from mscli.engines.containers.client import (
     DEFAULT_CONTEXT,
     DOCKER,
@@ -27,8 +29,7 @@ from mscli.engines.containers.client import (
     last_line,
     throw_away,
 )
-from mscli.engines.containers.signs import container_cause
-from mscli.engines.engine import Cause, Contained, Installation, Serving
+from mscli.engines.engine import Contained, Installation, Serving
 from mscli.errors import Code, MscliError
 
 INSIDE_PORT = 8000
@@ -126,7 +127,7 @@ def probe_engine(client: Client) -> EngineInfo | Cause:
         return found
     said = found.text
     unknown = Cause("engine_missing", f"{client.argv[0]} reaches no container engine", "Try: docker info", ())
-    cause = container_cause(said) or unknown
+    cause = client_failure(said) or unknown
     return cause if cause.evidence else Cause(cause.code, cause.summary, cause.remedy, (last_line(said),))
 
 
@@ -152,7 +153,7 @@ def no_runtime(client: Client, engine: EngineInfo) -> Cause | None:
     specified = any(file for folder in _SPECIFICATIONS if folder.is_dir() for file in folder.iterdir())
     if specified or any(shutil.which(name, path=path) for name in _HOOKS):
         return None
-    cause = container_cause("could not select device driver")
+    cause = client_failure("could not select device driver")
     assert cause is not None
     seen = f"runtimes: {', '.join(engine.runtimes) or 'none'}; no NVIDIA Container Toolkit is installed"
     return Cause(cause.code, cause.summary, cause.remedy, (seen,))
@@ -168,7 +169,7 @@ def probe_gpus(client: Client, image: str, devices: Sequence[str]) -> Cause | No
     missing = [uuid for uuid in devices if uuid not in said.out]
     if said.status == 0 and not missing:
         return None
-    return container_cause(said.text) or _unnamed(said, missing)
+    return client_failure(said.text) or _unnamed(said, missing)
 
 
 def _unnamed(said: Said, missing: Sequence[str]) -> Cause:

@@ -14,7 +14,6 @@ from mscli.engines.engine import (
     LOADING,
     STARTING,
     Capabilities,
-    Cause,
     Command,
     Installation,
     Observed,
@@ -96,12 +95,6 @@ class LlamaCpp:
             compute_bytes=sizes.get("compute"),
             gpu_layers=_gpu_layers(log),
         )
-
-    def diagnose(self, log: str, exit_status: int | None) -> Cause:
-        """See the contract."""
-        from mscli.engines.llamacpp.causes import cause  # compiles its table; only a failed start needs it
-
-        return cause(log, exit_status)
 
 
 def _refuse_old(found: Installation) -> None:

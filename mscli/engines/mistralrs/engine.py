@@ -20,7 +20,6 @@ from mscli.engines.engine import (
     STARTING,
     TEMPLATES,
     Capabilities,
-    Cause,
     Command,
     Installation,
     Observed,
@@ -102,13 +101,6 @@ class MistralRs:
         on_gpus = sum(device != "cpu" for device in placed.values())
         with_output = placed[max(placed)] != "cpu"
         return Observed(gpu_layers=(on_gpus + with_output, len(placed) + 1))
-
-    def diagnose(self, log: str, exit_status: int | None) -> Cause:
-        """See the contract."""
-        from mscli.engines.library_causes import cause
-        from mscli.engines.mistralrs.signs import SIGNS
-
-        return cause(SIGNS, log, exit_status)
 
 
 def _refuse(found: Installation, plan: Plan) -> None:

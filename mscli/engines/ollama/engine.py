@@ -22,7 +22,6 @@ from mscli.engines.engine import (
     STARTING,
     Adopted,
     Capabilities,
-    Cause,
     Command,
     HeldModel,
     Installation,
@@ -33,7 +32,6 @@ from mscli.engines.engine import (
 from mscli.engines.llamacpp.engine import LlamaCpp
 from mscli.engines.ollama import installation
 from mscli.engines.ollama.api import Api, Refusal
-from mscli.engines.ollama.causes import cause
 from mscli.engines.ollama.flags import FOREVER, check_options, common_environment, environment, parameters
 from mscli.engines.ollama.installation import NAME, PROGRAM, installed
 from mscli.engines.ollama.pull import Order, pull
@@ -119,10 +117,6 @@ class Ollama:
             compute_bytes=seen.compute_bytes or sizes.get("compute graph"),
             gpu_layers=seen.gpu_layers or ((int(placed[2]), int(placed[1])) if placed else None),
         )
-
-    def diagnose(self, log: str, exit_status: int | None) -> Cause:
-        """See the contract."""
-        return cause(log, exit_status)
 
     def alias_of(self, name: str) -> str:
         """See the contract."""
@@ -368,7 +362,9 @@ def _refuse_sharing(api: Api, source: str, alias: str) -> None:
 
 def _failed(refusal: Refusal, alias: str) -> MscliError:
     """The server did not load our model: the cause by its own words."""
-    found = cause(refusal.words, None)
+    from mscli.diagnosis.diagnose import start_failure  # reads the signatures; only a refusal needs it
+
+    found = start_failure(refusal.words, NAME, None)
     code = "unknown" if refusal.status is None else found.code
     known = code != "unknown"
     return MscliError(

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from mscli.engines.ollama.causes import cause
 from mscli.errors import Code, MscliError
 from mscli.weights.fault import PassingFault, Timeouts, disk_full
 from mscli.weights.files import WeightFiles
@@ -246,7 +245,9 @@ def fault(error: Exception, tag: str) -> PassingFault:
     from ollama import ResponseError
 
     if isinstance(error, ResponseError):
-        found = cause(error.error, None)
+        from mscli.diagnosis.diagnose import start_failure  # reads the signatures; only an error needs it
+
+        found = start_failure(error.error, "ollama", None)
         words = f"the server says: {' '.join(error.error.split())}"
         if _BUSY.search(error.error):
             known = found.code != "unknown"

@@ -18,7 +18,6 @@ from mscli.engines.engine import (
     STARTING,
     TEMPLATES,
     Capabilities,
-    Cause,
     Command,
     Installation,
     Observed,
@@ -94,13 +93,6 @@ class Transformers:
             weights_bytes=total or None,
             gpu_share=on_gpus / total if total else None,
         )
-
-    def diagnose(self, log: str, exit_status: int | None) -> Cause:
-        """See the contract."""
-        from mscli.engines.library_causes import cause
-        from mscli.engines.transformers.signs import SIGNS
-
-        return cause(SIGNS, log, exit_status)
 
 
 def _refuse(found: Installation, plan: Plan) -> None:

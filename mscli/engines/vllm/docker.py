@@ -8,9 +8,10 @@ from pathlib import Path
 
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
+from mscli.diagnosis.causes import Cause
 from mscli.engines.containers import run as container_run
 from mscli.engines.containers.client import DOCKER, Client, EngineInfo, find_client
-from mscli.engines.engine import PLAN, Cause, Command, Installation, Serving, StageListener
+from mscli.engines.engine import PLAN, Command, Installation, Serving, StageListener
 from mscli.engines.vllm.engine import OLDEST, Vllm, kv_gib
 from mscli.errors import Code, MscliError
 from mscli.paths import MARK
@@ -19,9 +20,6 @@ from mscli.planning.request import parse_version
 from mscli.weights.files import WeightFiles
 
 NAME = "vllm-docker"
-# What `docker run` ends with when the container did not start: docker's own fault, or a program that the image lacks.
-_NOT_STARTED = (125, 126, 127)
-_BY_SIGNAL = 128
 
 
 class VllmDocker(Vllm):
@@ -114,15 +112,6 @@ class VllmDocker(Vllm):
             return name, f"{engine.summary} ({'; '.join(engine.evidence)}). {engine.remedy}"
         rootless = ", rootless" if engine.rootless else ""
         return (f"{name} (engine {engine.version}{rootless})" if client.kind == DOCKER else f"{name}{rootless}"), None
-
-    def diagnose(self, log: str, exit_status: int | None) -> Cause:
-        """See the contract. The client's exit status is the container's, or says that none was started."""
-        from mscli.engines.containers.signs import container_cause
-
-        if exit_status in _NOT_STARTED and (cause := container_cause(log)):
-            return cause
-        killed = exit_status is not None and exit_status > _BY_SIGNAL
-        return super().diagnose(log, _BY_SIGNAL - exit_status if killed and exit_status else exit_status)
 
 
 def _client(found: Installation) -> Client:

@@ -13,7 +13,6 @@ from mscli.engines.engine import (
     PLAN,
     STARTING,
     Capabilities,
-    Cause,
     Command,
     Installation,
     Observed,
@@ -145,12 +144,6 @@ class Vllm:
             kv_tokens=_number(tokens[1]) if tokens else None,
             max_concurrency=float(concurrency[2]) if concurrency else None,
         )
-
-    def diagnose(self, log: str, exit_status: int | None) -> Cause:
-        """See the contract."""
-        from mscli.engines.vllm.causes import cause
-
-        return cause(log, exit_status)
 
 
 def _refuse(found: Installation, version: tuple[int, ...] | None, plan: Plan, model: Model) -> None:

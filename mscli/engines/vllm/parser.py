@@ -13,9 +13,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mscli.catalog.profile import Profile
+from mscli.diagnosis.causes import Cause
 from mscli.engines.containers.client import Client, Said, image_id, throw_away
 from mscli.engines.containers.run import gpus
-from mscli.engines.engine import PLAN, Cause, Command, Installation, StageListener
+from mscli.engines.engine import PLAN, Command, Installation, StageListener
 from mscli.engines.vllm.flags import renamed
 from mscli.engines.vllm.installation import environment_python
 from mscli.errors import Code, MscliError
@@ -109,9 +110,9 @@ def check_image_flags(client: Client, image: str, command: Command, plan: Plan, 
 
 def _refused_by_image(image: str, said: Said) -> MscliError | None:
     """The error for what was said; None where it is not about flags: the start itself will tell more."""
-    from mscli.engines.vllm.causes import cause
+    from mscli.diagnosis.diagnose import start_failure
 
-    why = cause(said.text, said.status)
+    why = start_failure(said.text, "vllm", said.status)
     if why.code not in _OF_FLAGS:
         return None
     details = {"cause": why.code, "evidence": list(why.evidence)}
@@ -144,9 +145,9 @@ def _ask(python: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]
 
 
 def _refused(found: Installation, said: subprocess.CompletedProcess[str], profile: Profile | None) -> MscliError:
-    from mscli.engines.vllm.causes import cause
+    from mscli.diagnosis.diagnose import start_failure
 
-    why = cause(said.stderr or said.stdout, said.returncode)
+    why = start_failure(said.stderr or said.stdout, "vllm", said.returncode)
     of_flags = why.code in _OF_FLAGS
     remedy = _remedy(found, why, said.stdout, profile) if of_flags else why.remedy
     return MscliError(

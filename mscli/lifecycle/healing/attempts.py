@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from mscli.lifecycle.healing.remedies import Change, Failure
 
 TRIES = 3
-# A cause that the doctor finds where the engine's own table knows none must be more likely than not.
-_LIKELY = 0.5
 # What a longer wait would not have helped.
 _HANGS = ("p2p", "nccl")
 
@@ -147,7 +145,6 @@ class _Attempts:
             self.state, self.recalled = NOTHING, False  # what worked then is no plan for now
             return
         known = self._failure(fault)
-        fault = _said_better(fault, known)
         change = self._change(fault, known) if len(self.healed) < TRIES else None
         if change is None:
             no_plan = fault.code is Code.NO_FIT and self.last is not None
@@ -232,22 +229,6 @@ class _Attempts:
 
 def _cause(fault: MscliError) -> str:
     return str(fault.details.get("cause", "unknown"))
-
-
-def _said_better(fault: MscliError, known: Failure | None) -> MscliError:
-    """The fault with the doctor's diagnosis, where the engine's own table knows no cause."""
-    if known is None or known.cause != "unknown" or not known.log:
-        return fault
-    from mscli.diagnosis.diagnose import diagnose
-    from mscli.diagnosis.facts import facts_of
-
-    found = next(iter(diagnose(known.log, known.plan.engine, facts_of(detect(hub_cache())))), None)
-    if found is None or found.confidence < _LIKELY:
-        return fault
-    details = {**fault.details, "cause": found.code, "summary": found.summary, "evidence": list(found.evidence)}
-    message = fault.message.replace(str(fault.details.get("summary")), found.summary)
-    log = f" The whole log: mscli logs {Path(str(details['log'])).parent.name}" if "log" in details else ""
-    return MscliError(fault.code, message, f"{found.remedy}{log}", details)
 
 
 def _lost_bytes(decision: Decision) -> int:

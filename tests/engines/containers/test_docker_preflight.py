@@ -13,10 +13,10 @@ import pytest
 from support.containers.container_home import IMAGE, StandinDocker, write_profile
 from support.run_mscli import Mscli, Ran
 
+from mscli.diagnosis.causes import Cause
+from mscli.diagnosis.diagnose import client_failure, start_failure
 from mscli.engines.containers.client import find_client
 from mscli.engines.containers.run import probe_engine, remote
-from mscli.engines.containers.signs import container_cause
-from mscli.engines.engine import Cause
 from mscli.engines.vllm.docker import VllmDocker
 
 Machine = Callable[..., dict[str, str]]
@@ -155,7 +155,7 @@ def on_gpus(mscli: Mscli, container_env: dict[str, str], machine: Machine, docke
 @pytest.mark.parametrize("name", GPU_FAULTS)
 def test_what_docker_says_of_gpus_has_its_cause_and_a_remedy(name: str) -> None:
     said, cause = GPU_FAULTS[name]
-    found = container_cause(said)
+    found = client_failure(said)
     assert found is not None
     assert found.code == cause
     assert found.summary
@@ -165,13 +165,13 @@ def test_what_docker_says_of_gpus_has_its_cause_and_a_remedy(name: str) -> None:
 
 @pytest.mark.parametrize("said", START_FAULTS)
 def test_what_a_client_says_of_a_start_has_its_cause(said: str) -> None:
-    found = VllmDocker().diagnose(f"INFO an earlier line\n{said}", 125)
+    found = start_failure(f"INFO an earlier line\n{said}", "vllm-docker", 125)
     assert found.code == START_FAULTS[said]
     assert found.remedy
 
 
 def test_a_container_that_was_killed_is_told_from_one_that_was_not_started() -> None:
-    assert VllmDocker().diagnose("(APIServer pid=1) INFO loading\n", 137).code == "host_ram"
+    assert start_failure("(APIServer pid=1) INFO loading\n", "vllm-docker", 137).code == "host_ram"
 
 
 @pytest.mark.parametrize("name", ["no runtime", "driver too old"])
@@ -306,7 +306,7 @@ PULL_FAULTS = {
 
 @pytest.mark.parametrize("said", PULL_FAULTS)
 def test_what_docker_says_of_a_pull_has_its_cause(said: str) -> None:
-    found = container_cause(said)
+    found = client_failure(said)
     assert found is not None
     assert found.code == PULL_FAULTS[said][1]
 

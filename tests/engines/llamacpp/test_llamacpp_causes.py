@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mscli.engines.llamacpp.causes import cause
+from mscli.diagnosis.diagnose import start_failure
 
 BEGIN = "0.00.000.001 I srv          init: initializing ...\n"
 END = """
@@ -63,7 +63,7 @@ warning: no usable GPU found, --gpu-layers option will be ignored""",
 
 @pytest.mark.parametrize(("code", "lines"), LOGS.values(), ids=LOGS)
 def test_the_line_that_names_the_mechanism_decides(code: str, lines: str) -> None:
-    found = cause(f"{BEGIN}{lines}{END}", 1)
+    found = start_failure(f"{BEGIN}{lines}{END}", "llamacpp", 1)
 
     assert found.code == code
     assert lines.splitlines()[0] in found.evidence
@@ -71,11 +71,11 @@ def test_the_line_that_names_the_mechanism_decides(code: str, lines: str) -> Non
 
 @pytest.mark.parametrize(("status", "code"), [(-9, "host_ram"), (-4, "build"), (-15, "unknown"), (1, "unknown")])
 def test_a_silent_end_is_told_by_its_status(status: int, code: str) -> None:
-    assert cause(BEGIN, status).code == code
+    assert start_failure(BEGIN, "llamacpp", status).code == code
 
 
 def test_an_unknown_error_shows_its_lines_and_not_the_wrapper() -> None:
-    found = cause(f"{BEGIN}0.00.000.002 E something: new failed{END}", 1)
+    found = start_failure(f"{BEGIN}0.00.000.002 E something: new failed{END}", "llamacpp", 1)
 
     assert found.code == "unknown"
     assert found.evidence[0] == "0.00.000.002 E something: new failed"

@@ -13,7 +13,8 @@ from support.llamacpp.llama_servers import LLAMA, LOOPBACK, PLAN, Rehearsal, wei
 from support.tiny_models import TinyModels
 
 from mscli.catalog.profile import OptionValue
-from mscli.engines.engine import Cause
+from mscli.diagnosis.causes import Cause
+from mscli.diagnosis.diagnose import start_failure
 from mscli.weights.files import WeightFiles
 
 Damage = Callable[[bytes], bytes]
@@ -23,7 +24,7 @@ def diagnosed(rehearsal: Rehearsal, weights: WeightFiles, plan: object = PLAN, *
     """The cause of a start that failed with status 1, as llama-server's own failures do."""
     status, log = rehearsal.failure(weights, plan, **more)  # type: ignore[arg-type]
     assert status == 1, log
-    return LLAMA.diagnose(log, status)
+    return start_failure(log, LLAMA.name, status)
 
 
 def test_a_taken_port_is_named(llama: Rehearsal, shipped: WeightFiles) -> None:
@@ -118,13 +119,13 @@ def test_a_killed_process_points_to_the_kernels_memory_killer(llama: Rehearsal, 
         server.process.kill()
         status = server.process.wait()
 
-    assert LLAMA.diagnose(server.log, status).code == "host_ram"
+    assert start_failure(server.log, LLAMA.name, status).code == "host_ram"
 
 
 def test_a_start_that_still_runs_is_not_called_a_failure_of_anything(llama: Rehearsal, shipped: WeightFiles) -> None:
     with llama.start(shipped) as server:
         server.wait_for(200)
-        cause = LLAMA.diagnose(server.log, None)
+        cause = start_failure(server.log, LLAMA.name, None)
 
     assert cause.code == "unknown"
     assert "--timeout" in cause.remedy

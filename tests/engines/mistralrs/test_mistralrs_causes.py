@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mscli.engines.mistralrs.engine import MistralRs
+from mscli.diagnosis.diagnose import start_failure
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
 PANIC = "called `Result::unwrap()` on an `Err` value: RecvError"
@@ -29,12 +29,12 @@ SAID = (
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["id"]))
 def test_a_published_log_gives_its_cause(case: dict[str, Any]) -> None:
-    assert MistralRs().diagnose(case["log"], 1).code == case["category"]
+    assert start_failure(case["log"], "mistralrs", 1).code == case["category"]
 
 
 @pytest.mark.parametrize(("line", "code"), SAID, ids=[f"{code}-{n}" for n, (_, code) in enumerate(SAID)])
 def test_a_telling_line_gives_its_cause_although_a_panic_follows(line: str, code: str) -> None:
-    found = MistralRs().diagnose(f"INFO loading\n{line}\n{PANIC}\n", 101)
+    found = start_failure(f"INFO loading\n{line}\n{PANIC}\n", "mistralrs", 101)
 
     assert found.code == code, found
     assert found.remedy
@@ -43,4 +43,4 @@ def test_a_telling_line_gives_its_cause_although_a_panic_follows(line: str, code
 def test_colours_do_not_hide_a_sign() -> None:
     log = "\x1b[31mERROR\x1b[0m \x1b[2mmissing field\x1b[0m `hidden_size`"
 
-    assert MistralRs().diagnose(log, 1).code == "tokenizer_format"
+    assert start_failure(log, "mistralrs", 1).code == "tokenizer_format"

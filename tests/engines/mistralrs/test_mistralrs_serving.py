@@ -22,6 +22,7 @@ from support.engines.installed_engines import CACHE
 from support.engines.odd_requests import FULL, variations
 from support.tiny_models import TinyModels
 
+from mscli.diagnosis.diagnose import start_failure
 from mscli.engines.mistralrs.engine import FOLDER, TEMPLATE, MistralRs
 from mscli.engines.mistralrs.installation import SERVER
 
@@ -193,4 +194,4 @@ def test_weights_that_are_no_safetensors_are_named_as_the_cause(
     with serving(python, folder, tmp_path) as server:
         status = server.process.wait(DEADLINE_S)
 
-        assert MistralRs().diagnose(server.log, status).code == "corrupt_weights", server.log
+        assert start_failure(server.log, "mistralrs", status).code == "corrupt_weights", server.log

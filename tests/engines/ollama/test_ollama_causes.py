@@ -10,19 +10,18 @@ from typing import Any
 
 import pytest
 
-from mscli.engines.ollama.engine import Ollama
-from mscli.engines.ollama.signs import SIGNS
+from mscli.diagnosis.diagnose import start_failure
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
 
 
 def code(log: str, exit_status: int | None = 1) -> str:
-    return Ollama().diagnose(log, exit_status).code
+    return start_failure(log, "ollama", exit_status).code
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
 def test_every_published_case_is_recognised(case: dict[str, Any]) -> None:
-    found = Ollama().diagnose(case["log"], 1)
+    found = start_failure(case["log"], "ollama", 1)
     assert found.code == case["category"], f"{case['source']}: {case['cause']}\n{found}"
     assert found.remedy
     assert found.evidence[0] in case["log"]
@@ -94,7 +93,7 @@ def test_a_gpu_that_others_hold_is_the_reason_for_the_cpu() -> None:
         'msg="inference compute" id=GPU-1 library=CUDA name="NVIDIA GeForce RTX 4090" total="23.6 GiB" '
         'available="2.1 GiB"\nload_tensors: offloaded 3/41 layers to GPU'
     )
-    found = Ollama().diagnose(log, None)
+    found = start_failure(log, "ollama", None)
     assert found.code == "gpu_busy"
     assert "only 2.1 GiB of 23.6 GiB were free" in found.summary
 
@@ -120,9 +119,3 @@ def test_the_log_of_a_server_that_is_well_names_no_cause(exit_status: int | None
 def test_an_early_warning_does_not_hide_what_stopped_it() -> None:
     log = HEALTHY + 'level=WARN msg="truncating input prompt" limit=2048 prompt=5065\nCUDA error: out of memory\n'
     assert code(log) == "oom_weights"
-
-
-def test_every_sign_has_words_and_a_remedy() -> None:
-    for sign in SIGNS:
-        assert sign.summary, sign
-        assert sign.remedy, sign

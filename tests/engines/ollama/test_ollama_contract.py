@@ -24,8 +24,8 @@ import mscli
 from mscli.catalog.model import Sampling
 from mscli.chat.message import user
 from mscli.chat.reply import Target, ask
+from mscli.diagnosis.diagnose import start_failure
 from mscli.engines.ollama.api import Api, Refusal
-from mscli.engines.ollama.causes import cause
 
 BASE = "base:latest"
 DERIVED = "mscli/derived"
@@ -140,7 +140,7 @@ def test_a_model_that_is_not_there_is_404_with_words_that_name_the_cause(api: Ap
     with pytest.raises(Refusal) as raised:
         call(api)
     assert raised.value.status == 404
-    assert cause(raised.value.words, None).code == "model_not_found"
+    assert start_failure(raised.value.words, "ollama", None).code == "model_not_found"
 
 
 def test_the_openai_endpoint_names_a_missing_model_too(api: Api) -> None:
@@ -208,4 +208,4 @@ def test_a_thought_is_a_thought_however_the_server_tells_it(
 
 def test_a_model_without_an_ability_refuses_with_words_that_name_the_cause(able: str) -> None:
     words = native(able, MAGISTRAL, {"content": "What is this?", "images": [PIXEL]})["error"]
-    assert cause(words, None).code == "vision"
+    assert start_failure(words, "ollama", None).code == "vision"

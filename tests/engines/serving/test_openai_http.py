@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from support.engines.odd_requests import FULL, variations
 
+from mscli.diagnosis.diagnose import start_failure
 from mscli.engines.serving.openai_http import PORT_STATUS, Body, Delta, RequestError, Server, flags, run
-from mscli.engines.transformers.engine import Transformers
 
 KEY = "a-key-of-the-test"
 
@@ -295,4 +295,4 @@ def test_a_taken_port_is_told_before_the_model_is_loaded(capfd: pytest.CaptureFi
         run(options("--port", str(taken.getsockname()[1])), lambda: pytest.fail("the model was loaded"))
 
     assert ended.value.code == PORT_STATUS
-    assert Transformers().diagnose(capfd.readouterr().err, PORT_STATUS).code == "port"
+    assert start_failure(capfd.readouterr().err, "transformers", PORT_STATUS).code == "port"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mscli.engines.transformers.engine import Transformers
+from mscli.diagnosis.diagnose import start_failure
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
 OOM = (
@@ -51,7 +51,7 @@ SAID = (
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["id"]))
 def test_a_published_log_gives_its_cause(case: dict[str, Any]) -> None:
-    found = Transformers().diagnose(case["log"], 1)
+    found = start_failure(case["log"], "transformers", 1)
 
     assert found.code == case["category"], found
 
@@ -59,7 +59,7 @@ def test_a_published_log_gives_its_cause(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("line", "code", "hint"), SAID, ids=[f"{line[1]}-{n}" for n, line in enumerate(SAID)])
 def test_a_telling_line_gives_its_cause_in_the_midst_of_a_traceback(line: str, code: str, hint: str) -> None:
     log = f'loading /models/x\nTraceback (most recent call last):\n  File "x.py", line 1, in f\n{line}\n'
-    found = Transformers().diagnose(log, 1)
+    found = start_failure(log, "transformers", 1)
 
     assert found.code == code, found
     assert hint in found.remedy
@@ -68,11 +68,11 @@ def test_a_telling_line_gives_its_cause_in_the_midst_of_a_traceback(line: str, c
 
 @pytest.mark.parametrize(("status", "code"), [(-9, "host_ram"), (-4, "build"), (1, "unknown"), (None, "unknown")])
 def test_without_a_sign_the_exit_status_tells_what_it_can(status: int | None, code: str) -> None:
-    assert Transformers().diagnose("loading /models/x\n", status).code == code
+    assert start_failure("loading /models/x\n", "transformers", status).code == code
 
 
 def test_a_log_that_says_nothing_known_is_not_explained_but_quoted() -> None:
-    found = Transformers().diagnose("loading\nFrobnicationError: the flux is out of phase\n", 1)
+    found = start_failure("loading\nFrobnicationError: the flux is out of phase\n", "transformers", 1)
 
     assert found.code == "unknown"
     assert "flux" in found.evidence[0]

@@ -23,6 +23,7 @@ from support.engines.installed_engines import CACHE
 from support.engines.odd_requests import FULL, variations
 from support.tiny_models import TinyModels
 
+from mscli.diagnosis.diagnose import start_failure
 from mscli.engines.transformers.engine import SERVER, TEMPLATE, Transformers
 
 pytestmark = pytest.mark.engines
@@ -222,4 +223,4 @@ def test_weights_that_are_no_safetensors_are_named_as_the_cause(
     with serving(python, folder, tmp_path / "log") as server:
         status = server.process.wait(DEADLINE_S)
 
-        assert Transformers().diagnose(server.log, status).code == "corrupt_weights", server.log
+        assert start_failure(server.log, "transformers", status).code == "corrupt_weights", server.log

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mscli.engines.vllm.causes import cause
+from mscli.diagnosis.diagnose import start_failure
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
 DEAD = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
@@ -79,13 +79,13 @@ SAID = (
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_published_logs_are_named(case: dict[str, Any]) -> None:
-    found = cause(case["log"], 1)
+    found = start_failure(case["log"], "vllm", 1)
     assert found.code == case["category"], found
 
 
 @pytest.mark.parametrize(("line", "code", "hint"), SAID, ids=[line[:40] for line, _, _ in SAID])
 def test_what_the_engine_says_is_named_below_its_wrapper(line: str, code: str, hint: str) -> None:
-    found = cause(f"INFO something\nERROR {line}\nERROR WorkerProc failed to start.\n{DEAD}\n", 1)
+    found = start_failure(f"INFO something\nERROR {line}\nERROR WorkerProc failed to start.\n{DEAD}\n", "vllm", 1)
     assert (found.code, hint in found.remedy) == (code, True), found
     assert line in found.evidence[0]
 
@@ -96,7 +96,7 @@ def test_a_context_that_does_not_fit_names_the_one_that_does() -> None:
         "needed, which is larger than the available KV cache memory (0.98 GiB). Based on it, the estimated "
         f"maximum model length is 6400. Try increasing `gpu_memory_utilization`\n{DEAD}"
     )
-    found = cause(log, 1)
+    found = start_failure(log, "vllm", 1)
     assert found.code == "oom_kv"
     assert "131072" in found.summary
     assert "0.98 GiB hold 6400" in found.summary
@@ -105,8 +105,8 @@ def test_a_context_that_does_not_fit_names_the_one_that_does() -> None:
 
 def test_memory_that_runs_out_after_the_weights_is_not_the_weights() -> None:
     gone = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
-    assert cause(gone, 1).code == "oom_weights"
-    assert cause(f"INFO Model loading took 14.9 GiB memory and 8 seconds\n{gone}", 1).code == "oom_kv"
+    assert start_failure(gone, "vllm", 1).code == "oom_weights"
+    assert start_failure(f"INFO Model loading took 14.9 GiB memory and 8 seconds\n{gone}", "vllm", 1).code == "oom_kv"
 
 
 def test_a_warning_of_every_start_is_no_cause() -> None:
@@ -114,14 +114,14 @@ def test_a_warning_of_every_start_is_no_cause() -> None:
         "WARNING [system_utils.py:255] Found ulimit of 20000 and failed to automatically increase. This can cause fd "
         "limit errors like `OSError: [Errno 24] Too many open files`. Consider increasing with ulimit -n"
     )
-    assert cause(log, None).code == "unknown"
+    assert start_failure(log, "vllm", None).code == "unknown"
 
 
 def test_what_nothing_supports_stays_unknown_with_the_errors_as_evidence() -> None:
-    found = cause(f"INFO fine\nERROR something new: the flux is inverted\n{DEAD}", 1)
+    found = start_failure(f"INFO fine\nERROR something new: the flux is inverted\n{DEAD}", "vllm", 1)
     assert found.code == "unknown"
     assert found.evidence == ("ERROR something new: the flux is inverted",)
 
 
 def test_killed_by_the_kernel_is_ram() -> None:
-    assert cause("INFO Starting to load model\n", -9).code == "host_ram"
+    assert start_failure("INFO Starting to load model\n", "vllm", -9).code == "host_ram"

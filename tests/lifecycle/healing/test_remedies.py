@@ -10,8 +10,7 @@ import pytest
 from mscli.catalog.gpus import load_gpus
 from mscli.catalog.load import load_one
 from mscli.catalog.profile import OptionValue
-from mscli.engines.llamacpp.causes import cause as llamacpp_cause
-from mscli.engines.vllm.causes import cause as vllm_cause
+from mscli.diagnosis.diagnose import start_failure
 from mscli.lifecycle.decision import Decision, plan_one
 from mscli.lifecycle.healing.flag_renames import respelt
 from mscli.lifecycle.healing.remedies import Failure, remedies
@@ -33,7 +32,7 @@ def failure(log: str, name: str = "small-fp8-2gpu", cards: str = "2x RTX 4090", 
     plan = plan_one(profile, model, snapshot, overrides)
     assert isinstance(plan, Plan), plan
     decision = Decision(profile, model, model.variants[plan.variant], plan, snapshot, None)
-    code = (vllm_cause if plan.engine == "vllm" else llamacpp_cause)(log, 1).code
+    code = start_failure(log, plan.engine, 1).code
     return replace(Failure(code, log, decision, overrides, None, 1), **more)
 
 

@@ -501,4 +501,12 @@ EXCERPTS: dict[str, tuple[str, ...]] = {
         "address/port) is "
         "normally permitted.",
     ),
+    "engine_crashed": (
+        'level=ERROR source=server.go:1205 msg="do load request" error="Post \\"http://127.0.0.1:46567/load\\": EOF"\n'
+        'level=INFO source=sched.go:490 msg="Load failed" error="llama runner process has terminated: exit status 2"',
+        "/opt/llama.cpp/ggml/src/ggml-cuda/ggml-cuda.cu:92: GGML_ASSERT(src0->ne[2] == 1) failed\n"
+        "Aborted (core dumped)",
+        '!!!!!!! Segfault encountered !!!!!!!\n  File "./csrc/cache_kernels.cu", line 0, in vllm::swap_blocks\n'
+        "Segmentation fault (core dumped)",
+    ),
 }

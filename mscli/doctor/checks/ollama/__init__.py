@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mscli.diagnosis.diagnose import RankedCause
+from mscli.diagnosis.causes import Cause
 from mscli.diagnosis.log import read_log
 from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
@@ -266,7 +266,7 @@ def gpu_log(ctx: CheckContext) -> Iterator[Finding]:
         yield _log_finding(cause, where, running, bool(_NO_GPU_FOUND.search(recent)))
 
 
-def _log_finding(cause: RankedCause, where: str, running: bool, blind: bool) -> Finding:
+def _log_finding(cause: Cause, where: str, running: bool, blind: bool) -> Finding:
     """`blind`: the server found no GPU when it started, so that everything it loads is on the CPU."""
     lasting = cause.code in _WHOLE or (cause.code == "cpu_fallback" and blind)
     bad = lasting or (not running and cause.code not in _PASSING)

@@ -2,6 +2,7 @@
 excerpts for every code, and on the logs of healthy engines.
 
     python benchmarks/diagnosis.py CASES.jsonl > benchmarks/diagnosis.md
+    python benchmarks/diagnosis.py CASES.jsonl --fires      what each signature fires on, the rarest first
 
 CASES.jsonl: one JSON object a line with `id`, `backend`, `log` and `category` (the right code).
 """
@@ -11,21 +12,22 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
-from mscli.diagnosis.signature import Sign
-from mscli.diagnosis.tables import ENGINES, MECHANISMS, written_by
-from mscli.diagnosis.wordings import alternatives
-
-from mscli.diagnosis.causes import CAUSES
-from mscli.diagnosis.diagnose import RankedCause, diagnose, guess, weigh
+from mscli.diagnosis.causes import CAUSES, Cause
+from mscli.diagnosis.diagnose import diagnose, read, weigh
+from mscli.diagnosis.log import error_lines, telling
 from mscli.diagnosis.readings import JUDGES, Judge
+from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, table, topics, written_by
 
 TESTS = Path(__file__).parents[1] / "tests"
 FOLDS, SHUFFLES = 5, 5
-Diagnose = Callable[["Case"], tuple[RankedCause, ...]]
+Diagnose = Callable[["Case"], tuple[Cause, ...]]
+Wording = tuple[str, str]  # a signature's name and one of its patterns
 
 
 @dataclass(frozen=True)
@@ -36,52 +38,54 @@ class Case:
     backend: str | None = None
 
 
+@lru_cache(maxsize=1024)
+def lines_of(log: str) -> tuple[str, ...]:
+    return tuple(telling(log))
+
+
 @dataclass(frozen=True)
 class Knowledge:
-    """Wordings (a sign for each alternative of a pattern) and judges that a diagnosis may use."""
+    """All signatures and judges but those that are taken away."""
 
-    signs: tuple[Sign, ...]
-    ordered: Mapping[str, tuple[Sign, ...]]
-    judges: tuple[Judge, ...]
+    gone: frozenset[object] = frozenset()
 
-    def diagnose(self, case: Case) -> tuple[RankedCause, ...]:
-        engine = written_by(case.log, None)
-        found = weigh(case.log, self.signs, self.ordered.get(engine or "", ()), judges=self.judges)
-        return found or guess(case.log)
+    def diagnose(self, case: Case) -> tuple[Cause, ...]:
+        known, lines = table(written_by(case.log)), lines_of(case.log)
+        left = Table(tuple(filter(None, map(self._left, known.signatures))), known.patterns)
+        found = weigh(lines, left, judges=[judge for judge in JUDGES if judge not in self.gone])
+        found = found or weigh(error_lines(lines), topics(), judges=())[:3]
+        return tuple(finding.cause for finding in found)
 
-    def without(self, unlearnt: Callable[[object], bool]) -> Knowledge:
-        return Knowledge(
-            tuple(sign for sign in self.signs if not unlearnt(sign)),
-            {engine: tuple(sign for sign in table if not unlearnt(sign)) for engine, table in self.ordered.items()},
-            tuple(judge for judge in self.judges if not unlearnt(judge)),
-        )
+    def _left(self, signature: Signature) -> Signature | None:
+        patterns = tuple(pattern for pattern in signature.patterns if (signature.name, pattern) not in self.gone)
+        return replace(signature, patterns=patterns) if patterns else None
 
 
-def apart(sign: Sign) -> Iterator[Sign]:
-    plain = replace(sign, summary="", remedy="")  # a wording alone need not have every group that the words name
-    return (replace(plain, pattern=wording) for wording in alternatives(sign.pattern))
+def fired(case: Case) -> Iterator[Wording | Judge]:
+    """The wordings and judges that point to something in a log, each by itself."""
+    known, lines = table(known_as(case.backend) or written_by(case.log)), lines_of(case.log)
+    present = known.patterns.present([line.encode(errors="replace") for line in lines])
+    for signature in known.signatures:
+        for pattern in present.intersection(signature.patterns):
+            if weigh(lines, Table((replace(signature, patterns=(pattern,)),), known.patterns), judges=()):
+                yield signature.name, pattern
+    yield from (judge for judge in JUDGES if any(judge(lines)))
 
 
-def all_knowledge() -> Knowledge:
-    ordered = {engine: tuple(one for sign in table for one in apart(sign)) for engine, table in ENGINES.items()}
-    return Knowledge(tuple(one for sign in MECHANISMS for one in apart(sign)), ordered, JUDGES)
-
-
-def learnt_from(knowledge: Knowledge, cases: Sequence[Case]) -> dict[object, set[str]]:
+def learnt_from(cases: Sequence[Case]) -> dict[object, set[str]]:
     """For each wording and judge the cases that it helps to name rightly: taken as those it was learnt from."""
     learnt: dict[object, set[str]] = {}
-    tables = {sign for table in knowledge.ordered.values() for sign in table}
+    codes = {signature.name: signature.code for signature in every_signature()}
     for case in cases:
-        for sign in knowledge.signs:
-            if sign.code == case.code and weigh(case.log, (sign,), judges=()):
-                learnt.setdefault(sign, set()).add(case.id)
-        for sign in tables:
-            if sign.code == case.code and weigh(case.log, (), (sign,), judges=()):
-                learnt.setdefault(sign, set()).add(case.id)
-        for judge in knowledge.judges:
-            if any(found.code == case.code for found in weigh(case.log, (), judges=(judge,))):
-                learnt.setdefault(judge, set()).add(case.id)
+        for item in fired(replace(case, backend=None)):
+            if not isinstance(item, tuple) or codes[item[0]] == case.code:
+                learnt.setdefault(item, set()).add(case.id)
     return learnt
+
+
+def every_signature() -> list[Signature]:
+    tables = [table(None), *(table(engine) for engine in engine_logs())]
+    return list({signature.name: signature for known in tables for signature in known.signatures}.values())
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,11 @@ def total(scores: Sequence[Score]) -> Score:
 
 
 def held_out(folds: Sequence[Sequence[Case]], learnt: Mapping[object, set[str]]) -> Score:
-    knowledge = all_knowledge()
     scores = []
     for fold in folds:
         ids = {case.id for case in fold}
-        gone = {item for item, helped in learnt.items() if helped <= ids}
-        scores.append(score(fold, knowledge.without(gone.__contains__).diagnose))
+        gone = frozenset(item for item, helped in learnt.items() if helped <= ids)
+        scores.append(score(fold, Knowledge(gone).diagnose))
     return total(scores)
 
 
@@ -161,6 +164,56 @@ def fresh(half: str) -> list[Case]:
     return [Case(row["source"], row["code"], row["log"], row["backend"]) for row in rows if row["half"] == half]
 
 
+def real(engine: str) -> tuple[int, int]:
+    """Of the recorded logs of an engine, how many are told as what was done to it demands, and how many there are."""
+    rows = [json.loads(row) for row in (TESTS / "diagnosis" / "real" / engine / "truth.jsonl").read_text().splitlines()]
+    return sum(told_rightly(row, TESTS / "diagnosis" / "real" / engine / row["file"], engine) for row in rows), len(
+        rows
+    )
+
+
+def told_rightly(row: Mapping[str, object], log: Path, engine: str) -> bool:
+    causes = read(log.read_text(errors="replace"), engine).causes
+    likely = [cause for cause in causes if cause.confidence >= 0.5]
+    if row["healthy"]:
+        return not any(cause.scope == "start" for cause in likely)
+    return bool(causes) and causes[0].code in row["first"] if row["in_log"] else not likely
+
+
+def more_cases() -> list[Case]:
+    rows = map(json.loads, (TESTS / "diagnosis" / "cases-2.jsonl").read_text().splitlines())
+    return [Case(row["id"], row["category"], row["log"], row["backend"]) for row in rows]
+
+
+def fires(cases: Sequence[Case]) -> None:
+    """Print for each signature on how many logs of each set it fires."""
+    sets = {
+        "cases": cases,
+        "cases-2": more_cases(),
+        "excerpts": excerpts(),
+        "field": field(),
+        "fresh": [case for half in ("learn", "judge", "last") for case in fresh(half)],
+        "healthy": [Case(log.name, "", log.read_text()) for log in (TESTS / "diagnosis" / "healthy").glob("*.log")],
+        "real": [
+            Case(log.name, "", log.read_text(errors="replace"), log.parent.name)
+            for log in (TESTS / "diagnosis" / "real").glob("*/*.log")
+        ],
+        "engines": [
+            Case(row["id"], row["category"], row["log"], folder.name)
+            for folder in (TESTS / "engines").iterdir() if (folder / "cases.jsonl").exists()
+            for row in map(json.loads, (folder / "cases.jsonl").read_text().splitlines())
+        ],
+    }  # fmt: skip
+    counts: dict[str, Counter[str]] = {signature.name: Counter() for signature in every_signature()}
+    for name, members in sets.items():
+        for case in members:
+            for signature in {item[0] for item in fired(case) if isinstance(item, tuple)}:
+                counts[signature][name] += 1
+    for signature in sorted(every_signature(), key=lambda one: (sum(counts[one.name].values()), one.name)):
+        where = ", ".join(f"{name} {count}" for name, count in counts[signature.name].items())
+        print(f"{signature.name} {signature.code} {signature.strength}: {where or signature.source or 'nothing'}")
+
+
 def calibration(judged: Sequence[tuple[float, bool]]) -> list[str]:
     lines = ["| said | logs | mean confidence | right |", "| --- | --- | --- | --- |"]
     for low, high in ((0.0, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 0.95), (0.95, 1.01)):
@@ -172,19 +225,22 @@ def calibration(judged: Sequence[tuple[float, bool]]) -> list[str]:
     return lines
 
 
-def main(path: Path) -> None:
+def main(path: Path, only_fires: bool = False) -> None:
     cases = [
         Case(row["id"], row["category"], row["log"], row["backend"])
         for row in map(json.loads, path.read_text().splitlines())
     ]
+    if only_fires:
+        fires(cases)
+        return
     known = score(cases, lambda case: diagnose(case.log))
     hinted = score(cases, lambda case: diagnose(case.log, case.backend))
-    learnt = learnt_from(all_knowledge(), cases)
+    learnt = learnt_from(cases)
     folds = held_out(list(shuffled(cases)), learnt)
     each = held_out([[case] for case in cases], learnt)
     own = score(excerpts(), lambda case: diagnose(case.log))
-    knowledge = all_knowledge()
-    wordings = len(knowledge.signs) + sum(map(len, knowledge.ordered.values())) + len(knowledge.judges)
+    signatures = every_signature()
+    wordings = sum(len(signature.patterns) for signature in signatures) + len(JUDGES)
     healthy = {log.name: diagnose(log.read_text()) for log in sorted((TESTS / "diagnosis" / "healthy").glob("*.log"))}
     surest = {name: found[0] for name, found in healthy.items() if found}
     print("# Naming the cause of a failure from a log\n")
@@ -203,6 +259,7 @@ def main(path: Path) -> None:
     )
     for half, told in (("learn", "learnt from"), ("judge", "not looked at again after the first count")):
         print(score(fresh(half), lambda case: diagnose(case.log)).row(f"150 fresh failures, the half {told}"))
+    print(score(more_cases(), lambda case: diagnose(case.log)).row("labelled failures from public threads, second set"))
     print(score(fresh("last"), lambda case: diagnose(case.log)).row("41 later ones, after learning from them"))
     print(
         f"""
@@ -214,9 +271,9 @@ lower bound for failures of which no line was ever seen: {len(CAUSES)} codes sha
 has one only. The figure on all labelled failures is an upper bound: the patterns were written with them at hand. The
 own excerpts were written by the same hand as the patterns and show that every code can be named, no more.
 
-**Fresh failures**: 150 excerpts of other public threads (`tests/doctor/fresh.jsonl`, with their sources) were labelled
-by what the thread confirms, and frozen, before they were judged. At that time the right cause came first in 115
-(76.7 %: 60 of the 77 to learn from, 55 of the 73 to judge by) and among the first three in 119 (79.3 %); in three
+**Fresh failures**: 150 excerpts of other public threads (`tests/diagnosis/fresh.jsonl`, with their sources) were
+labelled by what the thread confirms, and frozen, before they were judged. At that time the right cause came first in
+115 (76.7 %: 60 of the 77 to learn from, 55 of the 73 to judge by) and among the first three in 119 (79.3 %); in three
 rounds before, 67 others had been at 73 and 78 %. That is what to expect where a wording was never thought of. Then
 signs were added for every code, from what engines, drivers and libraries print, and from the misses of the one half.
 Of the other half 69 then came first (94.5 %) and 71 among the first three (97.3 %), with none unknown. Its misses were
@@ -237,6 +294,9 @@ How confidence is computed stands in `mscli/diagnosis/diagnose.py`. The first ca
     print("\n".join(f"- {line}" for line in known.wrong) or "none")
     print("\nWith each one held out:\n")
     print("\n".join(f"- {line}" for line in each.wrong))
+    for engine in ("ollama", "mistralrs"):
+        right, logs = real(engine)
+        print(f"\n{engine}: {right} of {logs} recorded logs of known faults are told as they should be.")
     loud = {name: found for name, found in surest.items() if found.confidence >= 0.5}
     print(f"\n## Healthy logs\n\n{len(healthy)} logs of engines that worked, {len(loud)} with a cause at 0.5 or more.")
     print()
@@ -247,4 +307,4 @@ How confidence is computed stands in `mscli/diagnosis/diagnose.py`. The first ca
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), "--fires" in sys.argv)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +14,7 @@ from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:
     from mscli.diagnosis.causes import Cause
+    from mscli.diagnosis.diagnose import Diagnosis
     from mscli.diagnosis.facts import Facts
 
 _EPILOG = (
@@ -23,7 +23,7 @@ _EPILOG = (
 )
 
 
-_FOUND = 0.5  # from here on a cause counts as found, and the command's exit code says so
+_FOUND = 0.5
 _SURE = 0.85
 
 _EMPTY = "It is empty. Start the engine again and keep what it prints, standard error too."
@@ -97,17 +97,17 @@ def _refuse_mixed(fix: bool, report: bool, for_fix: bool, log: bool) -> None:
 
 
 def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:
-    from mscli.diagnosis.diagnose import diagnose
+    from mscli.diagnosis.diagnose import read
 
     text, cut, own = _read(log)
     if cut:
         screen.note("The log is long: its last 50 MB were read.", "dim")
-    found = diagnose(text, backend, _facts() if here or own else None)
+    seen = read(text, backend, _facts() if here or own else None)
     if screen.json_mode:
-        screen.data({"causes": [_cause_json(finding) for finding in found], "cut": cut})
+        screen.data({"served": seen.served, "causes": [_cause_json(cause) for cause in seen.causes], "cut": cut})
     else:
-        _show_causes(screen, found, empty=not text.strip())
-    return Exit.FINDINGS if found and found[0].confidence >= _FOUND else Exit.DONE
+        _show_causes(screen, seen, empty=not text.strip())
+    return Exit.FINDINGS if seen.failed else Exit.DONE
 
 
 def _read(log: str) -> tuple[str, bool, bool]:
@@ -162,20 +162,30 @@ def _cause_json(finding: Cause) -> dict[str, object]:
         "evidence": list(finding.evidence),
         "summary": finding.summary,
         "remedy": finding.remedy,
+        "scope": finding.scope,
     }
 
 
-def _show_causes(screen: Screen, found: Sequence[Cause], empty: bool) -> None:
+def _show_causes(screen: Screen, seen: Diagnosis, empty: bool) -> None:
     """Causes, evidence and remedies as text; or that there is none, and what to do next. `empty`: no text."""
-    if not found:
+    if seen.served and not seen.went_down:
+        screen.text(f"{seen.engine} started and serves{_refusals(seen)}")
+    elif not seen.causes:
         screen.text("Cause unknown: no line of this log shows a cause that mscli knows.")
         screen.text(_EMPTY if empty else _NEXT)
-        return
-    for number, finding in enumerate(found, 1):
+    for number, finding in enumerate(seen.causes, 1):
         screen.text(f"{number}. {finding.code} ({_how_sure(finding.confidence)}): {finding.summary}")
         for line in finding.evidence:
             screen.text(f"   | {line}")
         screen.text(f"   {finding.remedy}")
+
+
+def _refusals(seen: Diagnosis) -> str:
+    """How many requests were refused, and why: `; 1 request was refused: model_not_found`."""
+    if not seen.refusals:
+        return ""
+    requests = "1 request was" if seen.refused == 1 else f"{seen.refused} requests were"
+    return f"; {requests} refused: {', '.join(seen.refusals)}"
 
 
 def _how_sure(confidence: float) -> str:

@@ -85,6 +85,26 @@ class Diagnosis:
     served: bool
     refused: int
 
+    @property
+    def likely(self) -> tuple[Cause, ...]:
+        """The causes that count as found."""
+        return tuple(cause for cause in self.causes if cause.confidence >= LIKELY)
+
+    @property
+    def went_down(self) -> bool:
+        """Whether something kept the engine from coming up, or brought it down."""
+        return any(cause.scope == START for cause in self.likely)
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why requests were refused, as codes."""
+        return tuple(cause.code for cause in self.likely if cause.scope == REQUEST)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something is wrong: more than requests refused by an engine that goes on serving."""
+        return any(not (self.served and cause.scope == REQUEST) for cause in self.likely)
+
 
 def diagnose(log: str, backend: str | None = None, facts: Facts | None = None) -> tuple[Cause, ...]:
     """The causes that a log supports, most likely first; empty where nothing supports one.
@@ -99,7 +119,12 @@ def read(log: str, backend: str | None = None, facts: Facts | None = None) -> Di
     engine, lines = known_as(backend) if backend else written_by(log), telling(log)
     came_up = _came_up(lines, engine)
     found = weigh(lines, table(engine), facts) or weigh(error_lines(lines), topics(), facts, judges=())[:_GUESSES]
-    refused = {clue.line for finding in found if finding.cause.scope == REQUEST for clue in finding.clues}
+    refused = {
+        clue.line
+        for finding in found
+        for clue in finding.clues
+        if finding.cause.scope == REQUEST and finding.cause.confidence >= LIKELY
+    }
     return Diagnosis(tuple(_since(finding, came_up) for finding in found), engine, came_up >= 0, len(refused))
 
 

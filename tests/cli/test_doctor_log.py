@@ -34,7 +34,7 @@ def test_a_cause_is_given_whole_and_exits_with_5(tmp_path: Path, capsys: pytest.
     assert code == 5
     assert envelope["ok"] is True
     (cause,) = envelope["data"]["causes"]
-    assert set(cause) == {"code", "confidence", "evidence", "summary", "remedy"}
+    assert set(cause) == {"code", "confidence", "evidence", "summary", "remedy", "scope"}
     assert cause["code"] == "ecc"
     assert cause["evidence"] == [ECC]
     assert 0.9 < cause["confidence"] < 1
@@ -123,3 +123,50 @@ def test_of_a_long_stream_the_end_is_kept() -> None:
     assert text.endswith("last\n")
     assert 100_000 <= len(text) <= 100_000 + 2**16
     assert logs.read_stream(io.BytesIO(b"short"), limit_bytes=100)[1] is False
+
+
+SERVING = """INFO 11-20 [api_server.py:12] vLLM API server version 0.32.0
+INFO:     Application startup complete.
+"""
+REFUSED = "ERROR 11-20 [serving.py:9] The model `small` does not exist.\n"
+
+
+def test_an_engine_that_serves_and_refused_a_request_is_told_so_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "engine.log"
+    path.write_text(SERVING + REFUSED)
+
+    assert main(["doctor", "--log", str(path)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "vllm started and serves; 1 request was refused: model_not_found"
+    code, envelope = answer(capsys, "--log", str(path))
+    assert (code, envelope["data"]["served"]) == (0, True)
+    assert [cause["scope"] for cause in envelope["data"]["causes"]] == ["request"]
+
+
+def test_the_same_words_of_an_engine_that_did_not_come_up_are_a_finding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "engine.log"
+    path.write_text(REFUSED)
+    code, envelope = answer(capsys, "--log", str(path))
+
+    assert (code, envelope["data"]["served"]) == (5, False)
+
+
+def test_an_engine_that_serves_and_went_down_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "engine.log"
+    path.write_text(f"{SERVING}{ECC}\n")
+    code, envelope = answer(capsys, "--log", str(path))
+
+    assert (code, envelope["data"]["served"]) == (5, True)
+    assert envelope["data"]["causes"][0]["scope"] == "start"
+
+
+def test_an_engine_that_serves_is_said_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "engine.log"
+    path.write_text(SERVING)
+
+    assert main(["doctor", "--log", str(path)]) == 0
+    assert capsys.readouterr().out == "vllm started and serves\n"

@@ -48,6 +48,7 @@ _ODDS: Mapping[str, Callable[[Facts], float]] = {
     "no_driver": lambda facts: _nvml(facts, "DRIVER_NOT_LOADED"),
     "nvml_mismatch": lambda facts: _nvml(facts, "LIB_RM_VERSION_MISMATCH"),
     "nvml_not_found": lambda facts: _nvml(facts, "LIBRARY_NOT_FOUND"),
+    "cpu_fallback": lambda facts: 3.0 if facts.gpus else 0.5,
     "mig": lambda facts: 4.0 if facts.mig else 0.1,
     "xid": lambda facts: 4.0 if facts.lost else 1.0,
     "visible_devices": lambda facts: 0.3 if facts.visible_devices is None else 3.0,

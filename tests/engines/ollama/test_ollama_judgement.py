@@ -104,7 +104,7 @@ def test_a_program_on_disk_older_than_the_server_is_no_reason_to_touch_the_serve
     start: Callable[..., Server], scene: Scene, small: tuple[Profile, Model], as_user: pytest.MonkeyPatch
 ) -> None:
     scene.play(version="0.32.15", client_version="0.31.0")
-    said = checked(start(), small, as_user)
+    said = checked(start(OLLAMA_KEEP_ALIVE="-1"), small, as_user)
     assert said.endswith("is 0.31.0: update that program")
     assert "estart" not in said
 
@@ -148,7 +148,7 @@ def test_a_second_installation_is_named(
     shutil.copy(Path(sys.executable).resolve(), other)
     script = program.read_text()
     program.write_text(f'#!/bin/sh\nexport PYTHONHOME={sys.base_prefix}\nexec "{other}" "{STANDIN}" serve\n')
-    server = start()
+    server = start(OLLAMA_KEEP_ALIVE="-1")
     program.write_text(script)
     said = checked(server, small, as_user)
     assert said == f"two installations of Ollama: the server runs {other}, this shell finds {program}"

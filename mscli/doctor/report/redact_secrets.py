@@ -201,7 +201,7 @@ def _split(name: str) -> list[str]:
 def _is_value(value: str) -> bool:
     """False for what says that there is no secret, and for what has been taken out already."""
     bare = value.strip("\\\"'")
-    return bool(bare) and not bare.startswith((SECRET, REMOVED)) and bare.lower().rstrip(".,;") not in _HARMLESS
+    return bool(bare) and not bare.startswith(SECRET) and bare.lower().rstrip(".,;") not in _HARMLESS
 
 
 _Rule = Callable[[Sequence[str], str, str, str], bool]

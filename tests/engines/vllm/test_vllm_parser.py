@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from support.engines.installed_engines import CACHE
+from support.engines.installed_engines import older_vllm
 from support.vllm.command_lines import command
 from support.vllm.parsers import Parser
 from support.vllm.shipped import PROFILES, command_lines
@@ -44,7 +44,7 @@ def answer(request: pytest.FixtureRequest, vllm_place: Path) -> Answer:
     assert python is not None
     own = (seen.version or "").partition("+")[0] == version
     lines = command_lines(version)
-    parser = Parser(version, python, None if own else CACHE / f"parser-{version}")
+    parser = Parser(version, python, None if own else older_vllm(version))
     return Answer(version, lines, parser.refuses({**lines, "old": OLD, "new": NEW}))
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.engines.installed_engines import CACHE
+from support.engines.installed_engines import older_vllm
 from support.vllm.command_lines import command
 
 from mscli.catalog.profile import OptionValue
@@ -35,9 +35,7 @@ def newest(vllm_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def older(version: str, newest: Installation, monkeypatch: pytest.MonkeyPatch) -> Installation:
     """An older vLLM's parser, which runs on the packages of the one under test."""
-    sources = CACHE / f"older-vllm-{version}"
-    assert sources.is_dir(), "tests/run_engines vllm installs it"
-    monkeypatch.setenv("PYTHONPATH", str(sources))
+    monkeypatch.setenv("PYTHONPATH", str(older_vllm(version)))
     return replace(newest, version=version, beside={})
 
 

@@ -175,11 +175,11 @@ def record() -> None:
 
 def _run(commands: str) -> str:
     with tempfile.TemporaryDirectory() as home:
-        env = {"HOME": "/home/ann", "MSCLI_HOME": home, "PATH": os.environ["PATH"], "TERM": "dumb", "COLUMNS": "80"}
+        env = {"HOME": home, "PATH": os.environ["PATH"], "TERM": "dumb", "COLUMNS": "80"}
         env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
         shown = "".join(f"$ {it.strip()}\n{_shown(it, env)}" for it in commands.split(";"))
         subprocess.run(["mscli", "down", "--all"], env=env, capture_output=True)
-        return shown.replace(home, "~/mscli").replace(str(Path(sys.executable).parent), "~/venv/bin")
+        return shown.replace(home, "~").replace(str(Path(sys.executable).parent), "~/venv/bin")
 
 
 def _shown(command: str, env: dict[str, str]) -> str:

@@ -26,9 +26,11 @@ from typing import Any
 
 import typer
 
+import mscli
 from mscli.cli.main import main
 from mscli.cli.tree import tree
 from mscli.diagnosis.causes import CAUSES
+from mscli.diagnosis.signatures import MECHANISMS, Signature, engine_logs, read_signatures
 from mscli.errors import Code, MscliError
 
 DOCS = Path(__file__).resolve().parent
@@ -39,6 +41,11 @@ CODES = re.compile(r"(<!-- codes -->\n).*?(<!-- /codes -->)", re.DOTALL)
 RECORDED = re.compile(r"(<!-- recorded: (.+?) -->\n).*?(<!-- /recorded -->)", re.DOTALL)
 # What the pages about one machine compare: the two models that mscli is for, and not its demonstration.
 MODELS = {"mistral-small-3.1": "Mistral Small 3.1", "magistral-small-2506": "Magistral Small 2506"}
+SIGNATURES = Path(mscli.__file__).parent / "diagnosis" / "signatures"
+SCOPES = {
+    "request": "one request; the engine serves",
+    "warning": "the engine serves, but slower or with less than planned",
+}
 WIDTHS = {"int range": "N", "float range": "N", "integer range": "N", "int": "N", "float": "N", "path": "PATH"}
 
 
@@ -123,10 +130,53 @@ def _cell(text: str) -> str:
 
 
 def causes() -> str:
-    """Every code of the closed list of causes, with what it means and what to do."""
-    rows = [f"| `{code}` | {_cell(_text(it[0]))} | {_cell(_text(it[1]))} |" for code, it in CAUSES.items()]
-    head = ["# Causes", "", NOTE, "", "| code | what is wrong | what to do |", "| --- | --- | --- |"]
-    return "\n".join([*head, *rows, ""])
+    """The closed list of causes by mechanism: meaning, remedy, a log line that shows it, and what it leads to."""
+    lines = ["# Causes", "", NOTE, "", *(line for it in _mechanisms().items() for line in _mechanism(*it))]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _mechanisms() -> dict[str, list[str]]:
+    """The codes under each heading of the list's file, where a heading is a comment of one word."""
+    found: dict[str, list[str]] = {}
+    for heading, code in re.findall(r"^(?:# (\w+)|(\w+):)$", (SIGNATURES / "causes.yaml").read_text(), re.MULTILINE):
+        if heading:
+            found[heading] = []
+        else:
+            found[list(found)[-1]].append(code)
+    return found
+
+
+def _mechanism(name: str, codes_here: Sequence[str]) -> list[str]:
+    return [f"## {name.replace('_', ' ').capitalize()}", "", *(line for code in codes_here for line in _cause(code))]
+
+
+def _cause(code: str) -> list[str]:
+    cause = CAUSES[code]
+    shown, meaning = _log_line(code), _text(cause.summary)
+    return [
+        f"### {code}",
+        "",
+        (meaning if "_" in meaning.split()[0] else meaning[0].upper() + meaning[1:]) + ".",
+        "",
+        f"- To do: {_text(cause.remedy)}",
+        *([f"- Scope: {SCOPES[cause.scope]}"] if cause.scope in SCOPES else []),
+        *([f"- Seen as: `{shown}`"] if shown else []),
+        *([f"- Leads to: {', '.join(f'[{it}](#{it})' for it in sorted(cause.leads_to))}"] if cause.leads_to else []),
+        "",
+    ]
+
+
+def _log_line(code: str) -> str:
+    """A log line of the strongest signature that has one short enough to quote; empty where none has."""
+    surest = sorted((one for one in _signatures() if one.code == code), key=lambda one: -one.strength)
+    lines = [[it for it in one.matches if len(it) <= 120 and not set(it) & set("\n`")] for one in surest]
+    return next((max(it, key=len) for it in lines if it), "")
+
+
+@cache
+def _signatures() -> tuple[Signature, ...]:
+    engines = sorted({name for log in engine_logs().values() for name in log.files})
+    return tuple(it for name in (*MECHANISMS, *engines) for it in read_signatures(name))
 
 
 def codes() -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from mscli.catalog.model import Model, Variant
+from mscli.catalog.model import Model, Sampling, Variant
 from mscli.catalog.profile import OptionValue, Profile
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
@@ -249,6 +249,9 @@ class Hosted(Engine, Protocol):
 
     def alias_of(self, name: str) -> str:
         """The name under which clients find the model of the instance `name` on the server."""
+
+    def for_clients(self, sampling: Sampling) -> str | None:
+        """In words, what clients of the server's OpenAI endpoint must send by themselves; None if nothing."""
 
     def stored(self, variant: Variant) -> WeightFiles | None:
         """The variant's weights on this disk, whole, wherever a server keeps them; None where they are to be fetched.

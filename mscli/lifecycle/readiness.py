@@ -443,4 +443,6 @@ def _warnings(launch: Launch, record: Record, observed: Observed) -> tuple[str, 
             found.append(f"the key does not guard {', '.join(open_paths)}: let a proxy in front close them")
     if observed.context is not None and observed.context < record.plan.context:
         found.append(f"the engine serves a context of {observed.context} tokens, {record.plan.context} were planned")
+    if isinstance(launch.engine, Hosted) and (told := launch.engine.for_clients(record.sampling)):
+        found.append(told)
     return tuple(found)

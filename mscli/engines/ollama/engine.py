@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
-from mscli.catalog.model import Model, Variant
+from mscli.catalog.model import Model, Sampling, Variant
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import (
     LOADING,
@@ -121,6 +121,17 @@ class Ollama:
     def alias_of(self, name: str) -> str:
         """See the contract."""
         return alias_of(name)
+
+    def for_clients(self, sampling: Sampling) -> str | None:
+        """See the contract. Without them in the request the endpoint takes 1.0 and 1.0, whatever the model's are."""
+        ours = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        wanted = [f"{name}={value}" for name, value in ours.items() if value not in (None, 1.0)]
+        if not wanted:
+            return None
+        return (
+            f"clients must send {' and '.join(wanted)} themselves: without, Ollama's OpenAI endpoint takes "
+            "1.0, not the model's own"
+        )
 
     def stored(self, variant: Variant) -> WeightFiles | None:
         """See the contract. Looks into mscli's own store, the user's models folder, and the systemd service's."""

@@ -129,3 +129,11 @@ def test_the_index_leads_to_every_page() -> None:
     index = DOCS / "index.md"
     linked = {(DOCS / target.partition("#")[0]).resolve() for target in links(index)}
     assert set(DOCS.rglob("*.md")) - {index} <= linked
+
+
+@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", DOCS / "explanation" / "architecture.md"], ids=name)
+def test_the_picture_of_the_layers_has_every_part(page: Path) -> None:
+    picture = next(it for it in page.read_text().split("```") if "lifecycle" in it and "errors" in it)
+    parts = {it.stem for it in (ROOT / "mscli").iterdir() if it.suffix == ".py" or (it / "__init__.py").exists()}
+    missing = sorted(it for it in parts if not it.startswith("__") and not re.search(rf"\b{it}\b", picture))
+    assert not missing, f"not in the picture: {missing}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -21,6 +21,7 @@ _REPEATS = 3
 _ENDING = 60
 _LONGEST = 4000
 _MOST = 8_000
+_TOGETHER = 50
 _MOST_CHARACTERS = 700_000
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
@@ -81,7 +82,18 @@ def telling(log: str) -> list[str]:
         seen[shape] += 1
         if line and (seen[shape] <= _REPEATS or number >= end) and not line.isspace():
             kept.append(line)
-    return _shortened([line for line in kept if not _is_noise(line.encode(errors="replace"))])
+    return _shortened(list(_without_noise(kept)))
+
+
+def _without_noise(lines: Sequence[str]) -> Iterator[str]:
+    """The lines that are not noise, looked at together where none of many is."""
+    noise = compiled(_noise())
+    for begin in range(0, len(lines), _TOGETHER):
+        group = lines[begin : begin + _TOGETHER]
+        if noise.search("\n".join(group).encode(errors="replace")):
+            yield from (line for line in group if not _is_noise(line.encode(errors="replace")))
+        else:
+            yield from group
 
 
 def _shortened(lines: list[str]) -> list[str]:

@@ -60,7 +60,7 @@ SAID = (
         "python_env",
         "transformers<5",
     ),
-    ("ModuleNotFoundError: No module named 'mistral_common.guidance'", "mistral_common", "mistral_common anew"),
+    ("ModuleNotFoundError: No module named 'mistral_common.guidance'", "mistral_common", "Reinstall mistral_common"),
     (
         "RuntimeError: flashinfer-cubin version (0.6.13) does not match flashinfer version (0.6.14). Please install",
         "python_env",

@@ -7,11 +7,11 @@ import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from stat import filemode
 
 from mscli.diagnosis.causes import Cause
 from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext, tail
+from mscli.doctor.checks.own_files import OWNER, WRITE, Unsafe, unsafe_files
 from mscli.doctor.checks.port_owner import port_owner
 from mscli.engines.engine import LOADING, STARTING, Engine
 from mscli.engines.table import STARTABLE, engine
@@ -29,6 +29,7 @@ from mscli.planning.figures import gib, tokens
 _LOG_BYTES = 2**20
 _RECENT_S = 86_400.0
 _MOST = 8
+_LARGE_LOG = 2**30
 
 
 def watched(ctx: CheckContext) -> tuple[tuple[Record, Instance], ...]:
@@ -229,6 +230,7 @@ def _found(ctx: CheckContext) -> tuple[Leftover, ...] | str:
     """What is left, or why that cannot be told."""
 
     def look() -> tuple[Leftover, ...] | str:
+        unsafe_files(ctx)  # seen before the lock is taken, which closes the folder of records
         try:
             return leftovers(Records(ctx.places), _LOCK_S)
         except MscliError as fault:
@@ -276,9 +278,6 @@ def files(ctx: CheckContext) -> Iterator[Finding]:
             )
 
 
-_LARGE_LOG = 2**30
-
-
 def records(ctx: CheckContext) -> Iterator[Finding]:
     """Every record can be read. One that cannot is left as it is: what it started may still run."""
     good, damaged = Records(ctx.places).all()
@@ -295,39 +294,20 @@ def records(ctx: CheckContext) -> Iterator[Finding]:
 
 
 def folders(ctx: CheckContext) -> Iterator[Finding]:
-    """Folders and keys of instances are this user's, and closed to everybody else."""
-    found = [seen for folder in Records(ctx.places).folders() for seen in _folder(folder)]
-    yield from found
+    """Folders and files of mscli's own are this user's, and nobody else can change them, or read keys and logs."""
+    found = unsafe_files(ctx)
+    yield from map(_unsafe, found)
     if not found:
         yield ok("instance files are private (0700/0600)")
 
 
-def _folder(folder: Path) -> Iterator[Finding]:
-    try:
-        mode = folder.stat()
-    except OSError:  # it has just been removed
-        return
-    if mode.st_uid != os.geteuid():
-        yield fail(
-            "permissions",
-            f"the folder of {folder.name} belongs to another user (mscli run with sudo?)",
-            "Change the owner:",
-            f"{filemode(mode.st_mode)} uid {mode.st_uid} {folder}",
-            command=f"sudo chown -R {os.geteuid()} {folder}",
-        )
-    elif mode.st_mode & 0o077:
-        yield _open(folder, 0o700)
-    key = folder / "key"
-    if key.is_file() and key.stat().st_mode & 0o077:
-        yield _open(key, 0o600)
-
-
-def _open(path: Path, mode: int) -> Finding:
-    what = f"the API key of {path.parent.name}" if path.name == "key" else f"the log of {path.name}"
-    seen = f"other users can read {what}"
-    return warn(
-        None, seen, "Make it private:", f"{filemode(path.stat().st_mode)} {path}", command=f"chmod {mode:o} {path}"
-    )
+def _unsafe(each: Unsafe) -> Finding:
+    if each.problem == OWNER:
+        seen, command = f"{each.what} belongs to another user (mscli run with sudo?)", f"chown -R {os.geteuid()}"
+        return fail("permissions", seen, "Change the owner:", each.shown, command=f"sudo {command} {each.path}")
+    severity, code = (fail, "permissions") if each.problem == WRITE else (warn, None)
+    seen = f"other users can {'change' if each.problem == WRITE else 'read'} {each.what}"
+    return severity(code, seen, "Make it private:", each.shown, command=f"chmod {each.mode:o} {each.path}")
 
 
 def logs(ctx: CheckContext) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ Locks and claims of ports are none of it: the kernel takes them back with the pr
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from mscli.doctor.checks.check import counted
 from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.own_files import OWNER, Unsafe, close, unsafe_files
 from mscli.doctor.repair.fix import Fix, Listener, ManualStep, Repairs
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
@@ -36,6 +36,7 @@ def orphans(ctx: CheckContext) -> Repairs:
     What a container left behind is neither: its engine ends it best, by the command of the check's finding.
     """
     records = Records(ctx.places)
+    unsafe_files(ctx)  # seen before the lock is taken, which closes the folder of records
     found = [each for each in leftovers(records) if not each.container]
     fixes = [_fix(each, records, ctx.inventory) for each in found if not each.damaged]
     return fixes, [_unknown(each, each.damaged) for each in found if each.damaged]
@@ -116,7 +117,7 @@ def dead_records(ctx: CheckContext) -> Repairs:
     fixes += [
         _tidy_leftovers(name, left, records) for name in idle if name not in busy if (left := _left(records, name))
     ]
-    fixes += [_close(path, mode) for path, mode in _open(records)]
+    fixes += [_close(each) for each in unsafe_files(ctx) if each.problem != OWNER]
     return fixes, [_move_away(item) for item in broken]
 
 
@@ -203,30 +204,22 @@ def _remove_leftovers(name: str, records: Records) -> str:
     return f"{len(left)} removed"
 
 
-def _open(records: Records) -> Iterator[tuple[Path, int]]:
-    """Folders and keys of instances that others may read, with the mode that they should have; this user's only."""
-    for path in sorted([*records.folders(), *records.folder.glob("*/key")]):
-        mode = path.stat()
-        if mode.st_mode & 0o077 and mode.st_uid == os.geteuid() and not path.is_symlink():
-            yield path, 0o700 if path.is_dir() else 0o600
-
-
-def _close(path: Path, mode: int) -> Fix:
-    what = f"the folder of instance {path.name}" if path.is_dir() else f"the API key of {path.parent.name}"
+def _close(each: Unsafe) -> Fix:
     return Fix(
-        id=f"rights:{path.relative_to(path.parent.parent)}" if path.is_file() else f"rights:{path.name}",
+        id=f"rights:{each.id}",
         area="instances",
-        what=f"make {what} private ({mode:o})",
-        touches=(str(path),),
-        apply=lambda _: _closed(path, mode),
+        what=f"make {each.what} private ({each.mode:o})",
+        touches=(str(each.path),),
+        apply=lambda _: _closed(each),
+        shows=(each.shown,),
         finding="instances.folders",
-        instead_of=(f"chmod {mode:o} {path}",),
+        instead_of=(f"chmod {each.mode:o} {each.path}",),
     )
 
 
-def _closed(path: Path, mode: int) -> str:
-    path.chmod(mode)
-    return f"mode is now {mode:o}"
+def _closed(each: Unsafe) -> str:
+    close(each.path, each.mode)
+    return f"mode is now {each.mode:o}"
 
 
 def _move_away(item: Unreadable) -> ManualStep:

@@ -207,6 +207,16 @@ def test_a_folder_and_a_key_that_others_may_read(here: Doctor, instances: Instan
     assert "secret-key" not in seen.text
 
 
+def test_a_folder_that_others_may_write_to_is_named(here: Doctor, instances: Instances) -> None:
+    instances.record("ended", dead("ended"), stopped_at=2.0)
+    folder = instances.records.folder
+    folder.chmod(0o777)
+    found = here(*INSTANCES).bad("instances.folders")
+    assert (found["status"], found["code"]) == ("fail", "permissions")
+    assert str(folder) in found["seen"]
+    assert found["command"] == f"chmod 700 {folder}"
+
+
 def test_sockets_of_a_dead_instance_are_leftovers(here: Doctor, instances: Instances) -> None:
     record = instances.record("dead", dead("dead"))
     with socket.socket(socket.AF_UNIX) as left:

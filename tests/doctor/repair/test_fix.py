@@ -203,6 +203,33 @@ def test_folders_and_keys_are_closed_to_others(doctor: Doctor, left: Leftovers) 
     assert [path.stat().st_mode & 0o777 for path in (folder, folder / "key")] == [0o700, 0o600]
 
 
+OWN_FOLDERS = ("state", "state/instances", "config", "config/profiles", "data", "data/engines")
+
+
+def test_folders_that_others_may_write_to_are_closed(doctor: Doctor, left: Leftovers, home: Path) -> None:
+    for name in OWN_FOLDERS:
+        (home / name).mkdir(parents=True, exist_ok=True)
+        (home / name).chmod(0o777)  # as under umask 000: another user could plant a record, a profile or a program
+
+    done = fixes(doctor(*INSTANCES))
+
+    assert all(each["done"] for each in done.values())
+    assert {name.removeprefix("rights:") for name in done} == {name.rpartition("/")[2] for name in OWN_FOLDERS}
+    assert {(home / name).stat().st_mode & 0o777 for name in OWN_FOLDERS} == {0o700}
+    assert doctor(*INSTANCES).data["fixes"] == []
+
+
+def test_what_a_link_points_to_is_left_as_it_is(doctor: Doctor, left: Leftovers, tmp_path: Path) -> None:
+    left.record("ended", stopped_at=2.0)
+    (left.records.run_dir("ended") / "tmp").rmdir()
+    target = tmp_path / "of-somebody"
+    target.write_text("x")
+    target.chmod(0o666)
+    (left.records.run_dir("ended") / "key").symlink_to(target)
+    doctor(*INSTANCES)
+    assert target.stat().st_mode & 0o777 == 0o666
+
+
 def test_a_dry_run_changes_nothing(doctor: Doctor, left: Leftovers, home: Path) -> None:
     worker = left.crashed("gone")
     left.record("old")

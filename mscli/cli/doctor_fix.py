@@ -20,8 +20,8 @@ from mscli.cli.doctor_machine import (
 from mscli.cli.screen import Screen
 from mscli.doctor.checks.check import CRASHED, FAIL, WARN, Finding
 from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.repair import carry_out, look
 from mscli.doctor.repair.fix import Fix, ManualStep, Outcome
-from mscli.doctor.repair.repairs import carry_out, look
 from mscli.errors import MscliError
 
 _OWN = "mscli doctor"

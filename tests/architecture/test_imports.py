@@ -36,7 +36,7 @@ INSIDE = {
         *("host", "driver", "gpu", "cuda", "cuda_probe", "containers", "engines", "ollama"),
         *("weights", "network", "ports", "instances", "profile", "run"),
     ),
-    "doctor.repair": ("fix", "instances", "profile_remedies", "profiles", "repairs"),
+    "doctor.repair": ("fix", "instances", "profile_remedies", "profiles"),
     "doctor.report": ("redact_prompts", "redact_secrets", "redact", "private", "runs", "report"),
     "instances": ("json_values", "process", "log", "container", "store", "state", "records", "orphans"),
     "lifecycle": (

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mscli.diagnosis.causes import CAUSES
 from mscli.doctor.checks.context import CheckContext
@@ -35,6 +38,24 @@ class Finding:
     evidence: tuple[str, ...] = ()
     remedy: str = ""
     command: str | None = None
+
+
+# What a terminal would obey, in argv, names of GPUs and logs of others: escape sequences, other control characters, and
+# marks that turn the direction of writing.
+_SEQUENCE = re.compile(
+    r"\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[PX^_][^\x1b\n]*(?:\x1b\\)?"
+    r"|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def plain(text: str) -> str:
+    """`text` without what a terminal would obey rather than show; line ends and tabs stay."""
+    return _SEQUENCE.sub("", text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """`text` in one line: what others wrote cannot look like a finding of its own."""
+    return " ".join(plain(text).split("\n")) if "\n" in text else plain(text)
 
 
 Severity = Callable[..., Finding]
@@ -112,6 +133,11 @@ def _remedy(code: str | None, given: str | None) -> str:
 def counted(number: int, one: str, many: str = "") -> str:
     """`1 GPU`, `2 GPUs`; `many` where the plural has no plain s."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def shell(path: Path | None) -> str:
+    """A path as it is typed in a command: quoted where its name needs it."""
+    return shlex.quote(str(path))
 
 
 def together(texts: Iterable[tuple[int, str]], what: str = "GPU") -> str:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mscli.diagnosis.causes import Cause
-from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.context import CheckContext, tail
 from mscli.doctor.checks.own_files import OWNER, WRITE, Unsafe, unsafe_files
 from mscli.doctor.checks.port_owner import port_owner
@@ -287,7 +287,7 @@ def records(ctx: CheckContext) -> Iterator[Finding]:
             f"cannot read the record of {each.name}: {each.reason}",
             "Its processes may still run (see instances.unrecorded). If you do not need it:",
             str(each.path),
-            command=f"mv {each.path} {each.path}.damaged",
+            command=f"mv {shell(each.path)} {shell(each.path)}.damaged",
         )
     if not damaged:
         yield ok(f"{counted(len(good), 'instance record')}, readable" if good else "no instance records")
@@ -304,10 +304,10 @@ def folders(ctx: CheckContext) -> Iterator[Finding]:
 def _unsafe(each: Unsafe) -> Finding:
     if each.problem == OWNER:
         seen, command = f"{each.what} belongs to another user (mscli run with sudo?)", f"chown -R {os.geteuid()}"
-        return fail("permissions", seen, "Change the owner:", each.shown, command=f"sudo {command} {each.path}")
+        return fail("permissions", seen, "Change the owner:", each.shown, command=f"sudo {command} {shell(each.path)}")
     severity, code = (fail, "permissions") if each.problem == WRITE else (warn, None)
     seen = f"other users can {'change' if each.problem == WRITE else 'read'} {each.what}"
-    return severity(code, seen, "Make it private:", each.shown, command=f"chmod {each.mode:o} {each.path}")
+    return severity(code, seen, "Make it private:", each.shown, command=f"chmod {each.mode:o} {shell(each.path)}")
 
 
 def logs(ctx: CheckContext) -> Iterator[Finding]:
@@ -319,7 +319,7 @@ def logs(ctx: CheckContext) -> Iterator[Finding]:
             continue
         if size >= _LARGE_LOG:
             remedy = "It can be emptied while the engine runs:"
-            yield warn(None, f"log of {log.parent.name}: {gib(size)}", remedy, command=f"truncate -s 0 {log}")
+            yield warn(None, f"log of {log.parent.name}: {gib(size)}", remedy, command=f"truncate -s 0 {shell(log)}")
 
 
 CHECKS = (

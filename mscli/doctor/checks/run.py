@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
 
-from mscli.doctor.checks.check import AREAS, CRASHED, Check, Finding
+from mscli.doctor.checks.check import AREAS, CRASHED, Check, Finding, one_line
 from mscli.doctor.checks.context import CheckContext
 
 Listener = Callable[[Finding], None]
@@ -72,4 +72,13 @@ class _Visit:
             self._over.set()
 
     def _named(self, finding: Finding) -> Finding:
-        return replace(finding, id=self._check.id, area=self._check.area)
+        """The finding with its check's name, each of its texts in one line."""
+        return replace(
+            finding,
+            id=self._check.id,
+            area=self._check.area,
+            seen=one_line(finding.seen),
+            evidence=tuple(map(one_line, finding.evidence)),
+            remedy=one_line(finding.remedy),
+            command=finding.command and one_line(finding.command),
+        )

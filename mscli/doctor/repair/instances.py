@@ -213,7 +213,7 @@ def _close(each: Unsafe) -> Fix:
         apply=lambda _: _closed(each),
         shows=(each.shown,),
         finding="instances.folders",
-        instead_of=(f"chmod {each.mode:o} {each.path}",),
+        instead_of=(f"chmod {each.mode:o} {shlex.quote(str(each.path))}",),
     )
 
 

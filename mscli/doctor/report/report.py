@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from mscli import __version__
-from mscli.doctor.checks.check import CRASHED, FAIL, OK, WARN, Finding
+from mscli.doctor.checks.check import CRASHED, FAIL, OK, WARN, Finding, plain
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.report.private import private_here, telling
 from mscli.doctor.report.redact import redacted
@@ -39,7 +39,7 @@ def report(ctx: CheckContext, findings: Sequence[Finding], subject: Subject) -> 
         *_own_fault(ctx),
     )
     text = "\n\n".join("\n".join(section) for section in sections) + "\n"
-    return redacted(text, private_here(ctx.places, ctx.env, ctx.root, tuple(_settings(ctx))))
+    return redacted(plain(text), private_here(ctx.places, ctx.env, ctx.root, tuple(_settings(ctx))))
 
 
 def _settings(ctx: CheckContext) -> Iterator[tuple[str, str]]:

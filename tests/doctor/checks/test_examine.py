@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from mscli.cli.main import main
-from mscli.doctor.checks.check import AREAS, Check, Finding, ok
+from mscli.doctor.checks.check import AREAS, Check, Finding, ok, one_line, shell, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.run import checks, examine
 from mscli.paths import places
@@ -38,6 +38,33 @@ def test_a_check_that_raises_counts_as_crashed_and_the_others_are_shown(ctx: Che
         ("gpu.good", "ok"),
     ]
     assert "never expected" in found[1].seen
+
+
+def test_what_others_wrote_is_one_line_without_control_sequences(ctx: CheckContext) -> None:
+    argv = "evil\x1b]52;c;cm0gLXJm\x07\x1b[2J\x1b[31m\n  \u2713 all is well\u202e\x9b1A [bold]x[/bold]"
+
+    def others(_: CheckContext) -> Iterator[Finding]:
+        yield warn(None, f"port 1 is in use by {argv}", f"Stop {argv}.", argv, command=f"kill {argv}")
+
+    (found,) = examine(ctx, (Check("host.others", others),))
+    shown = "evil   \u2713 all is well [bold]x[/bold]"
+    assert found.seen == f"port 1 is in use by {shown}"
+    assert (found.evidence, found.remedy, found.command) == ((shown,), f"Stop {shown}.", f"kill {shown}")
+
+
+@pytest.mark.parametrize("pump", ["\x1b[", "\x1b]", "\x1b]x\x1b", "\x9b0", "\x1bP", "\x1b ", "\x9b0 "])
+def test_control_sequences_without_end_are_read_in_linear_time(pump: str) -> None:
+    took = []
+    for size in (50_000, 400_000):
+        begun = time.thread_time()
+        one_line(pump * (size // len(pump)))
+        took.append(time.thread_time() - begun)
+    assert took[1] < 24 * max(took[0], 0.002)
+
+
+def test_a_path_in_a_command_is_quoted() -> None:
+    assert shell(Path("/hub/models--x;rm -rf ~/blobs")) == "'/hub/models--x;rm -rf ~/blobs'"
+    assert shell(Path("/hub/plain")) == "/hub/plain"
 
 
 def test_a_check_that_hangs_is_given_up_at_its_deadline(ctx: CheckContext) -> None:

@@ -252,7 +252,7 @@ def test_a_home_that_is_new_stays_untouched(doctor: Doctor, home: Path) -> None:
 
 def test_an_unfinished_download_is_only_told(doctor: Doctor, tmp_path: Path) -> None:
     repository, commit = "bartowski/mistralai_Mistral-Small-3.1-24B-Instruct-2503-GGUF", "0" * 40
-    file = RemoteFile("mistralai_Mistral-Small-3.1-24B-Instruct-2503-Q4_K_M.gguf", 14_000_000_000, None, "abc")
+    file = RemoteFile("mistralai_Mistral-Small-3.1-24B-Instruct-2503-Q4_K_M.gguf", 14_000_000_000, None, "abc0" * 10)
     place = Cache(tmp_path / "hub")
     place.remember(repository, "main", commit, [file])
     data, _ = partial_paths(place.blob(repository, file))

@@ -120,6 +120,17 @@ def test_the_whole_report_holds_what_a_helper_needs(
         assert needed in text, needed
 
 
+def test_a_token_that_colors_divide_is_found_and_no_sequence_is_left(
+    doctor: Doctor, crashed: Leftovers, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.log"
+    other.write_text("ERROR token hf_zq\x1b[0mColored0123 \x1b]0;title\x07refused\n")
+    text = doctor("--report", "-", "--log", str(other)).out
+    assert "[secret]" in text
+    for gone in ("Colored", "\x1b", "\x07"):
+        assert gone not in text
+
+
 def test_a_log_can_be_named(doctor: Doctor, crashed: Leftovers, tmp_path: Path) -> None:
     other = tmp_path / "other.log"
     other.write_text("RuntimeError: CUDA error: uncorrectable ECC error encountered\n")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.container_engine import (
     ContainerEngine,
     cause_of,
@@ -240,7 +240,7 @@ def runtime(ctx: CheckContext) -> Iterator[Finding]:
     if isinstance(told, str):
         yield fail_or_warn(
             ctx, "docker_gpu", f"{path} is not valid JSON (Docker does not start)", "Find the error:", told,
-            command=f"python3 -m json.tool {path}",
+            command=f"python3 -m json.tool {shell(path)}",
         )  # fmt: skip
         return
     if found.said:

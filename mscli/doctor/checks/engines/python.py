@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Finding, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.engines.installed import (
     AREA,
@@ -155,7 +155,7 @@ def _packages(found: Found, kind: Kind, seen: Environment) -> Iterator[Finding]:
             "mistral_common",
             f"{found.words}: opencv-python and opencv-python-headless conflict",
             "Keep the headless one, which mistral_common needs:",
-            command=f"{found.python} -m pip uninstall -y opencv-python",
+            command=f"{shell(found.python)} -m pip uninstall -y opencv-python",
         )
 
 
@@ -198,7 +198,7 @@ def _import_finding(ctx: CheckContext, found: Found, imported: Imported, seen: E
             "transformers_old",
             f"{found.words}: Transformers {version} does not support mistral3 (needs 4.50)",
             "Update it:",
-            command=f"{found.python} -m pip install -U transformers",
+            command=f"{shell(found.python)} -m pip install -U transformers",
         )
     if imported.name == "bitsandbytes" and imported.told is False and ctx.inventory.gpus and seen.cuda:
         return fail(
@@ -270,7 +270,7 @@ def _pairs(ctx: CheckContext, found: Found) -> Iterator[Finding]:
         pair.package,
         f"{found.words} with {pair.package} {found.place.beside[pair.package]}{which_models}: {pair.what}",
         "Install the matching version:",
-        command=f"{found.python} -m pip install '{pair.pin}'",
+        command=f"{shell(found.python)} -m pip install '{pair.pin}'",
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.doctor.checks.check import Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Finding, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.context import CheckContext, user_name
 from mscli.doctor.checks.ollama_server import NAME, ollama
 from mscli.engines.ollama.api import Api, Refusal
@@ -88,7 +88,7 @@ def folder_room(ctx: CheckContext) -> Iterator[Finding]:
     remedy = "Remove models (ollama list, ollama rm NAME), or move OLLAMA_MODELS to a larger disk."
     if free < (needed if needed is not None else _LEAST):
         more = f"; the profile's weights need {needed / GB:.1f} GB" if needed else ""
-        yield fail("disk_full", seen + more, remedy, command=f"df -h {place.folder}")
+        yield fail("disk_full", seen + more, remedy, command=f"df -h {shell(place.folder)}")
     elif not held and needed is None and free < _ONE_MODEL:
         yield warn("disk_full", f"{seen}, less than a 4-bit 24B model needs", remedy)
     else:
@@ -113,10 +113,10 @@ def _place(ctx: CheckContext) -> _Place | None:
 
 def _mend(barred: Path, place: _Place, lacks: str) -> str:
     if barred == place.folder:
-        return f"sudo chown -R {place.user}: {place.folder}"
+        return f"sudo chown -R {place.user}: {shell(place.folder)}"
     if lacks == "execute" and not barred.is_relative_to("/root"):
-        return f"sudo chmod o+x {barred}"
-    return f"sudo install -d -o {place.user} -g {place.user} {place.folder}"
+        return f"sudo chmod o+x {shell(barred)}"
+    return f"sudo install -d -o {place.user} -g {place.user} {shell(place.folder)}"
 
 
 def _needed(ctx: CheckContext, held: tuple[str, ...]) -> int | None:

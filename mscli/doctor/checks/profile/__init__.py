@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.chosen import located, own_instance, plan, startable
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.profile.options import files_format, sampling, tools, vision
@@ -152,7 +152,7 @@ def user_files(ctx: CheckContext) -> Iterator[Finding]:
     for error in broken:
         name = str(error.details.get("profile") or error.details.get("model") or "")
         path = folder / ("" if "profile" in error.details else "models") / f"{name}.yaml"
-        yield warn(None, error.message, error.hint, command=f"mscli profiles validate {path}")
+        yield warn(None, error.message, error.hint, command=f"mscli profiles validate {shell(path)}")
     if not own:
         yield skipped(f"no user profiles in {folder}")
     elif not broken:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from mscli.doctor.checks.check import Check, Finding, Severity, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Check, Finding, Severity, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.chosen import hub_place, local_weights, needs_hub, recommended
 from mscli.doctor.checks.context import CheckContext, user_name
 from mscli.doctor.checks.weights.files import files, offline, partial
@@ -62,7 +62,7 @@ def _unwritable(ctx: CheckContext, path: Path, fault: OSError) -> Finding:
         f"{user_name(os.geteuid()) or f'UID {os.geteuid()}'} cannot write to {path}: {fault.strerror}",
         "Change the owner, or set HF_HOME to another folder (cached weights still work):",
         *_on_the_way(path),
-        command=f"sudo chown -R {os.geteuid()} {path}" if _existing(path) == path and _there(path) else None,
+        command=f"sudo chown -R {os.geteuid()} {shell(path)}" if _existing(path) == path and _there(path) else None,
     )
 
 
@@ -272,7 +272,12 @@ def token_kept(ctx: CheckContext) -> Iterator[Finding]:
     else:
         yield ok(f"token in {sent.origin}")
     if path.is_file() and path.stat().st_mode & 0o077:
-        yield warn(None, f"other users can read the token in {path}", "Make it private:", command=f"chmod 600 {path}")
+        yield warn(
+            None,
+            f"other users can read the token in {path}",
+            "Make it private:",
+            command=f"chmod 600 {shell(path)}",
+        )
 
 
 def _none(path: Path) -> Iterator[Finding]:

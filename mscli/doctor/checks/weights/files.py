@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.doctor.checks.check import Finding, Severity, counted, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Finding, Severity, counted, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.chosen import Damage, damage, hub_place, local_weights
 from mscli.doctor.checks.context import CheckContext
 from mscli.errors import MscliError
@@ -190,7 +190,7 @@ def _judged(each: _Unfinished, ctx: CheckContext) -> Finding:
         f"unfinished download of {whose} by another tool: {size} (not resumable)",
         "Remove it, unless another machine that shares this folder is downloading:",
         str(each.path),
-        command=f"rm {each.path}",
+        command=f"rm {shell(each.path)}",
     )
 
 

@@ -53,8 +53,8 @@ def self_test(
     tries: list[tuple[str, str | None, Callable[[], str]]] = [
         ("chat", None, lambda: _chat(patient if thinks else brief)),
         ("tools", None if "tools" in capabilities else "no tool calls on this engine and model", lambda: _tools(brief)),
-        ("image", None if images else "text only as planned", lambda: _image(brief)),
-        ("reasoning", None if thinks else "this model writes no thoughts here", lambda: _reasoning(patient)),
+        ("image", None if images else "no images planned", lambda: _image(brief)),
+        ("reasoning", None if thinks else "no reasoning output from this model", lambda: _reasoning(patient)),
     ]
     checks = []
     for name, why_not, attempt in tries:

@@ -169,15 +169,15 @@ def _cause_json(finding: Cause) -> dict[str, object]:
 def _show_causes(screen: Screen, seen: Diagnosis, empty: bool) -> None:
     """Causes, evidence and remedies as text; or that there is none, and what to do next. `empty`: no text."""
     if seen.served and not seen.went_down:
-        screen.text(f"{seen.engine} started and serves{_refusals(seen)}")
+        screen.paragraph(f"{seen.engine} started and serves{_refusals(seen)}")
     elif not seen.causes:
-        screen.text("Cause unknown: no line of this log shows a cause that mscli knows.")
-        screen.text(_EMPTY if empty else _NEXT)
+        screen.paragraph("Cause unknown: no line of this log shows a cause that mscli knows.")
+        screen.paragraph(_EMPTY if empty else _NEXT)
     for number, finding in enumerate(seen.causes, 1):
-        screen.text(f"{number}. {finding.code} ({_how_sure(finding.confidence)}): {finding.summary}")
+        screen.paragraph(f"{number}. {finding.code} ({_how_sure(finding.confidence)}): {finding.summary}", "", "   ")
         for line in finding.evidence:
-            screen.text(f"   | {line}")
-        screen.text(f"   {finding.remedy}")
+            screen.paragraph(line, "   | ", "     ", "dim")
+        screen.paragraph(finding.remedy, "   ")
 
 
 def _refusals(seen: Diagnosis) -> str:

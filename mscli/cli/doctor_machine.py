@@ -142,7 +142,7 @@ def show_visit(screen: Screen, seen: Visit, verbose: bool) -> None:
     counts = {status: sum(found.status == status for found in seen.findings) for status in _MARKS}
     words = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     details = "" if verbose else "; every check: mscli doctor -v"
-    screen.text(f"{words or 'no checks ran'} ({seen.seconds:.1f} s{details})")
+    screen.paragraph(f"{words or 'no checks ran'} ({seen.seconds:.1f} s{details})")
 
 
 def _show_area(screen: Screen, area: str, found: Sequence[Finding]) -> None:
@@ -167,7 +167,7 @@ def _show_finding(screen: Screen, finding: Finding, verbose: bool) -> None:
     code = f" [{finding.code}]" if finding.code else ""
     screen.paragraph(f"{mark} {finding.seen}{code}", "  ", "    ", style if trouble else "")
     for line in finding.evidence if trouble or verbose else ():
-        screen.line(styled(f"      | {line}", "dim"))
+        screen.paragraph(line, "      | ", "        ", "dim")
     if trouble and finding.remedy:
         screen.paragraph(finding.remedy, "      ")
     if trouble and finding.command:

@@ -41,4 +41,4 @@ def env(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
         known = engine_named(record.plan.engine)
         if isinstance(known, Hosted) and (told := known.for_clients(record.sampling)):
             screen.note(f"note: {told}")
-        screen.text("export " + " ".join(f"{key}={shlex.quote(value)}" for key, value in values.items()))
+        screen.text("\n".join(f"export {key}={shlex.quote(value)}" for key, value in values.items()))

@@ -176,7 +176,7 @@ def _show_problems(screen: Screen, inventory: Inventory) -> None:
 
 
 def _show_host(screen: Screen, host: Host) -> None:
-    ram = f"{size(host.ram_available_bytes)} of {size(host.ram_total_bytes)} memory free"
+    ram = f"{_free(host.ram_available_bytes, host.ram_total_bytes)} memory free"
     kind = {"bare": ""}.get(host.surroundings, f"{host.surroundings}, ")
     screen.line()
     screen.paragraph(f"Host: {kind}{host.cpu_model}, {count(host.cpu_cores, 'core')}, {ram}", "", "  ")

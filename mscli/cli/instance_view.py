@@ -110,7 +110,7 @@ def _row(instance: Instance) -> tuple[str, ...]:
         instance.name,
         _state(instance),
         instance.base_url,
-        ago(time.time() - instance.since),
+        _since(instance) if instance.state in RUNNING else "",
         _gpus(instance),
         f"{instance.context:,}",
         instance.engine,

@@ -112,8 +112,8 @@ def clipped(text: str, width: int) -> str:
     if cells(text) <= width:
         return text
     kept = text[: width - 1]
-    head, _, _ = kept.rpartition(" ")
-    return (head if len(head) > width // 2 else kept).rstrip(" ,;:(") + "…"
+    head = kept.rpartition(" ")[0] if " " in kept and text[width - 1] != " " else kept
+    return head.rstrip(" ,;:(") + "…"
 
 
 def wrapped(text: str, width: int | None, indent: str = "", hanging: str | None = None) -> list[str]:

@@ -122,8 +122,13 @@ def _of_typer(fault: BaseException) -> MscliError | None:
     if isinstance(fault, usage_error):
         path = getattr(getattr(fault, "ctx", None), "command_path", "mscli")
         text = fault.format_message() if hasattr(fault, "format_message") else str(fault)
-        return MscliError(Code.USAGE, text, f"See: {path} --help")
-    return MscliError(Code.FILE, str(fault)) if isinstance(fault, click_error) else None
+        return MscliError(Code.USAGE, _as_git_says(text), f"See: {path} --help")
+    return MscliError(Code.FILE, _as_git_says(str(fault))) if isinstance(fault, click_error) else None
+
+
+def _as_git_says(text: str) -> str:
+    """A message of Typer's without the capital at its start and the full stop at its end."""
+    return text[:1].lower() + text[1:].removesuffix(".")
 
 
 def _machine(fault: OSError) -> MscliError:

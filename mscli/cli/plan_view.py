@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import dropwhile, groupby
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Any
 
 from mscli.cli.layout import GIB, Column, clipped, command_lines, count, size, styled, wrapped
@@ -37,8 +37,8 @@ _OTHERS = (
     *(Column("ENGINE", 2), Column("GPUS", 3), Column("MODEL", 4)),
 )
 _ALL = (
-    *(Column("PROFILE"), Column("VERDICT"), Column("CONTEXT", 1, right=True), Column("TOK/S", 2, right=True)),
-    *(Column("ENGINE", 3), Column("KV", 6), Column("GPUS", 5), Column("WHY", 4, clip=True)),
+    *(Column("PROFILE"), Column("VERDICT"), Column("CONTEXT", 1, right=True), Column("TOK/S", 4, right=True)),
+    *(Column("ENGINE", 3), Column("KV", 6), Column("GPUS", 5), Column("WHY", 2, clip=True)),
 )
 _CARDS = (
     *(Column("MACHINE"), Column("PROFILE"), Column("VERDICT", 1), Column("CONTEXT", 2, right=True)),
@@ -76,14 +76,15 @@ def why_not(outcome: Plan | NoFit) -> str:
         return ""
     if outcome.missing_bytes:
         return f"{size(outcome.missing_bytes)} short"
-    return _OF_A_GPU.sub("", outcome.reasons[0]).partition("; ")[0] if outcome.reasons else ""
+    reason = _OF_A_GPU.sub("", outcome.reasons[0]) if outcome.reasons else ""
+    return reason.partition("; ")[0].removeprefix("needs ") if reason.startswith("needs ") else reason
 
 
 def show_choice(screen: Screen, choice: Choice, catalog: Catalog, previewed: Preview | None) -> None:
     """One screen: the choice, up to five other ways that fit, and how many more there are."""
     chosen = choice.chosen
     if chosen is None:
-        screen.paragraph(f"nothing fits: {choice.reason}", style="yellow")
+        screen.paragraph(choice.reason, style="yellow")
     else:
         screen.paragraph(f"selected {chosen.profile}, {choice.reason}", style="bold")
         show_plan(screen, chosen, catalog.models[chosen.model].title, previewed, brief=True)
@@ -117,20 +118,21 @@ def _others(choice: Choice) -> list[Plan]:
 
 
 def show_all(screen: Screen, choice: Choice, catalog: Catalog) -> None:
-    """Every verdict, by model."""
-    by_model = sorted(choice.ranked, key=lambda outcome: _model_order(choice).index(outcome.model))
-    for number, (model, outcomes) in enumerate(groupby(by_model, key=lambda outcome: outcome.model)):
-        if number:
+    """Every verdict, by model, in one table."""
+    order = list(dict.fromkeys(outcome.model for outcome in choice.ranked))
+    by_model = sorted(choice.ranked, key=lambda outcome: order.index(outcome.model))
+    head, *lines = screen.laid_out(_ALL, [_row(outcome) for outcome in by_model])
+    screen.line(*head)
+    blocks = len(lines) // len(by_model)  # lines of one row: more than one where the terminal is very narrow
+    for number, outcome in enumerate(by_model):
+        if outcome.model in order:
+            order.remove(outcome.model)
             screen.line()
-        screen.line(styled(catalog.models[model].title, "bold"))
-        screen.table(_ALL, [_row(outcome) for outcome in outcomes])
+            screen.paragraph(catalog.models[outcome.model].title, style="bold")
+        screen.lines(lines[number * blocks : (number + 1) * blocks])
+    screen.line()
     if choice.chosen:
-        screen.line()
         screen.paragraph(f"selected {choice.chosen.profile}, {choice.reason}")
-
-
-def _model_order(choice: Choice) -> list[str]:
-    return list(dict.fromkeys(outcome.model for outcome in choice.ranked))
 
 
 def show_plan(screen: Screen, plan: Plan, title: str, previewed: Preview | None, brief: bool = False) -> None:
@@ -156,7 +158,8 @@ def show_plan(screen: Screen, plan: Plan, title: str, previewed: Preview | None,
     )
     show_memory(screen, plan.memory)
     if not brief:
-        for reason in (*(step for step in plan.steps if step != context), *plan.reasons):
+        told = (context, *(reason for reason in plan.reasons if reason.startswith("takes ")))  # the bars show it
+        for reason in (each for each in (*plan.steps, *plan.reasons) if each not in told):
             screen.paragraph(reason, "  - ", "    ")
     if words and not hidden:
         screen.line(styled("  command", "dim"))
@@ -198,8 +201,8 @@ def _speed(plan: Plan) -> str:
 
 def cost_text(cost: Cost) -> str:
     """The price of a million output tokens here, and through the maker's API."""
-    api = f"; Mistral's API list price is ${cost.api_usd_per_mtok:.2f}" if cost.api_usd_per_mtok else ""
-    return f"${cost.local_usd_per_mtok:.2f} per million output tokens at batch size 1{api}"
+    api = f" (Mistral's API: ${cost.api_usd_per_mtok:.2f})" if cost.api_usd_per_mtok else ""
+    return f"${cost.local_usd_per_mtok:.2f} per 1M output tokens at batch size 1{api}"
 
 
 def _numbers(gpus: Sequence[int]) -> str:
@@ -215,7 +218,7 @@ def show_memory(screen: Screen, memory: Sequence[GpuMemory]) -> None:
         gpu = cards[0]
         which = f"GPU {_numbers([card.gpu for card in cards])} {gpu.name}{', each' if len(cards) > 1 else ''}"
         taken = f"{size(gpu.free_bytes - gpu.margin_bytes)} of the {size(gpu.free_bytes)} free"
-        screen.paragraph(f"{which}: {taken}, {size(gpu.margin_bytes)} left", "  ", "    ")
+        screen.paragraph(f"{which}: {taken}", "  ", "    ")
         if screen.width is not None:
             screen.line("    ", *_bar(gpu, min(_WIDEST_BAR, screen.width - 4)))
         items = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.layout import Column
+from mscli.cli.layout import Column, count
 from mscli.cli.options import Json
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
@@ -72,7 +72,7 @@ def _show(screen: Screen, choice: Choice, catalog: Catalog, all_: bool) -> None:
     if choice.chosen:
         screen.paragraph(f"mscli up selects {choice.chosen.profile}, {choice.reason}")
     else:
-        screen.paragraph(f"mscli up selects none: {choice.reason}", style="yellow")
+        screen.paragraph(f"no profile selected: {choice.reason}", style="yellow")
     if len(shown) < len(choice.ranked):
         more, too_big = len(choice.ranked) - len(shown), len(choice.ranked) - len(fitting)
         screen.paragraph(f"{more} more ({too_big} of all do not fit): mscli profiles --all", style="dim")
@@ -123,7 +123,7 @@ def validate(
     if json:
         screen.data({"valid": good})
     elif good:
-        screen.text(f"valid: {', '.join(good)}")
+        screen.paragraph(f"valid: {', '.join(good)}" if files else f"{count(len(good), 'profile')}, all valid")
     return Exit.FAILED if faults else Exit.DONE
 
 

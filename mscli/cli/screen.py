@@ -93,9 +93,13 @@ class Screen:
                 rest = line[len(head) :]
                 self.line(styled(head, "dim") if not number else " " * len(head), styled(rest, _style(value)))
 
+    def laid_out(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[Line]:
+        """The lines of a table for this terminal: its heads, then one for each row; in blocks where it is narrow."""
+        return table(columns, [[_cleaned(text) for text in row] for row in rows], self.width)
+
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         """Print rows under column heads as data; where the terminal is narrow, the less important columns go."""
-        self.lines(table(columns, [[_cleaned(text) for text in row] for row in rows], self.width))
+        self.lines(self.laid_out(columns, rows))
 
     def piece(self, text: str) -> None:
         """Print a piece of streamed data at once, without a line end."""
@@ -125,7 +129,7 @@ class Screen:
         self._say(f"error: {fault.message}", "bold red")
         evidence = fault.details.get("evidence")
         for line in evidence if isinstance(evidence, list) else ():
-            self._say(f"  | {line}", "dim")
+            self._say(f"  | {line}", "dim", "    ")
         if fault.hint:
             self._say(fault.hint, "cyan")
 
@@ -150,10 +154,10 @@ class Screen:
     def _json(self, value: dict[str, Any]) -> None:
         self._write(_dumped(value) + "\n")
 
-    def _say(self, text: str, style: str) -> None:
+    def _say(self, text: str, style: str, hanging: str = "  ") -> None:
         for number, line in enumerate(clean(text).split("\n")):
             indent = " " * (len(line) - len(line.lstrip()))
-            later = indent + ("  " if not number else "")
+            later = indent + ("" if number else hanging)
             for each in wrapped(line, _columns(sys.stderr), indent, later):
                 _write(sys.stderr, _painted([styled(each, style)], sys.stderr) + "\n", flush=True)
 

@@ -99,7 +99,9 @@ def _ask(screen: Screen, total_bytes: int, yes: bool) -> None:
     if yes:
         return
     if not screen.live:
-        raise MscliError(Code.USAGE, "nothing is deleted without being asked", "Add --yes in a script, or --dry-run.")
+        raise MscliError(
+            Code.USAGE, "nothing was deleted: there is no terminal to confirm it on", "Add --yes or --dry-run."
+        )
     if not screen.confirm(f"Delete {size(total_bytes)}?", default=False):
         raise MscliError(Code.INTERRUPTED, "nothing was deleted")
 

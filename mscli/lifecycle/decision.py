@@ -144,8 +144,8 @@ def no_gpu(inventory: Inventory) -> MscliError:
     return MscliError(
         Code.NO_GPU,
         f"no usable NVIDIA GPU: {_seen(inventory)}",
-        "Nothing was started on the CPU unasked. Try the whole path without a GPU: mscli up rehearsal. "
-        "Profiles that run on the CPU by name: mscli profiles. What was seen: mscli gpus",
+        "mscli does not fall back to the CPU on its own. To try everything without a GPU: mscli up rehearsal. "
+        "Profiles that run on the CPU: mscli profiles",
         {"seen": _seen(inventory), "cause": no_device_cause(inventory)},
     )
 

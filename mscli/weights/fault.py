@@ -185,10 +185,10 @@ def unwritable(path: Path, error: OSError, needed_bytes: int) -> MscliError:
 
 def offline(repository: str, missing_bytes: int | None, folder: Path) -> MscliError:
     """Weights are not (wholly) here and nothing may be fetched."""
-    lacking = "the weights are" if missing_bytes is None else f"{missing_bytes:,} bytes are"
+    lacking = "weights" if missing_bytes is None else f"{missing_bytes:,} bytes"
     return MscliError(
         Code.WEIGHTS_MISSING,
-        f"{lacking[0].upper()}{lacking[1:]} not in {folder} for {repository}, and fetching is off.",
+        f"{lacking} of {repository} not downloaded (looked in {folder})",
         "Pull once with a network, or bring them by disk: `mscli pull --to DIR` there, `mscli up --weights DIR` here.",
         {"cause": "offline", "repository": repository, "folder": str(folder)},
     )

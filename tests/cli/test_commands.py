@@ -41,8 +41,8 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 WRONG = [
-    (["nope"], "No such command"),
-    (["up", "--prot", "1"], "No such option"),
+    (["nope"], "no such command"),
+    (["up", "--prot", "1"], "no such option"),
     (["up", "rehearsal", "--port", "0"], "port"),
     (["up", "rehearsal", "--port", "99999"], "port"),
     (["up", "rehearsal", "--ctx", "many"], "ctx"),

@@ -126,7 +126,7 @@ def have_image(
     if offline:
         raise MscliError(
             Code.WEIGHTS_MISSING,
-            f"the image {image} is not here, and fetching is off",
+            f"the image {image} is not downloaded",
             f"Leave --offline away, or bring it by disk: docker save {image} on another machine, docker load here.",
             {"cause": "offline", "image": image},
         )

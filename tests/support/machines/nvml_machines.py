@@ -34,13 +34,13 @@ Edit = Callable[[Description], object]
 @pytest.fixture(scope="session")
 def nvml_library() -> Path:
     """The folder that holds our libnvidia-ml.so.1, compiled once for each state of its source."""
-    return _compiled("nvml.c", "libnvidia-ml.so.1")
+    return compiled("nvml.c", "libnvidia-ml.so.1")
 
 
 @pytest.fixture(scope="session")
 def cuda_library() -> Path:
     """The folder that holds our libcuda.so.1, apart from NVML's: real engines would take it for a GPU's."""
-    return _compiled("cuda.c", "libcuda.so.1")
+    return compiled("cuda.c", "libcuda.so.1")
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +105,7 @@ def _path_to(*folders: Path) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": ":".join([*map(str, folders), *([rest] if rest else [])])}
 
 
-def _compiled(source: str, name: str) -> Path:
+def compiled(source: str, name: str) -> Path:
     sources = [HERE / "native" / source, *sorted((HERE / "native").glob("*.h"))]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"mscli-tests-{os.getuid()}" / digest

@@ -32,7 +32,7 @@ ORDER = (
 INSIDE = {
     "doctor": ("checks", "repair", "report"),
     "doctor.checks": (
-        *("context", "check", "container_engine", "ollama_server", "port_owner", "own_files", "chosen"),
+        *("context", "check", "container_engine", "ollama_server", "own_files", "loader", "chosen"),
         *("host", "driver", "gpu", "cuda", "cuda_probe", "containers", "engines", "ollama"),
         *("weights", "network", "ports", "instances", "profile", "run"),
     ),

@@ -19,6 +19,7 @@ from mscli.doctor.checks.check import Check, Finding, counted, fail, gpus, ok, s
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.driver.no_nvml import PURGE_DRIVER, READ_LOG, release_of
 from mscli.doctor.checks.host import kernel_log
+from mscli.doctor.checks.loader import MISSING, explained, not_loaded
 from mscli.inventory.nvml import module_version
 from mscli.planning.figures import gib
 
@@ -32,9 +33,7 @@ def _library(ctx: CheckContext) -> Iterator[Finding]:
         if without:
             yield skipped(f"no libcuda.so.1; {without}")
         else:
-            seen = "NVML lists GPUs, but libcuda.so.1 does not load"
-            yield fail("nvml_not_found", seen, None, start.missing or "unknown reason",
-                       command="ldconfig -p | grep libcuda")  # fmt: skip
+            yield _not_loaded(ctx, start.missing or "")
     elif ctx.inventory.host.surroundings == "wsl" and not start.path.startswith(_WSL):
         seen = f"{start.path} loaded instead of WSL's libcuda in {_WSL}lib"
         yield (skipped if without else _shadow)(seen)
@@ -45,6 +44,14 @@ def _library(ctx: CheckContext) -> Iterator[Finding]:
         yield fail("driver_vs_compat", seen, None)
     else:
         yield ok(f"libcuda: {start.path}")
+
+
+def _not_loaded(ctx: CheckContext, words: str) -> Finding:
+    fault = explained(ctx, "libcuda.so.1", words)
+    if fault.kind != MISSING:
+        return not_loaded("libcuda.so.1", fault)
+    seen = "NVML lists GPUs, but there is no libcuda.so.1"
+    return fail("nvml_not_found", seen, None, words, command="ldconfig -p | grep libcuda")
 
 
 def _shadow(seen: str) -> Finding:

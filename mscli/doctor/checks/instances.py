@@ -12,7 +12,7 @@ from mscli.diagnosis.causes import Cause
 from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.context import CheckContext, tail
 from mscli.doctor.checks.own_files import OWNER, WRITE, Unsafe, unsafe_files
-from mscli.doctor.checks.port_owner import port_owner
+from mscli.doctor.checks.ports import port_owner
 from mscli.engines.engine import LOADING, STARTING, Engine
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import MscliError

@@ -14,6 +14,7 @@ from pathlib import Path
 from mscli.doctor.checks.check import FAIL, Finding, fail, warn
 from mscli.doctor.checks.context import CheckContext, tail
 from mscli.doctor.checks.host import kernel_log
+from mscli.doctor.checks.loader import MISSING, UNLISTED, load_fault, not_loaded
 from mscli.inventory.inventory import Problem
 from mscli.inventory.kernel import text_of
 from mscli.inventory.nvml import module_version
@@ -45,8 +46,13 @@ def reason(ctx: CheckContext, problem: Problem) -> Finding:
 
 def _no_library(ctx: CheckContext, problem: Problem) -> Finding:
     where, root = ctx.inventory.host.surroundings, ctx.root
+    fault = load_fault(ctx, "libnvidia-ml.so.1")
+    if fault and fault.kind not in (MISSING, UNLISTED):
+        return not_loaded("libnvidia-ml.so.1", fault, _loaded_version(root))
     if where == "wsl":
         return _wsl_without_library(root)
+    if fault and fault.kind == UNLISTED:
+        return not_loaded("libnvidia-ml.so.1", fault, _loaded_version(root))
     module = module_version(root / "proc")
     if module and where == "container":
         seen = f"NVIDIA module {module} loaded on the host, no driver libraries in this container"

@@ -17,6 +17,10 @@ from mscli.inventory.inventory import Gpu, Holder, Link, Mig, MigInstance, Probl
 from mscli.inventory.kernel import holder, text_of
 
 _MODULE_VERSION = re.compile(r"Kernel Module\s+(?:for \S+\s+)?(\d+(?:\.\d+)+)")
+# What the loader says of a library that is there: the rest is "No such file", and "too short" of an empty one.
+_UNLOADABLE = re.compile(
+    r"undefined symbol|symbol \S{1,200} version|version .* not found|wrong ELF|invalid ELF|ermi(?:ssion|tted)"
+)
 _FAILURES = {
     "LIBRARY_NOT_FOUND": "NVIDIA's libnvidia-ml.so.1 was not found: no NVIDIA driver is installed{inside}",
     "DRIVER_NOT_LOADED": "the NVIDIA kernel module is not loaded{inside}",
@@ -85,8 +89,10 @@ def module_version(proc: Path) -> str | None:
 
 def _failure(error: Exception, module: str | None, surroundings: str) -> Problem:
     """Why NVML did not start, for people, with what the kernel says beside it."""
-    code = error_name(error)
+    code, said = error_name(error), str(error.__context__ or "")
     reason = _FAILURES.get(code, f"NVML did not start: {error}").format(inside=_INSIDE.get(surroundings, ""))
+    if code == "LIBRARY_NOT_FOUND" and _UNLOADABLE.search(said):  # pynvml says "not found" for every failure to load it
+        reason = f"NVIDIA's library does not load: {said}"
     beside = f"the loaded NVIDIA kernel module is {module}" if module else "there is no /proc/driver/nvidia/version"
     return Problem("nvml", code, f"{reason}; {beside}")
 

@@ -235,6 +235,14 @@ def test_why_there_is_no_nvml(name: str, code: str, words: str, look: Look) -> N
     assert seen["host"]["ram_total_bytes"] > 0
 
 
+def test_a_library_that_is_there_and_does_not_load_is_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "libnvidia-ml.so.1").write_text("<html>404: there is no such driver</html>\n" * 20)
+    code = "from mscli.inventory.detect import detect; print(detect(__import__('pathlib').Path('/')).nvml.message)"
+    said = child(code, {"LD_LIBRARY_PATH": str(tmp_path)})
+    assert "does not load: " in said
+    assert "invalid ELF header" in said
+
+
 @pytest.mark.parametrize("error", [999, 777])
 def test_an_unheard_of_failure_is_passed_on(error: int, look: Look) -> None:
     seen = look("driver-mismatch", lambda description: description.update(init_error=error))

@@ -20,8 +20,6 @@ def env(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
 
     MSCLI_SYSTEM_PROMPT is there only where the model's makers recommend one (Magistral thinks because of it).
     """
-    from mscli.engines.engine import Hosted
-    from mscli.engines.table import engine as engine_named
     from mscli.instances.records import Records, api_key, must_run, the_one
     from mscli.paths import places
 
@@ -38,7 +36,9 @@ def env(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
     if json:
         screen.data(values)
     else:
-        known = engine_named(record.plan.engine)
-        if isinstance(known, Hosted) and (told := known.for_clients(record.sampling)):
-            screen.note(f"note: {told}")
+        if record.plan.engine == "ollama":
+            from mscli.engines.ollama.flags import for_clients  # the table of engines would cost more than all the rest
+
+            if told := for_clients(record.sampling):
+                screen.note(f"note: {told}")
         screen.text("\n".join(f"export {key}={shlex.quote(value)}" for key, value in values.items()))

@@ -32,7 +32,7 @@ from mscli.engines.engine import (
 from mscli.engines.llamacpp.engine import LlamaCpp
 from mscli.engines.ollama import installation
 from mscli.engines.ollama.api import Api, Refusal
-from mscli.engines.ollama.flags import FOREVER, check_options, common_environment, environment, parameters
+from mscli.engines.ollama.flags import FOREVER, check_options, common_environment, environment, for_clients, parameters
 from mscli.engines.ollama.installation import NAME, PROGRAM, installed
 from mscli.engines.ollama.pull import Order, pull
 from mscli.engines.ollama.server import Address, Server, find, look, models_folder, remote, systemd_service
@@ -123,15 +123,8 @@ class Ollama:
         return alias_of(name)
 
     def for_clients(self, sampling: Sampling) -> str | None:
-        """See the contract. Without them in the request the endpoint takes 1.0 and 1.0, whatever the model's are."""
-        ours = {"temperature": sampling.temperature, "top_p": sampling.top_p}
-        wanted = [f"{name}={value}" for name, value in ours.items() if value not in (None, 1.0)]
-        if not wanted:
-            return None
-        return (
-            f"clients must send {' and '.join(wanted)} themselves: without, Ollama's OpenAI endpoint takes "
-            "1.0, not the model's own"
-        )
+        """See the contract."""
+        return for_clients(sampling)
 
     def stored(self, variant: Variant) -> WeightFiles | None:
         """See the contract. Looks into mscli's own store, the user's models folder, and the systemd service's."""

@@ -92,6 +92,17 @@ def parameters(plan: Plan, profile: Profile, sampling: Sampling) -> dict[str, Pa
     return {name: value for name, value in wanted.items() if value is not None}
 
 
+def for_clients(sampling: Sampling) -> str | None:
+    """In words, what OpenAI clients must send: without them in the request the endpoint takes 1.0 and 1.0, whatever the
+    model's are. None where these are the model's."""
+    ours = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    wanted = [f"{name}={value}" for name, value in ours.items() if value not in (None, 1.0)]
+    if not wanted:
+        return None
+    sent = " and ".join(wanted)
+    return f"clients must send {sent} themselves: without, Ollama's OpenAI endpoint takes 1.0, not the model's own"
+
+
 def check_options(profile: Profile) -> None:
     """Raises PROFILE_INVALID for an option that Ollama does not know, or whose value it would not take."""
     for name, value in profile.options.items():

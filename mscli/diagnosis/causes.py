@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 START, REQUEST, WARNING = "start", "request", "warning"
 UNKNOWN = "unknown"
@@ -56,9 +57,16 @@ CAUSES: Mapping[str, Meaning] = _Causes()
 
 @lru_cache(maxsize=1)
 def _meanings() -> Mapping[str, Meaning]:
-    from mscli.diagnosis.signatures import read_data
-
     return {
         code: Meaning(row["summary"], row["remedy"], frozenset(row.get("leads_to", ())), row.get("scope", START))
         for code, row in read_data("causes").items()
     }
+
+
+@lru_cache(maxsize=32)
+def read_data(name: str) -> Any:
+    """What `signatures/NAME.yaml` holds."""
+    import yaml
+
+    text = (Path(__file__).parent / "signatures" / f"{name}.yaml").read_text(encoding="utf-8")
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))

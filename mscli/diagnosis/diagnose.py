@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, islice
 
-from mscli.diagnosis.causes import CAUSES, LIKELY, REQUEST, START, WARNING, Cause
+from mscli.diagnosis.causes import CAUSES, LIKELY, REQUEST, START, WARNING, Cause, read_data
 from mscli.diagnosis.facts import Facts, weighed
 from mscli.diagnosis.log import error_lines, telling
 from mscli.diagnosis.matching import Match, compiled, matches
 from mscli.diagnosis.readings import JUDGES, Judge
-from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, read_data, table, topics, written_by
+from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, table, topics, written_by
 
 _CERTAIN = 0.98
 _SUPPORT = 0.2

@@ -11,9 +11,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
+from mscli.diagnosis.causes import read_data
 from mscli.diagnosis.log_formats import decoded, unwrapped
 from mscli.diagnosis.matching import compiled
-from mscli.diagnosis.signatures import read_data
 
 READ_BYTES = 50 * 2**20
 _BLOCK = 2**16

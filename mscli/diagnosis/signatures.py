@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from mscli.diagnosis.causes import CAUSES, REQUEST, START, UNKNOWN, WARNING
+from mscli.diagnosis.causes import CAUSES, REQUEST, START, UNKNOWN, WARNING, read_data
 from mscli.diagnosis.matching import Patterns, compiled
 
 MECHANISMS = (
@@ -144,12 +143,3 @@ def _signature(name: str, row: Mapping[str, Any]) -> Signature:
     lists["patterns"] += tuple(numbered)
     scope = CAUSES[code].scope if code in CAUSES else START
     return Signature(name, code, row["strength"], **{"scope": scope, **lists, **texts})
-
-
-@lru_cache(maxsize=32)
-def read_data(name: str) -> Any:
-    """What a file of this folder holds."""
-    import yaml
-
-    text = (Path(__file__).parent / "signatures" / f"{name}.yaml").read_text(encoding="utf-8")
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))

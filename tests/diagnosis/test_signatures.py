@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from mscli.diagnosis import log, matching, signatures
-from mscli.diagnosis.causes import CAUSES, LIKELY, UNKNOWN
+from mscli.diagnosis.causes import CAUSES, LIKELY, UNKNOWN, read_data
 from mscli.diagnosis.diagnose import diagnose, weigh
 from mscli.diagnosis.matching import Patterns, compiled
-from mscli.diagnosis.signatures import MECHANISMS, Signature, Table, engine_logs, read_data, read_signatures
+from mscli.diagnosis.signatures import MECHANISMS, Signature, Table, engine_logs, read_signatures
 
 ENGINES = sorted({name for known in engine_logs().values() for name in known.files})
 EVERY = [signature for name in (*MECHANISMS, *ENGINES, "topics") for signature in read_signatures(name)]

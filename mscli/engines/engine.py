@@ -1,9 +1,20 @@
-"""The contract of an inference engine: one file per engine implements it, the lifecycle knows nothing else.
+"""The contract of an inference engine: one class in one folder implements it, and the lifecycle knows nothing else.
 
-The lifecycle calls, in this order: `locate` -> (`prepare_image`) -> (`prepare_start`) -> `command` -> (spawn) ->
-`stage` per log line, `health_path` until it answers 200 -> `observe` on the whole log; after a failed start `diagnose`
-on the log; at the end it sends the signals in `stop_signals` to the process group (or the container), waiting
-`stop_grace_s` after each, and then SIGKILL.
+The calls of a start, in order; those in brackets only where the engine has the ability (a protocol below):
+
+    locate                      the copy that is used                  [Hosted: adopt, check: a server that runs already]
+    [prepare_image]             Imaged: the container image is here
+    command                     as a dry run shows it
+    [prepare_start]             Preparing: the engine accepts the flags
+    [stored, bare, fetch]       Hosted: the weights; for all others mscli.weights has them here
+    command                     what is run, with the weights
+    stage, [step]               for each line of its log; `health_path` until it answers 200
+    [prepare]                   Hosted: the model is made on the server and loaded; what it took
+    observe                     what the log says that it took
+
+An instance that runs: [load] its model again. A stop: [release] on a server that is not ours, else the signals of
+`stop_signals` to the process group (or the container), waiting `stop_grace_s` after each, and then SIGKILL. Why a start
+failed is not asked of the engine: mscli.diagnosis reads its log.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 
@@ -29,17 +29,15 @@ from mscli.engines.engine import (
     Observed,
     Serving,
 )
-from mscli.engines.llamacpp.engine import LlamaCpp
-from mscli.engines.ollama import installation
+from mscli.engines.ollama import installation, observed
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.engines.ollama.flags import FOREVER, check_options, common_environment, environment, for_clients, parameters
 from mscli.engines.ollama.installation import NAME, PROGRAM, installed
 from mscli.engines.ollama.pull import Order, pull
 from mscli.engines.ollama.server import Address, Server, find, look, models_folder, remote, systemd_service
 from mscli.engines.ollama.store import all_stored, borrowed, clear_damaged, drop, read, stored
-from mscli.engines.ollama.warnings import cpu_reason, refuse_old, refuse_old_program, settings_note, warnings
+from mscli.engines.ollama.warnings import refuse_old, refuse_old_program, settings_note, warnings
 from mscli.errors import Code, MscliError
-from mscli.inventory.inventory import Device
 from mscli.paths import places
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
@@ -52,11 +50,6 @@ _STAGES = (
     (re.compile(r"starting (?:llama-server|llama server|runner)|loading model via"), LOADING),
     (re.compile(r"msg=\"server config\"|Listening on "), STARTING),
 )
-_PLACED = re.compile(r"layers\.model=(\d+) .*?layers\.offload=(\d+)")
-_OLD_BUFFER = re.compile(
-    r"msg=\"(model weights|kv cache|compute graph)\" (?:buffer|backend|device)=(\S+).*? size=\"([\d.]+) ([GMK]iB)\""
-)
-_UNITS: Mapping[str, int] = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
 
 
 class Ollama:
@@ -106,17 +99,8 @@ class Ollama:
         return next((stage for pattern, stage in _STAGES if pattern.search(line)), None)
 
     def observe(self, log: str) -> Observed:
-        """What the log's lines add up to: llama-server's since 0.30, before that those of Ollama's own engine."""
-        seen = LlamaCpp().observe(log)
-        sizes = _old_buffers(log)
-        placed = _PLACED.search(log)
-        return Observed(
-            context=seen.context,
-            weights_bytes=seen.weights_bytes or sizes.get("model weights"),
-            kv_bytes=seen.kv_bytes or sizes.get("kv cache"),
-            compute_bytes=seen.compute_bytes or sizes.get("compute graph"),
-            gpu_layers=seen.gpu_layers or ((int(placed[2]), int(placed[1])) if placed else None),
-        )
+        """See the contract."""
+        return observed.of_log(log)
 
     def alias_of(self, name: str) -> str:
         """See the contract."""
@@ -205,9 +189,9 @@ class Ollama:
                 listener.note(Note("settings", note))
             pull(_order(api, server, model.variants[plan.variant]), listener)
             api.create(alias, source, parameters(plan, profile, model.sampling), model.system_prompt)
-            before = _devices(plan)
+            before = observed.devices(plan)
             api.load(alias, profile.options.get("keep_alive", FOREVER))
-            return _observed(api, alias, plan, model, server.version, before)
+            return observed.of_server(api, alias, plan, model, server.version, before)
         except Refusal as refusal:
             raise _failed(refusal, alias) from refusal
 
@@ -301,38 +285,6 @@ def _order(api: Api, server: Server, variant: Variant) -> Order:
     return Order(api.url, api.direct, variant.source.repository, variant.download_bytes, server.models)
 
 
-def _devices(plan: Plan) -> tuple[Device, ...]:
-    """The GPUs as they are now; none for a plan without any."""
-    from mscli.inventory.detect import detect  # only worth its import where GPUs are used
-
-    return detect(Path("/")).devices if plan.devices else ()
-
-
-def _observed(
-    api: Api, alias: str, plan: Plan, model: Model, version: str | None, before: tuple[Device, ...]
-) -> Observed:
-    """What the server says it took, beside what NVML says it took from each GPU."""
-    loaded = api.loaded(alias)
-    if loaded is None:
-        raise Refusal(None, f"it does not list {alias} among the models in memory")
-    share = loaded.gpu_bytes / loaded.size_bytes if loaded.size_bytes else None
-    fallen = share is not None and share < 1 and plan.devices
-    return Observed(
-        context=loaded.context,
-        gpu_share=share,
-        gpu_bytes=_growth(before, _devices(plan)),
-        cpu_reason=cpu_reason(plan, model, version, share, before) if fallen else None,
-    )
-
-
-def _growth(before: tuple[Device, ...], after: tuple[Device, ...]) -> dict[str, int] | None:
-    """By how many bytes each GPU's free memory shrank during the load; None where NVML does not tell."""
-    free = {device.uuid: device.free_bytes for device in after}
-    pairs = {device.uuid: (device.free_bytes, free.get(device.uuid)) for device in before}
-    grown = {uuid: was - now for uuid, (was, now) in pairs.items() if was is not None and now is not None}
-    return grown if grown and len(grown) == len(before) else None
-
-
 def _wait_unloaded(api: Api, alias: str, listener: Callable[[str], None]) -> None:
     """Raises Refusal when the model is still in memory after UNLOAD_TIMEOUT_S."""
     begun, told = time.monotonic(), False
@@ -386,12 +338,3 @@ def _not_released(refusal: Refusal, alias: str) -> MscliError:
         f"ollama stop {alias}; ollama rm {alias}",
         {"http_status": refusal.status},
     )
-
-
-def _old_buffers(log: str) -> dict[str, int]:
-    """Bytes by kind of buffer as Ollama's own engine logged them; a later line for the same device counts anew."""
-    sizes = {(kind, device): float(size) * _UNITS[unit] for kind, device, size, unit in _OLD_BUFFER.findall(log)}
-    totals: dict[str, int] = {}
-    for (kind, _), size in sizes.items():
-        totals[kind] = totals.get(kind, 0) + round(size)
-    return totals

@@ -2,7 +2,7 @@
 
 The calls of a start, in order; those in brackets only where the engine has the ability (a protocol below):
 
-    locate                      the copy that is used                  [Hosted: adopt, check: a server that runs already]
+    locate                      the copy that is used                [Hosted: adopt, check: a server that runs already]
     [prepare_image]             Imaged: the container image is here
     command                     as a dry run shows it
     [prepare_start]             Preparing: the engine accepts the flags

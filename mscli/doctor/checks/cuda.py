@@ -36,7 +36,8 @@ def _library(ctx: CheckContext) -> Iterator[Finding]:
             yield _not_loaded(ctx, start.missing or "")
     elif ctx.inventory.host.surroundings == "wsl" and not start.path.startswith(_WSL):
         seen = f"{start.path} loaded instead of WSL's libcuda in {_WSL}lib"
-        yield (skipped if without else _shadow)(seen)
+        remedy = "Remove the Linux driver inside WSL:"
+        yield skipped(seen) if without else fail("wsl", seen, remedy, command=PURGE_DRIVER)
     elif _foreign(start.path):
         yield _compat(start)
     elif module and release and module != release and not without:
@@ -52,10 +53,6 @@ def _not_loaded(ctx: CheckContext, words: str) -> Finding:
         return not_loaded("libcuda.so.1", fault)
     seen = "NVML lists GPUs, but there is no libcuda.so.1"
     return fail("nvml_not_found", seen, None, words, command="ldconfig -p | grep libcuda")
-
-
-def _shadow(seen: str) -> Finding:
-    return fail("wsl", seen, "Remove the Linux driver inside WSL:", command=PURGE_DRIVER)
 
 
 def _foreign(path: str) -> bool:

@@ -136,12 +136,8 @@ def failed_starts(ctx: CheckContext) -> Iterator[Finding]:
         cause = _cause(ctx, log) if age_s < _RECENT_S else None
         if cause is not None:
             name = log.parent.name
-            seen = f"the last start of {name} failed {_ago(age_s)}: {cause.summary}"
+            seen = f"the last start of {name} failed {age_s / 3600:.1f} h ago: {cause.summary}"
             yield warn(cause.code, seen, cause.remedy, *cause.evidence, command=f"mscli logs {name}")
-
-
-def _ago(age_s: float) -> str:
-    return f"{age_s / 3600:.0f} hours ago" if age_s > 5400 else f"{age_s / 60:.0f} minutes ago"
 
 
 def _cause(ctx: CheckContext, log: Path, start: int = 0) -> Cause | None:
@@ -195,9 +191,12 @@ def orphans(ctx: CheckContext) -> Iterator[Finding]:
     ended = [(each, each.record) for each in found if each.record]
     for leftover, record in ended:
         held = total_bytes(ctx.inventory.holders(leftover.pids))
+        what = f"{_many(leftover)} left by {leftover.name}"
+        if leftover.container:
+            what = f"container {leftover.container} of {leftover.name} runs without its client"
         yield fail(
             "gpu_busy" if held or (held is None and record.plan.devices) else None,
-            f"{_outlived(leftover)}{_gpu_memory(held, record.plan.gpus)}",
+            f"{what}{_gpu_memory(held, record.plan.gpus)}",
             "Stop it:" if leftover.container else "Stop them:",
             *(describe(pid) for pid in leftover.pids),
             command=f"mscli down {record.name}",
@@ -239,12 +238,6 @@ def _found(ctx: CheckContext) -> tuple[Leftover, ...] | str:
             return f"{fault.filename}: {fault.strerror}"
 
     return ctx.once("leftovers", look)
-
-
-def _outlived(leftover: Leftover) -> str:
-    if leftover.container:
-        return f"container {leftover.container} of {leftover.name} runs without its client"
-    return f"{_many(leftover)} left by {leftover.name}"
 
 
 def _many(leftover: Leftover) -> str:
@@ -324,8 +317,8 @@ def logs(ctx: CheckContext) -> Iterator[Finding]:
 
 CHECKS = (
     Check("instances.records", records),
-    Check("instances.state", states),
-    Check("instances.failed_starts", failed_starts),
+    Check("instances.state", states, deadline_s=6.0),  # a log is diagnosed: reading the signatures counts too
+    Check("instances.failed_starts", failed_starts, deadline_s=6.0),
     Check("instances.orphans", orphans),
     Check("instances.unrecorded", unrecorded),
     Check("instances.leftovers", files),

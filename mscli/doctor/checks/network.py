@@ -149,8 +149,8 @@ def _repository(ctx: CheckContext) -> Iterator[Finding]:
         timeouts = _timeouts(deadline)
         _asked(lambda: first_byte(found, timeouts), deadline)
     except MscliError as refusal:
-        severity = fail if needs_hub(ctx) else warn
-        yield severity(_cause(refusal), refusal.message, refusal.hint)
+        severity, code = fail if needs_hub(ctx) else warn, refusal.details.get("cause")
+        yield severity(code if isinstance(code, str) else None, refusal.message, refusal.hint)
         return
     except PassingFault as fault:
         if fault.cause == "network_proxy" and _hub_fault(ctx) is not None:
@@ -170,11 +170,6 @@ def _sample(ctx: CheckContext) -> Sample:
 def _timeouts(deadline: float) -> Timeouts:
     left = max(deadline - time.monotonic(), 0.1)
     return Timeouts(connect_s=left, stall_s=left)
-
-
-def _cause(refusal: MscliError) -> str | None:
-    cause = refusal.details.get("cause")
-    return cause if isinstance(cause, str) else None
 
 
 def _xet(found: Sample, deadline: float) -> Iterator[Finding]:

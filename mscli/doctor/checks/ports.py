@@ -96,18 +96,14 @@ def _pinned(ctx: CheckContext) -> Iterator[Finding]:
         port = record.request.port
         if port is None or running(record) or not listening(port):
             continue
-        who = port_owner(ctx, port)
+        who, free = port_owner(ctx, port), ports.choose(record.host, record.port + 1, ()) or FIRST_PORT
         yield warn(
             "port",
             f"port {port} of {record.name} is in use by {who.words} (a restart would fail)",
             "Stop it, or start the instance on another port:",
             f"listens on {where(port)}",
-            command=f"mscli up {record.plan.profile} --name {record.name} --port {_next(record)}",
+            command=f"mscli up {record.plan.profile} --name {record.name} --port {free}",
         )
-
-
-def _next(record: Record) -> int:
-    return ports.choose(record.host, record.port + 1, ()) or FIRST_PORT
 
 
 def _exposed(ctx: CheckContext) -> Iterator[Finding]:

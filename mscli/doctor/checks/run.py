@@ -20,12 +20,8 @@ def checks(areas: Iterable[str] = AREAS) -> tuple[Check, ...]:
     An area is the module or the package of its name beside this file; it lists its checks in CHECKS.
     """
     wanted = set(areas)
-    return tuple(check for area in AREAS if area in wanted for check in _of(area))
-
-
-def _of(area: str) -> tuple[Check, ...]:
-    found: tuple[Check, ...] = import_module(f"mscli.doctor.checks.{area}").CHECKS
-    return found
+    modules = (import_module(f"mscli.doctor.checks.{area}") for area in AREAS if area in wanted)
+    return tuple(check for module in modules for check in module.CHECKS)
 
 
 def examine(ctx: CheckContext, wanted: Sequence[Check], listener: Listener = lambda _: None) -> tuple[Finding, ...]:

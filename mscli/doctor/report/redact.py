@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
 from mscli.doctor.report.redact_prompts import without_prompts
-from mscli.doctor.report.redact_secrets import SECRET, without_secrets
+from mscli.doctor.report.redact_secrets import SECRET, table_words, without_secrets
 
 USER, HOST, EMAIL, IP, MAC, SERIAL = "[user]", "[host]", "[email]", "[ip]", "[mac]", "[serial]"
 PRIVATE_IP = "[private ip]"
@@ -83,20 +83,7 @@ _HOMES = re.compile(
     r"|(?<![\w.~-])/root(?![\w.-])|\b[A-Za-z]:(?:\\+|/)Users(?:\\+|/)[^\\/\s:;,\"'\]\[)(<>|]+)"
 )
 # Names that are also words of this program's and its engines' own: they only go where a name must stand.
-_PLAIN = frozenset((
-    *("root", "user", "users", "ubuntu", "debian", "fedora", "admin", "administrator", "test"),
-    *("tests", "tester", "gpu", "gpus", "cpu", "host", "server", "localhost", "local"),
-    *("home", "data", "model", "models", "mistral", "magistral", "devstral", "ollama", "vllm"),
-    *("llama", "docker", "podman", "nobody", "daemon", "mscli", "python", "cuda", "nvidia"),
-    *("linux", "main", "master", "node", "worker", "service", "system", "default", "guest"),
-    *("public", "dev", "build", "ci", "runner", "jenkins", "git", "secret", "email"),
-    *("ip", "mac", "removed", "serial", "private", "engine", "engines", "profile", "profiles"),
-    *("log", "logs", "small", "machine", "rehearsal", "instance", "instances", "memory", "driver"),
-    *("context", "plan", "port", "findings", "report", "version", "workspace", "bin", "usr"),
-    *("var", "opt", "tmp", "lib"),
-    *("shared", "share", "scratch", "project", "projects", "software", "apps", "datasets", "common"),
-    *("linuxbrew", "backup", "work", "storage", "archive", "cluster", "compute", "login", "head", "web"),
-))  # fmt: skip
+_PLAIN = table_words("plain name")
 _SHORT_NAME = 3
 
 
@@ -159,7 +146,7 @@ def _without_addresses(text: str) -> str:
     text = _SERIAL.sub(rf"\g<name>{SERIAL}", text)
     text = _DASHED.sub(IP, text)
     text = _IPV4.sub(_ipv4, text)
-    return _IPV6.sub(_ipv6, text)
+    return _IPV6.sub(lambda found: _address(found["ip"], found[0], ""), text)
 
 
 def _ipv4(found: re.Match[str]) -> str:
@@ -167,10 +154,6 @@ def _ipv4(found: re.Match[str]) -> str:
     if found["port"] is None and _VERSION_BEFORE.search(before):
         return found[0]
     return _address(found["ip"], found[0], found["port"] or "")
-
-
-def _ipv6(found: re.Match[str]) -> str:
-    return _address(found["ip"], found[0], "")
 
 
 def _address(written: str, whole: str, port: str) -> str:

@@ -1,7 +1,7 @@
 """Secrets taken out of a text by the kind of place in which they stand, whoever wrote them. Pure.
 
 A token's own prefix, a name before a value, a header, a URL, the flag of a program, a key file. The words and prefixes
-are in secrets.csv; here is how each kind of place is recognized. Every pattern reads a text of any content in linear
+are in redaction.csv; here is how each kind of place is recognized. Every pattern reads a text of any content in linear
 time: what repeats without a bound neither follows nor contains another repeat, and starts only once in a run.
 """
 
@@ -22,7 +22,7 @@ _PEM_MOST = 20_000
 
 def _table() -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
-    with Path(__file__).with_name("secrets.csv").open(newline="") as file:
+    with Path(__file__).with_name("redaction.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             found.setdefault(row["kind"], []).append((row["text"], row["more"]))
     return found
@@ -31,7 +31,8 @@ def _table() -> dict[str, list[tuple[str, str]]]:
 _TABLE = _table()
 
 
-def _words(kind: str) -> frozenset[str]:
+def table_words(kind: str) -> frozenset[str]:
+    """What redaction.csv lists of one kind."""
     return frozenset(text for text, _ in _TABLE[kind])
 
 
@@ -80,7 +81,7 @@ def _without_key_files(text: str) -> str:
 # --- URLs ---
 
 _URL = re.compile(r"(?<![\w+.-])(?P<scheme>[A-Za-z][\w+.-]{0,20}://)(?P<rest>[^\s\"'<>]+)")
-_HOOK = re.compile(_one_of(sorted(_words("hook"))))
+_HOOK = re.compile(_one_of(sorted(table_words("hook"))))
 # app:password@host, as proxies and databases are named; not image:tag@sha256
 _LOGIN = re.compile(
     r"(?P<name>(?<![\w.:/@+-])(?:jdbc:oracle:\w{1,8}:)?)[\w.+-]{1,64}[:/](?!\d{1,5}@)[^\s/@:\"'\[\]]{1,128}@(?!sha256)(?=\w)"
@@ -110,7 +111,7 @@ _TOKENS = re.compile(
 )
 _HASH = re.compile(r"\$(?:1|2[abxy]|5|6|7|y|gy|apr1)\$[\w./$=,+-]{8,}")
 _HEADER = re.compile(
-    rf"(?P<name>(?<![\w-]){_one_of(sorted(_words('header')))}['\"]?\]?\s{{0,4}}[:=,]\s{{0,4}}(?:b?['\"])?)"
+    rf"(?P<name>(?<![\w-]){_one_of(sorted(table_words('header')))}['\"]?\]?\s{{0,4}}[:=,]\s{{0,4}}(?:b?['\"])?)"
     r"(?!\s|b?['\"]|\[secret\])(?:Digest\b[^\r\n]*|[^\r\n'\"}]+)",
     re.IGNORECASE,
 )
@@ -177,7 +178,7 @@ _NAMED = re.compile(r"(?<![\w-])(?P<name>[A-Za-z_][\w-]*)(?P<join>\\{0,8}[\"']?\
 _VALUE = re.compile(r"\\{0,8}\"[^\"\n]*\"?|'[^'\n]*'?|\[[^\]\n]*\]?|[^\s\"'}\])]+")
 _SPLIT = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _PLACES = frozenset(("file", "path", "dir", "name", "id", "type", "count", "limit", "size", "len", "length"))
-_SECRETS, _KEYS, _TOKEN_NAMES, _HARMLESS = map(_words, ("secret", "key", "token_name", "harmless"))
+_SECRETS, _KEYS, _TOKEN_NAMES, _HARMLESS = map(table_words, ("secret", "key", "token_name", "harmless"))
 
 
 def _without_named(text: str) -> str:

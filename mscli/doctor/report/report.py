@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from mscli import __version__
@@ -34,7 +34,7 @@ def report(ctx: CheckContext, findings: Sequence[Finding], subject: Subject) -> 
         ("## Findings", *_findings(findings)),
         ("## Plan", *plans(ctx, subject)),
         ("## Instances", *instances(ctx)),
-        ("## Environment", *_environment(ctx.env)),
+        ("## Environment", *fenced(telling(ctx.env) or ["no relevant variables set"])),
         ("## Log", *log(ctx, subject)),
         *_own_fault(ctx),
     )
@@ -165,13 +165,8 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
     if not trouble:
         yield "No problems found."
         yield ""
-    yield from table(("check", "status", "finding"), _quiet(findings))
-
-
-def _quiet(findings: Iterable[Finding]) -> list[tuple[str, ...]]:
-    rest = [each for each in findings if each.status not in _TROUBLE]
-    return [(each.id, each.status, each.seen) for each in sorted(rest, key=lambda each: each.status != OK)]
-
-
-def _environment(env: Mapping[str, str]) -> Iterator[str]:
-    return fenced(telling(env) or ["no relevant variables set"])
+    rest = sorted((each for each in findings if each.status not in _TROUBLE), key=lambda each: each.status != OK)
+    yield from table(
+        ("check", "status", "finding"),
+        [(each.id, each.status, each.seen) for each in rest],
+    )

@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mscli.doctor.checks import ollama_server
@@ -24,14 +25,6 @@ from mscli.engines.mistralrs.installation import WHEEL
 # The distribution of mistral.rs that has GPU code.
 _WITH_CUDA = "mistralrs-cuda"
 _PROGRAMS = {"llama-server": "llama.cpp/llama-server", "ollama": "ollama/bin/ollama", "vllm": "vllm/bin/vllm"}
-
-
-def _vllm(ctx: CheckContext) -> Iterator[Finding]:
-    yield from judged(ctx, VLLM)
-
-
-def _transformers(ctx: CheckContext) -> Iterator[Finding]:
-    yield from judged(ctx, TRANSFORMERS)
 
 
 def _mistralrs(ctx: CheckContext) -> Iterator[Finding]:
@@ -145,7 +138,8 @@ def overrides() -> tuple[Override, ...]:
 def variables(ctx: CheckContext) -> Iterator[Finding]:
     """What is set in this shell, or by the profile, and what it does."""
     found, table = False, overrides()
-    for name, value in sorted(_set(ctx).items()):
+    meant = ctx.chosen.profile.env if ctx.chosen else {}
+    for name, value in sorted((name, value) for name, value in ctx.env.items() if name not in meant):
         override = next((each for each in table if re.fullmatch(each.name, name)), None)
         if override and override.does and _matters(override, value):
             found = True
@@ -157,12 +151,6 @@ def variables(ctx: CheckContext) -> Iterator[Finding]:
             )
     if not found:
         yield ok("no environment overrides for engines")
-
-
-def _set(ctx: CheckContext) -> dict[str, str]:
-    """The shell's variables with those of the profile over them, which are meant."""
-    meant = ctx.chosen.profile.env if ctx.chosen else {}
-    return {name: value for name, value in ctx.env.items() if name not in meant}
 
 
 def _matters(override: Override, value: str) -> bool:
@@ -178,8 +166,8 @@ def _shown(name: str, value: str) -> str:
 CHECKS = (
     Check("engines.usable", _usable, thorough_s=100.0),
     Check("engines.llama.cpp", llamacpp, thorough_s=45.0),
-    Check("engines.vllm", _vllm, thorough_s=100.0),
-    Check("engines.transformers", _transformers, thorough_s=100.0),
+    Check("engines.vllm", partial(judged, kind=VLLM), thorough_s=100.0),
+    Check("engines.transformers", partial(judged, kind=TRANSFORMERS), thorough_s=100.0),
     Check("engines.mistral.rs", _mistralrs, thorough_s=15.0),
     Check("engines.programs", _shadows),
     Check("engines.variables", variables),

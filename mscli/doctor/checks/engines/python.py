@@ -361,7 +361,7 @@ def _compilers(ctx: CheckContext, found: Found, seen: Environment) -> Iterator[F
             "Set it to one folder, without colons, or unset it:",
             command="unset CUDA_HOME CUDA_PATH",
         )
-    elif "flashinfer-python" in seen.versions and not _ready_made(seen):
+    elif "flashinfer-python" in seen.versions and "flashinfer-jit-cache" not in seen.versions:
         missing = [name for name, there in (("nvcc", home or ctx.which("nvcc")), ("ninja", seen.ninja)) if not there]
         if missing and ctx.env.get("VLLM_USE_FLASHINFER_SAMPLER") != "0":
             yield warn(
@@ -371,7 +371,3 @@ def _compilers(ctx: CheckContext, found: Found, seen: Environment) -> Iterator[F
                 "Install the CUDA toolkit and ninja, or flashinfer-jit-cache; or turn its sampler off:",
                 command="export VLLM_USE_FLASHINFER_SAMPLER=0",
             )
-
-
-def _ready_made(seen: Environment) -> bool:
-    return "flashinfer-jit-cache" in seen.versions

@@ -220,7 +220,8 @@ def _iommu(root: Path, gpu: Gpu) -> str:
 
 def nccl(ctx: CheckContext) -> Iterator[Finding]:
     """NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME must name an interface that is there."""
-    present = _interfaces(ctx.root)
+    folder = ctx.root / "sys/class/net"
+    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     wrong = [text for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME") if (text := _absent(ctx, name, present))]
     severity = fail if len(ctx.inventory.gpus) > 1 else warn
     for text in wrong:
@@ -229,11 +230,6 @@ def nccl(ctx: CheckContext) -> Iterator[Finding]:
         return
     settings = sorted(f"{name}={value}" for name, value in ctx.env.items() if name.startswith("NCCL_"))
     yield ok(f"NCCL settings: {', '.join(settings)}" if settings else "no NCCL_* overrides")
-
-
-def _interfaces(root: Path) -> list[str]:
-    folder = root / "sys/class/net"
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def _absent(ctx: CheckContext, variable: str, present: list[str]) -> str | None:

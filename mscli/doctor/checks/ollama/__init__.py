@@ -306,5 +306,5 @@ CHECKS = (
     Check("ollama.folder", folder_access),
     Check("ollama.disk", folder_room),
     Check("ollama.gpu", gpu_use),
-    Check("ollama.log", gpu_log),
+    Check("ollama.log", gpu_log, deadline_s=6.0),
 )

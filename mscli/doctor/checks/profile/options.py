@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import OptionValue, Profile
@@ -97,7 +96,7 @@ def _files_missing(ctx: CheckContext, subject: _Subject) -> Iterator[Finding]:
     found = local_weights(ctx)
     if found is None or not found.whole:
         return
-    names = _names(found.where)
+    names = [str(path.relative_to(found.where)) for path in found.where.rglob("*") if path.is_file()]
     absent = [name for name in _LAYOUTS.get(subject.variant.format, ()) if not any(fnmatchcase(n, name) for n in names)]
     if absent:
         yield fail(
@@ -106,10 +105,6 @@ def _files_missing(ctx: CheckContext, subject: _Subject) -> Iterator[Finding]:
             "Download it again, or use a variant in the format that is there:",
             command=f"mscli pull {subject.profile.name}",
         )
-
-
-def _names(folder: Path) -> list[str]:
-    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
 
 
 def sampling(ctx: CheckContext) -> Iterator[Finding]:

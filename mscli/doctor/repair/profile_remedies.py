@@ -43,7 +43,7 @@ _SHORTER = "--ctx "
 
 @dataclass(frozen=True)
 class Remedy:
-    """The whole text with one thing put right. `note`: what, one phrase."""
+    """The whole text with one thing fixed. `note`: what, one phrase."""
 
     text: str
     note: str
@@ -103,7 +103,7 @@ class Preview:
 
 
 def remedies(preview: Preview, machine: Machine) -> Iterator[Remedy]:
-    """What could be put right, the first things first; every one for the text as it is now."""
+    """What could be fixed, the first things first; every one for the text as it is now."""
     found = _of_file(preview, machine) if preview.profile is None else _of_profile(preview, preview.profile, machine)
     return (Remedy(text, note) for text, note in found if text is not None and text != preview.text)
 

@@ -1,7 +1,7 @@
 """What is private taken out of a text that is to be shown to others: secrets, names, addresses, prompts. Pure.
 
 Two kinds of rules: what is known to be private on this machine (its secrets, users, host) goes wherever it stands, and
-what is private by its shape (a token, an address) goes from whomever it came. What a helper needs stays: paths keep
+what is private by its shape (a token, an address) goes from whomever it came. What support needs stays: paths keep
 their tail below the home folder, addresses their port, versions their numbers.
 """
 

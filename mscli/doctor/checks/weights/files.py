@@ -121,7 +121,7 @@ def _closed(root: Path) -> bool:
 @dataclass(frozen=True)
 class _Unfinished:
     """A file of which a part has arrived. `pid`: who fetches it, None when nobody does. `silent_s`: since its last
-    byte. `ours`: mscli goes on from it; other tools begin anew and leave it lying."""
+    byte. `ours`: mscli resumes it; other tools start over and leave it."""
 
     path: Path
     size_bytes: int

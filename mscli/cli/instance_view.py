@@ -60,6 +60,8 @@ def instance_json(instance: Instance) -> dict[str, Any]:
         "container": instance.container,
         "orphaned": instance.orphaned,
         "note": instance.note,
+        "restarts": instance.restarts,
+        "last_end": instance.last_end,
     }
 
 
@@ -133,6 +135,7 @@ def _show_one(screen: Screen, instance: Instance, raw: Mapping[str, Any]) -> Non
             ("memory", _memory(plan)),
             ("container", instance.container or ""),
             ("uptime" if instance.state in RUNNING else "started", _since(instance)),
+            ("restarts", f"{instance.restarts} (last: {instance.last_end})" if instance.last_end else ""),
             ("log", str(instance.log)),
         )
     )

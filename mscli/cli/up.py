@@ -48,6 +48,7 @@ def up(
     api_key_file: Annotated[Path | None, typer.Option(help="File with the key clients must send.")] = None,
     heal: Heal = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the command; start nothing.")] = False,
+    supervise: Annotated[bool, typer.Option("--supervise", help="Start it again when it crashes or hangs.")] = False,
     adopt: Annotated[bool, typer.Option("--adopt", help="Use the Ollama server that runs already.")] = False,
     yes: Yes = False,
     events: Events = False,
@@ -62,7 +63,9 @@ def up(
     screen = open_screen(ctx, json or events)
     only_one(profile, file)
     overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
-    request = Request(profile, _absolute(file), host, port, overrides, require_gpu, _absolute(weights), adopt)
+    request = Request(
+        profile, _absolute(file), host, port, overrides, require_gpu, _absolute(weights), adopt, supervise
+    )
     key = _key(api_key_file)
     ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline)
     if dry_run:

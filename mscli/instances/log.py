@@ -1,4 +1,5 @@
-"""An instance's log, which may be of any size: its last lines, and what was added since the last look.
+"""An instance's log, which may be of any size: its last lines, what was added since the last look, and the part of the
+last start. A companion rotates it meanwhile.
 
 Everything here takes time in proportion to what is read, and memory for one block and one line: engines write
 gigabytes, and progress bars of one endless line. A line ends at a line feed, a carriage return or both.
@@ -6,6 +7,8 @@ gigabytes, and progress bars of one endless line. A line ends at a line feed, a 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,20 +94,73 @@ def _final_end(block: bytes) -> bytes:
 
 
 class LogTail:
-    """The lines that were added to a log file since the last look."""
+    """The lines that were added to a log file since the last look, also where it was rotated in between."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
+        found = _stat(path)
+        self._offset = found.st_size if found else 0
+        self._inode: int | None = found.st_ino if found else None
         self._lines = Lines()
 
     def lines(self) -> Iterator[str]:
         """New whole lines; an unfinished last line is kept for the next look."""
         try:
-            with self._path.open("rb") as handle:
-                handle.seek(self._offset)
-                while block := handle.read(_BLOCK_BYTES):
-                    self._offset += len(block)
-                    yield from self._lines.feed(block)
+            handle = self._path.open("rb")
         except FileNotFoundError:
             return
+        with handle:
+            inode = os.fstat(handle.fileno()).st_ino
+            if self._inode not in (None, inode):
+                yield from self._rotated(inode)
+                self._offset = 0
+            self._inode = inode
+            yield from self._read(handle)
+
+    def _rotated(self, current: int) -> Iterator[str]:
+        """What was added to the file of the last look, and to those after it, before the `current` one was begun."""
+        older = [path for path in self._path.parent.glob(f"{self._path.name}.*") if path.suffix[1:].isdigit()]
+        older.sort(key=lambda path: int(path.suffix[1:]))
+        inodes = [found.st_ino if (found := _stat(path)) else None for path in older]
+        first = inodes.index(self._inode) if self._inode in inodes else len(inodes)
+        end = inodes.index(current) if current in inodes else len(inodes)  # rotated since it was opened
+        for path in older[first:end]:
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as handle:  # too many came meanwhile
+                yield from self._read(handle)
+            self._offset = 0
+
+    def _read(self, handle: BinaryIO) -> Iterator[str]:
+        handle.seek(self._offset)
+        while block := handle.read(_BLOCK_BYTES):
+            self._offset += len(block)
+            yield from self._lines.feed(block)
+
+
+def begin_part(log: Path) -> int:
+    """Where the part of a start that begins now will be, in bytes."""
+    (log.parent / "rotated").unlink(missing_ok=True)
+    found = _stat(log)
+    return found.st_size if found else 0
+
+
+def part_start(log: Path, noted: int) -> int:
+    """Where the last start's part begins in the file: `noted` in the record, until the log was rotated or emptied."""
+    found = _stat(log)
+    return 0 if found is None or noted > found.st_size or (log.parent / "rotated").exists() else noted
+
+
+def part(log: Path, noted: int, most_bytes: int) -> str:
+    """The last start's part of the log, or its last `most_bytes`; empty where it cannot be read."""
+    try:
+        with log.open("rb") as handle:
+            handle.seek(max(part_start(log, noted), handle.seek(0, 2) - most_bytes))
+            return handle.read(most_bytes).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None

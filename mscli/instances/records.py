@@ -28,6 +28,7 @@ class Request:
 
     `profile` None: the best one was to be chosen. `file`: a profile file given by path. `port` None: any free one.
     `weights`: a folder to take them from, in place of the hub cache. `adopt`: a server that runs is to be used.
+    `supervise`: it is to be started again when it ends by itself.
     """
 
     profile: str | None
@@ -38,6 +39,23 @@ class Request:
     require_gpu: bool = True
     weights: str | None = None
     adopt: bool = False
+    supervise: bool = False
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a supervised engine. `at`: seconds since the epoch. `how`: exit, or hung; `status`: exit status, or
+    minus a signal; `served`: it had been ready. `cause`: a code of the closed list, `summary` in words; `lines`: its
+    last ones. `restart_after_s` None: it was not started again."""
+
+    at: float
+    how: str
+    status: int
+    served: bool
+    cause: str
+    summary: str
+    lines: tuple[str, ...]
+    restart_after_s: float | None
 
 
 @dataclass(frozen=True)
@@ -48,7 +66,8 @@ class Record:
     scripted test models. `identity` None: the server is not ours (`owner` says whose), and is never stopped; without
     an `owner` it is about to be spawned. `weights`: the files or folders it serves from. `contained`: the container it
     runs in; `identity` is then its client's. `starter`: the mscli that started it, which waits until it is ready;
-    `log_start`: where this start's part of the log begins, in bytes.
+    `log_start`: where this start's part of the log begins, in bytes. `restarts`: how often its companion has started
+    it again, after `last_end`; `identity` is then the companion's.
     """
 
     schema: str
@@ -79,6 +98,8 @@ class Record:
     contained: Contained | None = None
     starter: Identity | None = None
     log_start: int = 0
+    restarts: int = 0
+    last_end: End | None = None
 
     @property
     def base_url(self) -> str:

@@ -28,6 +28,7 @@ class Instance:
     `orphans`: processes of ours that outlived their leader and may still hold GPU memory. `container`: the one it runs
     in; `orphaned`: that container outlived its client.
     `stand_in`: the model is a scripted stand-in, not a language model. `note`: what else there is to say of its state.
+    `restarts`: how often its companion has started it again; `last_end`: why it ended last, in words.
     """
 
     name: str
@@ -48,6 +49,8 @@ class Instance:
     container: str | None = None
     orphaned: bool = False
     note: str | None = None
+    restarts: int = 0
+    last_end: str | None = None
 
 
 def look(raw: Mapping[str, Any], store: Store) -> Instance | Unreadable:
@@ -87,6 +90,8 @@ def _look(raw: Mapping[str, Any], store: Store) -> Instance:
         container=str(contained["name"]) if contained else None,
         orphaned=orphaned,
         note=note,
+        restarts=_number(raw.get("restarts", 0)),
+        last_end=str(raw["last_end"]["summary"]) if raw.get("last_end") else None,
     )
 
 

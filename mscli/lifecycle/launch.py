@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ from pathlib import Path
 from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving
 from mscli.errors import Code, MscliError
 from mscli.instances import container as containers
-from mscli.instances.log import LogTail
+from mscli.instances.log import LogTail, begin_part, part
 from mscli.instances.process import MARK, halt, identify, memory_kills, spawn
 from mscli.instances.records import Record, Records, Request, running
 from mscli.instances.store import SCHEMA, write_private
@@ -22,6 +24,8 @@ from mscli.lifecycle.decision import Decision
 from mscli.weights.files import WeightFiles
 
 FIRST_PORT = 8000
+LOG_LIMIT_BYTES, LOGS_KEPT = 64 * 2**20, 3
+_LOG_BYTES = 50 * 2**20
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,7 @@ class Started:
         """Everything this start has logged so far."""
         if self.child is None:
             return ""
-        with self.record.log.open("rb") as handle:
-            handle.seek(self.record.log_start)
-            return handle.read().decode(errors="replace")
+        return part(self.record.log, self.record.log_start, _LOG_BYTES)
 
 
 class StartFailure(MscliError):
@@ -133,14 +135,14 @@ def _start(launch: Launch, records: Records, where: Serving, claim: socket.socke
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(target)
     tail = LogTail(where.log)
-    log_start = where.log.stat().st_size if where.log.exists() else 0
-    record = _record(launch, where, what, f"{launch.name}:{os.urandom(8).hex()}", log_start)
+    record = _record(launch, where, what, f"{launch.name}:{os.urandom(8).hex()}", begin_part(where.log))
     records.save(record)
     if launch.adopted:
         return Started(record, None, tail)
     child, killed_before = None, memory_kills()
     try:
-        child = _spawn(what, where, record.mark, claim)
+        argv = _supervised(launch, where, what) if launch.request.supervise else what.argv
+        child = _spawn(replace(what, argv=argv), where, record.mark, claim)
         record = replace(record, identity=identify(child.pid))
         if record.identity is None:
             raise MscliError(Code.START_FAILED, f"{launch.engine.name} ended at once", f"Look at its log: {where.log}")
@@ -186,6 +188,37 @@ def _claimed(launch: Launch, records: Records) -> tuple[Serving, socket.socket]:
                 "Take another one with --port, or leave --port away and a free one is chosen.",
                 {"port": where.port, "owner_pid": None},
             )
+
+
+def _supervised(launch: Launch, where: Serving, what: Command) -> tuple[str, ...]:
+    """The command line of the instance's companion, whose settings are written beside its record."""
+    settings = where.run_dir / "companion.json"
+    write_private(settings, json.dumps(companion_settings(launch, where, what)))
+    return (sys.executable, "-I", "-S", str(Path(__file__).with_name("companion.py")), str(settings))
+
+
+def companion_settings(launch: Launch, where: Serving, what: Command) -> dict[str, object]:
+    """What the companion has to know. `judge`: the command that says whether an end is worth another start.
+
+    `watch_s`: how often the engine is asked for its health, and how long it may take; `silent_s`, `start_s`: after how
+    long without a good answer it counts as hung, once it has served and before. `log_bytes`: where the log is rotated.
+    """
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)
+    return {
+        "argv": what.argv,
+        "folder": str(where.run_dir),
+        "log": str(where.log),
+        "log_bytes": LOG_LIMIT_BYTES,
+        "log_kept": LOGS_KEPT,
+        "address": (reached, where.port),
+        "health_path": launch.engine.health_path,
+        "signals": [int(number) for number in launch.engine.stop_signals],
+        "grace_s": launch.engine.stop_grace_s,
+        "judge": [sys.executable, "-m", "mscli.lifecycle.restarts", launch.name],
+        "watch_s": 10.0,
+        "silent_s": 60.0,
+        "start_s": 1800.0,
+    }
 
 
 def _spawn(what: Command, where: Serving, mark: str, claim: socket.socket) -> subprocess.Popen[bytes]:

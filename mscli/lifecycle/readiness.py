@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from mscli.engines import engine as contract
@@ -18,7 +18,7 @@ from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.instances.container import pids, publishes
 from mscli.instances.log import LogTail
-from mscli.instances.process import Identity, alive, cpu_ticks, group_lazily, members, memory_kills, wait_death
+from mscli.instances.process import Identity, alive, cpu_ticks, group_lazily, members, wait_death
 from mscli.instances.records import Record, Records, seen
 from mscli.instances.state import CRASHED, STARTING, STOPPED, UNLOADED, probe
 from mscli.inventory.ports import listens
@@ -34,10 +34,6 @@ _POLL_S = 0.02
 _JOIN_POLL_S = 0.1
 _LOOK_AT_GROUP_S = 1.0
 _EVIDENCE_LINES = 12
-STRAY_KILL = "engine_crashed"
-_STRAY_KILL_TEXT = "it was killed (signal 9), and not by the kernel for lack of memory"
-_BY_SIGKILL = (-9, 137)  # 137: told by a container's client
-_KILLED = ("host_ram", "unknown", STRAY_KILL)  # what an exit status alone is taken for
 _LOG_DELAY_S = 0.3
 _WHOLE = 0.99  # a share of the model on the GPU that rounding cannot explain counts as fallen to the CPU
 
@@ -361,15 +357,12 @@ def _port_taken(launch: Launch, record: Record, by: str) -> MscliError:
 
 def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
     """The error of a start that did not end ready: the cause by the engine's log, its lines, and the next command."""
-    from mscli.diagnosis.diagnose import start_failure  # reads the signatures; only a failed start needs it
     from mscli.diagnosis.facts import facts_of
+    from mscli.lifecycle.restarts import cause_of  # with what it imports, only for a failed start
 
     text = started.log_text()
     facts = facts_of(launch.decision.snapshot.inventory)
-    cause = start_failure(text, launch.engine.name, ended.exit_status, facts)
-    stray = _stray_kill(ended, started) and cause.code in _KILLED
-    if stray:
-        cause = replace(cause, code=STRAY_KILL, summary=_STRAY_KILL_TEXT, remedy="Start it again.")
+    cause = cause_of(text, launch.engine.name, ended.exit_status, started.memory_kills, facts)
     seen = {
         "died": f"{launch.engine.name} ended with {_status(ended.exit_status)} after {ended.seconds:.1f} s",
         "stalled": f"{launch.engine.name} showed no sign of life any more and was stopped after {ended.seconds:.0f} s",
@@ -390,12 +383,6 @@ def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
             "log": str(started.record.log),
         },
     )
-
-
-def _stray_kill(ended: Wait, started: Started) -> bool:
-    """True if somebody killed the engine, and not the kernel for want of memory, by the kernel's own count."""
-    before, now = started.memory_kills, memory_kills()
-    return ended.exit_status in _BY_SIGKILL and before is not None and before == now
 
 
 def _status(exit_status: int | None) -> str:

@@ -302,10 +302,13 @@ def _prepare_engine(launch: Launch, places: Places, listener: Listener) -> None:
     """Refuse what this engine cannot do, and have it see to its own needs, before any weight is fetched."""
     engine, decision, found = launch.engine, launch.decision, launch.installation
     if launch.adopted or found is None:
+        _refuse_supervision(launch, "a server that mscli did not start")
         return
     folder = launch.request.weights
     weights = WeightFiles(folder, None, 0) if folder else expected_weights(decision.model, decision.variant, [])
     command = launching.command(replace(launch, weights=weights), launching.serving(launch, Records(places)))
+    if command.contained:
+        _refuse_supervision(launch, "a container")
     if isinstance(engine, Imaged):
         engine.prepare_image(decision.plan, decision.profile, found, listener, launch.offline, launch.agree)
     if isinstance(engine, Preparing):
@@ -313,6 +316,16 @@ def _prepare_engine(launch: Launch, places: Places, listener: Listener) -> None:
             engine.prepare_start(command, decision.plan, decision.profile, found, listener)
         except MscliError as fault:
             raise StartFailure.of(fault, decision, _said(fault)) from fault
+
+
+def _refuse_supervision(launch: Launch, what: str) -> None:
+    """Raises USAGE where the instance is to be kept running and cannot be: it has a keeper of its own."""
+    if launch.request.supervise:
+        raise MscliError(
+            Code.USAGE,
+            f"--supervise: {launch.name} would be {what}, which mscli does not restart",
+            "Leave --supervise away; who runs it can restart it (systemd, or the container engine).",
+        )
 
 
 def _said(fault: MscliError) -> str:
@@ -364,7 +377,8 @@ def _same(ask: Ask, records: Records) -> Record | None:
     if ask.replace:
         return None
     for record in _candidates(ask, records):
-        alike = replace(ask.request, port=None) == replace(record.request, port=None)
+        asked, supervised = replace(ask.request, port=None), ask.request.supervise
+        alike = asked == replace(record.request, port=None, supervise=supervised and record.request.supervise)
         there = record.stopped_at is None and (record.owner is not None or leads(record))
         if alike and there and ask.request.port in (None, record.port):
             return record

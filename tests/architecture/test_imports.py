@@ -52,9 +52,11 @@ INSIDE = {
         "shutdown",
         "guard",
         "server_weights",
+        "restarts",
         "readiness",
         "up",
         "healing",
+        "companion",
     ),
 }
 PARTS = {f"mscli.{part}" for part in INSIDE}

@@ -17,6 +17,7 @@ from mscli.engines.engine import LOADING, STARTING, Engine
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import MscliError
 from mscli.instances import state as instance
+from mscli.instances.log import part, part_start
 from mscli.instances.orphans import Leftover, leftovers
 from mscli.instances.process import boot_id, describe
 from mscli.instances.process import stat as process_stat
@@ -91,13 +92,13 @@ def _silent(ctx: CheckContext, record: Record) -> Finding:
             "Continue it:",
             command=f"kill -CONT {record.identity.pid}",
         )
-    cause = _cause(ctx, record.log, record.log_start)
+    cause = _cause(ctx, record.log, part_start(record.log, record.log_start))
     said = f": {cause.summary}" if cause else ""
     return fail(
         cause.code if cause else None,
         f"{record.name} does not answer, but its process is alive{said}",
         f"{cause.remedy if cause else ''} Look at its log (mscli logs {record.name}), then restart it:".strip(),
-        *(cause.evidence if cause else _last_lines(record.log, record.log_start)),
+        *(cause.evidence if cause else _last_lines(record.log, part_start(record.log, record.log_start))),
         command=f"mscli restart {record.name}",
     )
 
@@ -110,14 +111,14 @@ def _crashed(ctx: CheckContext, record: Record) -> Finding:
     if record.identity and record.identity.boot_id != boot_id():
         remedy = f"Start it again, or remove it (mscli down {record.name}):"
         return warn(None, f"{record.name} ended with the last shutdown{taken}", remedy, command=again)
-    cause = _cause(ctx, record.log, record.log_start)
+    cause = _cause(ctx, record.log, part_start(record.log, record.log_start))
     if cause is None:
         seen = f"{record.name} ended unexpectedly (no cause in its log){taken}"
         return fail(
             None,
             seen,
             f"Look at its log (mscli logs {record.name}), then restart it:",
-            *_last_lines(record.log, record.log_start),
+            *_last_lines(record.log, part_start(record.log, record.log_start)),
             command=again,
         )
     seen = f"{record.name} ended unexpectedly: {cause.summary}{taken}"
@@ -155,7 +156,7 @@ def context(ctx: CheckContext) -> Iterator[Finding]:
     for record, now in watched(ctx):
         if now.state != instance.READY or record.plan.engine not in STARTABLE or record.identity is None:
             continue
-        served = _served_context(engine(record.plan.engine), tail(record.log, 8 * _LOG_BYTES, record.log_start))
+        served = _served_context(engine(record.plan.engine), part(record.log, record.log_start, 8 * _LOG_BYTES))
         if served is None:
             continue
         if served >= record.plan.context:

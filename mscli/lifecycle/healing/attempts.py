@@ -188,10 +188,11 @@ class _Attempts:
     def _change(self, fault: MscliError, known: Failure | None) -> Change | None:
         """The first change that may help."""
         from mscli.lifecycle.healing.remedies import Change, remedies
+        from mscli.lifecycle.restarts import STRAY_KILL
 
         if known is None:
             return self._wrong_profile() if fault.code is Code.NO_FIT and not self.healed else None
-        if _cause(fault) == readiness.STRAY_KILL:
+        if _cause(fault) == STRAY_KILL:
             again = Change("the same start again")
             return again if all(heal.change != again.what for heal in self.healed) else None
         if self.memory and self.memory.due and not self.healed:

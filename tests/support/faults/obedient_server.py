@@ -2,7 +2,8 @@
 """A program called llama-server that does what the folder SERVER_ORDERS says, by files that a test makes there.
 
 ready: it answers 200, before that 503. deaf: it does not listen as long as the file is there. die: it ends with the
-exit status in the file. stubborn: it ignores SIGINT and SIGTERM. Each start leaves a file `started.PID` there.
+exit status in the file. say: what it says first. stubborn: it ignores SIGINT and SIGTERM. Each start leaves a file
+`started.PID` there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (ORDERS / f"started.{os.getpid()}").touch()
     print("main: loading model", flush=True)
+    if (ORDERS / "say").exists():
+        print((ORDERS / "say").read_text(), flush=True)
     threading.Thread(target=obey, daemon=True).start()
     while (ORDERS / "deaf").exists():
         threading.Event().wait(0.02)

@@ -44,8 +44,7 @@ print(cpu_end_s - cpu_s, end_s - start_s)
 HASH = """
 import sys, time
 from pathlib import Path
-from mscli.weights.digest import file_is_right
-from mscli.weights.listing import RemoteFile
+from mscli.weights.listing import RemoteFile, file_is_right
 path = Path(sys.argv[1])
 start_s = time.monotonic()
 assert file_is_right(path, RemoteFile(path.name, path.stat().st_size, sys.argv[2], sys.argv[2]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,3 +49,18 @@ def test_no_test_imports_another_test(path: Path) -> None:
         first, *rest = name.split(".")
         assert first not in {"tests", "conftest"}, f"{path} imports {name}: what tests share lives in tests/support"
         assert not (rest or [first])[-1].startswith("test_"), f"{path} imports the test {name}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*TESTS.rglob("*.py"), *(TESTS.parent / "benchmarks").glob("*.py")]),
+    ids=lambda path: str(path.relative_to(TESTS.parent)),
+)
+def test_programs_that_stand_in_a_text_import_what_there_is(path: Path) -> None:
+    """They run in another process, some of them only beside a real engine: nothing else would miss what has moved."""
+    texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    for text in [text for text in texts if isinstance(text, str)]:
+        for module, names in re.findall(r"^ *from (mscli[\w.]*) import ([\w, ]+)$", text, re.M):
+            found = importlib.import_module(module)
+            for name in names.split(", "):
+                assert hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}"), f"{module} has no {name}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from support.containers.container_home import IMAGE, KEY
 from support.containers.real_docker import Dockerd, wait_for
 from support.run_mscli import Mscli, Ran
 
+from mscli.engines.containers.client import find_client
+from mscli.engines.containers.run import probe_gpus
 from mscli.instances import process
 from mscli.lifecycle import port
 
@@ -205,17 +206,9 @@ def test_a_gpu_that_this_engine_cannot_give_is_named_before_weights(
     assert (error["code"], error["details"]["cause"]) == ("engine_unsupported", "docker_gpu")
 
 
-PROBE = """
-import sys
-from mscli.engines.containers.client import find_client
-from mscli.engines.containers.probe import probe_gpus
-print(probe_gpus(find_client(), sys.argv[1], ["GPU-a", "GPU-b"]).code)
-"""
-
-
-def test_the_throw_away_container_says_why_it_got_no_gpu(dockerd: Dockerd) -> None:
-    import sys
-
-    said = subprocess.run([sys.executable, "-c", PROBE, IMAGE], env=dockerd.env, capture_output=True, text=True)
-    assert said.stdout.strip() == "docker_gpu", said.stderr
+def test_the_throw_away_container_says_why_it_got_no_gpu(dockerd: Dockerd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", dockerd.host)
+    found = probe_gpus(find_client(), IMAGE, ["GPU-a", "GPU-b"])
+    assert found is not None
+    assert found.code == "docker_gpu"
     assert not [name for name in dockerd.containers() if name.startswith("mscli-probe")]

@@ -13,7 +13,7 @@ from time import perf_counter
 from mscli.catalog.gpus import load_gpus
 from mscli.catalog.load import load_catalog
 from mscli.paths import shipped_profiles
-from mscli.planning.machine import machine
+from mscli.planning.described_machine import machine
 from mscli.planning.make import choose
 from mscli.planning.verdict import Known
 

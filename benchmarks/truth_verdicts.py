@@ -13,8 +13,8 @@ from mscli.catalog.load import load_catalog
 from mscli.catalog.model import Model
 from mscli.inventory.inventory import Device, Inventory
 from mscli.paths import shipped_profiles
+from mscli.planning.described_machine import machine
 from mscli.planning.figures import GIB, MIB
-from mscli.planning.machine import machine
 from mscli.planning.make import make
 from mscli.planning.plan import NoFit, Overrides, Plan
 from mscli.planning.verdict import Known

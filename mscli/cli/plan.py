@@ -223,7 +223,7 @@ def _choices_by_card(overrides: Overrides, name: str | None, price: str | None) 
     from mscli.lifecycle.decision import plan_all
     from mscli.lifecycle.what_if import imagine
     from mscli.paths import places, shipped_profiles
-    from mscli.planning.machine import machine
+    from mscli.planning.described_machine import machine
     from mscli.planning.plan import Plan
     from mscli.planning.speed import price_per_hour
 

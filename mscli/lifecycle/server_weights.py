@@ -25,7 +25,7 @@ from mscli.errors import Code, MscliError
 from mscli.instances.records import Records, running
 from mscli.instances.state import probe
 from mscli.instances.store import try_lock
-from mscli.lifecycle.guard import END
+from mscli.lifecycle.server_guard import END
 from mscli.paths import places
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener, Note
@@ -160,7 +160,7 @@ def _spawn(what: Command, log: Path) -> subprocess.Popen[bytes]:
     """Its own session: Ctrl-C is for the pull, which ends first. Should mscli be killed, the server ends with it."""
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "mscli.lifecycle.guard", *what.argv], stdin=subprocess.PIPE, stdout=output,
+            [sys.executable, "-m", "mscli.lifecycle.server_guard", *what.argv], stdin=subprocess.PIPE, stdout=output,
             stderr=output, env={**os.environ, **what.env}, start_new_session=True,
         )  # fmt: skip
 

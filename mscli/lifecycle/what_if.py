@@ -10,7 +10,7 @@ from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
 from mscli.lifecycle.snapshot import Snapshot
 from mscli.paths import shipped_profiles
-from mscli.planning.machine import MachineFile, machine, read_machine
+from mscli.planning.described_machine import MachineFile, machine, read_machine
 
 
 def elsewhere(on: str, free: str | None = None, ram: str | None = None) -> Inventory:

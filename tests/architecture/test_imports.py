@@ -50,7 +50,7 @@ INSIDE = {
         "launch",
         "preview",
         "shutdown",
-        "guard",
+        "server_guard",
         "server_weights",
         "restarts",
         "readiness",

@@ -15,7 +15,7 @@ TESTS = Path(__file__).parents[1]
 PACKAGE = TESTS.parent / "mscli"
 # Folders that mirror no part of the package: what holds the house's plan, what goes wrong between processes, what all
 # share, what every engine must do.
-BESIDE = {"architecture", "docs", "faults", "support", "engines/contract"}
+BESIDE = {"architecture", "docs", "faults", "screens", "support", "engines/contract"}
 TEST_MODULES = sorted(path for path in TESTS.rglob("*.py") if TESTS / "support" not in path.parents)
 
 

@@ -6,8 +6,8 @@ import pytest
 from support.planning.planned import facts, on
 
 from mscli.errors import MscliError
+from mscli.planning.described_machine import find_card
 from mscli.planning.figures import GIB
-from mscli.planning.machine import find_card
 
 
 @pytest.mark.parametrize(

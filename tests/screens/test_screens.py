@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
-
-from tests.screens import take
-from tests.support.phrases import phrases_in
+from support.phrases import phrases_in
+from support.screens import take
 
 # Longer than one screen: what was asked for in full, and commands that can be copied.
 LONG = re.compile(r"--all|--dry-run|plan small-|profiles show|^help|--help|doctor")
@@ -22,7 +21,7 @@ def test_the_screens_are_those_that_were_read(place: str) -> None:
     kept = {path.name: path.read_text() for path in (take.TAKEN / place).glob("*.txt")}
     fresh = {take.file_of(place, command).name: text for command, text in taken.items()}
     changed = sorted(name for name in {*kept, *fresh} if kept.get(name) != fresh.get(name))
-    assert changed == [], "`python -m tests.screens.take`, then read them: git diff tests/screens/taken"
+    assert changed == [], "`PYTHONPATH=tests python -m support.screens.take`, then read: git diff tests/screens/taken"
 
 
 def all_kept() -> Iterator[tuple[str, dict[str, list[str]]]]:

@@ -16,7 +16,7 @@ from mscli.lifecycle.healing.flag_renames import respelt
 from mscli.lifecycle.healing.remedies import Failure, remedies
 from mscli.lifecycle.what_if import imagine
 from mscli.paths import shipped_profiles
-from mscli.planning.machine import machine
+from mscli.planning.described_machine import machine
 from mscli.planning.plan import Overrides, Plan
 
 LOADED = "INFO Model loading took 14.9 GiB memory and 8 seconds\n"

@@ -9,7 +9,7 @@ from mscli.catalog.load import load_catalog
 from mscli.engines.engine import Installation, Serving
 from mscli.engines.vllm.engine import Vllm
 from mscli.paths import shipped_profiles
-from mscli.planning.machine import machine
+from mscli.planning.described_machine import machine
 from mscli.planning.make import make
 from mscli.planning.plan import Overrides, Plan
 from mscli.planning.verdict import Known

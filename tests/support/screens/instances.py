@@ -15,7 +15,7 @@ from mscli.instances.process import Identity, boot_id, identify
 from mscli.instances.records import Records
 from mscli.paths import places
 from mscli.planning.plan import GpuMemory
-from tests.support.instances.instance_records import PLAN, write_record
+from support.instances.instance_records import PLAN, write_record
 
 COMMANDS = tuple(
     """status|status --all|status small-q4|status old|status mine|status nobody|env small-q4|logs mine|logs mine -n 2

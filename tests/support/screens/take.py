@@ -1,6 +1,6 @@
 """Takes the screens of every command, at 80x24, 120x40, 40 columns and piped, on the described machines.
 
-    python -m tests.screens.take          write tests/screens/taken anew, to be read through before it is committed
+    PYTHONPATH=tests python -m support.screens.take      write tests/screens/taken anew, then read it
 
 Each machine has a process of its own, since the loader finds the stand-in of NVML when a process starts. In it the
 kernel's files, the disk and the CPUs are those of one imagined host, and all commands run below /tmp/mscli-screens,
@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-TAKEN = HERE / "taken"
+TESTS = Path(__file__).parents[2]
+TAKEN = TESTS / "screens" / "taken"
 ROOT = Path("/tmp/mscli-screens")
 WIDTHS: dict[str, int | None] = {"80x24": 80, "120x40": 120, "40 columns": 40, "piped": None}
 MACHINES = ("rtx4090", "rtx4090-x2", "h100-x8", "no-driver", "h100-mig", "rtx4090-x2-one-lost")
@@ -124,13 +124,13 @@ def environment(machine: str, more: Mapping[str, str]) -> dict[str, str]:
     user = user_of(machine)
     return {
         "PATH": "/nowhere", "HOME": str(user), "MSCLI_HOME": str(user / "mscli"), "HF_HUB_CACHE": str(user / "hub"),
-        "TERM": "dumb", "LANG": "C.UTF-8", "PYTHONPATH": str(HERE.parents[1]), **more,
+        "TERM": "dumb", "LANG": "C.UTF-8", "PYTHONPATH": f"{TESTS.parent}:{TESTS}", **more,
     }  # fmt: skip
 
 
 def on_machine(machine: str) -> dict[str, str]:
     """The variables that put a process on a described machine, or on one without a driver."""
-    from tests.support.machines.nvml_machines import DESCRIPTIONS, compiled
+    from support.machines.nvml_machines import DESCRIPTIONS, compiled
 
     if machine not in MACHINES or machine == "no-driver":
         hidden = ROOT / "no-driver" / "lib"
@@ -144,7 +144,7 @@ def on_machine(machine: str) -> dict[str, str]:
 def taken_on(place: str) -> dict[str, str]:
     """All screens of a place, taken now, by command."""
     user_of(place).mkdir(parents=True, exist_ok=True)
-    argv = [sys.executable, "-m", "tests.screens.take", place]
+    argv = [sys.executable, "-m", "support.screens.take", place]
     env = environment(place, on_machine(place))
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -165,7 +165,7 @@ def take_here(place: str) -> None:
     described_host()
     wanted = ON_EACH_MACHINE
     if place == INSTANCES:
-        from tests.screens.instances import COMMANDS, prepare
+        from support.screens.instances import COMMANDS, prepare
 
         prepare(user_of(place))
         wanted = COMMANDS

@@ -1,4 +1,4 @@
-"""`python -m mscli.lifecycle.guard PROGRAM ...`: a program that ends with the process that asked for it.
+"""`python -m mscli.lifecycle.server_guard PROGRAM ...`: a program that ends with the process that asked for it.
 
 That process holds the other end of this one's input. When it is killed the input closes, and the program is stopped a
 moment later: a server notes how far a download is when its client goes, which takes it that moment.

@@ -112,7 +112,7 @@ def _version(ctx: CheckContext) -> Iterator[Finding]:
     for each in told:
         yield _finding(each)
     if not told and not old:
-        yield ok(f"server {server.version}, program {found.version if found else 'not installed'}")
+        yield ok(f"server {server.version}, program {(found.version or 'unknown') if found else 'not installed'}")
 
 
 def _older_than_models(server: Server) -> str | None:

@@ -11,7 +11,10 @@ def run() -> None:
         from mscli.cli.main import main
 
         code = main()
-    except KeyboardInterrupt:  # Ctrl-C while the modules of the program itself were imported
+    except (KeyboardInterrupt, RuntimeError) as fault:  # Ctrl-C while the program's own modules were imported
+        # Python up to 3.11 makes a RuntimeError of one that comes while a class is made.
+        if isinstance(fault, RuntimeError) and not isinstance(fault.__cause__, KeyboardInterrupt):
+            raise
         from mscli.cli.main import interrupted
 
         code = interrupted()

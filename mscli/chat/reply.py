@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mscli.catalog.model import Sampling
 from mscli.chat.message import Message, Truncation, cut_prompt
-from mscli.chat.stream import Piece, ThinkSplitter
+from mscli.chat.stream import BadStream, CallPart, Delta, Piece, ThinkSplitter, deltas, said
 from mscli.errors import Code, MscliError
 from mscli.instances.records import Record, api_key, must_run
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import httpx
 
 _MEASURABLE_S = 0.05
+_LONGEST_EVIDENCE = 300
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,10 @@ def ask(
     import httpx
 
     preview = _Preview(target.splits_think, listener)
-    headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    # No compression: a few bytes could become any number of them.
+    headers = {"Accept-Encoding": "identity"}
+    if target.api_key:
+        headers["Authorization"] = f"Bearer {target.api_key}"
     client = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), headers=headers, trust_env=False)
     try:
         with (
@@ -116,22 +120,27 @@ def ask(
         ):
             if got.status_code != 200:
                 raise _refused(target, got)
-            for event in _events(got):
-                preview.add(event)
+            for delta in deltas(got.iter_bytes()):
+                preview.add(delta)
+        reply = preview.reply()
     except httpx.ConnectError as fault:
         raise MscliError(
             Code.NOT_RUNNING, f"{target.name} does not answer at {target.base_url}", "See: mscli status"
         ) from fault
-    except httpx.TransportError as fault:
-        raise MscliError(
-            Code.REQUEST_FAILED,
-            f"the connection to {target.name} broke off: {fault or type(fault).__name__}",
-            f"See whether it still lives: mscli status. Its last words: mscli logs {target.name} -n 30",
-        ) from fault
-    reply = preview.reply()
-    if reply.finish_reason is None:
-        raise _broken_off(target, reply)
+    except BadStream as fault:
+        raise _failed(target, f"{target.name} sent no valid reply: {fault}", preview, fault.evidence) from fault
+    except httpx.RequestError as fault:
+        why = f"the connection to {target.name} broke: {fault or type(fault).__name__}"
+        raise _failed(target, why, preview) from fault
     return replace(reply, truncated=cut_prompt(messages, reply.prompt_tokens))
+
+
+def _failed(target: Target, message: str, preview: _Preview, evidence: str = "") -> MscliError:
+    hint = f"To see whether it still runs: mscli status. Its log: mscli logs {target.name} -n 30"
+    details: dict[str, object] = {"text": preview.said(thought=False), "reasoning": preview.said(thought=True)}
+    if line := " ".join(evidence.split())[:_LONGEST_EVIDENCE]:
+        details["evidence"] = [line]
+    return MscliError(Code.REQUEST_FAILED, message, hint, details)
 
 
 def _body(target: Target, messages: Sequence[Message], tools: Sequence[Mapping[str, object]]) -> dict[str, Any]:
@@ -144,35 +153,11 @@ def _body(target: Target, messages: Sequence[Message], tools: Sequence[Mapping[s
     return body | {key: value for key, value in wanted.items() if value is not None}
 
 
-def _events(got: httpx.Response) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a server-sent event stream; a missing [DONE] (transformers) is no fault."""
-    for line in got.iter_lines():
-        if not line.startswith("data:"):
-            continue
-        text = line[5:].strip()
-        if text == "[DONE]":
-            return
-        event = json.loads(text)
-        if "error" in event:
-            raise MscliError(Code.REQUEST_FAILED, f"the server gave up: {_words(event)}", "See: mscli logs -n 30")
-        yield event
-
-
-def _broken_off(target: Target, reply: Reply) -> MscliError:
-    """A stream without a finish_reason. Ollama ends it so, cleanly, when the process that holds the model dies."""
-    return MscliError(
-        Code.REQUEST_FAILED,
-        f"the reply of {target.name} broke off: the stream ended without a finish_reason, the engine may have died",
-        f"See why: mscli status {target.name}; mscli logs {target.name} -n 30. Then ask again.",
-        {"text": reply.text, "reasoning": reply.reasoning},
-    )
-
-
 def _refused(target: Target, got: httpx.Response) -> MscliError:
-    text = got.read().decode(errors="replace")
+    text = b"".join(_beginning(got)).decode(errors="replace")
     try:
-        words = _words(json.loads(text))
-    except ValueError:
+        words = said(json.loads(text))
+    except (ValueError, RecursionError):
         words = text.strip()[:300]
     hints = {
         401: "The key is wrong; `mscli env` prints the one in force.",
@@ -187,9 +172,14 @@ def _refused(target: Target, got: httpx.Response) -> MscliError:
     )
 
 
-def _words(data: Any) -> str:
-    fault = data.get("error", data) if isinstance(data, dict) else data
-    return str(fault.get("message", fault)) if isinstance(fault, dict) else str(fault)
+def _beginning(got: httpx.Response) -> Iterator[bytes]:
+    """The first MiB of a body, in which an error's words stand."""
+    left = 2**20
+    for block in got.iter_bytes():
+        yield block[:left]
+        left -= len(block)
+        if left <= 0:
+            return
 
 
 class _Preview:
@@ -203,18 +193,18 @@ class _Preview:
         self._pieces: list[Piece] = []
         self._calls: dict[int, ToolCall] = {}
         self._finish: str | None = None
-        self._usage: dict[str, int] = {}
+        self._usage: tuple[int | None, int | None] = (None, None)
+        self._events = 0
 
-    def add(self, event: dict[str, Any]) -> None:
-        """Take one event of the stream."""
-        self._usage = event.get("usage") or self._usage
-        for choice in event.get("choices") or ():
-            delta = choice.get("delta") or {}
-            self._say(Piece(delta.get("reasoning_content") or delta.get("reasoning") or "", True))
-            self._text(delta.get("content") or "")
-            for call in delta.get("tool_calls") or ():
-                self._call(call)
-            self._finish = choice.get("finish_reason") or self._finish
+    def add(self, delta: Delta) -> None:
+        """Take what one event adds."""
+        self._events += 1
+        self._usage = delta.usage or self._usage
+        self._say(Piece(delta.reasoning, True))
+        self._text(delta.text)
+        for part in delta.calls:
+            self._call(part)
+        self._finish = delta.finish_reason or self._finish
 
     def _text(self, text: str) -> None:
         for piece in self._splitter.feed(text) if self._splitter else [Piece(text, False)]:
@@ -227,25 +217,42 @@ class _Preview:
         self._pieces.append(piece)
         self._listener(piece)
 
-    def _call(self, call: dict[str, Any]) -> None:
+    def _call(self, part: CallPart) -> None:
         self._first = self._first or time.monotonic()
-        index, function = call.get("index", 0), call.get("function") or {}
-        known = self._calls.get(index, ToolCall("", ""))
-        name, arguments = function.get("name") or "", function.get("arguments") or ""
-        self._calls[index] = replace(known, name=known.name + name, arguments=known.arguments + arguments)
+        known = self._calls.get(part.index, ToolCall("", ""))
+        self._calls[part.index] = ToolCall(known.name + part.name, known.arguments + part.arguments)
+
+    def said(self, thought: bool) -> str:
+        """What was thought, or answered, so far."""
+        text = "".join(piece.text for piece in self._pieces if piece.thought == thought)
+        return text if thought else text.lstrip("\n")
 
     def reply(self) -> Reply:
-        """The whole reply, when the stream has ended."""
+        """The whole reply, when the stream has ended. Raises BadStream for one that broke off or says nothing."""
         for piece in self._splitter.end() if self._splitter else ():
             self._say(piece)
+        self._check()
         now = time.monotonic()
         return Reply(
-            text="".join(piece.text for piece in self._pieces if not piece.thought).lstrip("\n"),
-            reasoning="".join(piece.text for piece in self._pieces if piece.thought),
+            text=self.said(thought=False),
+            reasoning=self.said(thought=True),
             tool_calls=tuple(self._calls[index] for index in sorted(self._calls)),
             finish_reason=self._finish,
-            prompt_tokens=self._usage.get("prompt_tokens"),
-            completion_tokens=self._usage.get("completion_tokens"),
+            prompt_tokens=self._usage[0],
+            completion_tokens=self._usage[1],
             seconds=now - self._begun,
             ttft_s=None if self._first is None else self._first - self._begun,
         )
+
+    def _check(self) -> None:
+        """Ollama ends the stream of a runner that died like any other, and mistral.rs sends none at all."""
+        if not self._events:
+            raise BadStream("it sent no event")
+        if self._finish is None:
+            raise BadStream("the reply broke off: it ended without a finish_reason")
+        if self._finish in ("abort", "error"):
+            raise BadStream(f"the reply broke off: the server ended it with finish_reason {self._finish!r}")
+        if any(not call.name for call in self._calls.values()):
+            raise BadStream("a tool call has no name")
+        if not self._pieces and not self._calls:
+            raise BadStream(f"the reply is empty (finish_reason {self._finish!r})")

@@ -96,13 +96,15 @@ def _command(args: list[str], screen: Screen) -> int:
 
     verbs = args[:1] if args and args[0] in VERBS else VERBS
     outcome = typer.main.get_command(tree(verbs)).main(args, prog_name="mscli", standalone_mode=False, obj=screen)
+    if outcome == Exit.INTERRUPTED:  # Typer makes an exit code of Ctrl-C, without a word
+        raise KeyboardInterrupt
     return outcome if isinstance(outcome, int) else Exit.DONE
 
 
 def _as_error(fault: BaseException) -> MscliError:
     if isinstance(fault, MscliError):
         return fault
-    if isinstance(fault, KeyboardInterrupt):
+    if isinstance(fault, KeyboardInterrupt) or isinstance(fault.__cause__, KeyboardInterrupt):
         return MscliError(Code.INTERRUPTED, "interrupted")
     if isinstance(fault, OSError):
         return _machine(fault)

@@ -21,9 +21,9 @@ QUICK = (*HEAVY, "rich", "yaml", "pynvml")
 # Command -> what it may not import, while one instance runs.
 MAY_NOT_IMPORT: dict[str, tuple[str, ...]] = {
     "status --json": (*QUICK, "typer", "mscli.planning.make", "mscli.engines.table"),
-    "status": (*HEAVY, "yaml", "pynvml"),  # rich draws its table
+    "status": (*QUICK, "mscli.planning.make", "mscli.engines.table"),
     "logs": (*QUICK, "mscli.planning.make", "mscli.engines.table"),
-    "env": (*QUICK, "mscli.planning.make", "mscli.engines.table"),
+    "env": (*QUICK, "mscli.planning.make"),
     "down nothing": (*QUICK, "mscli.planning.make"),
     "up rehearsal": QUICK,
     "up rehearsal --name other --dry-run": HEAVY,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -191,30 +190,30 @@ def _claimed(launch: Launch, records: Records) -> tuple[Serving, socket.socket]:
 
 
 def _supervised(launch: Launch, where: Serving, what: Command) -> tuple[str, ...]:
-    """The command line of the instance's companion, whose settings are written beside its record."""
-    settings = where.run_dir / "companion.json"
-    write_private(settings, json.dumps(companion_settings(launch, where, what)))
-    return (sys.executable, "-I", "-S", str(Path(__file__).with_name("companion.py")), str(settings))
+    """The command line of the instance's companion, which starts the engine and keeps it running."""
+    folder = str(Path(__file__).parent)  # imported from there, its compiled form is used
+    code = f"import sys; sys.path.append({folder!r}); import companion; sys.exit(companion.main(sys.argv[1:]))"
+    settings = (f"{key}={value}" for key, value in companion_settings(launch, where).items())
+    return (sys.executable, "-I", "-S", "-c", code, *settings, "--", *what.argv)
 
 
-def companion_settings(launch: Launch, where: Serving, what: Command) -> dict[str, object]:
-    """What the companion has to know. `judge`: the command that says whether an end is worth another start.
+def companion_settings(launch: Launch, where: Serving) -> dict[str, object]:
+    """What the companion has to know. `judge`: the command that says whether an end is worth another start, by lines.
 
     `watch_s`: how often the engine is asked for its health, and how long it may take; `silent_s`, `start_s`: after how
     long without a good answer it counts as hung, once it has served and before. `log_bytes`: where the log is rotated.
     """
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)
     return {
-        "argv": what.argv,
-        "folder": str(where.run_dir),
-        "log": str(where.log),
+        "folder": where.run_dir,
+        "log": where.log,
         "log_bytes": LOG_LIMIT_BYTES,
         "log_kept": LOGS_KEPT,
-        "address": (reached, where.port),
+        "host": {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host),
+        "port": where.port,
         "health_path": launch.engine.health_path,
-        "signals": [int(number) for number in launch.engine.stop_signals],
+        "signals": " ".join(str(int(number)) for number in launch.engine.stop_signals),
         "grace_s": launch.engine.stop_grace_s,
-        "judge": [sys.executable, "-m", "mscli.lifecycle.restarts", launch.name],
+        "judge": "\n".join((sys.executable, "-m", "mscli.lifecycle.restarts", launch.name)),
         "watch_s": 10.0,
         "silent_s": 60.0,
         "start_s": 1800.0,

@@ -1,4 +1,6 @@
-"""`python -m mscli.lifecycle.restarts NAME END`: what the end of a supervised engine means, and when to start it again.
+"""What the end of a supervised engine means, and when to start it again.
+
+`python -m mscli.lifecycle.restarts NAME STATUS HOW PHASE SECONDS KILLS` (see `Ended`) prints after how many seconds.
 
 Asked by the instance's companion each time its engine has ended. The end is written down in the instance's folder and
 record; one that would only repeat itself (a flag that the engine does not know, a file that is missing) is not tried
@@ -7,13 +9,11 @@ again, and neither is one that comes too often.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mscli.diagnosis.causes import UNKNOWN, Cause
 from mscli.diagnosis.facts import Facts
@@ -97,16 +97,16 @@ def judge(record: Record, ended: Ended, records: Records) -> float | None:
     return after_s
 
 
-def main(name: str, said: str) -> int:
-    """Print when to start the engine again, as JSON. Exit status 0."""
-    end: Mapping[str, Any] = json.loads(said)
+def main(name: str, status: str, how: str, phase: str, seconds: str, kills: str) -> int:
+    """Print after how many seconds to start the engine again, or `never`."""
     records = Records(places())
     record = records.get(name)
+    ended = Ended(int(status), how, phase == "served", float(seconds), int(kills) if kills else None)
     ours = record is not None and record.mark == os.environ.get(MARK)
-    after_s = judge(record, Ended(**end), records) if record and ours else None
-    sys.stdout.write(json.dumps({"restart_after_s": after_s}) + "\n")
+    after_s = judge(record, ended, records) if record and ours else None
+    sys.stdout.write(f"{'never' if after_s is None else after_s}\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    sys.exit(main(*sys.argv[1:]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -18,8 +17,9 @@ import mscli
 from mscli.instances.log import LogTail
 
 Start = Callable[..., subprocess.Popen[bytes]]
-COMPANION = Path(mscli.__file__).parent / "lifecycle" / "companion.py"
-TALKER = "for n in range(5000): print('line', n, flush=n % 10 == 0)"
+FOLDER = str(Path(mscli.__file__).parent / "lifecycle")
+RUN = f"import sys; sys.path.append({FOLDER!r}); import companion; sys.exit(companion.main(sys.argv[1:]))"
+TALKER = "for n in range(30_000): print('line', n, flush=n % 10 == 0)"
 
 
 @pytest.fixture
@@ -30,21 +30,21 @@ def companion(tmp_path: Path) -> Iterator[Start]:
     def start(
         *argv: str, after_s: float | None = 0.0, env: dict[str, str] | None = None, **changed: object
     ) -> subprocess.Popen[bytes]:
-        (tmp_path / "instance").mkdir(exist_ok=True)
         folder = tmp_path / "instance"
+        folder.mkdir(exist_ok=True)
         judge = (
-            f"import sys; open({str(tmp_path / 'ends')!r}, 'a').write(sys.argv[1] + '\\n'); "
-            f"print({json.dumps({'restart_after_s': after_s})!r})"
+            f"import sys; open({str(tmp_path / 'ends')!r}, 'a').write(' '.join(sys.argv[1:]) + chr(10)); "
+            f"print({'never' if after_s is None else after_s!r})"
         )
         settings = {
-            "argv": argv, "folder": str(folder), "log": str(folder / "log"), "log_bytes": 2**20, "log_kept": 3,
-            "address": ("127.0.0.1", 1), "health_path": "/health", "signals": [signal.SIGINT], "grace_s": 5.0,
-            "judge": [sys.executable, "-c", judge], "watch_s": 0.2, "silent_s": 1.0, "start_s": 30.0, **changed,
+            "folder": folder, "log": folder / "log", "log_bytes": 2**20, "log_kept": 3, "host": "127.0.0.1", "port": 1,
+            "health_path": "/health", "signals": int(signal.SIGINT), "grace_s": 5.0,
+            "judge": f"{sys.executable}\n-c\n{judge}", "watch_s": 0.2, "silent_s": 1.0, "start_s": 30.0, **changed,
         }  # fmt: skip
-        (folder / "companion.json").write_text(json.dumps(settings))
+        words = [f"{key}={value}" for key, value in settings.items()]
         child = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(COMPANION), str(folder / "companion.json")], start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [sys.executable, "-I", "-S", "-c", RUN, *words, "--", *argv], start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("ab"),
             env={**os.environ, "MSCLI_INSTANCE": f"test:{tmp_path.name}", **(env or {})},
         )  # fmt: skip
         started.append(child)
@@ -77,7 +77,7 @@ def test_what_the_engine_says_is_rotated_and_no_line_is_lost(companion: Start, t
     while child.poll() is None:
         heard += tail.lines()
     heard += tail.lines()
-    assert heard == [f"line {n}" for n in range(5000)]
+    assert heard == [f"line {n}" for n in range(30_000)]
     files = sorted(folder.glob("log*"))
     assert len(files) > 3
     assert all(path.stat().st_size < 4000 + 65_536 for path in files)
@@ -92,12 +92,13 @@ def obedient(start: Start, user: User, port: int, **changed: object) -> subproce
     """A companion of the engine that does what the test orders."""
     program = str(user.orders.parent / "bin" / "llama-server")
     env = {"SERVER_ORDERS": str(user.orders)}
-    return start(program, "--port", str(port), env=env, address=("127.0.0.1", port), **changed)
+    return start(program, "--port", str(port), env=env, port=port, **changed)
 
 
-def ends(tmp_path: Path) -> list[dict[str, object]]:
+def ends(tmp_path: Path) -> list[list[str]]:
+    """What the judge was told: status, how, phase, seconds, kills."""
     path = tmp_path / "ends"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line.split(" ") for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @pytest.mark.parametrize(
@@ -122,8 +123,8 @@ def test_an_engine_that_ends_or_hangs_is_started_again(
     until(ready.exists)
     assert answers(port)
     (end,) = ends(tmp_path)
-    assert (end["how"], end["served"]) == (how, True)
-    assert end["status"] in (status, -2)  # a halted engine heeds SIGINT once it goes on
+    assert end[1:3] == [how, "served"]
+    assert int(end[0]) in (status, -2)  # a halted engine heeds SIGINT once it goes on
 
 
 def answers(port: int) -> bool:
@@ -159,11 +160,11 @@ def test_workers_that_outlive_the_engine_are_ended_before_it_starts_again(compan
         "    link, _ = server.accept(); link.recv(999); link.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\n'); link.close()\n"
         "time.sleep(0.5); sys.exit(0)\n"
     )
-    companion(sys.executable, "-c", engine, str(port), address=("127.0.0.1", port))
+    companion(sys.executable, "-c", engine, str(port), port=port)
     until(lambda: pids.exists() and len(pids.read_text().splitlines()) > 1)
     first = int(pids.read_text().splitlines()[0])
     assert not Path(f"/proc/{first}").exists() or "Z" in Path(f"/proc/{first}/stat").read_text()
-    assert ends(tmp_path)[0]["status"] == 0, "an engine that ends with 0 has ended too early all the same"
+    assert ends(tmp_path)[0][0] == "0", "an engine that ends with 0 has ended too early all the same"
 
 
 def test_systemd_hears_that_the_companion_lives_and_the_engine_does_not_speak_for_it(
@@ -176,7 +177,7 @@ def test_systemd_hears_that_the_companion_lives_and_the_engine_does_not_speak_fo
         port = free_port()
         program = str(user.orders.parent / "bin" / "llama-server")
         env = {"SERVER_ORDERS": str(user.orders), "NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "400000"}
-        companion(program, "--port", str(port), env=env, address=("127.0.0.1", port))
+        companion(program, "--port", str(port), env=env, port=port)
         assert [systemd.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
         user.begun()
         (pid,) = user.starts()

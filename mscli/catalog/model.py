@@ -77,10 +77,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Price:
-    """What the same model costs through its maker's API, in US dollars per million tokens."""
+    """What `seller` took for the model through an API on `date`, in US dollars per million tokens. `instead`: what is
+    sold in its place, where the model itself is no longer offered; None for the model itself."""
 
+    seller: str
+    instead: str | None
     input_usd_per_mtok: float
     output_usd_per_mtok: float
+    date: str
     source: str
 
 
@@ -144,7 +148,7 @@ class Model:
     reasoning: str
     sampling: Sampling
     system_prompt: str | None
-    price: Price | None
+    prices: tuple[Price, ...]
     variants: Mapping[str, Variant]
     stand_in: bool
     path: Path

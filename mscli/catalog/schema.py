@@ -27,6 +27,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Names of profiles, models and variants: they are typed, and they become file names."""
 
 _NAME = text(NAME, "a name of letters, digits, '.', '_' and '-'")
+_DATE = written(r"20[0-9]{2}-[01][0-9](-[0-3][0-9])?", "a date such as 2025-03-17")
 _VERSION = written(r"[0-9]{1,3}\.[0-9]{1,2}", "a version such as 8.9")
 _OPTION = text(r"[A-Za-z][A-Za-z0-9_-]*", "an engine's flag without its leading dashes")
 _VARIABLE = text(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
@@ -151,9 +152,12 @@ _SAMPLING = Table(
 
 _PRICE = Table(
     (
+        Key("seller", text(), "who sells it"),
+        Key("instead", text(), "what is sold in its place (none: the model itself)", None),
         Key("input_usd_per_mtok", number(), "US dollars per million input tokens"),
         Key("output_usd_per_mtok", number(), "US dollars per million output tokens"),
-        Key("source", text(), "where the prices were read"),
+        Key("date", _DATE, "the day on which it was read, such as 2026-11-29"),
+        Key("source", text(), "where it was read"),
     ),
     model.Price,
 )
@@ -185,9 +189,7 @@ _VARIANT = Table(
 MODEL = Table(
     (
         Key("title", text(), "the model's full name"),
-        Key(
-            "released", written(r"20[0-9]{2}-[01][0-9](-[0-3][0-9])?", "a date such as 2025-03-17"), "its release date"
-        ),
+        Key("released", _DATE, "its release date"),
         Key("license", text(), "its licence, as an SPDX identifier"),
         Key("architecture", _ARCHITECTURE, "its sizes"),
         Key("context_limit", whole(1, unit="tokens"), "the longest context in tokens that it was made for"),
@@ -196,7 +198,7 @@ MODEL = Table(
         Key("reasoning", word(model.REASONING, "way of reasoning"), "how it writes its thoughts", "none"),
         Key("sampling", _SAMPLING, "the sampling its makers recommend", {}),
         Key("system_prompt", text(), "the system prompt its makers recommend", None),
-        Key("price", _PRICE, "what it costs through its maker's API", None),
+        Key("prices", list_of(_PRICE), "what it, or its successor, costs through an API", ()),
         Key("variants", map_of(_VARIANT, _NAME, 1), "the ways in which its weights are stored"),
         Key("stand_in", flag(), "whether it is a scripted stand-in that only imitates a model", False),
     )

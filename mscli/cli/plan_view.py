@@ -150,7 +150,8 @@ def show_plan(screen: Screen, plan: Plan, title: str, previewed: Preview | None,
             ("engine", _engine(plan, previewed)),
             ("context", f"{context.removeprefix('context ')}, {plan.kv_type} KV cache, {_load(plan)}"),
             ("speed", _speed(plan)),
-            ("cost", cost_text(plan.cost) if plan.cost else ""),
+            ("cost", cost_text(plan.cost, plan.users) if plan.cost else ""),
+            ("API", api_text(plan.cost) if plan.cost else ""),
             ("memory", "" if plan.gpus else f"{size(plan.host_bytes)} of host memory, on the CPU"),
             ("start", f"mscli up {plan.profile}" if brief else ""),
             ("command", _beginning(plan, words, screen.width) if hidden else ""),
@@ -196,13 +197,26 @@ def _speed(plan: Plan) -> str:
         return ""
     low, expected, high = plan.speed.decode_tok_s
     ttft = f"; first token after {plan.speed.ttft_s:.2f} s" if plan.speed.ttft_s else ""
-    return f"{expected:.0f} tok/s expected ({low:.0f} to {high:.0f}){ttft}"
+    total = f"; {plan.speed.total_tok_s:.0f} tok/s for {plan.users} users" if plan.users > 1 else ""
+    return f"{expected:.0f} tok/s expected ({low:.0f} to {high:.0f}){total}{ttft}"
 
 
-def cost_text(cost: Cost) -> str:
-    """The price of a million output tokens here, and through the maker's API."""
-    api = f" (Mistral's API: ${cost.api_usd_per_mtok:.2f})" if cost.api_usd_per_mtok else ""
-    return f"${cost.local_usd_per_mtok:.2f} per 1M output tokens at batch size 1{api}"
+def cost_text(cost: Cost, users: int) -> str:
+    """The price of a million output tokens here."""
+    return f"${cost.local_usd_per_mtok:.2f} per 1M output tokens at batch size {users}"
+
+
+def api_text(cost: Cost) -> str:
+    """An API's price for them, and how many a day make this machine the cheaper one."""
+    if cost.api_usd_per_mtok is None:
+        return ""
+    price = f"${cost.api_usd_per_mtok:.2f} from {cost.api}, {cost.api_date}"
+    if cost.break_even_tokens is None:
+        return price
+    even, most = cost.break_even_tokens / 1e6, cost.most_tokens / 1e6
+    if even > most:
+        return f"{price}; never reached here (at most {most:.1f}M tokens a day)"
+    return f"{price}; break-even at {even:.1f}M of {most:.1f}M tokens a day"
 
 
 def _numbers(gpus: Sequence[int]) -> str:

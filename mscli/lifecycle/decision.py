@@ -188,11 +188,9 @@ def _instead(profile: Profile, inventory: Inventory) -> str:
 
 
 def _nothing_fits(choice: Choice) -> MscliError:
-    closest = choice.ranked[0] if choice.ranked else None
-    why = f"closest is {closest.profile}: {'; '.join(closest.reasons)}" if closest else "there are no profiles"
     return MscliError(
         Code.NO_FIT,
-        f"no profile fits this machine; {why}",
+        f"no profile fits this machine: {choice.reason}",
         "All verdicts: mscli profiles. The whole path without a fitting GPU: mscli up rehearsal",
         {"reasons": {item.profile: list(item.reasons) for item in choice.ranked}},
     )

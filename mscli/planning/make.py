@@ -5,12 +5,12 @@ Pure: the same inventory, overrides and claims always give the same plan.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile, loads
-from mscli.inventory.inventory import Inventory
 from mscli.planning.figures import gib, tokens
 from mscli.planning.plan import SAFE, Choice, NoFit, Overrides, Plan
 from mscli.planning.request import KV_BY_ENGINE
@@ -121,7 +121,7 @@ def choose(
     """Plan every profile and take the best automatic one that is safe, else the best that is tight.
 
     Preferred by quality (the profile's rank) unless the overrides says speed (predicted tokens per second) or context.
-    A profile for the CPU, or one that offloads, is never taken unasked. `ranked` holds every verdict, best first.
+    A profile for the CPU, or one that offloads, is only taken by name. `ranked` holds every verdict, best first.
     """
     asked = overrides or Overrides()
     profiles = {profile.name: profile for profile, _ in pairs}
@@ -131,7 +131,7 @@ def choose(
         return Choice(None, f"no profile runs on {asked.engine}", ())
     first = ranked[0]
     if isinstance(first, NoFit) or not _automatic(profiles[first.profile]):
-        return Choice(None, _why_none(ranked, known.inventory), ranked)
+        return Choice(None, _why_none(pairs, ranked, asked, known), ranked)
     return Choice(first, _why(first, ranked, profiles, asked.prefer or "quality"), ranked)
 
 
@@ -193,10 +193,30 @@ def _why(chosen: Plan, ranked: Sequence[Verdict], profiles: Mapping[str, Profile
     return f"{text}; too big: {refused}"
 
 
-def _why_none(ranked: Sequence[Verdict], inventory: Inventory) -> str:
-    if not inventory.devices:
+def _why_none(pairs: Sequence[tuple[Profile, Model]], ranked: Sequence[Verdict], asked: Overrides, known: Known) -> str:
+    if not known.inventory.devices:
         return "no GPU is visible; mscli does not fall back to the CPU on its own"
-    closest = next((item for item in ranked if isinstance(item, NoFit)), None)
-    if closest is None:
+    if waiting := _with_a_newer_driver(pairs, ranked, asked, known):
+        return f"the driver is too old; with a newer one {waiting.profile} would fit: {'; '.join(waiting.reasons)}"
+    automatic = {profile.name for profile, _ in pairs if _automatic(profile)}
+    refused = [item for item in ranked if isinstance(item, NoFit) and item.profile in automatic]
+    if not refused:
         return "the profiles that fit are started only by name"
-    return f"nothing fits; the closest is {closest.profile}: {closest.reasons[0]}"
+    short = min(refused, key=lambda item: item.missing_bytes or math.inf)
+    return f"nothing fits; the closest is {short.profile}: {short.reasons[0]}"
+
+
+def _with_a_newer_driver(
+    pairs: Sequence[tuple[Profile, Model]], ranked: Sequence[Verdict], asked: Overrides, known: Known
+) -> NoFit | None:
+    """The refusal of the best automatic profile that only the driver keeps from fitting."""
+    refused = {item.profile: item for item in ranked if isinstance(item, NoFit) and item.cause == "driver_too_old"}
+    newer = replace(known, inventory=replace(known.inventory, driver=None, cuda=None))
+    plans = [
+        (profile.rank, outcome.profile)
+        for profile, model in pairs
+        if profile.name in refused
+        and _automatic(profile)
+        and isinstance(outcome := plan_once(profile, model, asked, newer), Plan)
+    ]
+    return refused[min(plans)[1]] if plans else None

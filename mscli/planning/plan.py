@@ -74,18 +74,29 @@ class GpuMemory:
 @dataclass(frozen=True)
 class Speed:
     """Predicted for one stream: decode tokens per second (low, expected, high) and time to first token for a
-    1,000-token prompt, in seconds; None where the card's bandwidth is unknown."""
+    1,000-token prompt, in seconds, None where the card's tensor throughput is unknown. `total_tok_s`: expected of all
+    the plan's users together, decoding at once."""
 
     decode_tok_s: tuple[float, float, float]
     ttft_s: float | None
+    total_tok_s: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """US dollars per million output tokens at the predicted rate, beside the maker's API."""
+    """US dollars per million output tokens with all users decoding at once and without a pause, beside an API's price.
+
+    `api`, `api_date`: the cheapest seller of the model, or of its successor, and when its price was read; None, as
+    `api_usd_per_mtok`, where nobody is known to sell it. `break_even_tokens`: output tokens a day from which this
+    machine is the cheaper one; `most_tokens`: what it can make in a day.
+    """
 
     local_usd_per_mtok: float
     api_usd_per_mtok: float | None
+    api: str | None
+    api_date: str | None
+    break_even_tokens: int | None
+    most_tokens: int
 
 
 @dataclass(frozen=True)
@@ -171,7 +182,7 @@ def choice_json(choice: Choice) -> dict[str, Any]:
 
 
 def _plan(plan: Plan) -> dict[str, Any]:
-    speed = {"decode_tok_s": list(plan.speed.decode_tok_s), "ttft_s": plan.speed.ttft_s} if plan.speed else None
+    speed = asdict(plan.speed) if plan.speed else None
     return {
         **_head(plan),
         "context": plan.context,

@@ -1,7 +1,8 @@
-"""How fast a plan answers one stream: a roofline over memory bandwidth (decode) and tensor throughput (prefill).
+"""How fast a plan answers, and what that costs: a roofline over memory bandwidth and tensor throughput.
 
-Decode reads every weight on the GPU and the KV cache once per token; an engine reaches a share of the bandwidth.
-The shares are calibrated on published measurements of this model family; each comes with its range.
+Decode reads every weight on the GPU once per token and the KV cache of each stream; an engine reaches a share of the
+bandwidth. The shares are calibrated on published measurements of this model family; each comes with its range.
+Several streams read the weights together: that model is stated here and has not been measured yet.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ TRANSFORMERS, BITSANDBYTES, MISTRALRS = (
 )
 # Share of the joint bandwidth that tensor parallelism keeps. An assumption: no row of this family was published.
 TENSOR_PARALLEL = 0.8
+# Share of that roofline that an engine keeps when it decodes for several streams at once. Assumptions until measured:
+# vLLM is made for it, llama.cpp's quantised kernels lose from about eight streams on, Transformers answers in turn.
+TOGETHER = {"vllm": 0.8, "vllm-docker": 0.8, "llama.cpp": 0.5, "ollama": 0.5, "mistral.rs": 0.5, "transformers": 0.0}
 # Prefill: share of dense FP16 throughput. GB10 0.51; GeForce cards run quantised GGUF on int8 at twice the rate that
 # their halved FP16 figure says (5070 Ti 1.23, a 448 GB/s card 1.29).
 PREFILL, PREFILL_GEFORCE_GGUF = 0.5, 1.2
@@ -62,16 +66,36 @@ def predict(
     footprints: Sequence[Footprint],
     cards: Sequence[GpuFacts | None],
 ) -> Speed | None:
-    """Decode rate at 1,000 tokens of depth and time to the first token of a 1,000-token prompt.
+    """Decode rate at 1,000 tokens of depth, that of all users together, and time to the first token of 1,000.
 
-    None where a card's bandwidth is unknown, and on the CPU, whose memory bandwidth nothing tells.
+    None where a card's bandwidth is unknown, and on the CPU, whose memory bandwidth is not known.
     """
     known = [card for card in cards if card is not None]
     if not known or len(known) < len(cards):
         return None
     read = [_bytes_read(config, one, memory.split, len(cards), index) for index, one in enumerate(footprints)]
     low, expected, high = (_rate(config, engine, memory, known, read, level) for level in ("low", "expected", "high"))
-    return Speed((low, expected, high), _first_token_s(config, engine, memory, known, 1 / expected))
+    total = _together(config, engine, memory, known, read, expected)
+    return Speed((low, expected, high), _first_token_s(config, engine, memory, known, 1 / expected), total)
+
+
+def _together(
+    config: Configuration,
+    engine: str,
+    memory: EngineMemory,
+    cards: Sequence[GpuFacts],
+    read: Sequence[float],
+    alone: float,
+) -> float:
+    """Tokens per second of all users together: one step reads the weights once and each user's KV cache, and computes
+    for each; never less than one stream alone."""
+    if config.users == 1:
+        return alone
+    more = (config.users - 1) * _kv_read(config, len(cards))
+    step_s = 1 / _rate(config, engine, memory, cards, [size + more for size in read], "expected")
+    if flops := _flops(engine, memory, cards):
+        step_s = max(step_s, config.users * 2 * config.text.parameters / flops)
+    return max(alone, TOGETHER[engine] * config.users / step_s)
 
 
 def _bytes_read(config: Configuration, one: Footprint, split: str, gpus: int, index: int) -> float:
@@ -79,8 +103,12 @@ def _bytes_read(config: Configuration, one: Footprint, split: str, gpus: int, in
     weights = one.weights_bytes
     if config.variant.host_bytes == 0 and (split == "tensor" or index == 0):
         weights -= embedding_bytes(config.text, config.variant) // (gpus if split == "tensor" else 1)
-    depth = min(DEPTH_TOKENS, config.context)
-    return weights + bytes_per_token(config.text, config.kv_type) * depth / gpus
+    return weights + _kv_read(config, gpus)
+
+
+def _kv_read(config: Configuration, gpus: int) -> float:
+    """Bytes of one stream's KV cache that one GPU reads per token."""
+    return bytes_per_token(config.text, config.kv_type) * min(DEPTH_TOKENS, config.context) / gpus
 
 
 def _rate(
@@ -134,15 +162,20 @@ def _first_token_s(
     config: Configuration, engine: str, memory: EngineMemory, cards: Sequence[GpuFacts], step_s: float
 ) -> float | None:
     """2 x parameters operations per prompt token at a share of the dense FP16 throughput; at least one step."""
-    flops = [card.tensor_tflops_fp16_dense for card in cards]
-    known = [value * 1e12 for value in flops if value]
-    if len(known) < len(flops):
+    flops = _flops(engine, memory, cards)
+    if flops is None:
+        return None
+    return max(PROMPT_TOKENS * 2 * config.text.parameters / flops + _host_seconds(config, engine), step_s)
+
+
+def _flops(engine: str, memory: EngineMemory, cards: Sequence[GpuFacts]) -> float | None:
+    """Operations per second that the engine reaches on these cards; None where a data sheet does not say."""
+    known = [card.tensor_tflops_fp16_dense * 1e12 for card in cards if card.tensor_tflops_fp16_dense]
+    if len(known) < len(cards):
         return None
     geforce = _ggml(engine) and all("GeForce" in card.name for card in cards)
     share = PREFILL_GEFORCE_GGUF if geforce else PREFILL
-    together = sum(known) * TENSOR_PARALLEL if memory.split == "tensor" and len(known) > 1 else min(known)
-    seconds = PROMPT_TOKENS * 2 * config.text.parameters / (share * together)
-    return max(seconds + _host_seconds(config, engine), step_s)
+    return share * (sum(known) * TENSOR_PARALLEL if memory.split == "tensor" and len(known) > 1 else min(known))
 
 
 HOURS = {"h": 1.0, "hour": 1.0, "d": 24.0, "day": 24.0, "week": 168.0, "month": 730.0}
@@ -150,20 +183,24 @@ HOURS = {"h": 1.0, "hour": 1.0, "d": 24.0, "day": 24.0, "week": 168.0, "month": 
 
 def price_per_hour(text: str) -> float:
     """US dollars per hour of "1.20/day", "$0.50/h" or "300/month". Raises MscliError(USAGE) for anything else."""
-    match = re.fullmatch(r"\s*\$?\s*(\d+(?:\.\d+)?)\s*(?:USD)?\s*/\s*([a-z]+)\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*\$?\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(?:USD)?\s*/\s*([a-z]+)\s*", text, re.IGNORECASE)
     if not match or match[2].lower() not in HOURS:
         raise MscliError(Code.USAGE, f"cannot read '{text}' as a price", "Write it as 1.20/day or 0.50/hour.")
     return float(match[1]) / HOURS[match[2].lower()]
 
 
 def cost(plan: Plan, usd_per_hour: float, model: Model) -> Cost | None:
-    """US dollars per million output tokens of one stream that never pauses; None where the speed is unknown.
-
-    Several users share the card: divide by the streams that really run at once. `api_usd_per_mtok`: the maker's
-    price for output tokens, None where the catalogue has none.
-    """
+    """What a million output tokens cost with the plan's users decoding at once, beside the cheapest API that sells the
+    model, or else its successor. Output tokens only: an API takes its price for input on top. None where the speed is
+    unknown."""
     if plan.speed is None:
         return None
-    rate = plan.speed.decode_tok_s[1]
-    api = model.price.output_usd_per_mtok if model.price else None
-    return Cost(usd_per_hour / (rate * 3600) * 1e6, api)
+    per_day = plan.speed.total_tok_s * 86_400
+    local = usd_per_hour * 24 / per_day * 1e6
+    api = min(model.prices, key=lambda price: (price.instead is not None, price.output_usd_per_mtok), default=None)
+    if api is None:
+        return Cost(local, None, None, None, None, int(per_day))
+    name = f"{api.seller} ({api.instead})" if api.instead else api.seller
+    free = not api.output_usd_per_mtok
+    break_even = None if free else round(usd_per_hour * 24 / api.output_usd_per_mtok * 1e6)
+    return Cost(local, api.output_usd_per_mtok, name, api.date, break_even, int(per_day))

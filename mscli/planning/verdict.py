@@ -13,6 +13,7 @@ from mscli.catalog.gpus import GpuFacts, find_gpu
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
+from mscli.planning import search
 from mscli.planning.devices import Group, Room, candidates, link_remarks, requested
 from mscli.planning.devices import rooms as rooms_of
 from mscli.planning.figures import GIB, gib, tokens
@@ -209,14 +210,34 @@ def _steps(request: Request, best: Attempt, outcomes: Sequence[Attempt | Shortag
         less = f"{len(fewer[0].rooms)} GPU{'s' if len(fewer[0].rooms) > 1 else ''}"
         steps.append(f"uses {count} GPUs: {gib(fewer[0].missing_bytes)} short on {less}")
     if config.kv_type != request.kv_types[0]:
-        steps.append(f"{config.kv_type} KV cache: {request.kv_types[0]} would hold fewer tokens")
+        steps.append(_kv_step(request, best))
     if config.host_layers:
         steps.append(f"{config.host_layers} of {config.text.layers} layers stay in host memory, as requested: slow")
     if config.context < (request.target or request.cap):
+        each = " each" if config.users > 1 else ""
         steps.append(
-            f"context {config.context:,} of {tokens(request.target or request.cap)} (limited by free GPU memory)"
+            f"context {config.context:,} of {tokens(request.target or request.cap)}{each} ({_limit(request, best)})"
         )
     return tuple(steps)
+
+
+def _kv_step(request: Request, best: Attempt) -> str:
+    """Why the KV cache has not the first type of the profile: a card cannot run it, or it holds less."""
+    first, chosen = request.kv_types[0], best.config.kv_type
+    unable = [room for room in best.rooms if first not in kv_types(request, room)]
+    if unable:
+        return f"{chosen} KV cache: {unable[0].name} cannot run {first}"
+    return f"{chosen} KV cache: {first} would hold fewer tokens"
+
+
+def _limit(request: Request, best: Attempt) -> str:
+    """What ends the context: memory, or that a smaller KV type is used no further than for a comfortable length."""
+    config, step = best.config, search.ROUNDING
+    if config.kv_type != request.kv_types[0] and config.context == request.comfortable:
+        longer = request.configuration(config.context + step, config.kv_type, config.host_layers)
+        if search.fits(request, longer, best.rooms, best.verdict):
+            return "--prefer context plans more"
+    return "limited by free GPU memory"
 
 
 def _plan(request: Request, best: Attempt, known: Known, steps: tuple[str, ...]) -> Plan:

@@ -231,10 +231,15 @@ def test_sampling_is_what_the_makers_recommend(catalog: Catalog) -> None:
     assert (magistral.temperature, magistral.top_p, magistral.max_tokens) == (0.7, 0.95, 40960)
 
 
-def test_the_price_is_that_of_the_source_document(catalog: Catalog) -> None:
-    price = catalog.models["mistral-small-3.1"].price
-    assert price is not None
-    assert (price.input_usd_per_mtok, price.output_usd_per_mtok) == (0.25, 1.0)
+def test_prices_say_whose_they_are_and_of_when(catalog: Catalog) -> None:
+    sold = {price.seller: price for price in catalog.models["mistral-small-3.1"].prices}
+    assert (sold["Azure"].input_usd_per_mtok, sold["Azure"].output_usd_per_mtok) == (0.1, 0.3)
+    assert sold["Mistral"].instead, "Mistral itself sells only the successor"
+    for model in catalog.models.values():
+        for price in model.prices:
+            assert 0 < price.input_usd_per_mtok < price.output_usd_per_mtok
+            assert price.date >= "2026-11"
+            assert price.source
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ MEMORY = {
 def test_a_plan_has_every_field_and_its_bytes_add_up() -> None:
     found = to_json(plan("small-bf16-2gpu", "2x RTX 5090"))
     assert set(found) >= FIELDS
-    assert found["speed"].keys() == {"decode_tok_s", "ttft_s"}
+    assert found["speed"].keys() == {"decode_tok_s", "ttft_s", "total_tok_s"}
     for gpu in found["memory"]:
         assert gpu.keys() >= MEMORY
         parts = ("weights", "projector", "kv", "compute", "graphs", "runtime", "margin")

@@ -84,20 +84,69 @@ def test_prices_are_read(text: str, per_hour: float) -> None:
     assert price_per_hour(text) == pytest.approx(per_hour)
 
 
-@pytest.mark.parametrize("text", ["cheap", "1.20", "1/year", "-1/day"])
+@pytest.mark.parametrize("text", ["cheap", "1.20", "1/year", "-1/day", f"{'9' * 400}/day", "nan/day"])
 def test_other_prices_are_refused(text: str) -> None:
     with pytest.raises(MscliError, match="price"):
         price_per_hour(text)
 
 
-def test_cost_stands_beside_the_api_s() -> None:
-    """At 1.20 dollars a day and 53 tokens a second a million tokens cost about a quarter dollar; the API takes one."""
+def test_cost_stands_beside_the_cheapest_api() -> None:
+    """At 1.20 dollars a day and 54 tokens a second a million tokens cost about a quarter dollar; Azure takes 0.30."""
     found = plan("small-q4", "RTX 4090")
     assert found.speed is not None
     paid = cost(found, price_per_hour("1.20/day"), catalog().models[found.model])
     assert paid is not None
-    assert paid.api_usd_per_mtok == 1.0
+    assert (paid.api, paid.api_usd_per_mtok, paid.api_date) == ("Azure", 0.3, "2026-11-29")
     assert paid.local_usd_per_mtok == pytest.approx(0.05 / (found.speed.decode_tok_s[1] * 3600) * 1e6)
+    assert paid.break_even_tokens == 4_000_000
+    assert paid.most_tokens == int(found.speed.decode_tok_s[1] * 86_400)
+
+
+def test_a_model_that_nobody_sells_any_more_stands_beside_its_successor() -> None:
+    found = plan("magistral-q4", "RTX 4090")
+    paid = cost(found, 0.05, catalog().models[found.model])
+    assert paid is not None
+    assert paid.api == "Mistral (Mistral Small 4 (mistral-small-latest))"
+    unsold = plan("devstral-q4", "RTX 4090")
+    alone = cost(unsold, 0.05, catalog().models[unsold.model])
+    assert alone is not None
+    assert (alone.api, alone.api_usd_per_mtok, alone.break_even_tokens) == (None, None, None)
+
+
+def test_the_dearer_the_machine_the_later_it_pays() -> None:
+    found = plan("small-q4", "RTX 4090")
+    model = catalog().models[found.model]
+    even = [paid.break_even_tokens for per_hour in (0.05, 0.5, 2.5) if (paid := cost(found, per_hour, model))]
+    assert even == [4_000_000, 40_000_000, 200_000_000]
+
+
+@pytest.mark.parametrize(
+    ("name", "cards"), [("small-bf16", "H100"), ("small-gguf-q4", "RTX 4090"), ("small-fp8", "L40S")]
+)
+def test_more_users_make_more_tokens_each_fewer_and_each_token_cheaper(name: str, cards: str) -> None:
+    model = catalog().models["mistral-small-3.1"]
+    one = plan(name, cards)
+    assert one.speed is not None
+    assert one.speed.total_tok_s == one.speed.decode_tok_s[1]
+    totals = [one.speed.total_tok_s]
+    for users in (2, 8):
+        found = plan(name, cards, Overrides(users=users, context=4096))
+        assert found.speed is not None
+        assert totals[-1] <= found.speed.total_tok_s <= users * one.speed.total_tok_s
+        totals.append(found.speed.total_tok_s)
+        dear, cheap = cost(one, 1.0, model), cost(found, 1.0, model)
+        assert dear is not None
+        assert cheap is not None
+        assert cheap.local_usd_per_mtok <= dear.local_usd_per_mtok
+        assert cheap.break_even_tokens == dear.break_even_tokens
+    assert totals[-1] > 2 * totals[0]
+
+
+def test_an_engine_that_answers_in_turn_gains_nothing_from_more_users() -> None:
+    found = plan("small-4bit", "RTX 4090", Overrides(users=2, context=4096))
+    assert found.engine == "transformers"
+    assert found.speed is not None
+    assert found.speed.total_tok_s == found.speed.decode_tok_s[1]
 
 
 def test_no_speed_no_cost() -> None:

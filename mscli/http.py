@@ -137,7 +137,7 @@ def opened(
         if host_in(further) != host_in(url):
             sent, body = {}, None
         url = further
-    raise HttpFault("strange", f"{host_in(url)} redirects in a circle")
+    raise HttpFault("strange", f"{host_in(url)} redirects in a loop")
 
 
 def _joined(url: str, target: str) -> str:

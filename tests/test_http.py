@@ -183,7 +183,7 @@ def test_what_is_no_http_is_said_so(peer: Callable[[Script], Peer], words: bytes
 
 def test_a_circle_of_redirects_ends(peer: Callable[[Script], Peer]) -> None:
     server = peer(answering(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n"))
-    assert "circle" in fault(server.url).seen
+    assert "loop" in fault(server.url).seen
     assert len(server.asked) == 6
 
 

@@ -127,7 +127,7 @@ def _append(archive: Archive, partial: Path, listener: Listener) -> None:
         start = have if answer.status == 206 else 0
         total = start + int(answer.headers.get("Content-Length") or 0)
         if start:
-            listener.note(Note("resumed", f"going on after {start:,} bytes that are here already"))
+            listener.note(Note("resumed", f"resuming at {start / 2**20:,.2f} MiB"))
         _check_room(partial.parent, total - start, archive.name)
         _write(answer, partial, start, Meter(DOWNLOADING, total), listener)
 

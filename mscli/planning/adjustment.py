@@ -52,7 +52,7 @@ class Adjustment:
         if self.utilisation is not None and "gpu_memory_utilization" in plan.settings:
             most = float(self.options.get(UTILISATION, 1.0))
             plan = _with_utilisation(plan, min(self.utilisation, most))
-        return replace(plan, steps=(*plan.steps, *(f"changed so that it starts here: {word}" for word in self.words)))
+        return replace(plan, steps=(*plan.steps, *(f"changed to start on this machine: {word}" for word in self.words)))
 
     def then(self, later: Adjustment) -> Adjustment:
         """This and a later one together; the later one's word counts where both have one."""

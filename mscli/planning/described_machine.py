@@ -51,7 +51,7 @@ def machine(
             Device(index, f"GPU-what-if-{index}", _nvml_name(card), total, free, card.compute_capability, False, ())
         )
         gpus.append(_gpu(devices[-1]))
-    said = () if ram_bytes or unified else (Problem("ram", "ASSUMED", "64 GiB of host RAM are assumed"),)
+    said = () if ram_bytes or unified else (Problem("ram", "ASSUMED", "assuming 64 GiB of host RAM"),)
     return Inventory(None, None, None, tuple(gpus), (), tuple(devices), _host(ram), None, said)
 
 
@@ -92,15 +92,13 @@ def find_card(name: str, facts: Mapping[str, GpuFacts]) -> GpuFacts:
     )
     if not ranked:
         nearest = _nearest(name, facts)
-        raise MscliError(
-            Code.USAGE, f"no GPU is known as '{name.strip()}'", f"Did you mean {nearest}?" if nearest else ""
-        )
+        raise MscliError(Code.USAGE, f"unknown GPU '{name.strip()}'", f"Did you mean {nearest}?" if nearest else "")
     best = [card for extra, _, card in ranked if extra == ranked[0][0]]
     if len({card.memory_total_bytes for card in best}) > 1:
         names = ", ".join(card.name for card in best)
         raise MscliError(
             Code.USAGE,
-            f"'{name.strip()}' means several GPUs: {names}",
+            f"'{name.strip()}' matches several GPUs: {names}",
             f"Write the whole name, for example '{best[0].name}'.",
         )
     return best[0]

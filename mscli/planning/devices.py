@@ -66,7 +66,7 @@ def rooms(inventory: Inventory, claims: Sequence[Claim] = ()) -> tuple[tuple[Roo
     for device in inventory.devices:
         total, free, unified = _memory(device, inventory)
         if total is None or free is None:
-            unknown.append(f"GPU {device.gpu} ({device.name}): its memory is unknown, so nothing can be planned on it")
+            unknown.append(f"GPU {device.gpu} ({device.name}): memory size unknown, so it is not used")
             continue
         free = max(0, min(free + _balance(device, claims), cuda_total(total)))
         usable.append(
@@ -117,9 +117,7 @@ def requested(names: Sequence[str], rooms: Sequence[Room]) -> Group | Refusal:
         matches = [room for room in rooms if _means(name, room) and room not in found]
         if not matches:
             seen = ", ".join(f"{room.gpu} ({room.name})" for room in rooms) or "none"
-            return Refusal(
-                (f"--gpus {name}: no such GPU among the visible ones: {seen}",), _first(rooms), "visible_devices"
-            )
+            return Refusal((f"--gpus {name}: no such GPU (visible: {seen})",), _first(rooms), "visible_devices")
         found.append(matches[0])
     return tuple(found)
 
@@ -184,7 +182,7 @@ def link_remarks(group: Group, links: Sequence[Link]) -> tuple[str, ...]:
     if len(group) < 2 or not inside:
         return ()
     if all(link.nvlinks for link in inside):
-        return ("the GPUs are joined by NVLink",)
+        return ("GPUs connected by NVLink",)
     if any(link.p2p is False for link in inside):
-        return ("the GPUs cannot read each other's memory: their traffic goes through the host",)
-    return ("the GPUs are joined by PCIe: expect less than twice one card's speed",)
+        return ("no peer access between the GPUs: traffic goes through host memory",)
+    return ("GPUs connected by PCIe: less than twice the speed of one",)

@@ -79,7 +79,7 @@ def _line(memory: GpuMemory, seen: Sequence[Observation]) -> str:
     last = seen[-1]
     sign = "+" if memory.correction_bytes >= 0 else "-"
     return (
-        f"GPU {memory.gpu} ({memory.name}): beside the KV cache {gib(last.predicted_bytes)} predicted, "
-        f"{gib(last.observed_bytes)} observed at the last of {len(seen)} starts; "
+        f"GPU {memory.gpu} ({memory.name}): without KV cache {gib(last.predicted_bytes)} predicted, "
+        f"{gib(last.observed_bytes)} observed at the last of {len(seen)} start{'' if len(seen) == 1 else 's'}; "
         f"this plan adds {sign}{gib(abs(memory.correction_bytes))}"
     )

@@ -165,7 +165,7 @@ def _wrong_engine(profile: Profile, overrides: Overrides) -> Refusal | None:
 def _wrong_context(model: Model, overrides: Overrides) -> Refusal | None:
     if overrides.context is None or 0 < overrides.context <= model.context_limit:
         return None
-    reason = f"--ctx {overrides.context}: {model.title} takes 1 to {tokens(model.context_limit)}"
+    reason = f"--ctx {overrides.context}: {model.title} supports 1 to {tokens(model.context_limit)}"
     return Refusal((reason,), f"--ctx {model.context_limit}")
 
 
@@ -181,18 +181,18 @@ def _wrong_kv_type(profile: Profile, kv_types: tuple[str, ...]) -> Refusal | Non
 def _wrong_images(model: Model, variant: Variant, images: int) -> Refusal | None:
     if images <= 0 or (model.architecture.vision and variant.projector_bytes):
         return None
-    return Refusal((f"--images {images}: {model.title} {variant.name} reads text only",), "--images 0", "vision")
+    return Refusal((f"--images {images}: {model.title} {variant.name} is text only",), "--images 0", "vision")
 
 
 def _wrong_users(overrides: Overrides) -> Refusal | None:
     if overrides.users is None or overrides.users > 0:
         return None
-    return Refusal((f"--users {overrides.users}: at least one user is planned for",), "--users 1")
+    return Refusal((f"--users {overrides.users}: must be at least 1",), "--users 1")
 
 
 def _notes(model: Model, overrides: Overrides) -> tuple[str, ...]:
     if overrides.context and overrides.context > model.context_recommended:
         return (
-            f"{model.title} is recommended for up to {tokens(model.context_recommended)}; beyond, answers may degrade",
+            f"{model.title} is recommended for up to {tokens(model.context_recommended)}; answers may degrade beyond",
         )
     return ()

@@ -81,7 +81,7 @@ def image_remarks(request: Request, context: int) -> tuple[str, ...]:
     taken = request.images * min(per_image, vision.max_image_tokens)
     if taken <= context:
         return ()
-    return (f"{request.images} images of the largest size take {tokens(taken)}, more than the context",)
+    return (f"{request.images} images of the largest size take {tokens(taken)}, more than the context holds",)
 
 
 def machine_refusals(request: Request, inventory: Inventory) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ def _cuda(request: Request, inventory: Inventory) -> tuple[str, ...]:
     if request.profile.device == "cpu" or needed is None or found is None or found >= needed:
         return ()
     return (
-        f"the driver offers CUDA {inventory.cuda}, profile {request.profile.name} needs {request.profile.needs.cuda}",
+        f"the driver supports CUDA {inventory.cuda}; profile {request.profile.name} needs {request.profile.needs.cuda}",
     )
 
 
@@ -133,7 +133,7 @@ def _ram(request: Request, inventory: Inventory) -> tuple[str, ...]:
         return ()
     return (
         f"profile {request.profile.name} needs {gib(needed)} of host RAM; "
-        f"{gib(inventory.host.ram_total_bytes)} are there",
+        f"this machine has {gib(inventory.host.ram_total_bytes)}",
     )
 
 
@@ -144,11 +144,11 @@ def machine_remarks(request: Request, inventory: Inventory) -> tuple[str, ...]:
     if needs.cuda and inventory.driver and inventory.cuda is None and request.profile.device == "gpu":
         notes.append(f"the driver's CUDA version is unknown; CUDA {needs.cuda} is needed")
     if inventory.host.surroundings == "wsl" and request.profile.device == "gpu":
-        notes.append("Windows moves what does not fit to host memory silently: 1.2 GiB are kept free")
+        notes.append("Windows silently moves what does not fit to host memory; 1.2 GiB stay free")
     disk = inventory.host.disk_free_bytes
     wanted = needs.disk_bytes or request.variant.download_bytes
     if disk is not None and disk < wanted:
-        notes.append(f"{gib(disk)} of disk are free; {gib(wanted)} are needed unless the weights are already there")
+        notes.append(f"{gib(disk)} of disk space free; {gib(wanted)} needed unless the weights are already downloaded")
     return tuple(notes)
 
 

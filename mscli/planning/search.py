@@ -263,11 +263,11 @@ def _figures(short: Shortage, index: int, one: Footprint, usable: int) -> str:
 
 def _load(config: Configuration) -> str:
     load = tokens(config.context) if config.users == 1 else f"{config.users} x {tokens(config.context)}"
-    return f"{load} with every layer in host memory" if config.host_layers else load
+    return f"{load} with all layers in host memory" if config.host_layers else load
 
 
 def _holders(request: Request, short: Shortage) -> tuple[str, ...]:
-    """Who holds the memory, when the same cards would do if they were empty."""
+    """Who holds the memory, when it would fit if the same cards were idle."""
     empty = [replace(room, free_bytes=room.cuda_total_bytes) for room in short.rooms]
     if not fits(request, short.config, empty, TIGHT):
         return ()
@@ -276,11 +276,11 @@ def _holders(request: Request, short: Shortage) -> tuple[str, ...]:
 
 def _held(room: Room) -> str:
     named = ", ".join(_holder(holder) for holder in sorted(room.holders, key=lambda item: -(item.used_bytes or 0))[:5])
-    return f"GPU {room.gpu} would do if it were empty; it is held by {named}"
+    return f"would fit if GPU {room.gpu} were idle; in use by {named}"
 
 
 def _holder(holder: Holder) -> str:
     size = gib(holder.used_bytes) if holder.used_bytes is not None else "unknown size"
     command = f" {holder.command}" if holder.command else ""
     container = f" in container {holder.container}" if holder.container else ""
-    return f"pid {holder.pid}{command}{container} ({size})"
+    return f"PID {holder.pid}{command}{container} ({size})"

@@ -151,7 +151,7 @@ def _groups(request: Request, rooms: Sequence[Room], inventory: Inventory) -> li
         fewer = ",".join(request.gpus[: _largest_divisor(request, len(group))])
         return Refusal((reason,), f"--gpus {fewer}", "tp_divisibility")
     if len(group) > 1 and any(room.mig for room in group):
-        return Refusal(("MIG instances cannot work together: choose one",), f"--gpus {request.gpus[0]}", "mig")
+        return Refusal(("MIG instances cannot be combined: choose one",), f"--gpus {request.gpus[0]}", "mig")
     return [group]
 
 
@@ -176,7 +176,7 @@ def _none_to_try(request: Request, able: Sequence[Room], unable: tuple[str, ...]
 
 def _too_few(request: Request, able: Sequence[Room]) -> tuple[str, ...]:
     wanted = " or ".join(str(count) for count in request.gpu_counts) or "?"
-    mig = " (MIG instances cannot work together)" if any(room.mig for room in able) else ""
+    mig = " (MIG instances cannot be combined)" if any(room.mig for room in able) else ""
     return (f"profile {request.profile.name} needs {wanted} GPUs; {len(able)} can be used{mig}",)
 
 
@@ -271,7 +271,7 @@ def _because(best: Attempt, memory: Sequence[GpuMemory]) -> str:
         f"takes {gib(worst.free_bytes - worst.margin_bytes)} of the {gib(worst.free_bytes)} free on GPU {worst.gpu}"
     )
     left = f"{gib(worst.margin_bytes)} left"
-    return f"{figures}, {left}" if best.verdict == SAFE else f"{figures}, only {left}: other programs may end it"
+    return f"{figures}, {left}" if best.verdict == SAFE else f"{figures}, only {left}: another program can exhaust it"
 
 
 def _ram_margin(verdict: str, ram_bytes: int) -> int:
@@ -305,7 +305,7 @@ def _cpu_plan(
 ) -> Plan:
     needed = request.memory.host(config, ()).needed_bytes
     because = (
-        f"runs on the CPU, takes {gib(needed)} of the {gib(inventory.host.ram_available_bytes)} of free host memory"
+        f"runs on the CPU, takes {gib(needed)} of the {gib(inventory.host.ram_available_bytes)} of host memory free"
     )
     wanted = request.ceiling
     steps = (f"context {config.context:,} of {tokens(wanted)} (limited by free host memory)",)

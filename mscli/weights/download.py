@@ -137,7 +137,7 @@ class Download:
             self.note_xet_fault(fault.seen)
         if fault.wait_s is not None:
             return self._note_pause(fault, fault.wait_s)
-        self.say("stalled" if fault.cause == "stalled_download" else "retrying", f"{fault.seen}; trying again")
+        self.say("stalled" if fault.cause == "stalled_download" else "retrying", f"{fault.seen}; retrying")
         return min(0.2 * 2.0**tries, LONGEST_PAUSE_S)
 
     def say(self, code: str, message: str) -> None:
@@ -151,13 +151,13 @@ class Download:
         """Counts a fault of Xet storage; from the last one allowed on, everything comes over plain HTTP."""
         self.xet_faults += 1
         if self.xet_faults == XET_FAULTS_ALLOWED:
-            self.say("plain_http", f"{seen}; going on over plain HTTP, keeping what has arrived")
+            self.say("plain_http", f"{seen}; switching to plain HTTP, nothing is lost")
 
     def _note_pause(self, fault: PassingFault, wait_s: float) -> float:
         if wait_s > self.timeouts.retry_s:
             raise fault.final(self.repository)
         now = time.monotonic()
-        self.say("rate_limit", f"{fault.seen}; waiting {wait_s:.0f} s as it asks")
+        self.say("rate_limit", f"{fault.seen}; waiting {wait_s:.0f} s (Retry-After)")
         self.paused_until_s = max(self.paused_until_s, now + wait_s)
         return wait_s
 
@@ -184,7 +184,7 @@ class Worker(threading.Thread):
             ended = True
         finally:
             if not ended:
-                self.download.fail(MscliError(Code.INTERNAL, f"A {self.name} thread of the download died."))
+                self.download.fail(MscliError(Code.INTERNAL, f"a {self.name} thread of the download died"))
 
 
 class Fetcher(Worker):
@@ -219,7 +219,7 @@ class Fetcher(Worker):
         """Gives the thread up: whatever it still reads is dropped. Returns the part it had."""
         self.abandoned = True
         if self._reader is self._xet:
-            self.download.note_xet_fault("Xet storage does not answer")
+            self.download.note_xet_fault("Xet storage does not respond")
         return self.task
 
     def _hear(self) -> None:
@@ -256,7 +256,7 @@ class Fetcher(Worker):
     def _read(self, job: Job, part: int, location: Location) -> None:
         self._hear()  # the clock starts with the request, not with the look-up before it
         gap = job.partial.gap(part)
-        stalled = PassingFault("stalled_download", f"{job.file.name}: no byte for {self.download.timeouts.stall_s:g} s")
+        stalled = PassingFault("stalled_download", f"{job.file.name}: no data for {self.download.timeouts.stall_s:g} s")
         try:
             for data in self._reader.read(location, gap, job.file.size_bytes) if gap else ():
                 if self.abandoned:
@@ -307,13 +307,13 @@ class Checker(Worker):
     def _reject(self, job: Job) -> None:
         job.partial.restart()
         if job.location is not None and job.location.url.startswith("file:"):
-            message = f"The copy of {job.file.name} in {self.download.repository}'s cache folder is damaged."
-            hint = "Fix it: mscli pull --verify"
+            message = f"the copy of {job.file.name} in the cache of {self.download.repository} is damaged"
+            hint = "fix it: mscli pull --verify"
             raise MscliError(Code.WEIGHTS_MISSING, message, hint, {"cause": "corrupt_weights"})
         job.corrupt += 1
-        seen = f"{job.file.name} arrived whole, but its bytes are not those that the hub lists"
+        seen = f"{job.file.name} does not have the hash that the hub lists"
         if job.corrupt > 1:
             raise PassingFault("corrupt_download", f"{seen}, twice").final(self.download.repository)
-        self.download.notes.put(Note("corrupt", f"{seen}; fetching this file once more"))
+        self.download.notes.put(Note("corrupt", f"{seen}; downloading it again"))
         job.location = None
         self.download.queue(job)

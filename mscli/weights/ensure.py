@@ -80,7 +80,7 @@ def packaged(model: Model, variant: Variant) -> WeightFiles:
     """
     size = sum(size for _, size in package_files(model, variant))
     if size != variant.download_bytes:
-        seen = f"its files have {size:,} bytes, {variant.download_bytes:,} belong there"
+        seen = f"its files have {size:,} bytes instead of {variant.download_bytes:,}"
         raise _broken(model, seen, "corrupt_weights")
     first = _root() / variant.source.files[0]
     projector = str(_root() / variant.source.projector) if variant.source.projector else None
@@ -92,7 +92,7 @@ def package_files(model: Model, variant: Variant) -> tuple[tuple[str, int], ...]
     projector = variant.source.projector
     names = tuple(dict.fromkeys((*variant.source.files, *([projector] if projector else []))))
     if absent := [name for name in names if not (_root() / name).is_file()]:
-        raise _broken(model, f"{', '.join(absent)} is not in {_root()}", "model_not_found")
+        raise _broken(model, f"{', '.join(absent)} missing in {_root()}", "model_not_found")
     return tuple((name, (_root() / name).stat().st_size) for name in names)
 
 
@@ -102,6 +102,6 @@ def _root() -> Path:
 
 
 def _broken(model: Model, seen: str, cause: str) -> MscliError:
-    message = f"The weights of {model.name} that come with mscli are not whole: {seen}."
-    hint = "Install mscli again: pip install --force-reinstall mscli"
+    message = f"the weights of {model.name} inside mscli are damaged: {seen}"
+    hint = "install mscli again: pip install --force-reinstall mscli"
     return MscliError(Code.WEIGHTS_MISSING, message, hint, {"cause": cause})

@@ -51,14 +51,14 @@ class PassingFault(Exception):
     def final(self, repository: str) -> MscliError:
         """The error for the user once trying again has not helped."""
         hint = {
-            "hf_rate_limit": "Wait and run the same command again: nothing is lost. `hf auth login` raises the limit.",
+            "hf_rate_limit": "wait, then run the same command again: it resumes; `hf auth login` raises the limit",
             "network_proxy": proxy_hint(),
-            "corrupt_download": "Something between here and the hub changes the bytes: try without proxy or mirror.",
-        }.get(self.cause, "Run the same command again: it goes on from where it stopped.")
+            "corrupt_download": "a proxy or mirror changes the bytes: try without it",
+        }.get(self.cause, "run the same command again: the download resumes")
         details: dict[str, object] = {"cause": self.cause, "repository": repository}
         if self.wait_s is not None:
             details["retry_after_s"] = self.wait_s
-        return MscliError(Code.DOWNLOAD_FAILED, f"Could not fetch {repository}: {self.seen}.", hint, details)
+        return MscliError(Code.DOWNLOAD_FAILED, f"cannot download {repository}: {self.seen}", hint, details)
 
 
 class WrongAnswerFault(PassingFault):
@@ -71,7 +71,7 @@ def proxy_hint() -> str:
     seen = f"a proxy is set ({', '.join(proxies)})" if proxies else "no proxy is set (HTTPS_PROXY)"
     if endpoint := os.environ.get("HF_ENDPOINT"):
         seen += f"; HF_ENDPOINT is {without_password(endpoint)}"
-    return f"Check the connection: {seen}. Then run the same command again: it goes on from where it stopped."
+    return f"check the connection: {seen}; then run the same command again: the download resumes"
 
 
 def without_password(address: str) -> str:
@@ -83,8 +83,8 @@ def missing(repository: str, what: str) -> MscliError:
     """The hub knows no such repository, commit or file."""
     return MscliError(
         Code.DOWNLOAD_FAILED,
-        f"The hub has no {what}.",
-        "Check the profile's repository and revision; `mscli profiles update` looks up the newest commit.",
+        f"the hub has no {what}",
+        "check the profile's repository and revision; `mscli profiles update` looks up the newest commit",
         {"cause": "model_not_found", "repository": repository},
     )
 
@@ -107,33 +107,33 @@ def refused(repository: str, status: int, headers: Headers, seen: str, has_token
     if status in (401, 404):
         private = "" if has_token else ", or it is private and needs a token (HF_TOKEN or `hf auth login`)"
         return missing(repository, f"repository {repository}{private}")
-    message = f"The hub refuses {repository} to this token: {said or f'HTTP {status}'}."
-    hint = "Give the token the right to read this repository: https://huggingface.co/settings/tokens"
+    message = f"the hub refuses {repository} to this token: {said or f'HTTP {status}'}"
+    hint = "give the token read access to this repository: https://huggingface.co/settings/tokens"
     return MscliError(Code.DOWNLOAD_FAILED, message, hint, _gate_details(repository, "lacks_right"))
 
 
 def _gated(repository: str, status: int, said: str, has_token: bool) -> MscliError:
     page = f"{PUBLIC_HUB}/{repository}"
-    message = f"{repository} is gated: its makers ask for consent before the download."
+    message = f"{repository} is gated: its conditions must be accepted before the download"
     if not has_token:
-        hint = f"Accept the conditions at {page}, then log in with `hf auth login` or set HF_TOKEN."
+        hint = f"accept the conditions at {page}, then log in with `hf auth login` or set HF_TOKEN"
         return MscliError(
-            Code.DOWNLOAD_FAILED, f"{message} No token is set.", hint, _gate_details(repository, "missing")
+            Code.DOWNLOAD_FAILED, f"{message}; no token is set", hint, _gate_details(repository, "missing")
         )
     if "fine-grained" in said:
-        hint = "Tick 'public gated repositories' for this token: https://huggingface.co/settings/tokens"
-        seen = f"{message} The token lacks the right to read gated repositories."
+        hint = "tick 'public gated repositories' for this token: https://huggingface.co/settings/tokens"
+        seen = f"{message}; the token may not read gated repositories"
         return MscliError(Code.DOWNLOAD_FAILED, seen, hint, _gate_details(repository, "lacks_right"))
     if status == 401:
         return _token_refused(repository)
-    hint = f"Accept the conditions at {page} with the token's own account; some makers review requests by hand."
-    seen = f"{message} The token's account has no access yet."
+    hint = f"accept the conditions at {page} with the token's account; some are reviewed by hand"
+    seen = f"{message}; the token's account has no access yet"
     return MscliError(Code.DOWNLOAD_FAILED, seen, hint, _gate_details(repository, "not_accepted"))
 
 
 def _token_refused(repository: str) -> MscliError:
-    message = f"The hub does not know the token that was sent for {repository}: it is mistyped, expired or revoked."
-    hint = "Make a new one at https://huggingface.co/settings/tokens, then `hf auth login` or set HF_TOKEN."
+    message = f"the hub does not accept the token for {repository}: mistyped, expired or revoked"
+    hint = "make a new one at https://huggingface.co/settings/tokens, then `hf auth login` or set HF_TOKEN"
     return MscliError(Code.DOWNLOAD_FAILED, message, hint, _gate_details(repository, "invalid"))
 
 
@@ -147,17 +147,17 @@ def answer_fault(status: int, headers: Headers, url: str) -> PassingFault | None
     host = host_in(url)
     wait_s = retry_after_s(headers)
     if status == 429:
-        return PassingFault("hf_rate_limit", f"{host} limits the rate of requests (HTTP 429)", wait_s)
+        return PassingFault("hf_rate_limit", f"{host} limits the request rate (HTTP 429)", wait_s)
     if status >= 500:
-        return PassingFault("network_proxy", f"{host} is in trouble (HTTP {status})", wait_s)
+        return PassingFault("network_proxy", f"{host} has a server error (HTTP {status})", wait_s)
     return None
 
 
 def retry_after_s(headers: Headers) -> float | None:
     """Seconds to wait by the Retry-After header, or by the hub's RateLimit header (`"api";r=0;t=55`)."""
-    if (after := headers.get("Retry-After", "")).isdigit():
+    if re.fullmatch("[0-9]{1,9}", after := headers.get("Retry-After", "")):
         return float(after)
-    if found := re.search(r";\s*t=(\d+)", headers.get("RateLimit", "")):
+    if found := re.search(r";\s*t=([0-9]{1,9})", headers.get("RateLimit", "")):
         return float(found[1])
     return None
 
@@ -165,8 +165,8 @@ def retry_after_s(headers: Headers) -> float | None:
 def disk_full(folder: Path, needed_bytes: int, free_bytes: int, what: str) -> MscliError:
     """There is not room for `needed_bytes` more in `folder`."""
     gib = 2**30
-    message = f"{what} needs {needed_bytes / gib:.2f} GiB more in {folder}; {free_bytes / gib:.2f} GiB are free there."
-    hint = "Free some with `mscli weights prune`, or move the cache: set HF_HOME to a folder on a larger disk."
+    message = f"{what} needs {needed_bytes / gib:.2f} GiB more in {folder}; {free_bytes / gib:.2f} GiB free"
+    hint = "free some with `mscli weights prune`, or set HF_HOME to a folder on a larger disk"
     details = {"cause": "disk_full", "folder": str(folder), "needed_bytes": needed_bytes, "free_bytes": free_bytes}
     return MscliError(Code.DISK_FULL, message, hint, details)
 
@@ -177,10 +177,10 @@ def unwritable(path: Path, error: OSError, needed_bytes: int) -> MscliError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         disk = os.statvfs(folder)
         return disk_full(folder, needed_bytes, disk.f_bavail * disk.f_frsize, path.name)
-    hint = "Make the folder writable, or set HF_HOME to one that is; what has arrived is kept."
+    hint = "make the folder writable, or set HF_HOME to one that is; the download resumes"
     if error.errno == errno.EFBIG:
-        hint = "This file system holds no file that large (FAT32: 4 GiB): use ext4, XFS or exFAT."
-    return MscliError(Code.FILE, f"Cannot write {path}: {error.strerror}.", hint, {"folder": str(folder)})
+        hint = "this file system holds no file that large (FAT32: 4 GiB): use ext4, XFS or exFAT"
+    return MscliError(Code.FILE, f"cannot write {path}: {error.strerror}", hint, {"folder": str(folder)})
 
 
 def offline(repository: str, missing_bytes: int | None, folder: Path) -> MscliError:
@@ -189,6 +189,6 @@ def offline(repository: str, missing_bytes: int | None, folder: Path) -> MscliEr
     return MscliError(
         Code.WEIGHTS_MISSING,
         f"{lacking} of {repository} not downloaded (looked in {folder})",
-        "Pull once with a network, or bring them by disk: `mscli pull --to DIR` there, `mscli up --weights DIR` here.",
+        "pull once online, or copy them: `mscli pull --to DIR` on another machine, `mscli up --weights DIR` here",
         {"cause": "offline", "repository": repository, "folder": str(folder)},
     )

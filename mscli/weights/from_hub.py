@@ -105,8 +105,8 @@ def _from_lm_studio(variant: Variant, listing: Listing | None, listener: Listene
     found = in_lm_studio(variant, listing)
     if found is None:
         return None
-    checked = "their sizes are as the hub states" if listing else "they are as long as they say"
-    said = f"LM Studio has the files: served from {found.folder}; {checked}, hashes: mscli pull --verify"
+    checked = "sizes match the hub's" if listing else "sizes match their headers"
+    said = f"using LM Studio's copy in {found.folder}; {checked} (hashes: mscli pull --verify)"
     listener.note(Note("lm_studio", said))
     return _weight_files(variant, found.folder, found.names)
 
@@ -115,7 +115,7 @@ def _unlisted(variant: Variant, place: Cache, listener: Listener, folder: Path |
     found = unlisted(variant, place, folder)
     if found is None:
         return None
-    listener.note(Note("unchecked", f"no hashes are known for {found.folder}: its files are as long as they say"))
+    listener.note(Note("unchecked", f"no hashes known for {found.folder}; sizes match their headers"))
     return _weight_files(variant, found.folder, found.names)
 
 
@@ -182,15 +182,15 @@ def patiently(call: Callable[[], T], repository: str, listener: Listener, timeou
             if tries == TRIES or time.monotonic() + pause_s > deadline_s:
                 raise fault.final(repository) from fault
             code = "rate_limit" if fault.cause == "hf_rate_limit" else "retrying"
-            listener.note(Note(code, f"{fault.seen}; asking again in {pause_s:g} s"))
+            listener.note(Note(code, f"{fault.seen}; retrying in {pause_s:g} s"))
             time.sleep(pause_s)
     raise AssertionError("the last try returns or raises")
 
 
 def _hub_source(variant: Variant) -> Source:
     if variant.source.kind != "hub":
-        message = f"{variant.name} comes from {variant.source.kind}, not from the hub."
-        raise MscliError(Code.ENGINE_UNSUPPORTED, message, "The Ollama server pulls its own weights.")
+        message = f"{variant.name} comes from {variant.source.kind}, not from the hub"
+        raise MscliError(Code.ENGINE_UNSUPPORTED, message, "the Ollama server pulls its own weights")
     return variant.source
 
 

@@ -62,7 +62,7 @@ def length_fault(path: Path) -> str | None:
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            return "it is a Git LFS pointer, not the weights (fetch them with `git lfs pull`)"
+            return "a Git LFS pointer, not the weights (download them with `git lfs pull`)"
         file.seek(0)
         try:
             if path.name.endswith(".safetensors"):
@@ -70,14 +70,14 @@ def length_fault(path: Path) -> str | None:
             if path.name.endswith(".gguf"):
                 return _compare(size, _gguf_end(file), exactly=False)
         except (struct.error, ValueError, KeyError, TypeError) as error:
-            return f"its header cannot be read ({error})"
+            return f"unreadable header ({error})"
     return None
 
 
 def _compare(size: int, end: int, *, exactly: bool) -> str | None:
     if size < end:
-        return f"it ends after {size:,} bytes, its header describes {end:,}"
-    return f"it has {size:,} bytes, its header describes {end:,}" if exactly and size > end else None
+        return f"ends after {size:,} bytes; its header says {end:,}"
+    return f"has {size:,} bytes; its header says {end:,}" if exactly and size > end else None
 
 
 def _safetensors_end(file: BinaryIO) -> int:

@@ -44,15 +44,15 @@ def hub_answers(endpoint: str, timeout_s: float) -> None:
     host = host_in(endpoint)
     if urlsplit(endpoint).scheme not in ("http", "https") or not host:
         raise Unreached(
-            STRANGE, f"HF_ENDPOINT is {without_password(endpoint)!r}, which is no address: it begins with https://"
+            STRANGE, f"HF_ENDPOINT is {without_password(endpoint)!r}, not an address: it must begin with https://"
         )
     answer = ask(f"{endpoint}/api/models?limit=1", timeout_s)
     _judge(answer, endpoint)
     moved = answer.status in MOVED and host_in(answer.headers.get("Location", ""))
     if moved and moved != host:
-        raise Unreached(STRANGE, f"{host} sends everybody to {moved}: a log-in page of the network in between?")
+        raise Unreached(STRANGE, f"{host} redirects to {moved}: a login page of the network?")
     if answer.status == 200 and answer.body.lstrip()[:1] not in (b"[", b"{"):
-        raise Unreached(STRANGE, f"{host} answers with a page where a hub answers with data: a log-in page in between?")
+        raise Unreached(STRANGE, f"{host} answers with a page instead of data: a login page of the network?")
 
 
 def token_known(endpoint: str, sent: Token, timeout_s: float) -> bool:
@@ -60,18 +60,18 @@ def token_known(endpoint: str, sent: Token, timeout_s: float) -> bool:
     answer = ask(f"{endpoint}/api/whoami-v2", timeout_s, {"Authorization": f"Bearer {sent.value}"})
     _judge(answer, endpoint)
     if answer.status not in (200, 401):
-        raise Unreached(STRANGE, f"{host_in(endpoint)} does not say (HTTP {answer.status})")
+        raise Unreached(STRANGE, f"{host_in(endpoint)} does not tell (HTTP {answer.status})")
     return answer.status == 200
 
 
 def _judge(answer: Answer, endpoint: str) -> None:
     host = host_in(endpoint)
     if answer.status == 407:
-        raise Unreached(PROXY, "the proxy wants a login (HTTP 407)")
+        raise Unreached(PROXY, "the proxy requires a login (HTTP 407)")
     if fault := answer_fault(answer.status, answer.headers, endpoint):
         raise fault
     if answer.status == 403 and answer.body.lstrip()[:1] == b"<":
-        raise Unreached(PROXY, f"{host} is refused with a page (HTTP 403): a filter in between?")
+        raise Unreached(PROXY, f"a page refuses {host} (HTTP 403): a filter of the network?")
 
 
 @dataclass(frozen=True)

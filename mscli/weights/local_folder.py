@@ -61,11 +61,11 @@ def names_in(variant: Variant, folder: Path) -> tuple[str, ...] | None:
     found = matching(names, variant)
     if not any(name.endswith(WEIGHT_SUFFIXES) for name in found):
         return None
-    faults = [f"{name} is not there" for name in _absent(variant, found)]
+    faults = [f"{name} is missing" for name in _absent(variant, found)]
     faults += [f"{name}: {fault}" for name in found if (fault := length_fault(folder / name))]
     if faults:
-        message = f"The weights in {folder} are not whole: {'; '.join(faults[:3])}."
-        hint = "Copy them again: `mscli pull --to DIR` on a machine with a network, `mscli up --weights DIR` here."
+        message = f"incomplete weights in {folder}: {'; '.join(faults[:3])}"
+        hint = "copy them again: `mscli pull --to DIR` on an online machine, `mscli up --weights DIR` here"
         raise MscliError(Code.WEIGHTS_MISSING, message, hint, {"cause": "corrupt_weights", "faults": faults})
     return found
 

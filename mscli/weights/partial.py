@@ -99,7 +99,7 @@ class Partial:
         except OSError as error:
             raise unwritable(self.blob, error, 0) from error
         if buffer and not count:
-            raise MscliError(Code.FILE, f"Another program has cut {self._data.name} short.", "Run the command again.")
+            raise MscliError(Code.FILE, f"another program truncated {self._data.name}", "run the command again")
         return count
 
     def restart(self) -> None:

@@ -64,7 +64,7 @@ class Pull:
         blobs = [(file.remote, self.cache.blob(repository, file.remote)) for file in todo]
         jobs = [Job(file, Partial(blob, file.size_bytes)) for file, blob in blobs]
         if kept := sum(file.present_bytes for file in todo):
-            self.listener.note(Note("resumed", f"going on after {kept:,} bytes that are here already"))
+            self.listener.note(Note("resumed", f"resuming at {kept / 2**20:,.2f} MiB"))
         download = Download(repository, jobs, self.locate, self._show, self.timeouts)
         with _crew(download) as fetchers:
             _watch(download, fetchers, self.listener, self.listing.total_bytes)
@@ -90,13 +90,13 @@ class _Patience:
         pid = holder(lock)
         other = f"process {pid}" if pid else "another process"
         if not self._told:
-            self._pull.listener.note(Note("waiting", f"{other} is fetching these files already: waiting for it"))
+            self._pull.listener.note(Note("waiting", f"{other} is already downloading these files: waiting for it"))
             self._told = True
         if (arrived := sum(self._arrived_bytes(file) for file in self._files)) != self._arrived:
             self._arrived, self._since_s = arrived, time.monotonic()
         elif time.monotonic() - self._since_s > self._pull.timeouts.retry_s:
-            message = f"{other} holds the download of {self._pull.listing.repository}, but no byte comes."
-            hint = f"Stop it ({f'kill {pid}' if pid else f'it holds {lock}'}) and run the same command again."
+            message = f"{other} is downloading {self._pull.listing.repository}, but receives no data"
+            hint = f"stop it ({f'kill {pid}' if pid else f'it holds {lock}'}) and run the same command again"
             raise MscliError(Code.DOWNLOAD_FAILED, message, hint, {"cause": "stalled_download", "pid": pid})
         self._pull.listener.progress(self._meter.look(arrived, self._files[0].name))
         time.sleep(LOOK_S)
@@ -164,7 +164,7 @@ def _release_stalled(download: Download, fetchers: list[Fetcher]) -> None:
             continue
         fetchers.remove(fetcher)
         if (task := fetcher.abandon()) is not None:
-            download.say("stalled", f"{task[0].file.name}: a connection does not answer; opening another")
+            download.say("stalled", f"{task[0].file.name}: a connection stalls; opening another")
             download.requeue(*task)
         fetchers.append(Fetcher(download))
         fetchers[-1].start()
@@ -174,5 +174,5 @@ def _check_patience(download: Download) -> None:
     """Raises MscliError(DOWNLOAD_FAILED) when no connection has had a byte for `retry_s`."""
     retry_s = download.timeouts.retry_s
     if time.monotonic() - max(download.heard_s, download.paused_until_s) > retry_s:
-        fault = download.last_fault or PassingFault("stalled_download", "no byte comes")
+        fault = download.last_fault or PassingFault("stalled_download", "no data")
         raise PassingFault(fault.cause, f"{fault.seen} (for {retry_s:g} s)").final(download.repository)

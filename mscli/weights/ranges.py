@@ -53,9 +53,9 @@ class LocalRanges:
                     yield data
                     start += len(data)
         except OSError as error:
-            raise MscliError(Code.FILE, f"Cannot read {path}: {error.strerror}.") from error
+            raise MscliError(Code.FILE, f"cannot read {path}: {error.strerror}") from error
         if start != gap.end:
-            raise MscliError(Code.FILE, f"{path} does not have {size:,} bytes.", "", {"cause": "corrupt_weights"})
+            raise MscliError(Code.FILE, f"{path} does not have {size:,} bytes", "", {"cause": "corrupt_weights"})
 
     def abort(self) -> None:
         """Local reads come back by themselves."""
@@ -133,7 +133,7 @@ class HttpRanges:
             if urlsplit(urljoin(url, target)).netloc != urlsplit(url).netloc:
                 headers = {}  # the token is for the hub alone
             url = urljoin(url, target)
-        raise PassingFault("network_proxy", f"{host_in(url)} redirects in a circle")
+        raise PassingFault("network_proxy", f"{host_in(url)} redirects in a loop")
 
     def _request(self, url: str, headers: Mapping[str, str], gap: Gap) -> http.client.HTTPResponse:
         parts = urlsplit(url)
@@ -214,9 +214,7 @@ def _check_answer(response: http.client.HTTPResponse, gap: Gap, size: int, url: 
     expected = f"bytes {gap.start}-{gap.end - 1}/{size}"
     whole_file = status == 200 and gap.start == 0 and response.length == size
     if status == 200 and not whole_file:
-        raise WrongAnswerFault(
-            "network_proxy", f"{host} ignores byte ranges or sends another file (a proxy in between?)"
-        )
+        raise WrongAnswerFault("network_proxy", f"{host} ignores byte ranges or sends another file (a proxy?)")
     if not whole_file and (status != 206 or response.headers.get("Content-Range") != expected):
         seen = response.headers.get("Content-Range") or f"HTTP {status}"
-        raise WrongAnswerFault("corrupt_download", f"{host} sends {seen} where {expected} belongs")
+        raise WrongAnswerFault("corrupt_download", f"{host} sends {seen} instead of {expected}")

@@ -206,5 +206,5 @@ def _files(folder: Path) -> Iterable[Path]:
 
 def _refuse(lock: Path) -> None:
     pid = holder(lock)
-    who = f"Process {pid}" if pid else "Another process"
-    raise MscliError(Code.FILE, f"{who} is fetching these weights right now.", "Stop it first, or leave them.")
+    who = f"process {pid}" if pid else "another process"
+    raise MscliError(Code.FILE, f"{who} is downloading these weights", "stop it first, or keep them")

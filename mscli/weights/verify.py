@@ -72,7 +72,7 @@ def verify(
     repaired = False
     if (bad or absent) and repair and not offline:
         for file in bad:
-            listener.note(Note("corrupt", f"{paths[file]} is damaged; fetching it again"))
+            listener.note(Note("corrupt", f"{paths[file]} is damaged; downloading it again"))
             if copy is None:
                 _discard(place, listing, file)
         pull_from_hub(relisted(listing, place), place, listener, timeouts)

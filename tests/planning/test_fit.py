@@ -175,7 +175,7 @@ def test_beyond_the_recommended_context_is_possible_and_said() -> None:
 def test_a_refusal_names_who_holds_the_memory() -> None:
     full = held(on("RTX 4090"), 0, holder(4242, 16, container="jupyter-1"), holder(77, 0.3, "Xorg"))
     reasons = " ".join(refusal("small-q4", full).reasons)
-    assert "pid 4242 python train.py in container jupyter-1 (16.0 GiB)" in reasons
+    assert "PID 4242 python train.py in container jupyter-1 (16.0 GiB)" in reasons
     assert "Xorg" in reasons
 
 

@@ -19,6 +19,8 @@ from mscli.planning.request import KV_BY_ENGINE, MEMORY, loads, resolve
 from mscli.planning.search import margin
 from mscli.planning.verdict import Known, plan_once
 
+settings.register_profile("planning", deadline=None)  # a loaded machine is no fault of a plan's
+settings.load_profile("planning")
 ON_GPU = sorted(name for name, profile in catalog().profiles.items() if profile.device == "gpu")
 # One count of GPUs is compared with itself: with more memory a profile may need fewer GPUs, and then holds less.
 CARDS = (

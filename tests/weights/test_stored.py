@@ -120,7 +120,7 @@ def test_weights_that_are_being_fetched_are_not_freed(published: Hub, cache: Pat
     lock = next(cache.glob(".locks/*/*.lock"))
     with lock.open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(MscliError, match="is fetching these weights"):
+        with pytest.raises(MscliError, match="is downloading these weights"):
             prune(found)
     assert whole(found.files[0], Q4)
 

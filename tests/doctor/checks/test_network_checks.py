@@ -124,7 +124,7 @@ def test_a_page_in_place_of_a_hub(here: Doctor, tiny: str) -> None:
         found = here(tiny, *NETWORK, env={"HF_ENDPOINT": f"http://127.0.0.1:{portal.server_port}"}).bad("network.hub")
         portal.shutdown()
     assert found["code"] == "network_proxy"
-    assert "log-in page" in found["seen"]
+    assert "login page" in found["seen"]
 
 
 def test_too_many_requests(here: Doctor, hub: Hub, tiny: str) -> None:

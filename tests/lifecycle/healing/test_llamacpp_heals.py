@@ -131,7 +131,7 @@ def test_each_step_is_said(mscli: Mscli, home: Path) -> None:
     done = mscli("up", "mine")
     step = "healing  this llama-server does not know the flag --flash_attn; trying again (1 of 3): without --flash_attn"
     assert step in done.err
-    assert "changed so that it starts here: without --flash_attn, --flash-attn on" in done.out
+    assert "changed to start on this machine: without --flash_attn, --flash-attn on" in done.out
     mscli("down")
     assert "as it worked here before: without --flash_attn, --flash-attn on" in mscli("up", "mine").err
     mscli("down")

@@ -86,7 +86,7 @@ def test_a_profile_that_does_not_fit_is_named_with_its_cause(
 
 def test_who_holds_the_gpu_is_named(doctor: Doctor, machine: Machine) -> None:
     found = doctor("small-gguf-q4", *PROFILE, env=machine("rtx4090-full")).bad("profile.plan")
-    assert "held by pid" in str(found["evidence"])
+    assert "in use by PID" in str(found["evidence"])
 
 
 def test_gpus_that_are_hidden(doctor: Doctor, machine: Machine) -> None:

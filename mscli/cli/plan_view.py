@@ -150,8 +150,8 @@ def show_plan(screen: Screen, plan: Plan, title: str, previewed: Preview | None,
             ("engine", _engine(plan, previewed)),
             ("context", f"{context.removeprefix('context ')}, {plan.kv_type} KV cache, {_load(plan)}"),
             ("speed", _speed(plan)),
-            ("cost", cost_text(plan.cost, plan.users) if plan.cost else ""),
-            ("API", api_text(plan.cost) if plan.cost else ""),
+            ("cost", cost_text(plan.cost, plan.users, brief) if plan.cost else ""),
+            ("API", api_text(plan.cost) if plan.cost and not brief else ""),
             ("memory", "" if plan.gpus else f"{size(plan.host_bytes)} of host memory, on the CPU"),
             ("start", f"mscli up {plan.profile}" if brief else ""),
             ("command", _beginning(plan, words, screen.width) if hidden else ""),
@@ -201,9 +201,10 @@ def _speed(plan: Plan) -> str:
     return f"{expected:.0f} tok/s expected ({low:.0f} to {high:.0f}){total}{ttft}"
 
 
-def cost_text(cost: Cost, users: int) -> str:
-    """The price of a million output tokens here."""
-    return f"${cost.local_usd_per_mtok:.2f} per 1M output tokens at batch size {users}"
+def cost_text(cost: Cost, users: int, brief: bool) -> str:
+    """The price of a million output tokens here; `brief`: beside an API's, which has a line of its own else."""
+    api = f" (API: ${cost.api_usd_per_mtok:.2f})" if brief and cost.api_usd_per_mtok is not None else ""
+    return f"${cost.local_usd_per_mtok:.2f} per 1M output tokens at batch size {users}{api}"
 
 
 def api_text(cost: Cost) -> str:

@@ -43,6 +43,7 @@ class Code(str, Enum):
     STOP_FAILED = "stop_failed"
     REQUEST_FAILED = "request_failed"
     FILE = "file"
+    CONFIRMATION_NEEDED = "confirmation_needed"
     INTERRUPTED = "interrupted"
     INTERNAL = "internal"
 

@@ -140,6 +140,13 @@ def _named(variable: str, env: Mapping[str, str] | None) -> Path | None:
     return expanded(named).absolute() if named else None
 
 
+def releases(engine: str, publisher: str, env: Mapping[str, str] | None = None) -> str:
+    """Where an engine's releases lie: at the address that MSCLI_OLLAMA_RELEASES or MSCLI_LLAMACPP_RELEASES gives (a
+    company's mirror, laid out as the publisher's), else at `publisher`."""
+    variable = f"MSCLI_{engine.replace('.', '').upper()}_RELEASES"
+    return ((os.environ if env is None else env).get(variable) or publisher).rstrip("/")
+
+
 def hub_cache(env: Mapping[str, str] | None = None) -> Path:
     """The Hugging Face cache folder, by the hub's own rules (HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME)."""
     env = os.environ if env is None else env

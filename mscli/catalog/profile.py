@@ -9,6 +9,8 @@ from pathlib import Path
 from mscli.catalog.model import Variant
 
 ENGINES = ("ollama", "vllm", "vllm-docker", "llama.cpp", "transformers", "mistral.rs")
+# As their makers write them.
+ENGINE_TITLES = {"ollama": "Ollama", "vllm": "vLLM", "vllm-docker": "Docker", "transformers": "Transformers"}
 KV_TYPES = ("f16", "q8_0", "q4_0", "fp8")
 
 TENSOR_PARALLEL_ENGINES = ("vllm", "vllm-docker", "mistral.rs")

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import dropwhile
 from typing import TYPE_CHECKING, Any
 
+from mscli.catalog.profile import ENGINE_TITLES
 from mscli.cli.layout import GIB, Column, clipped, command_lines, count, size, styled, wrapped
 from mscli.cli.screen import Screen
-from mscli.planning.plan import SAFE, TIGHT, Choice, Cost, GpuMemory, NoFit, Plan
+from mscli.planning.plan import ENGINE_INSTALLABLE, ENGINE_MISSING, SAFE, TIGHT, Choice, Cost, GpuMemory, NoFit, Plan
 
 if TYPE_CHECKING:
     from mscli.catalog.load import Catalog
@@ -63,17 +64,21 @@ def plan_json(
 
 
 def verdict(outcome: Plan | NoFit) -> str:
-    """The verdict in one word or two."""
+    """The verdict in a few words: `fits, needs vLLM` where mscli can install it, `needs vLLM` where it cannot."""
     if isinstance(outcome, Plan):
-        return styled(*_VERDICTS[outcome.verdict])
+        word, style = _VERDICTS[outcome.verdict]
+        needs = f"needs {ENGINE_TITLES.get(outcome.engine, outcome.engine)}"
+        if outcome.engine_state == ENGINE_MISSING:
+            return styled(needs, "yellow")
+        return styled(f"{word}, {needs}" if outcome.engine_state == ENGINE_INSTALLABLE else word, style)
     too_big = outcome.missing_bytes or outcome.cause in ("oom_weights", "host_ram")
     return styled("too big" if too_big else "unsupported", "red")
 
 
 def why_not(outcome: Plan | NoFit) -> str:
-    """Why a profile does not fit, in one short clause; empty for one that fits."""
+    """Why a profile does not fit or has no engine, in one short clause; empty for one that can run."""
     if isinstance(outcome, Plan):
-        return ""
+        return outcome.reasons[-1] if outcome.engine_state == ENGINE_MISSING else ""
     if outcome.missing_bytes:
         return f"{size(outcome.missing_bytes)} short"
     reason = _OF_A_GPU.sub("", outcome.reasons[0]) if outcome.reasons else ""
@@ -183,7 +188,9 @@ def _beginning(plan: Plan, words: Sequence[str], width: int | None) -> str:
 def _engine(plan: Plan, previewed: Preview | None) -> str:
     where = f"GPU {_numbers(plan.gpus)}" if plan.gpus else "CPU"
     split = f", tensor parallel {plan.tensor_parallel}" if plan.tensor_parallel > 1 else ""
-    missing = f" (not installed: mscli engines install {plan.engine})" if previewed and not previewed.installed else ""
+    missing = ""
+    if previewed and not previewed.installed:
+        missing = " (mscli up installs it)" if plan.engine_state == ENGINE_INSTALLABLE else " (not installed)"
     return f"{plan.engine} on {where}{split}{missing}"
 
 
@@ -275,8 +282,8 @@ def _other_row(outcome: Plan, catalog: Catalog) -> tuple[str, ...]:
 def _row(outcome: Plan | NoFit) -> tuple[str, ...]:
     if isinstance(outcome, NoFit):
         return (outcome.profile, verdict(outcome), "", "", outcome.engine, "", "", why_not(outcome))
-    gpus, context = _numbers(outcome.gpus) or "CPU", f"{outcome.context:,}"
-    return (outcome.profile, verdict(outcome), context, rate(outcome), outcome.engine, outcome.kv_type, gpus, "")
+    gpus, context, why = _numbers(outcome.gpus) or "CPU", f"{outcome.context:,}", why_not(outcome)
+    return (outcome.profile, verdict(outcome), context, rate(outcome), outcome.engine, outcome.kv_type, gpus, why)
 
 
 def show_cards(screen: Screen, rows: Iterable[tuple[str, Plan | None, str]]) -> None:

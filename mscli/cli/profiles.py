@@ -203,6 +203,7 @@ def _entry(outcome: Plan | NoFit, catalog: Catalog) -> dict[str, object]:
         "verdict": outcome.verdict,
         "reasons": list(outcome.reasons),
         "context": getattr(outcome, "context", None),
+        "engine_state": outcome.engine_state,
     }
 
 

@@ -14,6 +14,7 @@ from mscli.cli.screen import Screen
 
 if TYPE_CHECKING:
     from mscli.lifecycle.eta import Forecast
+    from mscli.lifecycle.first_install import Fetching
     from mscli.lifecycle.learning import Heal
     from mscli.weights.progress import Note, Progress
 
@@ -91,6 +92,21 @@ class StartProgress:
         self._line.stop()
         try:
             return self._screen.confirm(f"{size(missing_bytes)} to download. Continue?", default=True)
+        finally:
+            self._line.start()
+
+    def agree_all(self, fetching: Fetching) -> bool:
+        """Ask once for all that a start is to fetch: engine and weights."""
+        engine = fetching.engine
+        self._line.stop()
+        try:
+            self._screen.note(f"{engine.what} is not installed. To start, mscli fetches:", "bold")
+            self._screen.note(f"  engine   {engine.what}, about {size(engine.download_bytes)}, into {engine.folder}")
+            if fetching.weights_bytes:
+                weights = f"{fetching.weights}, {size(fetching.weights_bytes)}, into {fetching.weights_folder}"
+                self._screen.note(f"  weights  {weights}")
+            self._screen.note(f"  disk     {size(fetching.free_bytes)} free")
+            return self._screen.confirm("Continue?", default=True)
         finally:
             self._line.start()
 
@@ -175,6 +191,10 @@ class EventProgress:
         self._screen.event({"event": "heal", "number": number, "most": most, **asdict(heal)})
 
     def agree(self, _: int) -> bool:
+        """Scripts are never asked."""
+        return True
+
+    def agree_all(self, _: Fetching) -> bool:
         """Scripts are never asked."""
         return True
 

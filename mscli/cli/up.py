@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import Events, Heal, Json, ProfileFile, TimeoutS, Yes
+from mscli.cli.options import Events, Heal, Json, ProfileFile, TimeoutS
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:
+    from mscli.cli.progress import Hears
+    from mscli.lifecycle.first_install import Consent, Fetching
     from mscli.lifecycle.up import Ask, Up
 
 _EPILOG = "Examples: mscli up  |  mscli up rehearsal  |  mscli up small-q4 --ctx 16384 --gpus 1 --dry-run"
@@ -50,7 +54,9 @@ def up(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the command; start nothing.")] = False,
     supervise: Annotated[bool, typer.Option("--supervise", help="Start it again when it crashes or hangs.")] = False,
     adopt: Annotated[bool, typer.Option("--adopt", help="Use the Ollama server that runs already.")] = False,
-    yes: Yes = False,
+    install: Annotated[bool, typer.Option(help="Install the engine if it is missing.")] = True,
+    installed_only: Annotated[bool, typer.Option("--installed-only", help="Choose among engines here.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", envvar="MSCLI_YES", help="Do not ask first.")] = False,
     events: Events = False,
     json: Json = False,
 ) -> None:  # fmt: skip
@@ -67,11 +73,11 @@ def up(
         profile, _absolute(file), host, port, overrides, require_gpu, _absolute(weights), adopt, supervise
     )
     key = _key(api_key_file)
-    ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline)
+    ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline, installed_only=installed_only)
     if dry_run:
         _dry_run(screen, ask, heal)
     else:
-        _up(screen, ask, events, heal, confirm=screen.live and not yes)
+        _up(screen, ask, events, heal, install and not installed_only, yes)
 
 
 def _absolute(path: Path | None) -> str | None:
@@ -110,7 +116,7 @@ def _dry_run(screen: Screen, ask: Ask, heal: bool) -> None:
         screen.note(f"note: {note}", "yellow")
 
 
-def _up(screen: Screen, ask: Ask, events: bool, heal: bool, confirm: bool) -> None:
+def _up(screen: Screen, ask: Ask, events: bool, heal: bool, install: bool, yes: bool) -> None:
     from dataclasses import replace
 
     from mscli.cli.progress import listener_of
@@ -119,8 +125,13 @@ def _up(screen: Screen, ask: Ask, events: bool, heal: bool, confirm: bool) -> No
 
     start = healing.up if heal else healing.up_as_planned
     with listener_of(screen, events) as progress:
+        asked = replace(
+            ask,
+            agree=progress.agree if screen.live and not yes else None,
+            consent=_consent(screen, progress, yes) if install else None,
+        )
         try:
-            done = start(replace(ask, agree=progress.agree) if confirm else ask, places(), progress)
+            done = start(asked, places(), progress)
         except KeyboardInterrupt:
             raise MscliError(
                 Code.INTERRUPTED,
@@ -128,6 +139,25 @@ def _up(screen: Screen, ask: Ask, events: bool, heal: bool, confirm: bool) -> No
                 "Follow it: mscli logs -f. Stop it: mscli down. Bytes already fetched are kept.",
             ) from None
     report(screen, done)
+
+
+def _consent(screen: Screen, progress: Hears, yes: bool) -> Consent:
+    """Who says whether an engine may be installed: the command line, the user at the terminal, or nobody."""
+
+    def consent(fetching: Fetching) -> bool:
+        if yes:
+            return True
+        if screen.live and sys.stdin is not None and sys.stdin.isatty():
+            return progress.agree_all(fetching)
+        raise MscliError(
+            Code.CONFIRMATION_NEEDED,
+            f"{fetching.engine.what} must be installed first, and there is no terminal to ask on",
+            f"Type: {shlex.join(['mscli', *sys.argv[1:], '-y'])}",
+            {"engine": fetching.engine.engine, "engine_bytes": fetching.engine.download_bytes,
+             "weights_bytes": fetching.weights_bytes, "folder": str(fetching.engine.folder)},
+        )  # fmt: skip
+
+    return consent
 
 
 def report(screen: Screen, done: Up) -> None:

@@ -74,6 +74,21 @@ class Installation:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """An engine that mscli can install here. `what`: what is fetched, by its name and version; `source`: from where.
+
+    `download_bytes`, `room_bytes`: about what is fetched, and what the disk of `folder` must have until it is in place.
+    """
+
+    engine: str
+    what: str
+    source: str
+    download_bytes: int
+    room_bytes: int
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Serving:
     """Where and how the instance serves. `run_dir` is private to it (0700) and holds log, key and temporary files."""
 

@@ -72,11 +72,21 @@ def version_answer(program: Path, what: str, hint: str) -> str:
 
 
 def environment_in(folder: Path) -> PythonEnvironment | None:
-    """The environment whose root is `folder`; None where there is none."""
+    """The environment whose root is `folder`; None where there is none, or an installation into it was cut off."""
     python = folder / "bin" / "python"
-    if not python.exists():
+    if not python.exists() or not finished(folder):
         return None
     return PythonEnvironment(python, package_folders(folder))
+
+
+def finished(folder: Path) -> bool:
+    """False for an environment that `make_environment` began to fill and did not end: it is used by nobody."""
+    return not _mark(folder).exists()
+
+
+def _mark(folder: Path) -> Path:
+    """The file that lies beside an environment for as long as it is being filled."""
+    return folder.with_name(f"{folder.name}.unfinished")
 
 
 def package_folders(prefix: Path) -> tuple[Path, ...]:
@@ -104,21 +114,25 @@ def this_environment() -> PythonEnvironment:
 
 def make_environment(folder: Path, requirements: Sequence[str], listener: Listener) -> PythonEnvironment:
     """Install `requirements` into an environment in `folder`, made where there is none; with uv if it is there, else
-    with pip. Blocks for the download, which may be gigabytes.
+    with pip. Blocks for the download, which may be gigabytes. Until all is in place the environment counts as absent,
+    also after a cut; the next call goes on with it.
 
     Raises MscliError(DOWNLOAD_FAILED) with the installer's last words; what it wrote lies in `folder`.log.
     """
     uv = shutil.which("uv")
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = folder / "bin" / "python"
-    made = [uv, "venv", str(folder)] if uv else [sys.executable, "-m", "venv", str(folder)]
+    made = [uv, "venv", str(folder), "--allow-existing"] if uv else [sys.executable, "-m", "venv", str(folder)]
     filled = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
     log = folder.with_name(f"{folder.name}.log")
     log.unlink(missing_ok=True)
-    if not python.exists():
+    fresh = not python.exists() or not finished(folder)
+    _mark(folder).touch()
+    if fresh:
         _do(made, log)
     listener.note(Note("installing", f"installing {', '.join(requirements)}; see {log}"))
     _do([*filled, *requirements], log)
+    _mark(folder).unlink()
     environment = environment_in(folder)
     assert environment is not None
     return environment

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import cast
 
 from mscli.catalog.profile import ENGINES
-from mscli.engines.engine import Capabilities, Engine, Hosted, Imaged, Installation
+from mscli.engines.engine import Capabilities, Engine, Hosted, Imaged, Installation, Offer
 from mscli.errors import Code, MscliError
 from mscli.weights.progress import Listener
 
@@ -89,6 +89,18 @@ def install_engine(wanted: str, listener: Listener) -> Installation:
         raise MscliError(Code.USAGE, f"mscli installs {known}, not {name!r}", hint or "What is here: mscli engines")
     run: Callable[..., Installation] = import_module(f"mscli.engines.{_ENGINES[name].installer}").install
     return run(listener, version=version) if version else run(listener)
+
+
+def offer(name: str, device: str, cuda: str | None) -> Offer:
+    """What `install_engine` would put here for a profile on `device` (gpu or cpu); `cuda`: what the driver offers.
+
+    Fetches nothing. Raises USAGE for an engine that mscli does not install, ENGINE_UNSUPPORTED or ENGINE_MISSING where
+    it could not run here.
+    """
+    if name not in INSTALLABLE:
+        raise MscliError(Code.USAGE, f"mscli does not install {name}", "What is here: mscli engines")
+    told: Callable[..., Offer] = import_module(f"mscli.engines.{_ENGINES[name].installer}").offer
+    return told(device, cuda)
 
 
 def _missing_hint(name: str) -> str | None:

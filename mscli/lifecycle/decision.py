@@ -45,17 +45,19 @@ def decide(
     replaced: str | None = None,
     adjust: Adjust | None = None,
     stay: Choice | None = None,
+    installed_only: bool = False,
 ) -> Decision:
     """Plan the request on this machine, from memory that is free now.
 
     `replaced`: the name of an instance whose memory will come back first. `adjust`: asked what to change of the
-    profile. `stay`: where no profile is named, the choice to stay with. Raises NO_GPU or NO_FIT with the figures,
+    profile. `stay`: where no profile is named, the choice to stay with. `installed_only`: choose among engines that are
+    here. Raises NO_GPU or NO_FIT with the figures,
     PROFILE_UNKNOWN or PROFILE_INVALID.
     """
     chosen_before = stay.chosen.profile if stay and stay.chosen and _unnamed(request) else None
     named = _named(replace(request, profile=chosen_before) if chosen_before else request, places)
     if named is None:
-        return _adjusted(_best(request.overrides, places, replaced), request.overrides, adjust)
+        return _adjusted(_best(request.overrides, places, replaced, installed_only), request.overrides, adjust)
     profile, model = named
     snapshot = see(places, (profile.engine,), replaced, gpus=profile.device == "gpu", adopt=request.adopt)
     change = adjust(profile, snapshot) if adjust else NOTHING
@@ -116,11 +118,11 @@ def plan_all(
     return choose(pairs, snapshot, overrides)
 
 
-def _best(overrides: Overrides, places: Places, replaced: str | None) -> Decision:
+def _best(overrides: Overrides, places: Places, replaced: str | None, installed_only: bool = False) -> Decision:
     """The best automatic profile for this machine. Raises NO_GPU or NO_FIT: never a silent run on the CPU."""
     catalog = catalogue(places)
     automatic = [profile for profile in catalog.profiles.values() if profile.automatic]
-    snapshot = see(places, [profile.engine for profile in automatic], replaced)
+    snapshot = see(places, [profile.engine for profile in automatic], replaced, installed_only=installed_only)
     if not snapshot.inventory.devices:
         raise no_gpu(snapshot.inventory)
     choice = plan_all(automatic, catalog.models, snapshot, overrides)

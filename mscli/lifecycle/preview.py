@@ -10,10 +10,12 @@ from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Command, Engine, Hosted, Installation, Serving
 from mscli.engines.table import engine as engine_named
+from mscli.engines.table import offer
 from mscli.errors import MscliError
+from mscli.inventory.detect import detect
 from mscli.lifecycle.launch import FIRST_PORT
-from mscli.paths import Places
-from mscli.planning.plan import Plan
+from mscli.paths import Places, hub_cache
+from mscli.planning.plan import ENGINE_INSTALLABLE, Plan
 from mscli.weights.ensure import ensure
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Silence
@@ -39,7 +41,7 @@ def preview(plan: Plan, profile: Profile, model: Model, where: Serving, folder: 
     notes: list[str] = []
     try:
         engine = engine_named(plan.engine)
-        found = _found(engine, notes)
+        found = _found(engine, notes, profile.device, plan.engine_state)
         weights = expected_weights(model, model.variants[plan.variant], notes, folder)
         command = engine.command(plan, profile, model, weights, where, found)
         return Preview(command, tuple(notes), found.kind != "absent")
@@ -54,12 +56,23 @@ def somewhere(profile: Profile, model: Model, places: Places) -> Serving:
     return Serving(profile.name, profile.host, port, model.name, run_dir, run_dir / "log", None)
 
 
-def _found(engine: Engine, notes: list[str]) -> Installation:
+def _found(engine: Engine, notes: list[str], device: str, state: str | None) -> Installation:
     found = _located(engine.name)
     if isinstance(found, Installation):
         return found
-    notes.append(f"{found.message}. {found.hint}")
+    notes.append(_to_install(engine.name, device) if state == ENGINE_INSTALLABLE else f"{found.message}. {found.hint}")
     return Installation(engine.name, (engine.program,), None, "absent", Path(engine.program))
+
+
+@cache
+def _to_install(name: str, device: str) -> str:
+    """What `mscli up` installs first, in words."""
+    try:
+        made = offer(name, device, detect(hub_cache()).cuda)
+    except MscliError as fault:
+        return fault.message
+    fetched = f"about {made.download_bytes / 1e9:.1f} GB from {made.source}"
+    return f"`mscli up` installs {made.what} first ({fetched}, into {made.folder}); it asks before, unless -y is given"
 
 
 @cache

@@ -23,13 +23,14 @@ from mscli.lifecycle import launch as launching
 from mscli.lifecycle import server_weights
 from mscli.lifecycle.decision import Adjust, Decision, decide
 from mscli.lifecycle.eta import eta
+from mscli.lifecycle.first_install import Consent, have_engine
 from mscli.lifecycle.launch import Launch, Started, StartFailure
 from mscli.lifecycle.learning import Heal, learn, noted, taken_bytes
 from mscli.lifecycle.preview import Preview, expected_weights, preview, somewhere
 from mscli.lifecycle.readiness import Listener, Patience, StoppedMeanwhile, arrive, join, load_again, stopped_meanwhile
 from mscli.lifecycle.shutdown import stop, survived
 from mscli.paths import Places
-from mscli.planning.plan import Choice
+from mscli.planning.plan import ENGINE_READY, Choice
 from mscli.weights.ensure import ensure, wanted
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener as WeightsListener
@@ -44,7 +45,8 @@ class Ask:
     """One `mscli up`. `name` None: named after the profile. `api_key` None: none, or one made up where it is needed.
 
     `agree`: asked with the number of bytes before a large download; False ends the start. `adjust`, `stay`: what to
-    change of the profile, and the choice to stay with (see decision.decide).
+    change of the profile, and the choice to stay with (see decision.decide). `consent`: asked with all that is to be
+    fetched before an engine is installed; None: none is. `installed_only`: choose among engines that are here.
     """
 
     request: Request
@@ -57,6 +59,8 @@ class Ask:
     agree: Callable[[int], bool] | None = None
     adjust: Adjust | None = None
     stay: Choice | None = None
+    consent: Consent | None = None
+    installed_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ def dry_run(ask: Ask, places: Places) -> DryRun:
     profile, model = decision.profile, decision.model
     where = somewhere(profile, model, places)
     if decision.plan.engine in STARTABLE:
-        launch = _find_engine(ask, decision, name, must_exist=False)
+        launch = _find_engine(ask, decision, name)
         if launch.adopted:
             return DryRun(
                 decision, name, Preview(None, (f"uses the server that runs already: {launch.adopted.owner}",))
@@ -227,16 +231,21 @@ def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch | Record:
     if same := _same(ask, Records(places)):
         return same
     _refuse_other(name, ask, Records(places))
-    launch = _find_engine(ask, decision, name)
+    launch = _find_engine(ask, decision, name, places, listener)
     _prepare_engine(launch, places, listener)
     if not launch.adopted:
         listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
-        _ask_first(ask, decision)
+        _ask_first(launch.agree, ask, decision)
     return replace(launch, weights=_weights(launch, listener))
 
 
-def _find_engine(ask: Ask, decision: Decision, name: str, must_exist: bool = True) -> Launch:
-    """The launch so far: with the server to adopt, or the engine's copy to spawn."""
+def _find_engine(
+    ask: Ask, decision: Decision, name: str, places: Places | None = None, listener: Listener | None = None
+) -> Launch:
+    """The launch so far: with the server to adopt, or the engine's copy to spawn, installed if it is not here.
+
+    Without `places` and `listener`, for a dry run, the engine need not be here.
+    """
     engine = engine_named(decision.plan.engine)
     if ask.api_key is not None and not engine.capabilities.api_key:
         raise MscliError(
@@ -259,10 +268,20 @@ def _find_engine(ask: Ask, decision: Decision, name: str, must_exist: bool = Tru
     )
     if isinstance(engine, Hosted) and (adopted := _adopted(engine, ask)):
         _refuse_settings(ask.request, adopted)
-        alias = engine.alias_of(name) if must_exist else None
+        alias = engine.alias_of(name) if listener else None
         warnings = engine.check(adopted, decision.profile, decision.model, alias, ask.replace)
         return replace(launch, adopted=adopted, warnings=warnings)
-    return replace(launch, installation=engine.locate()) if must_exist else launch
+    if places is None or listener is None:
+        return launch
+    consent = None if ask.offline else ask.consent
+    if fresh := have_engine(engine, decision, places, listener, consent, ask.request.weights):
+        return replace(launch, installation=fresh, decision=_with_engine(decision), agree=None)
+    return replace(launch, installation=engine.locate())
+
+
+def _with_engine(decision: Decision) -> Decision:
+    """The same decision once its engine is here."""
+    return replace(decision, plan=replace(decision.plan, engine_state=ENGINE_READY))
 
 
 def _adopted(engine: Hosted, ask: Ask) -> Adopted | None:
@@ -345,12 +364,12 @@ def _weights(launch: Launch, listener: WeightsListener) -> WeightFiles:
     return ensure(launch.decision.model, variant, listener, offline=launch.offline, folder=folder)
 
 
-def _ask_first(ask: Ask, decision: Decision) -> None:
+def _ask_first(agree: Callable[[int], bool] | None, ask: Ask, decision: Decision) -> None:
     """Let the user refuse a large download before its first byte."""
-    if ask.agree is None or decision.variant.source.kind != "hub" or ask.request.weights:
+    if agree is None or decision.variant.source.kind != "hub" or ask.request.weights:
         return
     missing = wanted(decision.model, decision.variant, offline=ask.offline).missing_bytes
-    if missing > LARGE_BYTES and not ask.agree(missing):
+    if missing > LARGE_BYTES and not agree(missing):
         raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Another profile may need less: mscli profiles")
 
 
@@ -368,7 +387,7 @@ def _overtaken(launch: Launch, records: Records) -> bool:
 
 def _decide(ask: Ask, places: Places) -> tuple[Decision, str]:
     name = ask.name or ask.request.profile
-    decision = decide(ask.request, places, name if ask.replace else None, ask.adjust, ask.stay)
+    decision = decide(ask.request, places, name if ask.replace else None, ask.adjust, ask.stay, ask.installed_only)
     return decision, check_name(ask.name or decision.profile.name)
 
 

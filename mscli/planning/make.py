@@ -12,7 +12,7 @@ from dataclasses import replace
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile, loads
 from mscli.planning.figures import gib, tokens
-from mscli.planning.plan import SAFE, Choice, NoFit, Overrides, Plan
+from mscli.planning.plan import ENGINE_MISSING, SAFE, Choice, NoFit, Overrides, Plan
 from mscli.planning.request import KV_BY_ENGINE
 from mscli.planning.search import ROUNDING, last_true
 from mscli.planning.verdict import Known, plan_once
@@ -26,7 +26,7 @@ def make(
 ) -> Plan | NoFit:
     """Plan `profile` on this machine from the memory that is free now; where it does not fit, with what would."""
     asked = overrides or Overrides()
-    outcome = plan_once(profile, model, asked, known)
+    outcome = known.with_engine(plan_once(profile, model, asked, known), profile.device)
     if isinstance(outcome, Plan) or outcome.nearest:
         return outcome
     return replace(outcome, nearest=nearest(profile, model, asked, known))
@@ -121,16 +121,21 @@ def choose(
     """Plan every profile and take the best automatic one that is safe, else the best that is tight.
 
     Preferred by quality (the profile's rank) unless the overrides says speed (predicted tokens per second) or context.
-    A profile for the CPU, or one that offloads, is only taken by name. `ranked` holds every verdict, best first.
+    A profile for the CPU, or one that offloads, is only taken by name, and none whose engine cannot be had here.
+    `ranked` holds every verdict, best first.
     """
     asked = overrides or Overrides()
     profiles = {profile.name: profile for profile, _ in pairs}
-    verdicts = [plan_once(profile, model, asked, known) for profile, model in pairs if _wanted(profile, asked)]
+    verdicts = [
+        known.with_engine(plan_once(profile, model, asked, known), profile.device)
+        for profile, model in pairs
+        if _wanted(profile, asked)
+    ]
     ranked = tuple(sorted(verdicts, key=_key(profiles, asked.prefer or "quality")))
     if not ranked:
         return Choice(None, f"no profile runs on {asked.engine}", ())
     first = ranked[0]
-    if isinstance(first, NoFit) or not _automatic(profiles[first.profile]):
+    if isinstance(first, NoFit) or not _taken(first, profiles[first.profile]):
         return Choice(None, _why_none(pairs, ranked, asked, known), ranked)
     return Choice(first, _why(first, ranked, profiles, asked.prefer or "quality"), ranked)
 
@@ -141,6 +146,11 @@ def _wanted(profile: Profile, overrides: Overrides) -> bool:
 
 def _automatic(profile: Profile) -> bool:
     return profile.automatic and profile.device == "gpu"
+
+
+def _taken(plan: Plan, profile: Profile) -> bool:
+    """Whether a plan that fits may be taken unasked: its engine is here, or mscli can install it here."""
+    return _automatic(profile) and plan.engine_state != ENGINE_MISSING
 
 
 def _key(profiles: Mapping[str, Profile], prefer: str) -> Callable[[Verdict], Key]:
@@ -158,7 +168,7 @@ def _key(profiles: Mapping[str, Profile], prefer: str) -> Callable[[Verdict], Ke
                 float(profile.rank),
             )
         group = 0.0 if verdict.verdict == SAFE else 1.0
-        if not _automatic(profile):
+        if not _taken(verdict, profile):
             group += 2.0
         return (group, float(_slow(verdict)), *_preference(verdict, profile, prefer))
 
@@ -182,6 +192,7 @@ def _why(chosen: Plan, ranked: Sequence[Verdict], profiles: Mapping[str, Profile
     best = {"quality": "best overall", "speed": "fastest", "context": "longest context"}[prefer]
     where = f"GPU {', '.join(map(str, chosen.gpus))}"
     text = f"{best} that fits{'' if chosen.verdict == SAFE else ' tightly'}: {tokens(chosen.context)} on {where}"
+    text += _without_engine(ranked, profiles, profiles[chosen.profile].rank if prefer == "quality" else 0)
     better = [] if prefer != "quality" else [
         verdict for verdict in ranked
         if isinstance(verdict, NoFit) and verdict.missing_bytes
@@ -193,9 +204,21 @@ def _why(chosen: Plan, ranked: Sequence[Verdict], profiles: Mapping[str, Profile
     return f"{text}; too big: {refused}"
 
 
+def _without_engine(ranked: Sequence[Verdict], profiles: Mapping[str, Profile], rank: float) -> str:
+    """The best profile below `rank` that fits and was passed over because its engine cannot be had here, and why."""
+    over = [
+        each for each in ranked
+        if isinstance(each, Plan) and each.engine_state == ENGINE_MISSING
+        and _automatic(profiles[each.profile]) and profiles[each.profile].rank < rank
+    ]  # fmt: skip
+    return f"; not {over[0].profile}: {over[0].reasons[-1]}" if over else ""
+
+
 def _why_none(pairs: Sequence[tuple[Profile, Model]], ranked: Sequence[Verdict], asked: Overrides, known: Known) -> str:
     if not known.inventory.devices:
         return "no GPU is visible; mscli does not fall back to the CPU on its own"
+    if text := _without_engine(ranked, {profile.name: profile for profile, _ in pairs}, math.inf):
+        return f"no engine for what fits{text}"
     if waiting := _with_a_newer_driver(pairs, ranked, asked, known):
         return f"the driver is too old; with a newer one {waiting.profile} would fit: {'; '.join(waiting.reasons)}"
     automatic = {profile.name for profile, _ in pairs if _automatic(profile)}

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SAFE, TIGHT, NO = "safe", "tight", "no"
+# Whether a profile's engine can be had on this machine.
+ENGINE_READY, ENGINE_INSTALLABLE, ENGINE_MISSING = "ready", "installable", "missing"
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Plan:
     `layers_on_gpu`: layers placed on GPUs (equals the model's layers + 1 unless offloaded; 0 on the CPU).
     `host_bytes`: host memory the weights and KV need. `settings`: engine settings that the planner derived
     (gpu_memory_utilization, max_num_seqs, offload_gib ...), for the engine's command line.
-    `steps`: the compromises made on the way (f16 KV -> q8_0 KV ...), in order.
+    `steps`: the compromises made on the way (f16 KV -> q8_0 KV ...), in order. `engine_state`: ready, installable (by
+    mscli, here) or missing; None where that is not known, as for another machine.
     """
 
     profile: str
@@ -129,6 +132,7 @@ class Plan:
     steps: tuple[str, ...] = ()
     speed: Speed | None = None
     cost: Cost | None = None
+    engine_state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Refusal:
 class NoFit:
     """Why a profile does not fit. `missing_bytes`: how much more free memory (on the worst GPU) it would take, 0 when
     memory is not the reason. `nearest`: the nearest options that work ("--ctx 18432"), or None. `cause`: a code
-    of the closed list of causes, None where none says it."""
+    of the closed list of causes, None where none says it. `engine_state`: as of Plan."""
 
     profile: str
     engine: str
@@ -156,6 +160,7 @@ class NoFit:
     memory: tuple[GpuMemory, ...] = ()
     verdict: str = NO
     cause: str | None = None
+    engine_state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +243,7 @@ def _head(outcome: Plan | NoFit) -> dict[str, Any]:
         "variant": outcome.variant,
         "verdict": outcome.verdict,
         "reasons": list(outcome.reasons),
+        "engine_state": outcome.engine_state,
     }
 
 

@@ -49,13 +49,22 @@ from mscli.planning.speed import predict
 
 
 @dataclass(frozen=True)
+class Availability:
+    """Whether an engine can be had here: `state` is ready, installable or missing; `why`: what keeps it away, for one
+    that is missing."""
+
+    state: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Known:
     """What the planner is told beside profile, model and overrides.
 
     `claims`: what our own instances hold or are about to take. `facts`: data sheets by NVML name, for the speed
     prediction. `versions`: installed engine versions by engine name; without one the newest behaviour is planned.
     `observations`: earlier good starts, in order of time, which correct the formulas on the same card, engine version
-    and profile.
+    and profile. `engines`: whether each (engine, device) can be had here; empty where that is not known.
     """
 
     inventory: Inventory
@@ -63,6 +72,15 @@ class Known:
     facts: Mapping[str, GpuFacts] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     observations: Sequence[Observation] = ()
+    engines: Mapping[tuple[str, str], Availability] = field(default_factory=dict)
+
+    def with_engine(self, outcome: Plan | NoFit, device: str) -> Plan | NoFit:
+        """The verdict on a profile for `device`, with what is known of its engine; why it is missing comes last."""
+        known = self.engines.get((outcome.engine, device))
+        if known is None:
+            return outcome
+        reasons = (*outcome.reasons, known.why) if known.why and isinstance(outcome, Plan) else outcome.reasons
+        return replace(outcome, engine_state=known.state, reasons=reasons)
 
     @cached_property
     def rooms(self) -> tuple[tuple[Room, ...], tuple[str, ...]]:

@@ -21,6 +21,11 @@ def check_room(cache: Path, needed_bytes: int, what: str) -> None:
     kept = os.environ.get("HF_XET_CHUNK_CACHE_SIZE_BYTES", "")
     if kept.isdigit() and needed_bytes:
         receivers.append((_xet_cache(cache), min(int(kept), needed_bytes)))
+    check_rooms(receivers, what)
+
+
+def check_rooms(receivers: Iterable[tuple[Path, int]], what: str) -> None:
+    """Raises MscliError(DISK_FULL) when the folders' file systems have not the bytes that they are to receive."""
     for folder, needed, free in _by_file_system(receivers):
         if needed > free:
             raise disk_full(folder, needed, free, what)

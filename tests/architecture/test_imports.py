@@ -49,6 +49,7 @@ INSIDE = {
         "learning",
         "launch",
         "preview",
+        "first_install",
         "shutdown",
         "server_guard",
         "server_weights",

@@ -15,10 +15,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from mscli.engines.engine import Installation
+from mscli.engines.engine import Installation, Offer
 from mscli.engines.installed import version_answer
 from mscli.errors import Code, MscliError
-from mscli.paths import places
+from mscli.paths import places, releases
 from mscli.weights.progress import Listener, Note
 
 NAME = "llama.cpp"
@@ -37,6 +37,8 @@ IN_OWN_FOLDER = (
 
 # The build whose command line was tested here.
 VERSION = "b11669"
+# What the archive has, and what it takes of the disk together with its unpacked content.
+ARCHIVE_BYTES, ROOM_BYTES = 5 * 10**7, 3 * 10**8
 # Checksums stand only in GitHub's REST API, which names the archives and where they lie as well.
 RELEASES = "https://api.github.com/repos/ggml-org/llama.cpp/releases/tags"
 MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
@@ -61,11 +63,35 @@ def locate() -> Installation:
     return _wheel()
 
 
+def offer(device: str, _cuda: str | None) -> Offer:
+    """What `install` would put here. Raises ENGINE_UNSUPPORTED where there is no archive, or where it would not reach
+    the GPU."""
+    name = f"llama-{VERSION}-bin-ubuntu-vulkan-{_machine(platform.machine())}.tar.gz"
+    if device == "gpu" and not _has_vulkan():
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            "the build of llama.cpp that mscli installs reaches a GPU through Vulkan, and libvulkan.so.1 is not here",
+            "Install it (Debian, Ubuntu: apt install libvulkan1), or put a llama-server with CUDA on PATH.",
+        )
+    source = f"{releases(NAME, RELEASES)}/{VERSION} ({name})"
+    return Offer(NAME, f"llama.cpp {VERSION} (Vulkan)", source, ARCHIVE_BYTES, ROOM_BYTES, own_folder())
+
+
+def _has_vulkan() -> bool:
+    import ctypes
+
+    try:
+        ctypes.CDLL("libvulkan.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def install(
     listener: Listener,
     *,
     version: str = VERSION,
-    base: str = RELEASES,
+    base: str | None = None,
     folder: Path | None = None,
     machine: str | None = None,
 ) -> Installation:
@@ -81,7 +107,7 @@ def install(
     publisher = Publisher(PAGE, OFFLINE)
     place = folder or own_folder()
     partial = place.with_name(f"{place.name}-{build}-{kind}.partial")
-    url = f"{base.rstrip('/')}/{build}"
+    url = f"{(base or releases(NAME, RELEASES)).rstrip('/')}/{build}"
     name = f"llama-{build}-bin-ubuntu-vulkan-{kind}.tar.gz"
     address, sha256 = _published(read(url, publisher), url, name)
     archive = Archive(publisher, address, sha256, PROGRAM)

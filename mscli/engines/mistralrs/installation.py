@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.engines.engine import SERVERS, Installation
+from mscli.engines.engine import SERVERS, Installation, Offer
 from mscli.engines.installed import (
     PythonEnvironment,
     environment_in,
@@ -26,6 +26,7 @@ CURRENT, OLDER, WHEEL = "program", "older program", "wheel"
 # The distributions that bring the package `mistralrs`, those with GPU code first.
 WHEELS = ("mistralrs-cuda", "mistralrs-mkl", "mistralrs")
 VERSIONS = ">=0.9.5"
+DOWNLOAD_BYTES, ROOM_BYTES = 26 * 10**6, 2 * 10**8
 SERVER = SERVERS / "mistralrs_server.py"
 GET_ONE = (
     "Install its program with GPU code: https://ericlbuehler.github.io/mistral.rs (or `cargo install mistralrs-cli "
@@ -58,6 +59,14 @@ def locate() -> Installation:
     raise MscliError(
         Code.ENGINE_MISSING, "mistral.rs was not found: no mistralrs or mistralrs-server on PATH, no wheel", GET_ONE
     )
+
+
+def offer(device: str, _cuda: str | None) -> Offer:
+    """What `install` would put here. Raises ENGINE_UNSUPPORTED for a GPU: PyPI's wheel has no code for it."""
+    if device == "gpu":
+        raise MscliError(Code.ENGINE_UNSUPPORTED, "the mistral.rs wheel that mscli installs has no GPU code", GET_ONE)
+    what, source = f"mistral.rs {VERSIONS}", "the Python package index"
+    return Offer(NAME, what, source, DOWNLOAD_BYTES, ROOM_BYTES, own_environment())
 
 
 def install(listener: Listener, *, version: str | None = None) -> Installation:

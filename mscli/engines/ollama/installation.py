@@ -11,9 +11,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.engines.engine import Installation
+from mscli.engines.engine import Installation, Offer
 from mscli.errors import Code, MscliError
-from mscli.paths import places
+from mscli.paths import places, releases
 from mscli.weights.progress import Listener
 
 NAME = PROGRAM = "ollama"
@@ -21,6 +21,8 @@ NOBODY = "127.0.0.1:0"
 VERSION_TIMEOUT_S = 5.0
 # The release that `install` takes.
 VERSION = "0.32.15"
+# What the archive has, and what it takes of the disk together with its unpacked content.
+ARCHIVE_BYTES, ROOM_BYTES = 2 * 10**9, 6 * 10**9
 RELEASES = "https://github.com/ollama/ollama/releases/download"
 CHECKSUMS = "sha256sum.txt"
 MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -70,11 +72,19 @@ def installed() -> Installation | None:
         return None
 
 
+def offer(_device: str, _cuda: str | None) -> Offer:
+    """What `install` would put here. Raises ENGINE_UNSUPPORTED or ENGINE_MISSING where it cannot (see install)."""
+    release = Release(VERSION, releases(NAME, RELEASES), _machine(platform.machine()))
+    _require_zstd()
+    url = release.url(release.archive)
+    return Offer(NAME, f"Ollama {VERSION}", url, ARCHIVE_BYTES, ROOM_BYTES, places().engines / NAME)
+
+
 def install(
     listener: Listener,
     *,
     version: str = VERSION,
-    base: str = RELEASES,
+    base: str | None = None,
     folder: Path | None = None,
     machine: str | None = None,
 ) -> Installation:
@@ -87,7 +97,7 @@ def install(
     from mscli.engines.archive import Archive, Publisher, put, read
 
     publisher = Publisher(PAGE, OFFLINE)
-    release = Release(version, base.rstrip("/"), _machine(machine or platform.machine()))
+    release = Release(version, (base or releases(NAME, RELEASES)).rstrip("/"), _machine(machine or platform.machine()))
     place = folder or places().engines / "ollama"
     _require_zstd()
     partial = place.with_name(f"{place.name}-{version}-{release.machine}.partial")

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.engines.engine import SERVERS, Installation
+from mscli.engines.engine import SERVERS, Installation, Offer
 from mscli.engines.installed import (
     PythonEnvironment,
     environment_in,
@@ -23,6 +23,8 @@ NAME = "transformers"
 NEEDED = ("transformers", "torch", "accelerate")
 BESIDE = ("torch", "bitsandbytes", "torchvision")
 VERSIONS = ">=5,<6"
+# With CUDA: what is fetched, and what the disk must have for it.
+DOWNLOAD_BYTES, ROOM_BYTES = 3 * 10**9, 10**10
 REQUIREMENTS = (
     *("torch", "torchvision", "accelerate>=1.10", "bitsandbytes>=0.46"),
     *("mistral-common[image]>=1.8", "pillow", "jinja2>=3.1"),
@@ -50,6 +52,12 @@ def locate() -> Installation:
     raise MscliError(
         Code.ENGINE_MISSING, f"Transformers was not found: {' and '.join(missing)} missing", GET_ONE
     )  # fmt: skip
+
+
+def offer(_device: str, _cuda: str | None) -> Offer:
+    """What `install` would put here."""
+    what = f"Transformers {VERSIONS} with PyTorch"
+    return Offer(NAME, what, "the Python package index", DOWNLOAD_BYTES, ROOM_BYTES, own_environment())
 
 
 def install(listener: Listener, *, version: str | None = None) -> Installation:

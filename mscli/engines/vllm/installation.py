@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.engines.engine import Installation
-from mscli.engines.installed import PythonEnvironment, make_environment, package_folders
+from mscli.engines.engine import Installation, Offer
+from mscli.engines.installed import PythonEnvironment, finished, make_environment, package_folders
 from mscli.engines.vllm.pairs import pins
 from mscli.errors import Code, MscliError
 from mscli.paths import hub_cache, places, vllm_place
@@ -32,6 +33,9 @@ GET_ONE = (
 VERSION = "0.32.0"
 # torch with its CUDA libraries unpacks to 8 to 10 GB, and the installer keeps the wheels meanwhile.
 ROOM_BYTES = 15 * 10**9
+DOWNLOAD_BYTES = 6 * 10**9
+# The newest Python that this version supports; uv brings one where the running one is newer.
+NEWEST_PYTHON = (3, 13)
 
 
 def locate() -> Installation:
@@ -44,9 +48,24 @@ def locate() -> Installation:
     if found := shutil.which("vllm"):
         return installation(Path(found).absolute(), "program")
     own = own_environment() / "bin" / "vllm"
-    if own.is_file():
+    if own.is_file() and finished(own_environment()):
         return installation(own, "own")
     raise MscliError(Code.ENGINE_MISSING, "vLLM was not found: MSCLI_VLLM is not set, no vllm on PATH", GET_ONE)
+
+
+def offer(device: str, cuda: str | None) -> Offer:
+    """What `install` would put here. Raises ENGINE_UNSUPPORTED where it would not run: without a GPU and its driver,
+    or on a Python that vLLM does not support."""
+    if device != "gpu" or cuda is None:
+        raise _no_driver()
+    if sys.version_info[:2] > NEWEST_PYTHON:
+        newest = ".".join(map(str, NEWEST_PYTHON))
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"vLLM {VERSION} supports Python up to {newest}, and mscli runs on {sys.version.split()[0]}",
+            f"Install mscli on Python {newest}, or name a vLLM that is there: export MSCLI_VLLM=/path/to/environment",
+        )
+    return Offer(NAME, f"vLLM {VERSION}", "the Python package index", DOWNLOAD_BYTES, ROOM_BYTES, own_environment())
 
 
 def install(
@@ -156,10 +175,14 @@ def _offered() -> str:
 
     offered = detect(hub_cache()).cuda
     if offered is None:
-        raise MscliError(
-            Code.ENGINE_UNSUPPORTED,
-            "no NVIDIA driver answers here, and vLLM's packages need one",
-            "See what is missing: mscli gpus. Without a GPU, profiles on llama.cpp run: mscli profiles",
-            {"cause": "no_driver"},
-        )
+        raise _no_driver()
     return offered
+
+
+def _no_driver() -> MscliError:
+    return MscliError(
+        Code.ENGINE_UNSUPPORTED,
+        "no NVIDIA driver answers here, and vLLM's packages need one",
+        "See what is missing: mscli gpus. Without a GPU, profiles on llama.cpp run: mscli profiles",
+        {"cause": "no_driver"},
+    )

@@ -1,0 +1,117 @@
+"""The engine that a plan needs, installed into mscli's own folder if it is not here, before any weight is fetched."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscli.engines.engine import Engine, Hosted, Installation, Offer, StageListener
+from mscli.engines.table import install_engine, offer
+from mscli.errors import Code, MscliError
+from mscli.instances.store import try_lock
+from mscli.lifecycle.decision import Decision
+from mscli.lifecycle.snapshot import not_installable
+from mscli.paths import Places, hub_cache
+from mscli.weights.ensure import wanted
+from mscli.weights.progress import Note
+from mscli.weights.room import check_rooms
+
+INSTALL = "install"
+_LOCK_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """All that a start would fetch: an engine, and `weights_bytes` into `weights_folder`. `free_bytes`: of the disk
+    that the engine goes to."""
+
+    engine: Offer
+    weights: str
+    weights_bytes: int
+    weights_folder: Path
+    free_bytes: int
+
+
+# Asked before an engine is installed; False ends the start. May raise.
+Consent = Callable[[Fetching], bool]
+
+
+def offered(decision: Decision, missing: MscliError) -> Offer:
+    """What `mscli up` installs for a decision whose engine is `missing`. Raises ENGINE_MISSING with the reason where it
+    cannot."""
+    profile, inventory = decision.profile, decision.snapshot.inventory
+    reason = not_installable(profile.engine, missing, profile.device, inventory)
+    if reason is None:
+        return offer(profile.engine, profile.device, inventory.cuda)
+    if reason is missing:
+        raise missing
+    message = f"{missing.message}; mscli cannot install it here: {reason.message}"
+    raise MscliError(missing.code, message, reason.hint, {**missing.details, **reason.details})
+
+
+def have_engine(
+    engine: Engine,
+    decision: Decision,
+    places: Places,
+    listener: StageListener,
+    consent: Consent | None,
+    folder: str | None = None,
+) -> Installation | None:
+    """Install the engine of `decision`; None where it is here already. `folder`: weights that were brought by disk.
+
+    Blocks for the download. `consent` None: nothing is installed. Raises ENGINE_MISSING where it cannot be had,
+    DISK_FULL where engine and weights have no room, INTERRUPTED where the user does not want it, and what the
+    engine's installer raises.
+    """
+    try:
+        engine.locate()
+    except MscliError as missing:
+        if consent is None:
+            raise
+        found = offered(decision, missing)
+    else:
+        return None
+    fetching = _fetching(engine, decision, places, found, folder)
+    both = ((found.folder, found.room_bytes), (fetching.weights_folder, fetching.weights_bytes))
+    check_rooms(both, f"{found.what} with the weights")
+    if not consent(fetching):
+        raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Other ways to run it: mscli plan --all")
+    with _alone(found, listener):
+        try:
+            return engine.locate()  # another mscli has installed it meanwhile
+        except MscliError:
+            listener.stage(INSTALL, f"{found.what} into {found.folder}")
+        install_engine(found.engine, listener)
+        return engine.locate()
+
+
+def _fetching(engine: Engine, decision: Decision, places: Places, found: Offer, folder: str | None) -> Fetching:
+    """What is fetched in all. Asks the hub for the size of the weights where they come from there."""
+    variant = decision.variant
+    missing_bytes, target = 0, hub_cache()
+    if isinstance(engine, Hosted):
+        target = places.ollama / "models"
+        missing_bytes = 0 if engine.stored(variant) else variant.download_bytes
+    elif not folder:
+        missing_bytes = wanted(decision.model, variant).missing_bytes
+    place = next(parent for parent in (found.folder, *found.folder.parents) if parent.is_dir())
+    disk = os.statvfs(place)
+    title = f"{decision.model.title}, {variant.name}"
+    return Fetching(found, title, missing_bytes, target, disk.f_bavail * disk.f_frsize)
+
+
+@contextmanager
+def _alone(found: Offer, listener: StageListener) -> Iterator[None]:
+    """Hold the lock of one engine's folder; waits for another mscli that installs it, as long as that takes."""
+    folder = found.folder.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{found.engine}.lock").open("w") as lock:
+        if not try_lock(lock.fileno()):
+            listener.note(Note("waiting", f"another mscli is installing {found.engine}"))
+            while not try_lock(lock.fileno()):
+                time.sleep(_LOCK_POLL_S)
+        yield

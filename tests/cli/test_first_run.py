@@ -1,0 +1,187 @@
+"""`mscli up` on a machine that has a driver and no engine: it installs the engine, and starts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from support.engines.releases import Releases
+from support.ollama.standins import SMALL, STANDIN, Scene
+from support.run_mscli import Mscli, Ran
+
+from mscli.engines.ollama.installation import VERSION
+
+pytestmark = pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd on PATH")
+
+Machine = Callable[..., dict[str, str]]
+NAME = "ollama-linux-amd64.tar.zst"
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    """What Ollama's registry holds."""
+    registry = {SMALL: {"layers": [3_000_000, 1_000], "capabilities": ["completion", "vision", "tools"]}}
+    made = Scene(tmp_path / "scene.json", {"registry": registry})
+    made.play()
+    return made
+
+
+@pytest.fixture
+def releases(serve: Callable[[dict[str, bytes]], Releases]) -> Releases:
+    """A mirror of Ollama's releases whose archive holds the stand-in."""
+    script = f'#!/bin/sh\nexec "{sys.executable}" -S "{STANDIN}" "$@"\n'.encode()
+    plain = BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        entry = tarfile.TarInfo("bin/ollama")
+        entry.size, entry.mode = len(script), 0o755
+        tar.addfile(entry, BytesIO(script))
+    packed = subprocess.run(["zstd", "-q", "-c"], input=plain.getvalue(), capture_output=True, check=True).stdout
+    row = f"{hashlib.sha256(packed).hexdigest()}  ./{NAME}\n".encode()
+    return serve({f"/v{VERSION}/sha256sum.txt": row, f"/v{VERSION}/{NAME}": packed})
+
+
+@pytest.fixture
+def bare(machine: Machine, scene: Scene, releases: Releases, nobody: str, tmp_path: Path) -> dict[str, str]:
+    """An RTX 4090 with a driver, a shell and zstd, and no engine."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "zstd"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    (tools / "systemctl").write_text("#!/bin/sh\necho LoadState=not-found\n")
+    (tools / "systemctl").chmod(0o755)
+    return {
+        **machine("rtx4090"), "PATH": str(tools), "OLLAMA_STANDIN": str(scene.path), "OLLAMA_HOST": nobody,
+        "MSCLI_OLLAMA_RELEASES": releases.url,
+    }  # fmt: skip
+
+
+def engines(home: Path) -> list[str]:
+    folder = home / "data" / "engines"
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.exists() else []
+
+
+def on_a_terminal(env: dict[str, str], answer: str, *args: str) -> tuple[int, str]:
+    """One call of mscli on a terminal of its own, with `answer` typed; its exit code and all that was shown."""
+    master, slave = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "mscli", *args], env=env, stdin=slave, stdout=slave, stderr=slave, close_fds=True
+    )
+    os.close(slave)
+    os.write(master, answer.encode())
+    shown = b""
+    try:
+        while piece := os.read(master, 65536):
+            shown += piece
+    except OSError:  # the child has closed the terminal
+        pass
+    os.close(master)
+    return child.wait(WAIT_S), shown.decode(errors="replace")
+
+
+def test_up_yes_installs_the_engine_fetches_the_weights_and_ends_ready(
+    mscli: Mscli, bare: dict[str, str], home: Path
+) -> None:
+    ran = mscli("up", "small-q4", "-y", "--json", env=bare)
+    assert ran.code == 0, ran.out
+    assert ran.data["instance"]["state"] == "ready"
+    assert ran.data["plan"]["engine_state"] == "ready"
+    assert engines(home) == ["ollama"]
+    assert "stand-in for Ollama" in mscli("chat", "hello", env=bare).out
+
+
+def test_a_variable_says_yes_for_scripts_and_the_best_fit_is_chosen(mscli: Mscli, bare: dict[str, str]) -> None:
+    ran = mscli("up", "--json", env={**bare, "MSCLI_YES": "1"})
+    assert (ran.code, ran.data["plan"]["profile"], ran.data["instance"]["state"]) == (0, "small-q4", "ready"), ran.out
+
+
+def test_without_a_terminal_and_without_yes_it_says_what_to_type_and_fetches_nothing(
+    mscli: Mscli, bare: dict[str, str], home: Path, releases: Releases
+) -> None:
+    ran = mscli("up", "small-q4", "--ctx", "16384", "--json", env=bare)
+    assert (ran.code, ran.error["code"]) == (1, "confirmation_needed")
+    assert "mscli up small-q4 --ctx 16384 --json -y" in ran.error["hint"]
+    assert ran.error["details"]["weights_bytes"] > 10**10
+    assert (releases.asked, engines(home)) == ([], [])
+
+
+def test_on_a_terminal_it_asks_once_for_all_and_no_fetches_nothing(
+    mscli: Mscli, user_env: dict[str, str], bare: dict[str, str], home: Path, releases: Releases
+) -> None:
+    code, shown = on_a_terminal({**user_env, **bare, "COLUMNS": "200"}, "n\n", "up", "small-q4")
+    assert code == 130, shown
+    assert f"Ollama {VERSION}" in shown
+    assert "GiB, into" in shown
+    assert "free" in shown
+    assert shown.count("Continue?") == 1
+    assert (releases.asked, engines(home)) == ([], [])
+    code, shown = on_a_terminal({**user_env, **bare, "COLUMNS": "200"}, "y\n", "up", "small-q4")
+    assert code == 0, shown
+    assert shown.count("Continue?") == 1
+    assert engines(home) == ["ollama"]
+
+
+@pytest.mark.parametrize("option", ["--no-install", "--offline"])
+def test_what_may_not_be_installed_is_missing_as_before(
+    option: str, mscli: Mscli, bare: dict[str, str], releases: Releases
+) -> None:
+    ran = mscli("up", "small-q4", "-y", option, "--json", env=bare)
+    assert (ran.code, ran.error["code"]) == (1, "engine_missing")
+    assert "Ollama was not found" in ran.error["message"]
+    assert releases.asked == []
+
+
+def test_a_damaged_archive_leaves_no_engine_behind(
+    mscli: Mscli, bare: dict[str, str], home: Path, releases: Releases
+) -> None:
+    releases.files[f"/v{VERSION}/{NAME}"] += b"damaged"
+    ran = mscli("up", "small-q4", "-y", "--json", env=bare)
+    assert (ran.code, ran.error["code"]) == (1, "download_failed")
+    assert engines(home) == []
+    assert not (home / "data" / "ollama").exists(), "weights were fetched for an engine that is not here"
+
+
+def test_the_dry_run_and_the_verdict_say_what_would_be_installed(mscli: Mscli, bare: dict[str, str]) -> None:
+    ran = mscli("up", "--dry-run", "--json", env=bare)
+    assert ran.data["plan"]["engine_state"] == "installable"
+    assert any(f"installs Ollama {VERSION} first" in note for note in ran.data["notes"])
+    rows = {row["name"]: row for row in mscli("profiles", "--json", env=bare).data["profiles"]}
+    assert (rows["small-q4"]["verdict"], rows["small-q4"]["engine_state"]) == ("safe", "installable")
+    assert "fits, needs Ollama" in mscli("profiles", env=bare).out
+    assert "fits, needs Ollama" in mscli("plan", "small-q4", env=bare).out
+
+
+def _no_zstd(bare: dict[str, str]) -> dict[str, str]:
+    (Path(bare["PATH"]) / "zstd").unlink()
+    return bare
+
+
+def test_a_way_that_cannot_be_had_here_is_not_chosen_and_the_reason_says_so(mscli: Mscli, bare: dict[str, str]) -> None:
+    env = _no_zstd(bare)
+    ran = mscli("up", "--dry-run", "--json", env=env)
+    assert ran.data["plan"]["engine"] != "ollama"
+    assert "not small-q4: " in ran.data["reason"]
+    assert "zstd" in ran.data["reason"]
+    named = mscli("up", "small-q4", "-y", "--json", env=env)
+    assert (named.code, named.error["code"]) == (1, "engine_missing")
+    assert "zstd" in named.error["message"]
+
+
+def test_installed_only_chooses_among_engines_that_are_here(mscli: Mscli, bare: dict[str, str]) -> None:
+    def chosen(*args: str) -> Ran:
+        return mscli("up", "--installed-only", "--dry-run", "--json", *args, env=bare)
+
+    here = {row["name"] for row in mscli("engines", "--json", env=bare).data["engines"] if row["where"]}
+    anything = chosen()
+    assert anything.code == 4 or anything.data["plan"]["engine"] in here
+    refused = chosen("--engine", "ollama")
+    assert (refused.code, refused.error["code"]) == (4, "no_fit")

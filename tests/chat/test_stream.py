@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.chat.streams import STOP, chunk, event, serving, stopped
+from support.instances.instance_records import write_record
+from support.run_mscli import Mscli
 
-from mscli.catalog.model import Sampling
 from mscli.chat.message import user
 from mscli.chat.reply import Reply, Target, ask
 from mscli.chat.stream import BadStream, deltas
 from mscli.errors import Code, MscliError
 from mscli.instances.records import Records
 from mscli.paths import Places
-from tests.support.instances.instance_records import write_record
-from tests.support.run_mscli import Mscli
-
-STOP = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
-
-
-def event(**fields: object) -> str:
-    return f"data: {json.dumps(fields)}\n\n"
-
-
-def chunk(delta: object, finish: object = None, **more: object) -> str:
-    return event(choices=[{"index": 0, "delta": delta, "finish_reason": finish}], **more)
-
-
-def stopped(*events: str) -> str:
-    return "".join(events) + f"data: {json.dumps(STOP)}\n\ndata: [DONE]\n\n"
-
 
 HELLO = chunk({"content": "Hello"})
 # shape -> (what is sent, a word of the message)
@@ -73,34 +55,6 @@ BROKEN: dict[str, tuple[str, str]] = {
     "a finish_reason that is a number": (chunk({"content": "Hello"}, 1), "not text"),
     "endless nesting": (f"data: {'[' * 100_000}\n\n", "not JSON"),
 }
-
-
-@contextmanager
-def serving(body: str, kind: str = "text/event-stream") -> Iterator[Target]:
-    """A server that answers every chat with this body and closes."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_: object) -> None:
-            """Nothing is said."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield Target("mine", f"http://127.0.0.1:{server.server_port}/v1", None, "m", Sampling(None, None, None), False)
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def asked(body: str) -> Reply:

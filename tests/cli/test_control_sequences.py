@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.chat.streams import chunk, serving, stopped
+from support.instances.instance_records import write_record
+from support.run_mscli import Mscli, Ran
 
 from mscli.cli.layout import Column, cells, clean, clipped, command_lines, table, wrapped
 from mscli.instances.records import Records
 from mscli.paths import Places
-from tests.chat.test_stream import chunk, serving, stopped
-from tests.support.instances.instance_records import write_record
-from tests.support.run_mscli import Mscli, Ran
 
 Machine = Callable[..., dict[str, str]]
 EVIL = (

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.instances.instance_records import write_record
+from support.run_mscli import Mscli, Ran
 
 from mscli.instances.log import LONGEST_LINE_BYTES, Lines, last_lines
 from mscli.instances.records import Records
 from mscli.paths import Places
-from tests.support.instances.instance_records import write_record
-from tests.support.run_mscli import Mscli, Ran
 
 MIB = 2**20
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.run_mscli import Mscli
 
 from mscli.instances import process
-from tests.support.run_mscli import Mscli
 
 MSCLI = f"{sys.executable} -m mscli"
 FULL = Path("/dev/full")

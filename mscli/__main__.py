@@ -18,6 +18,9 @@ def run() -> None:
         from mscli.cli.main import interrupted
 
         code = interrupted()
+    # Python remembers a Ctrl-C that came inside the `exec` by which a dataclass is made, and then ends by SIGINT instead
+    # of with this exit code; the next `exec` forgets it.
+    exec("")
     sys.exit(code)
 
 

@@ -94,6 +94,8 @@ def _command(args: list[str], screen: Screen) -> int:
 
     from mscli.cli.tree import VERBS, tree
 
+    if sys.stdout is None and {"-h", "--help"} & set(args):
+        screen.text("")  # Typer prints help by itself, and says nothing where standard output is closed
     verbs = args[:1] if args and args[0] in VERBS else VERBS
     outcome = typer.main.get_command(tree(verbs)).main(args, prog_name="mscli", standalone_mode=False, obj=screen)
     if outcome == Exit.INTERRUPTED:  # Typer makes an exit code of Ctrl-C, without a word

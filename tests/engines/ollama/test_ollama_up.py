@@ -260,7 +260,7 @@ def test_an_up_that_is_killed_while_it_pulls_loses_no_byte(
 
 def test_without_ollama_it_says_how_to_get_it(mscli: Mscli, machine: Machine, program: Path) -> None:
     program.unlink()
-    failed = up(mscli, machine("rtx4090"))
+    failed = up(mscli, machine("rtx4090"), "--no-install")
     assert failed.error["code"] == "engine_missing"
     assert "mscli engines install ollama" in failed.error["hint"]
 

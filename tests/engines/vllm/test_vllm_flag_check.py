@@ -78,7 +78,7 @@ def test_a_wrong_flag_is_named_with_its_file_and_the_nearest_flag_before_a_byte_
     assert (refused.code, refused.error["code"]) == (1, "engine_unsupported")
     assert "does not know --enable-reasoning" in refused.error["message"]
     assert refused.error["details"]["cause"] == "cli_flags"
-    assert refused.error["details"]["evidence"] == ["vllm: error: unrecognized arguments: --enable-reasoning"]
+    assert refused.error["details"]["evidence"][0] == "vllm: error: unrecognized arguments: --enable-reasoning"
     assert f"`enable-reasoning` below `options` in {mine}" in refused.error["hint"]
     assert "--no-enable-reasoning-x" in refused.error["hint"]
 

@@ -18,8 +18,8 @@ def run() -> None:
         from mscli.cli.main import interrupted
 
         code = interrupted()
-    # Python remembers a Ctrl-C that came inside the `exec` by which a dataclass is made, and then ends by SIGINT instead
-    # of with this exit code; the next `exec` forgets it.
+    # Python remembers a Ctrl-C that came inside the `exec` by which a dataclass is made, and would then end by
+    # SIGINT in place of this exit code. The next `exec` makes it forget.
     exec("")
     sys.exit(code)
 

@@ -23,7 +23,7 @@ MAY_NOT_IMPORT: dict[str, tuple[str, ...]] = {
     "status --json": (*QUICK, "typer", "mscli.planning.make", "mscli.engines.table"),
     "status": (*QUICK, "mscli.planning.make", "mscli.engines.table"),
     "logs": (*QUICK, "mscli.planning.make", "mscli.engines.table"),
-    "env": (*QUICK, "mscli.planning.make"),
+    "env": (*QUICK, "mscli.planning.make", "mscli.engines.table"),
     "down nothing": (*QUICK, "mscli.planning.make"),
     "up rehearsal": QUICK,
     "up rehearsal --name other --dry-run": HEAVY,

@@ -43,11 +43,16 @@ class Log:
         self._open()
 
     def write(self, data: bytes) -> None:
-        """Append; a full disk costs lines, not the engine."""
+        """Append; a full disk costs lines, not the engine. A file ends with a line's end, unless none comes at all."""
         try:
-            os.write(self._file, data)
-            if os.fstat(self._file).st_size > self._limit and data.endswith(b"\n"):
-                self._rotate()
+            excess = os.fstat(self._file).st_size + len(data) - self._limit
+            cut = data.rfind(b"\n") + 1 or (len(data) if excess > self._limit else 0)
+            if excess <= 0 or not cut:
+                os.write(self._file, data)
+                return
+            os.write(self._file, data[:cut])
+            self._rotate()
+            os.write(self._file, data[cut:])
         except OSError:
             return
 

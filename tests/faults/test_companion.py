@@ -83,6 +83,19 @@ def test_what_the_engine_says_is_rotated_and_no_line_is_lost(companion: Start, t
     assert all(path.stat().st_size < 4000 + 65_536 for path in files)
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["b'line\\n' * 7 + b'begun'", "b'\\r 12 %'", "b'x' * 65_536"],
+    ids=["never a whole line at the end", "a progress bar", "no line end at all"],
+)
+def test_a_log_is_rotated_wherever_its_lines_end(companion: Start, tmp_path: Path, said: str) -> None:
+    talk = f"import os; [os.write(1, {said}) for _ in range(2_000_000 // len({said}))]"
+    companion(sys.executable, "-c", talk, log_bytes=4000, log_kept=9).wait(30)
+    files = list((tmp_path / "instance").glob("log*"))
+    assert len(files) > 3
+    assert all(path.stat().st_size < 2 * 4000 + 65_536 for path in files)
+
+
 def test_the_disk_that_logs_may_take_is_bounded(companion: Start, tmp_path: Path) -> None:
     companion(sys.executable, "-c", TALKER, log_bytes=4000, log_kept=2).wait(30)
     assert len(list((tmp_path / "instance").glob("log*"))) == 3

@@ -167,6 +167,12 @@ def hub_token_file(env: Mapping[str, str] | None = None) -> Path:
     return expanded(env.get("HF_HOME") or Path(base) / "huggingface") / "token"
 
 
+def user_units(env: Mapping[str, str] | None = None) -> Path:
+    """Where the user's systemd looks for units that the user has written."""
+    env = os.environ if env is None else env
+    return Path(env.get("XDG_CONFIG_HOME") or _home(env) / ".config") / "systemd" / "user"
+
+
 def lm_studio_folders(env: Mapping[str, str] | None = None) -> tuple[Path, ...]:
     """Where LM Studio keeps models as <publisher>/<repository>/<file>: its folder of today, then the older one."""
     env = os.environ if env is None else env

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from mscli.cli.options import Heal, Instance, Json, TimeoutS
@@ -14,9 +16,16 @@ def register(app: typer.Typer) -> None:
 
 
 def restart(
-    ctx: typer.Context, name: Instance = None, timeout: TimeoutS = 1800.0, heal: Heal = True, json: Json = False
+    ctx: typer.Context,
+    name: Instance = None,
+    timeout: TimeoutS = 1800.0,
+    supervise: Annotated[bool | None, typer.Option(help="Start it again when it crashes (default: as before).")] = None,
+    heal: Heal = True,
+    json: Json = False,
 ) -> None:
     """Stop an instance if it runs, then start it again on the same port with the same overrides."""
+    from dataclasses import replace
+
     from mscli.cli.progress import StartProgress
     from mscli.cli.up import report
     from mscli.instances.records import Records, the_one
@@ -26,6 +35,8 @@ def restart(
 
     screen = open_screen(ctx, json)
     record = the_one(Records(places()), name, dead=True)
+    if supervise is not None:
+        record = replace(record, request=replace(record.request, supervise=supervise))
     with StartProgress(screen) as progress:
         done = again(record, places(), Patience(timeout_s=timeout), progress, heal)
     report(screen, done)

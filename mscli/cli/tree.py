@@ -12,7 +12,7 @@ from mscli import __version__
 
 # One module of this folder each, in the order of the help.
 VERBS = (
-    *("up", "down", "status", "logs", "restart", "chat", "check", "env"),
+    *("up", "down", "status", "logs", "restart", "chat", "check", "env", "service"),
     *("gpus", "plan", "profiles", "pull", "weights", "engines", "doctor"),
 )
 

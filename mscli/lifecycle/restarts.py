@@ -78,6 +78,11 @@ def wait_s(ended: Ended, cause: Cause, earlier: Sequence[End], now: float) -> fl
     return float(min(FIRST_WAIT_S * 2**recent, LONGEST_WAIT_S))
 
 
+def hopeless(cause: str) -> bool:
+    """True for a cause that another start of the same command would meet again."""
+    return cause in _HOPELESS
+
+
 def judge(record: Record, ended: Ended, records: Records) -> float | None:
     """Write the end down; seconds until the next start, None for no further one. Raises OSError, FILE or DISK_FULL."""
     path, now = records.run_dir(record.name) / "ends.jsonl", time.time()

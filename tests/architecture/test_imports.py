@@ -58,6 +58,7 @@ INSIDE = {
         "up",
         "healing",
         "companion",
+        "service",
     ),
 }
 PARTS = {f"mscli.{part}" for part in INSIDE}

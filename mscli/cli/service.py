@@ -1,0 +1,88 @@
+"""`mscli service`: instances as services of the user's systemd."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mscli.cli.layout import Column
+from mscli.cli.options import Instance, Json
+from mscli.cli.screen import Screen, open_screen
+from mscli.errors import Code, MscliError
+
+app = typer.Typer(help="Start an instance at boot, as a service of your systemd, and keep it running.")
+_EPILOG = "Example: mscli service install small-q4"
+_COLUMNS = (Column("NAME"), Column("AT BOOT"), Column("STATE"), Column("UNIT", 1))
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The instance.")]
+
+
+def register(program: typer.Typer) -> None:
+    """Add the commands."""
+    program.add_typer(app, name="service")
+
+
+@app.command("install", epilog=_EPILOG)
+def install(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
+    """Make a service of an instance: started again now, and at each boot, with the options it was started with."""
+    from mscli.instances.records import Records, the_one
+    from mscli.lifecycle import service as services
+    from mscli.paths import places
+
+    screen = open_screen(ctx, json)
+    record = the_one(Records(places()), name, dead=True)
+    screen.note(f"starting {record.name} as a service of systemd")
+    _show(screen, (services.install(record),))
+
+
+@app.command("remove", epilog="Example: mscli service remove small-q4")
+def remove(ctx: typer.Context, name: Name, json: Json = False) -> None:
+    """Stop a service and remove it; the instance can still be started by `mscli restart`."""
+    from mscli.instances.store import check_name
+    from mscli.lifecycle import service as services
+
+    screen = open_screen(ctx, json)
+    unit = services.remove(check_name(name))
+    if unit is None:
+        raise MscliError(Code.NOT_RUNNING, f"there is no service of {name!r}", "Those there are: mscli service status")
+    if json:
+        screen.data({"removed": str(unit)})
+    else:
+        screen.text(f"removed {unit}")
+
+
+@app.command("status", epilog="Example: mscli service status")
+def status(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
+    """Show the services that were installed, and whether systemd runs them."""
+    from mscli.instances.store import check_name
+    from mscli.lifecycle import service as services
+
+    screen = open_screen(ctx, json)
+    _show(screen, (services.status(check_name(name)),) if name else services.services())
+
+
+@app.command("run", hidden=True)
+def run(ctx: typer.Context, name: Name) -> int:
+    """Start an instance for systemd, and leave its companion as the service's main process."""
+    from mscli.instances.store import check_name
+    from mscli.lifecycle import service as services
+
+    open_screen(ctx, False)
+    return services.run(check_name(name))
+
+
+def _show(screen: Screen, found: tuple[object, ...]) -> None:
+    from mscli.instances.json_values import to_json
+    from mscli.lifecycle.service import Service
+
+    known = [service for service in found if isinstance(service, Service)]
+    if screen.json_mode:
+        screen.data({"services": to_json(known)})
+        return
+    if not known:
+        screen.note("no service is installed. To make one of an instance: mscli service install NAME")
+        return
+    screen.table(_COLUMNS, [(it.name, it.enabled, it.active, str(it.unit)) for it in known])
+    if any(it.lingers is False for it in known):
+        screen.note("they start when you log in; to start them at boot: loginctl enable-linger", "yellow")

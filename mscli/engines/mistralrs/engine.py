@@ -79,7 +79,7 @@ class MistralRs:
         template = serving.run_dir / TEMPLATE.name if "tools" in model.capabilities else None
         words = {CURRENT: _current, OLDER: _older, WHEEL: _wheel}.get(found.kind, _current)
         argv = (
-            *(sys.executable, str(FOLDER), weights.model, serving.alias),
+            *(sys.executable, str(FOLDER), weights.model, serving.alias, str(plan.context)),
             *words(plan, profile, model, serving, found, template),
         )
         env = {"NO_COLOR": "1", "CUDA_VISIBLE_DEVICES": ",".join(plan.devices), "HF_HUB_OFFLINE": "1", **profile.env}
@@ -177,7 +177,7 @@ def _wheel(
     """mscli's own server around the wheel."""
     yield from found.argv
     yield from ("--model", serving.alias, "--alias", serving.alias, "--host", serving.host, "--port", str(serving.port))
-    yield from ("--context", str(plan.context), "--users", str(plan.users))
+    yield from ("--context", str(plan.context), "--users", str(plan.users), "--images", str(plan.images))
     yield from _isq(plan)
     values = {
         "--chat-template": template,

@@ -18,8 +18,9 @@ class RequestError(Exception):
     """A request that cannot be answered, in words for whoever sent it."""
 
 
-def check(request: Body, formats: Collection[str] = ("text",)) -> None:
-    """Raises RequestError for the first field that is wrong. `formats`: types of `response_format` the model honors."""
+def check(request: Body, images: int, formats: Collection[str]) -> None:
+    """Raises RequestError for the first thing that is wrong. `images`: how many the request may hold; `formats`: the
+    types of `response_format` that the model honors."""
     if request.get("messages") is None:
         raise RequestError("`messages` is missing")
     for name, (kind, words) in _FIELDS.items():
@@ -28,7 +29,10 @@ def check(request: Body, formats: Collection[str] = ("text",)) -> None:
     for name, (kind, words) in _HONORED.items():
         if request.get(name) is not None and not kind(request[name]):
             raise RequestError(f"`{name}` is not supported by this engine: {words}")
-    if not all(url.startswith("data:") for url in pictures(request)):
+    urls = pictures(request)
+    if len(urls) > images:
+        raise RequestError(f"{len(urls)} images were sent, and the plan is for {images}")
+    if not all(url.startswith("data:") for url in urls):
         raise RequestError("send images inside the request, as data URLs (data:image/png;base64,...)")
     if (asked := request.get("response_format")) and asked["type"] not in formats:
         raise RequestError(

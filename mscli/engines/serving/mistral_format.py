@@ -155,7 +155,6 @@ class TemplatePrompts:
         # Where mistral-common is installed, it would be preferred for a folder that holds both.
         self._processor: Any = kind.from_pretrained(options.model, mistral_format=False)
         self.tokenizer: Any = getattr(self._processor, "tokenizer", self._processor)
-        self._images = int(options.images)
         self._template = self._choice(options.chat_template)
         self._args_syntax = ARGS in self.tokenizer.get_vocab()
 
@@ -163,18 +162,17 @@ class TemplatePrompts:
         """See `Prompts`."""
         from jinja2 import TemplateError
 
-        messages, tools, urls = _conversation(request, self._images)
-        adapted = [_for_template(message) for message in messages]
+        adapted = [_for_template(message) for message in request["messages"]]
         try:
             prompt = self.tokenizer.apply_chat_template(
                 adapted,
-                tools=tools,
+                tools=_tools(request),
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=True,
                 args_syntax=self._args_syntax,
             )
-            return self._tokens(prompt, [_picture(url) for url in urls])
+            return self._tokens(prompt, [_picture(url) for url in pictures(request)])
         except (TypeError, ValueError, KeyError, TemplateError) as fault:
             raise RequestError(f"the chat template does not take these messages: {fault}") from fault
 
@@ -201,17 +199,15 @@ class CommonPrompts:
         import transformers
 
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(options.model)
-        self._images = int(options.images)
 
     def inputs(self, request: Body) -> Mapping[str, Any]:
         """See `Prompts`."""
-        messages, tools, urls = _conversation(request, self._images)
-        for url in urls:
+        for url in pictures(request):
             _picture(url)
         try:
             made: Mapping[str, Any] = self.tokenizer.apply_chat_template(
-                [_for_common(message) for message in messages],
-                tools=tools,
+                [_for_common(message) for message in request["messages"]],
+                tools=_tools(request),
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
@@ -221,15 +217,9 @@ class CommonPrompts:
         return made
 
 
-def _conversation(request: Body, most: int) -> tuple[list[Message], list[Any] | None, list[str]]:
-    """The messages, the tools or None, and the pictures in the order in which they stand, of a checked request. Raises
-    RequestError for too many pictures."""
-    messages = request["messages"]
-    tools = None if request.get("tool_choice") == "none" else request.get("tools") or None
-    sent = pictures(request)
-    if len(sent) > most:
-        raise RequestError(f"{len(sent)} images were sent, and the plan is for {most}")
-    return messages, tools, sent
+def _tools(request: Body) -> list[Any] | None:
+    """The tools that may be called, or None."""
+    return None if request.get("tool_choice") == "none" else request.get("tools") or None
 
 
 def _for_template(message: Message) -> Message:

@@ -71,7 +71,8 @@ def say(text: str) -> None:
 
 
 def flags(name: str) -> ArgumentParser:
-    """The flags of every such server. Sizes in tokens; `--users`: how many requests may compute at once."""
+    """The flags of every such server. Sizes in tokens; `--users`: how many requests may compute at once; `--images`:
+    how many one request may hold."""
     parser = ArgumentParser(prog=name, allow_abbrev=False)
     parser.add_argument("--model", required=True)
     parser.add_argument("--alias", required=True)
@@ -80,6 +81,7 @@ def flags(name: str) -> ArgumentParser:
     parser.add_argument("--api-key-file", type=Path)
     parser.add_argument("--context", type=int, required=True)
     parser.add_argument("--users", type=int, default=1)
+    parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--chat-template", type=Path)
@@ -110,6 +112,7 @@ class Server(ThreadingHTTPServer):
         self.address_family = AF_INET6 if ":" in options.host else AF_INET
         self.model: Model | None = None
         self.alias = str(options.alias)
+        self.images = int(options.images)
         self.slots = threading.Semaphore(options.users)
         self.key = options.api_key_file.read_text().strip() if options.api_key_file else None
         super().__init__((options.host, options.port), Handler)
@@ -190,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
         with closing(model.reply(body)) as computing:
             steps = self._watched(computing)
             try:
-                check(body, model.formats)
+                check(body, self.server.images, model.formats)
                 first = next(steps)
                 whole = None if body.get("stream") else _whole([first, *steps], self.server.alias)
             except (RequestError, RecursionError) as fault:

@@ -216,7 +216,6 @@ def _delta(part: tuple[str, str]) -> Delta:
 def main() -> None:
     """The whole life of the process."""
     parser = flags("transformers_server")
-    parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--quantization", choices=("bnb-4bit", "bnb-8bit"))
     parser.add_argument("--offload", action="store_true", help="quantised layers may lie in host memory, knowingly")
     parser.add_argument("--device", default="auto", help="auto spreads over all GPUs; else cpu or cuda:0")

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mscli.catalog.load import load_one
 from mscli.engines.engine import Command, Installation, Serving
 from mscli.engines.mistralrs.engine import FOLDER, TEMPLATE, MistralRs
-from mscli.engines.serving.model_folder import corrected, linked
+from mscli.engines.serving.model_folder import corrected, limited, linked
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
@@ -57,7 +58,8 @@ def command(found: Installation, folder: Path, plan: Plan = PLAN, profile: str =
 def own_words(made: Command) -> list[str]:
     """The engine's own command line, behind what prepares the folder."""
     assert made.argv[:4] == (sys.executable, str(FOLDER), "/hub/snapshot", "mistral-small-3.1")
-    return list(made.argv[4:])
+    assert made.argv[4] == str(PLAN.context)
+    return list(made.argv[5:])
 
 
 def test_the_current_program(tmp_path: Path) -> None:
@@ -160,8 +162,8 @@ def test_the_folder_holds_links_without_what_is_misread(tmp_path: Path) -> None:
     source.mkdir()
     for name in ("config.json", "model.safetensors", "params.json", "tekken.json", "consolidated.safetensors"):
         (source / name).write_text("{}")
-    linked(source, tmp_path / "twin")
-    linked(source, tmp_path / "twin")  # again, as after a restart
+    linked(source, tmp_path / "twin", 4096)
+    linked(source, tmp_path / "twin", 4096)  # again, as after a restart
 
     assert sorted(path.name for path in (tmp_path / "twin").iterdir()) == [
         "config.json",
@@ -176,7 +178,7 @@ def test_the_weights_folder_itself_is_left_as_it_is(tmp_path: Path) -> None:
     source.mkdir()
     text = json.dumps({"patch_size": {"height": 14, "width": 14}})
     (source / "preprocessor_config.json").write_text(text)
-    linked(source, tmp_path / "twin")
+    linked(source, tmp_path / "twin", 4096)
 
     assert (source / "preprocessor_config.json").read_text() == text
     assert json.loads((tmp_path / "twin" / "preprocessor_config.json").read_text())["patch_size"] == 14
@@ -191,13 +193,29 @@ def test_a_preprocessor_that_is_right_already_keeps_its_values() -> None:
 def test_the_program_runs_beside_the_folder(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    (source / "config.json").write_text("seen")
+    (source / "config.json").write_text('{"seen": 1}')
     where = tmp_path / "tmp"
     where.mkdir()
-    argv = [sys.executable, str(FOLDER), str(source), "twin", "cat", "twin/config.json"]
+    argv = [sys.executable, str(FOLDER), str(source), "twin", "4096", "cat", "twin/config.json"]
     done = subprocess.run(argv, env={**os.environ, "TMPDIR": str(where)}, capture_output=True, text=True, check=True)
 
-    assert done.stdout == "seen"
+    assert json.loads(done.stdout) == {"seen": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "seen"),
+    [
+        pytest.param({"max_position_embeddings": 131072}, {"max_position_embeddings": 4096}, id="longer than planned"),
+        pytest.param({"max_position_embeddings": 2048}, {"max_position_embeddings": 2048}, id="shorter"),
+        pytest.param(
+            {"a": 1, "text_config": {"max_position_embeddings": 131072, "b": 2}, "vision_config": {}},
+            {"a": 1, "text_config": {"max_position_embeddings": 4096, "b": 2}, "vision_config": {}},
+            id="beside an image tower",
+        ),
+    ],
+)
+def test_the_config_that_it_reads_allows_the_planned_context(config: dict[str, Any], seen: dict[str, Any]) -> None:
+    assert limited(config, 4096) == seen
 
 
 @pytest.mark.parametrize(

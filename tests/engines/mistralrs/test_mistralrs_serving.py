@@ -88,7 +88,7 @@ def serving(python: Path, folder: Path, where: Path, *flags: str) -> Iterator[Se
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = (str(python), str(SERVER), "--model", "twin", "--alias", "twin", "--port", str(port), "--context", "2048")
-    argv = [sys.executable, str(FOLDER), str(folder), "twin", *server, "--chat-template", str(TEMPLATE), *flags]
+    argv = [sys.executable, str(FOLDER), str(folder), "twin", "2048", *server, "--chat-template", str(TEMPLATE), *flags]
     (where / "tmp").mkdir()
     with (where / "log").open("wb") as file:
         process = subprocess.Popen(
@@ -150,7 +150,7 @@ def test_many_clients_at_once_and_odd_requests_are_all_answered(
     python: Path, tiny_model: TinyModels, tmp_path: Path
 ) -> None:
     folder = tiny_model("small31", formats=("hugging-face",)).folder
-    with serving(python, folder, tmp_path, "--users", "2") as server:
+    with serving(python, folder, tmp_path, "--users", "2", "--images", "1") as server:
         server.wait_ready()
 
         def status(body: object) -> int:
@@ -170,6 +170,18 @@ def test_a_reply_keeps_to_a_schema(python: Path, tiny_model: TinyModels, tmp_pat
         text = server.ask(HELLO, response_format=asked)["content"]
 
     assert text.startswith("{"), "free text although a schema was asked for"
+
+
+def test_a_prompt_beyond_the_planned_context_is_refused_and_a_reply_ends_at_it(
+    python: Path, tiny_model: TinyModels, tmp_path: Path
+) -> None:
+    with serving(python, tiny_model("small31", formats=("hugging-face",)).folder, tmp_path) as server:
+        server.wait_ready()
+        status, text = server.post({"messages": [{"role": "user", "content": "word " * 1500}]})
+        assert (status, "2048" in text) == (400, True)
+
+        status, text = server.post({"messages": [{"role": "user", "content": "word " * 1019}]})
+        assert json.loads(text)["choices"][0]["finish_reason"] == "length"
 
 
 def test_a_thought_runs_together_with_the_answer_which_is_why_it_says_no_reasoning(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.engines.odd_requests import FULL, variations
+from support.picture import png
 
 from mscli.diagnosis.diagnose import start_failure
 from mscli.engines.serving.openai_http import PORT_STATUS, Body, Delta, RequestError, Server, flags, run
@@ -49,7 +50,8 @@ class Parrot:
 
 
 def options(*words: str) -> Any:
-    return flags("test").parse_args(["--model", "m", "--alias", "parrot", "--port", "0", "--context", "9", *words])
+    given = ("--model", "m", "--alias", "parrot", "--port", "0", "--context", "9", "--images", "1")
+    return flags("test").parse_args([*given, *words])
 
 
 @pytest.fixture
@@ -262,6 +264,13 @@ def test_a_full_request_is_answered(server: Server) -> None:
     server.model = Parrot()
 
     assert send(server, "POST", "/v1/chat/completions", FULL)[0] == 200
+
+
+def test_more_images_than_planned_are_refused(server: Server) -> None:
+    server.model = Parrot()
+    status, text = chat(server, [{"type": "image_url", "image_url": {"url": png()}}] * 2)
+
+    assert (status, "the plan is for 1" in text) == (400, True)
 
 
 def test_an_image_that_this_machine_would_have_to_fetch_is_refused(server: Server) -> None:

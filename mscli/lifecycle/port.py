@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from mscli.instances.process import describe
 from mscli.inventory.ports import listening, owner
 
-__all__ = ["choose", "claim", "describe_owner", "free", "listening", "owner"]
+__all__ = ["choose", "claim", "describe_owner", "free", "kept", "listening", "owner"]
 
 
 def free(host: str, port: int) -> bool:
@@ -32,9 +33,24 @@ def claim(port: int) -> socket.socket | None:
     Between the choice of a port and the moment the engine binds it, another user's mscli could choose it too. The claim
     is a name that only one socket can hold; the engine inherits it, so it lasts exactly as long as the engine.
     """
+    return _held(f"\0mscli-port-{port}")
+
+
+@contextmanager
+def kept(port: int) -> Iterator[None]:
+    """Meanwhile no mscli chooses `port`, also while nothing holds it: between a server and its successor."""
+    holder = _held(f"\0mscli-port-{port}-kept")
+    try:
+        yield
+    finally:
+        if holder:
+            holder.close()
+
+
+def _held(name: str) -> socket.socket | None:
     holder = socket.socket(socket.AF_UNIX)
     try:
-        holder.bind(f"\0mscli-port-{port}")
+        holder.bind(name)
     except OSError:
         holder.close()
         return None
@@ -48,11 +64,11 @@ def choose(host: str, start: int, taken: Collection[int]) -> int | None:
 
 
 def _unclaimed(port: int) -> bool:
-    holder = claim(port)
-    if holder is None:
-        return False
-    holder.close()
-    return True
+    holders = [claim(port), _held(f"\0mscli-port-{port}-kept")]
+    for holder in holders:
+        if holder:
+            holder.close()
+    return None not in holders
 
 
 def describe_owner(port: int) -> str:

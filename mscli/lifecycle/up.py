@@ -26,6 +26,7 @@ from mscli.lifecycle.eta import eta
 from mscli.lifecycle.first_install import Consent, have_engine
 from mscli.lifecycle.launch import Launch, Started, StartFailure
 from mscli.lifecycle.learning import Heal, learn, noted, taken_bytes
+from mscli.lifecycle.port import kept
 from mscli.lifecycle.preview import Preview, expected_weights, preview, somewhere
 from mscli.lifecycle.readiness import Listener, Patience, StoppedMeanwhile, arrive, join, load_again, stopped_meanwhile
 from mscli.lifecycle.shutdown import stop, survived
@@ -212,13 +213,15 @@ def restart(
     if pinned.file is None:
         pinned = replace(pinned, profile=record.plan.profile)
     ask = Ask(pinned, record.name, patience, replace=True, api_key=api_key(record))
-    done, records = start(ask, places, listener), Records(places)
+    with kept(record.port):
+        done = start(ask, places, listener)
+    records = Records(places)
     with records.still(done.record) as now:  # only this start was pinned: the request stays what the user asked for
         if now is None:
             raise stopped_meanwhile(done.record)
-        kept = replace(now, request=record.request)
-        records.save(kept)
-    return replace(done, record=kept)
+        again = replace(now, request=record.request)
+        records.save(again)
+    return replace(done, record=again)
 
 
 def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch | Record:

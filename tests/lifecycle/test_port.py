@@ -58,3 +58,14 @@ def test_a_claimed_port_is_passed_over_until_the_claim_ends() -> None:
         assert port.claim(number) is None
         assert port.choose("127.0.0.1", number, ()) != number
     assert port.choose("127.0.0.1", number, ()) == number
+
+
+def test_a_port_that_is_kept_for_its_server_is_chosen_by_nobody_else_and_can_be_claimed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+    with port.kept(number), port.kept(number):  # two restarts at once: the second finds the first done
+        assert port.choose("127.0.0.1", number, ()) != number
+        claimed = port.claim(number)
+        assert claimed is not None
+        claimed.close()
+    assert port.choose("127.0.0.1", number, ()) == number

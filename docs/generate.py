@@ -1,8 +1,9 @@
 """Writes what is generated in the documentation: `python docs/generate.py`.
 
-reference/commands.md comes from the command tree, reference/causes.md from the list of causes. In every page the block
-after `<!-- fits: MACHINE -->` comes from the planner, for a machine as `mscli plan --on` takes it, and the block after
-`<!-- codes -->` from the list of error codes.
+reference/commands.md comes from the command tree, as does mscli/cli/commands.json, from which the help and the
+completion are made; reference/causes.md from the list of causes. In every page the block after `<!-- fits: MACHINE -->`
+comes from the planner, for a machine as `mscli plan --on` takes it, and the block after `<!-- codes -->` from the list
+of error codes.
 
 With `--record` it also runs what `<!-- recorded: COMMAND; COMMAND -->` names, in a home of its own, and writes down
 what a terminal of 80 columns shows. That takes a minute, and no test compares it: figures differ from run to run.
@@ -27,10 +28,15 @@ from typing import Any
 import typer
 
 import mscli
+from mscli.catalog.profile import ENGINES, KV_TYPES
+from mscli.catalog.schema import DEFAULTS
+from mscli.cli.completion import SCRIPTS
 from mscli.cli.main import main
-from mscli.cli.tree import tree
+from mscli.cli.options import PREFERENCES
+from mscli.cli.tree import GROUPS, VERBS, tree
 from mscli.diagnosis.causes import CAUSES
 from mscli.diagnosis.signatures import MECHANISMS, Signature, engine_logs, read_signatures
+from mscli.doctor.checks.check import AREAS
 from mscli.errors import Code, MscliError
 
 DOCS = Path(__file__).resolve().parent
@@ -46,12 +52,14 @@ SCOPES = {
     "request": "one request; the engine serves",
     "warning": "the engine serves, but slower or with less than planned",
 }
-WIDTHS = {"int range": "N", "float range": "N", "integer range": "N", "int": "N", "float": "N", "path": "PATH"}
+COMMANDS = Path(mscli.__file__).parent / "cli" / "commands.json"
+HELP = {"flags": ["-h", "--help"], "no": False, "value": "", "repeat": False, "help": "Show this help"}
 
 
 def stale() -> dict[Path, str]:
     """Every page that is not what it would be if it were written now, with its new text."""
     wanted = {DOCS / "reference" / "commands.md": commands(), DOCS / "reference" / "causes.md": causes()}
+    wanted[COMMANDS] = command_list()
     for page in PAGES:
         text = wanted.get(page) or page.read_text()
         text = FITS.sub(lambda found: f"{found[1]}{fits(found[2])}{found[3]}", text)
@@ -59,66 +67,105 @@ def stale() -> dict[Path, str]:
     return {page: text for page, text in wanted.items() if not page.exists() or page.read_text() != text}
 
 
+def command_list() -> str:
+    """What the help and the completion are made from: every command, and the closed lists of words (JSON)."""
+    words = {
+        "COMMAND": VERBS,
+        "CODE": sorted(CAUSES),
+        "ENGINE": ENGINES,
+        "TYPE": KV_TYPES,
+        "WHAT": PREFERENCES,
+        "AREA": AREAS,
+        "SHELL": SCRIPTS,
+        "KEY": [key.name for key in DEFAULTS.keys],
+    }
+    listed = {"commands": dict(_tree()), "values": {name: list(each) for name, each in words.items()}}
+    return json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
+
+
+@cache
+def _tree() -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Every command by its path, as commands.json describes it."""
+    found = _described(typer.main.get_command(tree()))
+    return tuple(sorted(found, key=lambda row: VERBS.index(row[0].split()[0])))
+
+
+def _described(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    if path:
+        shown = [it for it in node.params if not getattr(it, "hidden", False)]
+        summary, *about = _text(node.help).split("\n\n")
+        yield (
+            " ".join(path),
+            {
+                "group": next(group for group, verbs in GROUPS.items() if path[0] in verbs),
+                "summary": summary.removesuffix("."),
+                "about": about,
+                "arguments": [_argument(it) for it in shown if not _is_option(it)],
+                "options": [*map(_option, filter(_is_option, shown)), HELP],
+                "examples": _examples(node.epilog),
+            },
+        )
+    for name, child in getattr(node, "commands", {}).items():
+        if not child.hidden:
+            yield from _described(child, (*path, name))
+
+
+def _is_option(parameter: Any) -> bool:
+    return any(it.startswith("-") for it in parameter.opts)
+
+
+def _argument(parameter: Any) -> dict[str, str]:
+    name = parameter.metavar or parameter.name.upper()
+    several = "..." if parameter.nargs == -1 and not name.endswith("...") else ""
+    return {"name": name + several, "help": _clause(parameter.help)}
+
+
+def _option(parameter: Any) -> dict[str, Any]:
+    """An option. `no`: it has a form that begins with --no-. `value`: what follows it, "" where nothing does."""
+    default = parameter.default
+    said = f" (default: {default:g})" if isinstance(default, float) and "default" not in parameter.help else ""
+    return {
+        "flags": [it for it in parameter.opts if it != "--name" or "-i" not in parameter.opts],
+        "no": bool(parameter.secondary_opts),
+        "value": "" if parameter.is_flag else parameter.metavar or "TEXT",
+        "repeat": parameter.multiple,
+        "help": _clause(parameter.help) + said,
+    }
+
+
+def _clause(text: str) -> str:
+    return _text(text).removesuffix(".")
+
+
+def _examples(epilog: str | None) -> list[str]:
+    lines = re.split(r"\s+\|\s{2,}|\n+", re.sub(r"^Examples?:\s*", "", (epilog or "").strip()))
+    return [line.strip() for line in lines if line.strip()]
+
+
 def commands() -> str:
     """The command reference: every command with its arguments, options and examples."""
     return "\n".join(["# Commands", "", NOTE, "", *_contents(), *(line for it in _tree() for line in _command(*it))])
 
 
-def _tree(node: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    node = node or typer.main.get_command(tree())
-    if path:
-        yield " ".join(path), node
-    for name, child in getattr(node, "commands", {}).items():
-        if not child.hidden:
-            yield from _tree(child, (*path, name))
-
-
 def _contents() -> list[str]:
-    rows = [f"| [`mscli {name}`](#mscli-{name.replace(' ', '-')}) | {_first(node.help)} |" for name, node in _tree()]
+    rows = [f"| [`mscli {name}`](#mscli-{name.replace(' ', '-')}) | {_cell(it['summary'])} |" for name, it in _tree()]
     return ["| command | does |", "| --- | --- |", *rows, ""]
 
 
-def _command(name: str, node: Any) -> list[str]:
-    shown = [it for it in node.params if not getattr(it, "hidden", False) and "--help" not in it.opts]
-    words = [f"[{it.name.upper()}]" if not it.required else it.name.upper() for it in shown if not _option(it)]
-    children = ["COMMAND"] if getattr(node, "commands", None) else []
-    usage = " ".join(["mscli", name, "[OPTIONS]", *words, *children])
-    rows = [f"| {_spelling(it)} | {_cell(_meaning(it))} |" for it in shown]
-    table = ["| argument, option | meaning |", "| --- | --- |", *rows, ""] if rows else []
-    return [f"## mscli {name}", "", _text(node.help), "", "```sh", usage, "```", "", *table, *_examples(node.epilog)]
+def _command(name: str, it: dict[str, Any]) -> list[str]:
+    children = ["[COMMAND]"] if any(other.startswith(f"{name} ") for other, _ in _tree()) else []
+    usage = " ".join(["mscli", name, *children, *(each["name"] for each in it["arguments"]), "[OPTIONS]"])
+    rows = [f"| `{each['name']}` | {_cell(each['help'])} |" for each in it["arguments"]]
+    rows += [f"| {_spelling(each)} | {_cell(each['help'])} |" for each in it["options"]]
+    table = ["| argument, option | meaning |", "| --- | --- |", *rows, ""]
+    said = [line for text in (f"{it['summary']}.", *it["about"]) for line in (text, "")]
+    return [f"## mscli {name}", "", *said, "```sh", usage, "```", "", *table, "```sh", *it["examples"], "```", ""]
 
 
-def _option(parameter: Any) -> bool:
-    return any(it.startswith("-") for it in parameter.opts)
-
-
-def _spelling(parameter: Any) -> str:
-    if not _option(parameter):
-        return f"`{parameter.name.upper()}`"
-    flag = getattr(parameter, "is_flag", False)
-    value = "" if flag else " " + (parameter.metavar or WIDTHS.get(parameter.type.name, "TEXT"))
-    spelt = ", ".join(f"`{it}{value if it.startswith('--') else ''}`" for it in parameter.opts)
-    return " / ".join([spelt, *(f"`{it}`" for it in parameter.secondary_opts)])
-
-
-def _meaning(parameter: Any) -> str:
-    default, help_text = parameter.default, _text(parameter.help)
-    if default is None or default is False or default == "" or callable(default) or parameter.required:
-        return help_text
-    if default is True:
-        return f"{help_text} On by default." if parameter.secondary_opts else help_text
-    return f"{help_text} Default: {default:g}." if isinstance(default, (int, float)) else help_text
-
-
-def _examples(epilog: str | None) -> list[str]:
-    if not epilog:
-        return []
-    lines = re.split(r"\s+\|\s{2,}|\n+", re.sub(r"^Examples?:\s*", "", epilog.strip()))
-    return ["```sh", *(line.strip() for line in lines if line.strip()), "```", ""]
-
-
-def _first(text: str) -> str:
-    return _cell(_text(text.split("\n\n")[0]))
+def _spelling(option: dict[str, Any]) -> str:
+    value = f" {option['value']}" if option["value"] else ""
+    spelt = ", ".join(f"`{it}{value if it.startswith('--') else ''}`" for it in option["flags"])
+    return f"{spelt} / `--no-{option['flags'][0].removeprefix('--')}`" if option["no"] else spelt
 
 
 def _text(text: str | None) -> str:
@@ -259,6 +306,7 @@ def write(args: Sequence[str]) -> None:
     """Write every stale page; with --record, what was recorded before."""
     if "--record" in args:
         record()
+    COMMANDS.write_text(command_list())  # first: the program refuses commands that are not in it
     for page, text in stale().items():
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(text)

@@ -8,6 +8,11 @@ import sys
 def run() -> None:
     """Run the program with this process's arguments and exit with its code."""
     try:
+        if sys.argv[1:2] == ["__complete"]:  # each TAB in a shell: only what it needs is imported
+            from mscli.cli.completion import answer
+
+            answer(sys.argv[2:])
+            return
         from mscli.cli.main import main
 
         code = main()

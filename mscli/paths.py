@@ -31,6 +31,11 @@ class Places:
         return self.config / "profiles"
 
     @property
+    def defaults(self) -> Path:
+        """The user's defaults for options, one `key: value` each."""
+        return self.config / "config.yaml"
+
+    @property
     def instances(self) -> Path:
         """One folder per named instance: its record, log, key and temporary files."""
         return self.state / "instances"

@@ -211,6 +211,11 @@ def described(node: Node) -> str:
     return "a list" if isinstance(value, tuple) else "a section of keys"
 
 
+def scalar_node(text: str) -> Node:
+    """A value that stands alone, as it would in a file: `8000` is a number."""
+    return Node(1, _scalar(text), text)
+
+
 class _TooDeep(Exception):
     pass
 

@@ -12,7 +12,7 @@ from typing import Any
 from mscli.catalog.document import Fault, KeyPath, invalid, read_document
 from mscli.catalog.model import Architecture, Model, Variant
 from mscli.catalog.profile import TENSOR_PARALLEL_ENGINES, ContextRange, Profile, loads
-from mscli.catalog.schema import MODEL, NAME, PROFILE
+from mscli.catalog.schema import DEFAULTS, MODEL, NAME, PROFILE
 from mscli.catalog.types import refuse
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
@@ -209,6 +209,19 @@ def _sees(model: Model, variant: Variant) -> bool:
     return "vision" in model.capabilities and variant.projector_bytes > 0
 
 
+def read_defaults(path: Path) -> dict[str, Any]:
+    """The user's defaults that are set. Raises MscliError(PROFILE_INVALID) with file, line and key."""
+    try:
+        document, faults = read_document(path), list[Fault]()
+        values = DEFAULTS(document.root, (), faults)
+        if faults:
+            raise invalid(path, faults)
+    except MscliError as fault:
+        fault.hint = "Edit the file, or remove a key: mscli config unset KEY"
+        raise
+    return {key: value for key, value in values.items() if value is not None}
+
+
 ANNOTATED = "annotated"
 """The stem of the file that explains every key; it lies beside the shipped profiles and is not one of them."""
 
@@ -264,10 +277,10 @@ def _filled(lines: list[str], based_on: Profile | None) -> Iterator[str]:
             section = value
             yield line
         else:
-            yield f"{match['indent']}{match['key']}: {_written(value)}"
+            yield f"{match['indent']}{match['key']}: {written(value)}"
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value in YAML on one line. JSON is YAML, so whatever may need quotes gets JSON's."""
     if isinstance(value, str):
         return (

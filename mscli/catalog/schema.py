@@ -103,6 +103,23 @@ PROFILE = Table(
     )
 )
 
+DEFAULTS = Table(
+    (
+        Key("profile", _NAME, "the profile that `up` and `pull` use when none is given", None),
+        Key("host", checked(_host_complaint, "an IP address or a host name"), "the address that `up` listens on", None),
+        Key("port", whole(1, 65535, "a port"), "the port that `up` listens on", None),
+        Key(
+            "price",
+            written(r"\$?[0-9]+(\.[0-9]+)?/[a-z]+", "a price such as 1.20/day"),
+            "what `plan` compares with",
+            None,
+        ),
+        Key("users", whole(1, 100_000, "users"), "the concurrent requests that `up` and `plan` plan for", None),
+        Key("prefer", word(("quality", "speed", "context"), "preference"), "what `up` and `plan` prefer", None),
+    )
+)
+"""What a user may set once for all commands: each key is an option's name."""
+
 _TEXT = Table(
     (
         Key("parameters", whole(1), "all parameters of the decoder, embedding and output head included"),

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from mscli.chat.stream import Piece
 
 _EPILOG = 'Examples: mscli chat "hello"  |  echo hello | mscli chat  |  mscli chat --image cat.png "What is this?"'
-_HELP = """/image FILE   send an image with the next message      /reset   begin anew
-/system TEXT  set the system prompt and begin anew     /bye     leave (or Ctrl-D)
-\"\"\"           begins and ends a message of several lines; Ctrl-C stops a reply"""
+_SYSTEM = "Set the system prompt (default: the model's)."
+_LIMIT = "Limit the reply to N tokens."
+_TEMPERATURE = "Set the temperature (default: recommended)."
+_HELP = """/image FILE   send an image with the next message      /reset   start over
+/system TEXT  set the system prompt and start over     /bye     leave (or Ctrl-D)
+\"\"\"           starts and ends a message of several lines; Ctrl-C stops a reply"""
 
 
 def register(app: typer.Typer) -> None:
@@ -37,17 +40,21 @@ def register(app: typer.Typer) -> None:
 def chat(
     ctx: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[[NAME] PROMPT]", help="What to say; '-' reads standard input.")
+        list[str] | None, typer.Argument(metavar="[[NAME] PROMPT]", help="What to say; - reads standard input.")
     ] = None,
     instance: InstanceOption = None,
-    system: Annotated[str | None, typer.Option("--system", help="System prompt in place of the model's own.")] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="An image to send along; may be repeated.")] = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Longest reply.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, help="In place of the recommended one.")] = None,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help=_SYSTEM)] = None,
+    image: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Send an image along (repeatable).")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help=_LIMIT)] = None,
+    temperature: Annotated[float | None, typer.Option(metavar="X", min=0.0, help=_TEMPERATURE)] = None,
     thinking: Annotated[bool, typer.Option(help="Show the reasoning on standard error.")] = True,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Talk to the running model; without a prompt on a terminal, have a conversation."""
+    """Send a prompt to an instance, or hold a conversation.
+
+    One word or quoted text is the prompt; of two, the first is the instance. Without a prompt, on a terminal, a
+    conversation starts.
+    """
     screen = open_screen(ctx, json)
     name, prompt = _addressed(words or [], instance)
     target = _target(name, max_tokens, temperature)

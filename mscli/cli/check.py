@@ -19,7 +19,10 @@ def register(app: typer.Typer) -> None:
 
 
 def check(ctx: typer.Context, name: Instance = None, json: Json = False) -> int:
-    """Ask an instance once for each of its abilities: chat, tool call, image, thoughts; exit code 5 when one fails."""
+    """Test chat, tool calls, images and reasoning of an instance.
+
+    One request for each ability that the instance has. Exits with 5 when one fails.
+    """
     from mscli.chat.reply import target_of
     from mscli.chat.selftest import FAIL, self_test
     from mscli.instances.json_values import to_json

@@ -42,35 +42,38 @@ def register(app: typer.Typer) -> None:
 def doctor(
     ctx: typer.Context,
     profile: Annotated[
-        str | None, typer.Argument(metavar="[PROFILE]", help="Also all that this profile needs.")
+        str | None, typer.Argument(metavar="[PROFILE]", help="Check what this profile needs as well.")
     ] = None,
     file: ProfileFile = None,
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="AREA", help="Only this area; repeatable.")
+        list[str] | None, typer.Option("--only", metavar="AREA", help="Check only this area (repeatable).")
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Evidence and remedies of every check.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show evidence and remedies of every check.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 for warnings too.")] = False,
     log: Annotated[
-        str | None, typer.Option("--log", metavar="FILE|NAME|-", help="A log file, an instance, or - for input.")
+        str | None, typer.Option("--log", metavar="LOG", help="Diagnose a log: a file, an instance, or - (stdin).")
     ] = None,
-    backend: Annotated[str | None, typer.Option("--backend", help="The engine that wrote the log, if known.")] = None,
-    here: Annotated[bool, typer.Option("--here", help="The log is from this machine: weigh in what it shows.")] = False,
-    fix: Annotated[bool, typer.Option("--fix", help="Put right what is safe and ours; show the rest.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: only show it, change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --fix: end left-over processes unasked.")] = False,
+    backend: Annotated[
+        str | None, typer.Option("--backend", metavar="ENGINE", help="Name the engine that wrote the log.")
+    ] = None,
+    here: Annotated[bool, typer.Option("--here", help="Use facts of this machine for the log.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Apply safe fixes to mscli's own files.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: show the fixes, change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --fix: end leftover processes too.")] = False,
     report: Annotated[
         str | None,
-        typer.Option(
-            "--report", metavar="FILE|FOLDER|-", help="Write all of it for a helper, without what is private."
-        ),
+        typer.Option("--report", metavar="PATH", help="Write a redacted report (- prints it)."),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Look for what keeps models from running on this machine, or read an engine's log and name the causes it shows.
+    """Find out why models do not run here, or why one failed.
 
-    --fix tidies records and processes of mscli's own and corrects your profiles; drivers, services and others'
-    processes are never touched. --report writes one Markdown file to paste (with --log NAME: about that instance).
-    Exits with 5 when a failure or a cause is found, else with 0.
+    --log reads an engine's log and names the causes that it shows. --fix applies safe fixes to mscli's own records,
+    processes and your profiles, and prints commands for the rest; drivers, services and other processes are never
+    touched. --report writes a redacted support report in Markdown (with --log NAME: about that instance). Exits with 5
+    when a failure or a cause is found, else with 0.
     """
     screen = open_screen(ctx, json)
     _refuse_mixed(fix, report is not None, dry_run or yes, log is not None)

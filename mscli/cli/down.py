@@ -24,12 +24,16 @@ def register(app: typer.Typer) -> None:
 def down(
     ctx: typer.Context,
     name: Instance = None,
-    all_: Annotated[bool, typer.Option("--all", "-a", help="Every instance.")] = False,
-    purge: Annotated[bool, typer.Option("--purge", help="Also remove their records and logs.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also stop what has an unreadable record.")] = False,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="Stop every instance.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Remove their records and logs as well.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Stop instances with an unreadable record too.")] = False,
     json: Json = False,
 ) -> None:
-    """Stop an instance: its whole process group. Stopping what does not run is not an error."""
+    """Stop an instance and free its GPU memory.
+
+    Stops the whole process group, then waits until the port and the GPU memory are free. Stopping what is not running
+    is not an error.
+    """
     from mscli.instances.json_values import to_json
     from mscli.instances.records import Records
     from mscli.instances.store import unreadable

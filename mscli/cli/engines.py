@@ -13,7 +13,7 @@ from mscli.cli.screen import Screen, open_screen
 if TYPE_CHECKING:
     from mscli.engines.table import EngineState
 
-app = typer.Typer(help="List the engines with version, place and abilities; install one.")
+app = typer.Typer()
 _EPILOG = "Examples: mscli engines  |  mscli engines --json  |  mscli engines install ollama"
 
 _COLUMNS = (
@@ -33,7 +33,7 @@ def engines(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show why an engine was not found.")] = False,
     json: Json = False,
 ) -> None:
-    """List every engine: whether it is here, which version, where, and what it can do."""
+    """List engines and what they can do; install one."""
     if ctx.invoked_subcommand is not None:
         return
     from mscli.engines.table import engine_states
@@ -59,11 +59,11 @@ def engines(
 @app.command("install", epilog="Example: mscli engines install ollama")
 def install(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="ENGINE", help="The engine; ENGINE==VERSION for a certain one.")],
+    name: Annotated[str, typer.Argument(metavar="ENGINE", help="The engine; ENGINE==VERSION pins a version.")],
     events: Events = False,
     json: Json = False,
 ) -> None:
-    """Install an engine into mscli's own folder: no root, checked, and nothing of it elsewhere."""
+    """Install an engine into mscli's own folder, without root."""
     from mscli.cli.progress import listener_of
     from mscli.engines.table import install_engine
     from mscli.instances.json_values import to_json

@@ -16,9 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def env(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
-    """Print the base URL, key and model name of an instance as `export` lines, and the system prompt it is meant for.
+    """Print an instance's URL, key and model as shell exports.
 
-    MSCLI_SYSTEM_PROMPT is there only where the model's makers recommend one (Magistral thinks because of it).
+    MSCLI_SYSTEM_PROMPT is set where the model card recommends a system prompt (Magistral reasons because of it).
     """
     from mscli.instances.records import Records, api_key, must_run, the_one
     from mscli.paths import places

@@ -43,7 +43,7 @@ def gpus(
     all_: Annotated[bool, typer.Option("--all", "-a", help="List every MIG device and process.")] = False,
     json: Json = False,
 ) -> None:
-    """Show the GPUs, their free memory and who uses the rest, and the host around them."""
+    """Show GPUs, free memory and the processes that use the rest."""
     from mscli.inventory.detect import detect
     from mscli.paths import hub_cache
 

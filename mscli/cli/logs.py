@@ -35,13 +35,16 @@ def logs(
     name: Instance = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the engine ends.")] = False,
     lines: Annotated[
-        int | None, typer.Option("-n", "--lines", min=0, help=f"Show the last N lines (default: {_DEFAULT_LINES}).")
+        int | None,
+        typer.Option("-n", "--lines", metavar="N", min=0, help=f"Show the last N lines (default: {_DEFAULT_LINES})."),
     ] = None,
-    since: Annotated[str | None, typer.Option("--since", help="Show lines since then: 10m, 2h, 18:30.")] = None,
-    grep: Annotated[str | None, typer.Option("--grep", help="Show only lines that match this regex.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Show lines since then: 10m, 2h, 18:30.")
+    ] = None,
+    grep: Annotated[str | None, typer.Option("--grep", metavar="REGEX", help="Show only lines that match.")] = None,
     json: Json = False,
 ) -> None:
-    """Show the last lines of an instance's log, also after it has stopped or failed."""
+    """Show an instance's log, even after it stopped or failed."""
     screen = open_screen(ctx, json)
     if json and follow:
         raise MscliError(Code.USAGE, "--follow and --json were both given", "Leave one of them out.")

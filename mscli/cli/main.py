@@ -11,9 +11,17 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mscli.cli.help import asked_about, commands, resolved, show_help, show_standing, unknown
 from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
 from mscli.paths import places
+
+# Command -> which of the user's defaults it takes, by the names of its parameters.
+DEFAULTS_OF = {
+    "up": ("profile", "host", "port", "users", "prefer"),
+    "pull": ("profile",),
+    "plan": ("price", "users", "prefer"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +48,7 @@ def interrupted(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None, screen: Screen) -> list[str]:
     """The arguments; and, for faults that come before the command has read them, what they ask of the screen."""
     args = ["--events" if arg == "--json=stream" else arg for arg in (sys.argv[1:] if argv is None else argv)]
+    args = resolved(args)
     own = args[: args.index("--")] if "--" in args else args
     screen.command = next((arg for arg in own if not arg.startswith("-")), "")
     screen.json_mode = bool({"--json", "--events"} & set(own))
@@ -47,8 +56,27 @@ def _arguments(argv: Sequence[str] | None, screen: Screen) -> list[str]:
 
 
 def _run(args: list[str], screen: Screen) -> int:
+    """What Typer is not needed for is answered without it."""
     _reserve_streams()
-    return _status(screen) if args == ["status", "--json"] else _command(args, screen)
+    if args == ["status", "--json"]:
+        return _status(screen)
+    if not args:
+        show_standing(screen)
+    elif (path := asked_about(args)) is not None:
+        show_help(screen, path)
+    elif args[0] == "completion" and len(args) == 2 and (script := _script(args[1])):
+        screen.text(script)
+    elif not args[0].startswith("-") and args[0] not in commands():
+        raise unknown(args[0])
+    else:
+        return _command(args, screen)
+    return Exit.DONE
+
+
+def _script(shell: str) -> str | None:
+    from mscli.cli.completion import SCRIPTS
+
+    return SCRIPTS.get(shell)
 
 
 def _reserve_streams() -> None:
@@ -94,13 +122,24 @@ def _command(args: list[str], screen: Screen) -> int:
 
     from mscli.cli.tree import VERBS, tree
 
-    if sys.stdout is None and {"-h", "--help"} & set(args):
-        screen.text("")  # Typer prints help by itself, and says nothing where standard output is closed
-    verbs = args[:1] if args and args[0] in VERBS else VERBS
-    outcome = typer.main.get_command(tree(verbs)).main(args, prog_name="mscli", standalone_mode=False, obj=screen)
+    program = typer.main.get_command(tree(args[:1] if args[0] in VERBS else ()))
+    own = _defaults(args[0])
+    outcome = program.main(
+        args, prog_name="mscli", standalone_mode=False, obj=screen, default_map={args[0]: own} if own else None
+    )
     if outcome == Exit.INTERRUPTED:  # Typer makes an exit code of Ctrl-C, without a word
         raise KeyboardInterrupt
     return outcome if isinstance(outcome, int) else Exit.DONE
+
+
+def _defaults(verb: str) -> dict[str, object]:
+    """The user's defaults for a command's options (see `mscli config`). Raises PROFILE_INVALID for a broken file."""
+    wanted, file = DEFAULTS_OF.get(verb, ()), places().defaults
+    if not wanted or not file.exists():
+        return {}
+    from mscli.catalog.files import read_defaults
+
+    return {key: value for key, value in read_defaults(file).items() if key in wanted}
 
 
 def _as_error(fault: BaseException) -> MscliError:

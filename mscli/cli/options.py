@@ -12,21 +12,30 @@ from mscli.errors import Code, MscliError
 if TYPE_CHECKING:
     from mscli.planning.plan import Overrides
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for scripts and nothing else.")]
-_WHICH = "The instance (default: the one that runs)."
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+_WHICH = "The instance (default: the only one)."
 Instance = Annotated[str | None, typer.Argument(metavar="[NAME]", help=_WHICH)]
-InstanceOption = Annotated[str | None, typer.Option("--instance", "-i", "--name", help=_WHICH)]
-TimeoutS = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait until it is ready.")]
-Events = Annotated[
-    bool, typer.Option("--events", help="Progress as JSON lines before the result; --json=stream is the same.")
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
-Heal = Annotated[
-    bool, typer.Option("--heal/--no-heal", help="Change the plan and try again when the engine dies at the start.")
-]
+InstanceOption = Annotated[str | None, typer.Option("--instance", "-i", "--name", metavar="NAME", help=_WHICH)]
+TimeoutS = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Wait at most this long.")]
+Events = Annotated[bool, typer.Option("--events", help="Print progress as JSON lines (same as --json=stream).")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Heal = Annotated[bool, typer.Option("--heal/--no-heal", help="Change the plan and retry if the start fails.")]
 ProfileFile = Annotated[
-    Path | None, typer.Option("--file", "-f", help="A profile file to use in place of a named profile.")
+    Path | None, typer.Option("--file", "-f", metavar="FILE", help="Use a profile file in place of a named profile.")
 ]
+
+# What `up` and `plan` change of a profile.
+Context = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, help="Set the context length in tokens.")]
+Gpus = Annotated[str | None, typer.Option("--gpus", metavar="GPUS", help="Use these GPUs: indices or UUIDs, 0,1.")]
+Users = Annotated[
+    int | None, typer.Option("--users", metavar="N", min=1, help="Plan for this many concurrent requests.")
+]
+Images = Annotated[int | None, typer.Option("--images", metavar="N", min=0, help="Allow this many images per request.")]
+Kv = Annotated[str | None, typer.Option("--kv", metavar="TYPE", help="Set the KV cache type: f16, q8_0, q4_0, fp8.")]
+Engine = Annotated[str | None, typer.Option("--engine", metavar="ENGINE", help="Use this engine only.")]
+Variant = Annotated[str | None, typer.Option("--variant", metavar="VARIANT", help="Use this variant of the weights.")]
+Prefer = Annotated[str | None, typer.Option("--prefer", metavar="WHAT", help="Prefer quality, speed or context.")]
+Offload = Annotated[bool, typer.Option("--offload", help="Allow part of the weights in host memory.")]
 
 PREFERENCES = ("quality", "speed", "context")
 
@@ -59,6 +68,14 @@ def only_one(profile: str | None, file: Path | None) -> None:
     """Raise USAGE when a profile's name and a profile file were both given."""
     if profile is not None and file is not None:
         raise MscliError(Code.USAGE, "a profile's name and --file were both given", "Give one of them.")
+
+
+def typed_profile(ctx: typer.Context, profile: str | None, file: Path | None) -> str | None:
+    """The profile's name, but for the user's default where a file was given. Raises USAGE where both were typed."""
+    if file is not None and getattr(ctx.get_parameter_source("profile"), "name", "") == "DEFAULT_MAP":
+        return None
+    only_one(profile, file)
+    return profile
 
 
 def _one_of(option: str, word: str | None, known: tuple[str, ...]) -> None:

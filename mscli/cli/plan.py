@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mscli.cli.layout import styled
-from mscli.cli.options import Json, ProfileFile
+from mscli.cli.options import Context, Engine, Gpus, Images, Json, Kv, Offload, Prefer, ProfileFile, Users, Variant
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
 from mscli.planning.plan import Choice, NoFit
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mscli.lifecycle.snapshot import Snapshot
     from mscli.planning.plan import Overrides, Plan
 
+_ON = 'Plan for "2x RTX 4090", a file, or all.'
+_FREE = 'With --on: free memory per GPU ("22 GiB").'
+_PRICE = "Compare costs: 1.20/day, 0.5/hour."
 _CARD_COUNTS = (1, 2, 4, 8)
 _EPILOG = (
     'Examples: mscli plan  |  mscli plan small-fp8-2gpu --users 4  |  mscli plan --on "2x RTX 4090" --price 1.20/day'
@@ -34,26 +37,30 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     ctx: typer.Context,
-    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="Only this one; else all.")] = None,
+    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="The profile (default: all).")] = None,
     file: ProfileFile = None,
-    on: Annotated[str | None, typer.Option("--on", help='Another machine: "2x RTX 4090", a file, or all.')] = None,
-    free: Annotated[str | None, typer.Option("--free", help='With --on: free on each GPU ("22 GiB").')] = None,
-    ram: Annotated[str | None, typer.Option("--ram", help='With --on: host RAM ("64 GiB").')] = None,
-    price: Annotated[str | None, typer.Option("--price", help="What the machine costs: 1.20/day, 0.5/hour.")] = None,
-    context: Annotated[int | None, typer.Option("--ctx", min=1, help="Context length in tokens.")] = None,
-    gpus: Annotated[str | None, typer.Option("--gpus", help="GPUs to use: indices or UUIDs, by commas.")] = None,
-    users: Annotated[int | None, typer.Option("--users", min=1, help="Concurrent requests.")] = None,
-    images: Annotated[int | None, typer.Option("--images", min=0, help="Images allowed per request.")] = None,
-    kv: Annotated[str | None, typer.Option("--kv", help="KV cache type: f16, q8_0, q4_0 or fp8.")] = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="Only this engine.")] = None,
-    variant: Annotated[str | None, typer.Option("--variant", help="This variant of the weights.")] = None,
-    prefer: Annotated[str | None, typer.Option("--prefer", help="quality, speed or context.")] = None,
-    offload: Annotated[bool, typer.Option("--offload", help="Allow part of the weights in host memory.")] = False,
-    all_: Annotated[bool, typer.Option("--all", "-a", help="List every profile, also those that do not fit.")] = False,
+    on: Annotated[str | None, typer.Option("--on", metavar="MACHINE", help=_ON)] = None,
+    free: Annotated[str | None, typer.Option("--free", metavar="SIZE", help=_FREE)] = None,
+    ram: Annotated[str | None, typer.Option("--ram", metavar="SIZE", help='With --on: host RAM ("64 GiB").')] = None,
+    price: Annotated[str | None, typer.Option("--price", metavar="PRICE", help=_PRICE)] = None,
+    context: Context = None,
+    gpus: Gpus = None,
+    users: Users = None,
+    images: Images = None,
+    kv: Kv = None,
+    engine: Engine = None,
+    variant: Variant = None,
+    prefer: Prefer = None,
+    offload: Offload = False,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="List every profile, even if it does not fit.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show what earlier starts really took.")] = False,
     json: Json = False,
 ) -> int:  # fmt: skip
-    """Plan without starting: every profile's verdict, and for the chosen one memory, speed and the exact command."""
+    """Show what fits this machine, or another one.
+
+    Without a profile: the best fit with its memory, speed and command, then others that fit. With one: the arithmetic
+    behind its verdict. Starts nothing. Exits with 4 when nothing fits.
+    """
     from mscli.cli.options import only_one, overrides_of
 
     screen = open_screen(ctx, json)

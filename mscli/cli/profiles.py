@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mscli.catalog.model import Model
     from mscli.planning.plan import Choice, NoFit, Plan
 
-app = typer.Typer(help="List profiles with their verdict for this machine; show, check or make one.")
+app = typer.Typer()
 _EPILOG = "Examples: mscli profiles  |  mscli profiles show small-q4  |  mscli profiles validate my.yaml"
 
 _COLUMNS = (
@@ -35,10 +35,13 @@ def register(program: typer.Typer) -> None:
 @app.callback(invoke_without_command=True, epilog=_EPILOG)
 def profiles(
     ctx: typer.Context,
-    all_: Annotated[bool, typer.Option("--all", "-a", help="List every profile, also those that do not fit.")] = False,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="List every profile, even if it does not fit.")] = False,
     json: Json = False,
 ) -> None:
-    """List the profiles that fit this machine, best first; with --all every profile and why it does not fit."""
+    """List profiles with their verdict for this machine.
+
+    The profiles that fit come first, best first. With --all every profile, and why it does not fit.
+    """
     if ctx.invoked_subcommand is not None:
         return
     from mscli.lifecycle.decision import plan_all
@@ -81,10 +84,10 @@ def _show(screen: Screen, choice: Choice, catalog: Catalog, all_: bool) -> None:
 @app.command("show", epilog="Example: mscli profiles show small-q4")
 def show(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The profile.")],
+    name: Annotated[str, typer.Argument(metavar="PROFILE", help="The profile.")],
     json: Json = False,
 ) -> None:
-    """Show a profile and its model: every setting, and where it comes from."""
+    """Show a profile and its model: every setting and its source."""
     screen = open_screen(ctx, json)
     catalog = _catalog()
     profile = catalog.profile(name)
@@ -101,10 +104,12 @@ def show(
 @app.command("validate", epilog="Example: mscli profiles validate my.yaml")
 def validate(
     ctx: typer.Context,
-    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Files; else all profiles.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Profile files (default: all profiles).")
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Check profile files: each fault with file, line, key and the nearest valid word."""
+    """Check profile files; report line and key of each mistake."""
     from mscli.catalog.load import load_profile_file
 
     screen = open_screen(ctx, json)
@@ -130,11 +135,14 @@ def validate(
 @app.command("new", epilog="Example: mscli profiles new mine --from small-q4")
 def new(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new profile.")],
-    base: Annotated[str | None, typer.Option("--from", help="The profile to begin from.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the new profile.")],
+    base: Annotated[str | None, typer.Option("--from", metavar="PROFILE", help="Copy this profile.")] = None,
     json: Json = False,
 ) -> None:
-    """Write a profile of your own, with every key explained in it; never overwrites one."""
+    """Create a profile file with every key explained.
+
+    An existing file is never overwritten.
+    """
     from mscli.catalog.files import new_profile
     from mscli.paths import places
 
@@ -150,11 +158,13 @@ def new(
 @app.command("update", epilog="Example: mscli profiles update small-gguf-q4")
 def update(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The profile whose repository moves.")],
-    revision: Annotated[str | None, typer.Option("--revision", help="This commit, not the newest.")] = None,
+    name: Annotated[str, typer.Argument(metavar="PROFILE", help="The profile.")],
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="COMMIT", help="Pin this commit (default: the newest).")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Move a profile's repository to its newest commit (or a given one); everything else stays where it is."""
+    """Pin a profile's repository to its newest commit, or a given one."""
     from mscli.lifecycle.pinned import pin
     from mscli.paths import places
     from mscli.weights.ensure import newest_revision

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import Events, Json, ProfileFile, Yes
+from mscli.cli.options import Events, Json, ProfileFile, Yes, typed_profile
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
@@ -26,22 +26,25 @@ def register(app: typer.Typer) -> None:
 
 def pull(
     ctx: typer.Context,
-    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="Whose weights; else the best.")] = None,
+    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="The profile (default: best fit).")] = None,
     file: ProfileFile = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Hash every byte again; fetch only what is bad.")] = False,
-    to: Annotated[Path | None, typer.Option("--to", help="Copy them into this folder, for another machine.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file; download damaged ones again.")] = False,
+    to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Copy them there for offline use.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
     yes: Yes = False,
     events: Events = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Fetch a profile's weights: resumed by byte, verified, at the pinned revision."""
+    """Download a profile's weights and verify them.
+
+    An interrupted download resumes where it stopped. The revision is pinned.
+    """
     from mscli.cli.progress import listener_of
     from mscli.lifecycle.decision import chosen
     from mscli.paths import places
 
     screen = open_screen(ctx, json or events)
-    what = chosen(profile, file, places())
+    what = chosen(typed_profile(ctx, profile, file), file, places())
     if to is not None and verify:
         raise MscliError(Code.USAGE, "--to and --verify were both given", "Copying checks every byte anyway.")
     with listener_of(screen, events) as progress:

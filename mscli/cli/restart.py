@@ -19,11 +19,14 @@ def restart(
     ctx: typer.Context,
     name: Instance = None,
     timeout: TimeoutS = 1800.0,
-    supervise: Annotated[bool | None, typer.Option(help="Start it again when it crashes (default: as before).")] = None,
+    supervise: Annotated[bool | None, typer.Option(help="Restart it when it crashes (default: as before).")] = None,
     heal: Heal = True,
     json: Json = False,
 ) -> None:
-    """Stop an instance if it runs, then start it again on the same port with the same overrides."""
+    """Stop an instance and start it again with the same options.
+
+    The port stays the same. Also starts an instance that crashed or was stopped.
+    """
     from dataclasses import replace
 
     from mscli.cli.progress import StartProgress

@@ -11,7 +11,7 @@ from mscli.cli.options import Instance, Json
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
-app = typer.Typer(help="Start an instance at boot, as a service of your systemd, and keep it running.")
+app = typer.Typer()
 _EPILOG = "Example: mscli service install small-q4"
 _COLUMNS = (Column("NAME"), Column("AT BOOT"), Column("STATE"), Column("UNIT", 1))
 
@@ -23,9 +23,24 @@ def register(program: typer.Typer) -> None:
     program.add_typer(app, name="service")
 
 
+@app.callback(invoke_without_command=True, epilog="Examples: mscli service  |  mscli service install small-q4")
+def service(ctx: typer.Context, json: Json = False) -> None:
+    """Run an instance as a systemd service that starts at boot.
+
+    Without a command: show the services that are installed.
+    """
+    if ctx.invoked_subcommand is None:
+        from mscli.lifecycle import service as services
+
+        _show(open_screen(ctx, json), services.services())
+
+
 @app.command("install", epilog=_EPILOG)
 def install(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
-    """Make a service of an instance: started again now, and at each boot, with the options it was started with."""
+    """Make an instance a service: starts now and at every boot.
+
+    It keeps the options that it was started with.
+    """
     from mscli.instances.records import Records, the_one
     from mscli.lifecycle import service as services
     from mscli.paths import places
@@ -38,7 +53,10 @@ def install(ctx: typer.Context, name: Instance = None, json: Json = False) -> No
 
 @app.command("remove", epilog="Example: mscli service remove small-q4")
 def remove(ctx: typer.Context, name: Name, json: Json = False) -> None:
-    """Stop a service and remove it; the instance can still be started by `mscli restart`."""
+    """Stop a service and remove it.
+
+    `mscli restart` still starts the instance.
+    """
     from mscli.instances.store import check_name
     from mscli.lifecycle import service as services
 
@@ -54,7 +72,7 @@ def remove(ctx: typer.Context, name: Name, json: Json = False) -> None:
 
 @app.command("status", epilog="Example: mscli service status")
 def status(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
-    """Show the services that were installed, and whether systemd runs them."""
+    """Show installed services and whether systemd runs them."""
     from mscli.instances.store import check_name
     from mscli.lifecycle import service as services
 

@@ -18,10 +18,13 @@ def register(app: typer.Typer) -> None:
 def status(
     ctx: typer.Context,
     name: Instance = None,
-    all_: Annotated[bool, typer.Option("--all", "-a", help="Also those that were stopped.")] = False,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="Show stopped instances too.")] = False,
     json: Json = False,
 ) -> int:
-    """Show the instances and their state; exit code 3 when nothing is running."""
+    """Show instances and their state.
+
+    Exits with 3 when nothing is running.
+    """
     from mscli.cli.instance_view import show_status
     from mscli.instances.store import Store
     from mscli.paths import places

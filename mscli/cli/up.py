@@ -10,7 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import Events, Heal, Json, ProfileFile, TimeoutS
+from mscli.cli.options import (
+    Context,
+    Engine,
+    Events,
+    Gpus,
+    Heal,
+    Images,
+    Json,
+    Kv,
+    Offload,
+    Prefer,
+    ProfileFile,
+    TimeoutS,
+    Users,
+    Variant,
+)
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
@@ -21,6 +36,13 @@ if TYPE_CHECKING:
 
 _EPILOG = "Examples: mscli up  |  mscli up rehearsal  |  mscli up small-q4 --ctx 16384 --gpus 1 --dry-run"
 
+_PROFILE = "The profile to start (default: best fit)."
+_NAME = "Name the instance (default: as the profile)."
+_PORT = "Listen on this port (default: a free one)."
+_HOST = "Listen on this address (default: as the profile)."
+_WEIGHTS = "Use weights copied by `mscli pull --to`."
+_KEY_FILE = "Read the key that clients must send from FILE."
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -29,45 +51,45 @@ def register(app: typer.Typer) -> None:
 
 def up(
     ctx: typer.Context,
-    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="What to run; else the best fit.")] = None,
+    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help=_PROFILE)] = None,
     file: ProfileFile = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the instance; else the profile's.")] = None,
-    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port; else a free one.")] = None,
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen on; else the profile's.")] = None,
-    context: Annotated[int | None, typer.Option("--ctx", min=1, help="Context length in tokens.")] = None,
-    gpus: Annotated[str | None, typer.Option("--gpus", help="GPUs to use: indices or UUIDs, by commas.")] = None,
-    users: Annotated[int | None, typer.Option("--users", min=1, help="Concurrent requests to plan for.")] = None,
-    images: Annotated[int | None, typer.Option("--images", min=0, help="Images allowed per request.")] = None,
-    kv: Annotated[str | None, typer.Option("--kv", help="KV cache type: f16, q8_0, q4_0 or fp8.")] = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="Only this engine.")] = None,
-    variant: Annotated[str | None, typer.Option("--variant", help="This variant of the weights.")] = None,
-    prefer: Annotated[str | None, typer.Option("--prefer", help="quality, speed or context.")] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help=_NAME)] = None,
+    port: Annotated[int | None, typer.Option("--port", metavar="N", min=1, max=65535, help=_PORT)] = None,
+    host: Annotated[str | None, typer.Option("--host", metavar="ADDRESS", help=_HOST)] = None,
+    context: Context = None,
+    gpus: Gpus = None,
+    users: Users = None,
+    images: Images = None,
+    kv: Kv = None,
+    engine: Engine = None,
+    variant: Variant = None,
+    prefer: Prefer = None,
     timeout: TimeoutS = 1800.0,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is ready.")] = True,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace what runs under this name.")] = False,
-    require_gpu: Annotated[bool, typer.Option(help="Fail if planned GPU layers fall to the CPU.")] = True,
-    offload: Annotated[bool, typer.Option("--offload", help="Allow part of the weights in host memory.")] = False,
-    weights: Annotated[Path | None, typer.Option("--weights", help="A folder made by `mscli pull --to`.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
-    api_key_file: Annotated[Path | None, typer.Option(help="File with the key clients must send.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the running instance of this name.")] = False,
+    require_gpu: Annotated[bool, typer.Option(help="Fail if the engine falls back to the CPU.")] = True,
+    offload: Offload = False,
+    weights: Annotated[Path | None, typer.Option("--weights", metavar="FOLDER", help=_WEIGHTS)] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
+    api_key_file: Annotated[Path | None, typer.Option(metavar="FILE", help=_KEY_FILE)] = None,
     heal: Heal = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the command; start nothing.")] = False,
-    supervise: Annotated[bool, typer.Option("--supervise", help="Start it again when it crashes or hangs.")] = False,
-    adopt: Annotated[bool, typer.Option("--adopt", help="Use the Ollama server that runs already.")] = False,
+    supervise: Annotated[bool, typer.Option("--supervise", help="Restart it when it crashes or hangs.")] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Use the Ollama server that is already running.")] = False,
     install: Annotated[bool, typer.Option(help="Install the engine if it is missing.")] = True,
-    installed_only: Annotated[bool, typer.Option("--installed-only", help="Choose among engines here.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", envvar="MSCLI_YES", help="Do not ask first.")] = False,
+    installed_only: Annotated[bool, typer.Option("--installed-only", help="Use installed engines only.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", envvar="MSCLI_YES", help="Do not ask for confirmation.")] = False,
     events: Events = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Start a model: the profile given, or the best one for this machine."""
-    from mscli.cli.options import only_one, overrides_of
+    """Start a model: the given profile, or the best fit."""
+    from mscli.cli.options import overrides_of, typed_profile
     from mscli.instances.records import Request
     from mscli.lifecycle.readiness import Patience
     from mscli.lifecycle.up import Ask
 
     screen = open_screen(ctx, json or events)
-    only_one(profile, file)
+    profile = typed_profile(ctx, profile, file)
     overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
     request = Request(
         profile, _absolute(file), host, port, overrides, require_gpu, _absolute(weights), adopt, supervise

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mscli.lifecycle.server_weights import OnServer
     from mscli.weights.stored import Stored
 
-app = typer.Typer(help="List the weights on this disk, and free what nothing uses.")
+app = typer.Typer()
 _EPILOG = "Examples: mscli weights  |  mscli weights prune  |  mscli weights prune --keep small-q4 --yes"
 
 _COLUMNS = (
@@ -39,7 +39,7 @@ def weights(
     all_: Annotated[bool, typer.Option("--all", "-a", help="List every repository.")] = False,
     json: Json = False,
 ) -> None:
-    """List the weights on this disk: by repository, with size, last use, and the profiles that need them."""
+    """List downloaded weights; free those that no profile uses."""
     if ctx.invoked_subcommand is not None:
         return
     from mscli.instances.json_values import to_json
@@ -64,12 +64,18 @@ def weights(
 @app.command("prune", epilog="Example: mscli weights prune --keep small-gguf-q4")
 def prune(
     ctx: typer.Context,
-    keep: Annotated[list[str] | None, typer.Option("--keep", help="Keep only what these profiles need.")] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="PROFILE", help="Keep only what this profile needs (repeatable)."),
+    ] = None,
     yes: Yes = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be freed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be freed; delete nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Free the weights that no profile uses (or none of --keep) and no instance serves; asks first."""
+    """Delete weights that no profile uses and no instance serves.
+
+    With --keep: all but what those profiles need. Asks before it deletes.
+    """
     from mscli.instances.json_values import to_json
     from mscli.lifecycle.server_weights import remove, unneeded
     from mscli.weights.stored import prune as free

@@ -31,6 +31,7 @@ import mscli
 from mscli.catalog.profile import ENGINES, KV_TYPES
 from mscli.catalog.schema import DEFAULTS
 from mscli.cli.completion import SCRIPTS
+from mscli.cli.help import ALIASES, INSTEAD
 from mscli.cli.main import main
 from mscli.cli.options import PREFERENCES
 from mscli.cli.tree import GROUPS, VERBS, tree
@@ -144,7 +145,16 @@ def _examples(epilog: str | None) -> list[str]:
 
 def commands() -> str:
     """The command reference: every command with its arguments, options and examples."""
-    return "\n".join(["# Commands", "", NOTE, "", *_contents(), *(line for it in _tree() for line in _command(*it))])
+    sections = (line for it in _tree() for line in _command(*it))
+    return "\n".join(["# Commands", "", NOTE, "", *_contents(), *_other_words(), *sections])
+
+
+def _other_words() -> list[str]:
+    """What users of other tools type, and what answers."""
+    rows = [f"| `{word}` | `mscli {' '.join(path)}` |" for word, path in ALIASES.items()]
+    rows += [f"| `{word}` | exit code 2. {_cell('. '.join(said.splitlines()))} |" for word, said in INSTEAD.items()]
+    said = "What users of other tools type works, or is answered with the command to type. Nothing is ever deleted."
+    return [said, "", "| typed | runs |", "| --- | --- |", *rows, ""]
 
 
 def _contents() -> list[str]:

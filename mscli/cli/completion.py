@@ -27,7 +27,7 @@ _PROGRAM: Mapping[str, Any] = {
     ],
     "arguments": [],
 }
-_GPUS = Path("/proc/driver/nvidia/gpus")
+DRIVER = Path("/proc/driver/nvidia/gpus")
 
 SCRIPTS: Mapping[str, str] = {
     "bash": """# bash completion of mscli: eval "$(mscli completion bash)"
@@ -86,8 +86,11 @@ def answer(words: Sequence[str]) -> None:
             sys.stdout.write(f"{word}\t{about}\n" if about else f"{word}\n")
 
 
-def candidates(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What may stand in the place of the last of `words`, each with a description or ""; FILES or FOLDERS alone."""
+def candidates(words: Sequence[str], driver: Path = DRIVER) -> Iterator[tuple[str, str]]:
+    """What may stand in the place of the last of `words`, each with a description or ""; FILES or FOLDERS for a path.
+
+    `driver`: where the NVIDIA driver lists its GPUs.
+    """
     from mscli.cli.help import commands, resolved
 
     *before, last = words or [""]
@@ -96,7 +99,7 @@ def candidates(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     node = known.get(path, _PROGRAM)
     flag, typed = _unfinished(rest, last, node)
     if flag is not None:
-        found = _values(str(flag["value"]), typed)
+        found = _values(str(flag["value"]), typed, driver)
     elif last.startswith("-"):
         found = _options(node, rest)
     else:
@@ -105,7 +108,7 @@ def candidates(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         arguments = node["arguments"]
         if arguments:
             kind = str(arguments[min(len(places_taken), len(arguments) - 1)]["name"])
-            found += _values(kind, typed) if len(places_taken) < len(arguments) or "..." in kind else []
+            found += _values(kind, typed, driver) if len(places_taken) < len(arguments) or "..." in kind else []
     lead = last[: len(last) - len(typed)] if "=" in last and flag is not None else ""
     for word, about in found:
         if word.startswith((typed, ":")):
@@ -166,12 +169,12 @@ def _subcommands(path: str, known: Mapping[str, Any]) -> Iterator[tuple[str, str
             yield name, str(it["summary"])
 
 
-def _values(kind: str, typed: str) -> list[tuple[str, str]]:
+def _values(kind: str, typed: str, driver: Path) -> list[tuple[str, str]]:
     """The values of a kind, as the help writes it: `[PROFILE]`, `ENGINE`, `FILE`."""
     found: list[tuple[str, str]] = []
     for name in re.findall("[A-Z]+", kind):
         if name in _FROM_FILES:
-            found += _FROM_FILES[name](typed)
+            found += _FROM_FILES[name](typed, driver)
         else:
             from mscli.cli.help import listed
 
@@ -179,32 +182,32 @@ def _values(kind: str, typed: str) -> list[tuple[str, str]]:
     return found
 
 
-def _profiles(_: str) -> list[tuple[str, str]]:
+def _profiles(*_: object) -> list[tuple[str, str]]:
     names = {path.stem for folder in (shipped_profiles(), places().profiles) for path in folder.glob("[!.]*.yaml")}
     return [(name, "") for name in sorted(names - {"annotated"})]
 
 
-def _instances(_: str) -> list[tuple[str, str]]:
+def _instances(*_: object) -> list[tuple[str, str]]:
     try:
         return [(entry.name, "instance") for entry in sorted(os.scandir(places().instances), key=lambda it: it.name)]
     except OSError:
         return []
 
 
-def _gpus(typed: str) -> list[tuple[str, str]]:
+def _gpus(typed: str, driver: Path) -> list[tuple[str, str]]:
     """GPU indices, after those of a list that is being typed (`0,`); in the order of the bus, as the driver counts."""
     chosen, comma, _ = typed.rpartition(",")
-    number = len(list(_GPUS.iterdir())) if _GPUS.is_dir() else 0
+    number = len(list(driver.iterdir())) if driver.is_dir() else 0
     free = [str(index) for index in range(number) if str(index) not in chosen.split(",")]
     return [(f"{chosen}{comma}{index}", "") for index in free]
 
 
-_FROM_FILES: Mapping[str, Callable[[str], list[tuple[str, str]]]] = {
+_FROM_FILES: Mapping[str, Callable[[str, Path], list[tuple[str, str]]]] = {
     "PROFILE": _profiles,
     "NAME": _instances,
-    "LOG": lambda typed: [*_instances(typed), (FILES, "")],
+    "LOG": lambda *_: [*_instances(), (FILES, "")],
     "GPUS": _gpus,
-    "FILE": lambda _: [(FILES, "")],
-    "PATH": lambda _: [(FILES, "")],
-    "FOLDER": lambda _: [(FOLDERS, "")],
+    "FILE": lambda *_: [(FILES, "")],
+    "PATH": lambda *_: [(FILES, "")],
+    "FOLDER": lambda *_: [(FOLDERS, "")],
 }

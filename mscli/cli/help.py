@@ -22,8 +22,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     **{"ps": ("status",), "stop": ("down",), "show": ("profiles", "show")},
     **{"run": ("up",), "serve": ("up",), "start": ("up",)},
 }
-_LISTS = "To list instances: mscli status. Profiles: mscli profiles. Downloaded weights: mscli weights"
-_REMOVES = "To stop an instance: mscli down NAME. To free weights that no profile uses: mscli weights prune"
+_LISTS = "Instances: mscli status\nProfiles: mscli profiles\nDownloaded weights: mscli weights"
+_REMOVES = "To stop an instance: mscli down NAME\nTo delete unused weights: mscli weights prune"
 # Words that could mean several commands, or that must not delete anything -> what to type.
 INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(("ls", "list"), _LISTS),
@@ -100,18 +100,30 @@ def unknown(word: str) -> MscliError:
 def show_standing(screen: Screen) -> None:
     """Show where the user stands: what runs, or how to begin. Waits as `mscli status` does."""
     from mscli.cli.instance_view import look_at, show_instances
+    from mscli.instances.state import RUNNING
     from mscli.instances.store import Store
     from mscli.paths import places
 
     seen = look_at(Store(places()))
     if seen.instances:
         show_instances(screen, seen)
+        screen.line()
+        _pairs(screen, _next_steps([instance.name for instance, _ in seen.instances if instance.state in RUNNING]))
     else:
         screen.line(styled(f"mscli {__version__}", "bold"), "  ", "nothing is running")
         screen.line()
         _pairs(screen, [(f"  {command}", does) for command, does in _FIRST_STEPS])
     screen.line()
     screen.line(styled("all commands: mscli help", "dim"))
+
+
+def _next_steps(running: Sequence[str]) -> list[tuple[str, str]]:
+    """What to type next, with the name of an instance where several run."""
+    if not running:
+        return [("  mscli up", "start the best fit")]
+    which = "" if len(running) == 1 else f" {running[0]}"
+    chat = ('  mscli chat "hello"' if not which else f'  mscli chat{which} "hello"', "talk to it")
+    return [chat, (f"  mscli logs{which} -f", "follow its log"), (f"  mscli down{which}", "stop it")]
 
 
 def _path(words: Sequence[str]) -> str:

@@ -22,7 +22,8 @@ def commands(node: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str
     if path and (not children or node.invoke_without_command):
         yield " ".join(path), node
     for name, child in children.items():
-        yield from commands(child, (*path, name))
+        if not child.hidden:
+            yield from commands(child, (*path, name))
 
 
 @pytest.mark.parametrize(("name", "command"), list(commands()), ids=[name for name, _ in commands()])

@@ -22,7 +22,11 @@ COMMANDS = tuple(
     logs mine --grep memory|logs nobody|chat -i small-q4 "hello"|check small-q4|chat hello|env|weights|weights --all
     weights prune --dry-run|weights prune|down nobody|profiles show rehearsal|profiles show nope|profiles validate
     up nope|up small-q4 --kv q9|nope|doctor --log mine|doctor --log nothing|plan --on 'RTX 9999'
-    plan small-q4 --on 'RTX 3090' --price 2/hour""".replace("\n    ", "|").split("|")
+    plan small-q4 --on 'RTX 3090' --price 2/hour||ps|ls|rm mine|stop nobody|weigths|version|help oom_kv|help nope
+    completion tcsh|config|config set port 8000|config set prot 1|config set price 3/fortnight|config list
+    config get port|config get price|config unset port|service|service status|service install nobody
+    service remove nobody|restart nobody|pull nope|engines install nope|profiles new own --from nope
+    profiles update nope""".replace("\n    ", "|").split("|")
 )
 GIB = 2**30
 LOG = """INFO 11-29 20:33:11 [api_server.py:1800] vLLM API server version 0.32.0

@@ -27,7 +27,8 @@ ROOT = Path("/tmp/mscli-screens")
 WIDTHS: dict[str, int | None] = {"80x24": 80, "120x40": 120, "40 columns": 40, "piped": None}
 MACHINES = ("rtx4090", "rtx4090-x2", "h100-x8", "no-driver", "h100-mig", "rtx4090-x2-one-lost")
 INSTANCES = "instances"
-PLACES = (*MACHINES, INSTANCES)
+HELP = "help"
+PLACES = (*MACHINES, INSTANCES, HELP)
 
 ON_EACH_MACHINE = (
     *("gpus", "plan", "plan --all", "plan small-q4", "plan small-bf16-2gpu", "plan --price 1.20/day"),
@@ -48,6 +49,7 @@ KERNEL = {
 _VOLATILE = (
     (re.compile(r"()\b\d+\.\d s\b"), "0.0 s"),
     (re.compile(r"()\bPID \d+"), "PID 123456"),
+    (re.compile(r"(Python )3\.\d+\.\w+"), "3.11.0"),
     (re.compile(r"(--port )8\d\d\d\b"), "8000"),
     (re.compile(r"(127\.0\.0\.1:)8\d\d\d\b"), "8000"),
     (re.compile(r"(127\.0\.0\.1:)\d{5}\b"), "18000"),
@@ -111,7 +113,7 @@ def screens(commands: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 def file_of(machine: str, command: str) -> Path:
     """Where the screens of a command on a machine are kept."""
-    return TAKEN / machine / (re.sub(r"[^\w.-]+", "_", command).strip("_") + ".txt")
+    return TAKEN / machine / ((re.sub(r"[^\w.-]+", "_", command).strip("_") or "mscli") + ".txt")
 
 
 def user_of(machine: str) -> Path:
@@ -168,6 +170,10 @@ def take_here(place: str) -> None:
     """Take the screens in this process, which runs on the machine, and print them as JSON."""
     described_host()
     wanted = ON_EACH_MACHINE
+    if place == HELP:
+        from mscli.cli.help import commands
+
+        wanted = ("help", *(f"{path} --help" for path in commands()))
     if place == INSTANCES:
         from support.screens.instances import COMMANDS, prepare
 

@@ -2,6 +2,12 @@
 
 import signal
 
+from hypothesis import HealthCheck, settings
+
+# On a busy machine an example may take any time: that is no fault of what is tested.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
+
 pytest_plugins = [
     "support.machines.nvml_machines",
     "support.run_mscli",

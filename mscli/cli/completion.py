@@ -60,7 +60,7 @@ _mscli() {
 }
 if [ "$funcstack[1]" = _mscli ]; then _mscli "$@"; else compdef _mscli mscli; fi
 """,
-    "fish": """# fish completion of mscli: mscli completion fish > ~/.config/fish/completions/mscli.fish
+    "fish": """# fish completion of mscli: mscli completion fish | source
 function __mscli
     set -l words (commandline -opc) (commandline -ct)
     for line in (mscli __complete $words[2..] 2>/dev/null)

@@ -87,7 +87,7 @@ def _completion(
     """Print the completion script for bash, zsh or fish.
 
     bash: eval "$(mscli completion bash)" in ~/.bashrc. zsh: the same with zsh in ~/.zshrc, after compinit. fish: mscli
-    completion fish > ~/.config/fish/completions/mscli.fish
+    completion fish | source in config.fish
     """
     from mscli.cli.completion import SCRIPTS
 

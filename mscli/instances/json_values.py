@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import stat
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ RENAMED = {"wish": "overrides"}
 
 T = TypeVar("T")
 _KEPT_LINES = 1000
+_READ_BYTES = 16 * 2**20
 
 
 class Mismatch(ValueError):
@@ -50,14 +53,19 @@ def load_lines(path: Path, kind: type[T]) -> tuple[T, ...]:
     Lines that cannot be read are passed over, and so is a file: what is kept this way only refines later plans.
     """
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as handle:
+            kept_as = os.fstat(handle.fileno())
+            if not stat.S_ISREG(kept_as.st_mode):  # a pipe would never end
+                return ()
+            handle.seek(max(0, kept_as.st_size - _READ_BYTES))
+            lines = handle.read(_READ_BYTES).decode(errors="replace").splitlines()
+    except OSError:
         return ()
     found = []
     for line in lines[-_KEPT_LINES:]:
         try:
             found.append(from_json(kind, json.loads(line)))
-        except (ValueError, Mismatch):
+        except (ValueError, RecursionError, Mismatch):
             continue
     return tuple(found)
 
@@ -65,12 +73,12 @@ def load_lines(path: Path, kind: type[T]) -> tuple[T, ...]:
 def append_lines(path: Path, fresh: Sequence[object]) -> None:
     """Add values at the end of such a file. They are written at once, so that two processes do not mix their lines.
 
-    Raises OSError when the folder cannot be written.
+    Raises OSError when they cannot be written; a pipe that nobody reads is not waited for.
     """
     if not fresh:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666), "a") as handle:
         handle.write("".join(json.dumps(to_json(item)) + "\n" for item in fresh))
 
 

@@ -113,10 +113,9 @@ class Store:
         return self.folder / check_name(name)
 
     def prepare(self, name: str) -> Path:
-        """Make the instance's folder, readable by its owner alone, with a `tmp` folder for the engine. Raises FILE."""
+        """Make the instance's folder, readable by its owner alone. Raises FILE."""
         run_dir = self.run_dir(name)
         private_folder(run_dir)
-        private_folder(run_dir / "tmp")
         run_dir.chmod(0o700)
         return run_dir
 
@@ -132,8 +131,9 @@ class Store:
 
         run_dir = self.run_dir(name)
         shutil.rmtree(run_dir / "tmp", ignore_errors=True)
-        for noted in ("ready", "stopping"):
-            (run_dir / noted).unlink(missing_ok=True)
+        half_written = run_dir.glob(".record.json.*")  # by an mscli that was killed: who writes it holds the lock
+        for left in (run_dir / "ready", run_dir / "stopping", *half_written):
+            left.unlink(missing_ok=True)
 
     def forget(self, name: str) -> None:
         """Remove the record of a start that failed. Its log stays, so that `mscli logs` can still show it."""
@@ -222,14 +222,15 @@ def write_private(path: Path, text: str) -> None:
             handle.write(text)
         fresh.replace(path)
     except OSError as fault:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
         full = fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise MscliError(
             Code.DISK_FULL if full else Code.FILE,
             f"{path} cannot be written: {fault.strerror}",
             "Make room there, or give mscli another place with MSCLI_HOME." if full else "Check its folder's rights.",
         ) from fault
+    finally:  # a Ctrl-C comes at any moment
+        with contextlib.suppress(OSError):
+            fresh.unlink()
 
 
 def unreadable(found: Unreadable) -> MscliError:

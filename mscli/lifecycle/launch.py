@@ -17,7 +17,7 @@ from mscli.instances import container as containers
 from mscli.instances.log import LogTail, begin_part, part
 from mscli.instances.process import MARK, halt, identify, memory_kills, spawn
 from mscli.instances.records import Record, Records, Request, running
-from mscli.instances.store import SCHEMA, write_private
+from mscli.instances.store import SCHEMA, private_folder, write_private
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.decision import Decision
 from mscli.weights.files import WeightFiles
@@ -127,12 +127,6 @@ def _start(launch: Launch, records: Records, where: Serving, claim: socket.socke
     (run_dir / "key").unlink(missing_ok=True)
     if where.api_key_file:
         write_private(where.api_key_file, (launch.api_key or os.urandom(24).hex()) + "\n")
-    for path, text in what.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_private(path, text)
-    for path, target in what.links.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(target)
     tail = LogTail(where.log)
     record = _record(launch, where, what, f"{launch.name}:{os.urandom(8).hex()}", begin_part(where.log))
     records.save(record)
@@ -140,19 +134,34 @@ def _start(launch: Launch, records: Records, where: Serving, claim: socket.socke
         return Started(record, None, tail)
     child, killed_before = None, memory_kills()
     try:
+        _lay_out(what, run_dir)
         argv = _supervised(launch, where, what) if launch.request.supervise else what.argv
         child = _spawn(replace(what, argv=argv), where, record.mark, claim)
         record = replace(record, identity=identify(child.pid))
         if record.identity is None:
             raise MscliError(Code.START_FAILED, f"{launch.engine.name} ended at once", f"Look at its log: {where.log}")
         records.save(record)
-    except MscliError:
+    except (MscliError, OSError):
         if child:
             _kill(record)
             child.wait()
         records.forget(launch.name)
         raise
     return Started(record, child, tail, killed_before)
+
+
+def _lay_out(what: Command, run_dir: Path) -> None:
+    """Write the files that the engine reads, and make its folder for temporary ones. Raises FILE, DISK_FULL, OSError.
+
+    Only once there is a record: whatever ends a start, somebody knows then what to remove.
+    """
+    private_folder(run_dir / "tmp")
+    for path, text in what.files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_private(path, text)
+    for path, target in what.links.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
 
 
 def _kill(record: Record) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from support.faults.user import User, ended
 from support.lifecycle.user_profiles import write
 from support.run_mscli import Mscli
@@ -60,10 +62,12 @@ def test_what_is_remembered_is_said_at_each_start_and_tried_without_at_last(mscl
     assert mscli("up", "mine", "--json").data["healed"] == []
 
 
-def test_a_state_that_cannot_be_written_is_a_warning(user: User) -> None:
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
+def test_a_state_that_cannot_be_written_is_a_warning(user: User, make: Callable[[Path], None]) -> None:
     user.order("ready")
     (user.home / "state").mkdir(parents=True)
-    (user.home / "state" / "starts.jsonl").mkdir()
+    for name in ("starts.jsonl", "observations.jsonl", "healed.jsonl"):
+        make(user.home / "state" / name)
     up = user.mscli("up", "rehearsal", "--json")
     assert up.code == 0
     assert "starts.jsonl" in up.data["warnings"][0]

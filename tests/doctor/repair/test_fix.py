@@ -177,6 +177,7 @@ def test_leftovers_of_stopped_instances_go_and_logs_stay(doctor: Doctor, left: L
     left.record("ended", stopped_at=2.0)
     failed = left.records.prepare("failed")
     (failed / "log").write_text("why it failed\n")
+    (failed / "tmp").mkdir()
     (failed / "tmp" / "socket").touch()
     gone = dead_identity().pid
     (failed / f".record.json.{gone}").write_text("{")

@@ -3,11 +3,12 @@
 
 ready: it answers 200, before that 503. deaf: it does not listen as long as the file is there. die: it ends with the
 exit status in the file. say: what it says first. stubborn: it ignores SIGINT and SIGTERM. Each start leaves a file
-`started.PID` there.
+`started.PID` there. To whoever chats it says "hello".
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,6 +17,12 @@ import threading
 from pathlib import Path
 
 ORDERS = Path(os.environ["SERVER_ORDERS"])
+CHAT = (
+    b'data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":'
+    b'{"role":"assistant","content":"hello"},"finish_reason":null}]}\n\n'
+    b'data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{},'
+    b'"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+)
 
 
 def main() -> None:
@@ -46,9 +53,16 @@ def obey() -> None:
 
 
 def answer(link: socket.socket) -> None:
-    link.recv(4096)
     status = b"200 OK" if (ORDERS / "ready").exists() else b"503 Loading"
-    link.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+    asked, said = link.recv(65536), (b"text/plain", b"ok")
+    if asked.startswith(b"POST") and status == b"200 OK":
+        said = (b"text/event-stream", CHAT)
+    head = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    with contextlib.suppress(OSError):
+        link.sendall(head % (status, said[0], len(said[1])) + said[1])
+        link.shutdown(socket.SHUT_WR)
+        while link.recv(65536):  # what is closed with something unread is reset, and the answer with it
+            continue
     link.close()
 
 

@@ -47,6 +47,7 @@ class Instances:
     def run(self, name: str, code: str, *args: str) -> tuple[subprocess.Popen[bytes], Identity, str]:
         """A process in the folder of the instance `name`, with its mark, once it says "up"."""
         folder, mark = self.records.prepare(name), f"{name}:{len(self.started)}{os.getpid()}"
+        (folder / "tmp").mkdir(exist_ok=True)
         env = {**os.environ, MARK: mark, "MSCLI_HOME": str(self.home), "TMPDIR": str(folder / "tmp")}
         child = python(code, *args, log=folder / "log", env=env, cwd=folder)
         self.started.append(child)

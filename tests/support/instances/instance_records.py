@@ -24,6 +24,7 @@ IDLE = "import time; print('up', flush=True); time.sleep(600)"
 def write_record(records: Records, name: str, identity: Identity | None, mark: str, **changed: object) -> Record:
     """A record as `mscli up` writes it, in a folder with a log."""
     folder = records.prepare(name)
+    (folder / "tmp").mkdir(exist_ok=True)
     (folder / "log").touch()
     record = Record(
         SCHEMA, name, Request("rehearsal", None, None, None, Overrides()), PLAN, "A model", True, "m",

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from mscli.catalog.files import ANNOTATED, read_model, read_profile
-from mscli.catalog.model import Model, Variant
+from mscli.catalog.model import QUANTISATIONS, Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.catalog.schema import NAME
 from mscli.catalog.types import nearest
 from mscli.errors import Code, MscliError
 
 _Value = TypeVar("_Value")
+
+
+# Words of a name that say nothing of which model it is.
+_FILLERS = frozenset({"latest", "gguf", "hf", "co", "https", "huggingface", "library"})
+_QUANTISATION = re.compile(
+    r"[-:_.](" + "|".join(re.escape(each) for each in sorted(QUANTISATIONS, key=len, reverse=True)) + r")(?![a-z0-9])"
+)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What the name of a model or a family means: `models`, the newest first, and in `profiles` the ways to run each
+    on GPUs, any of which may be chosen, model by model, the preferred first."""
+
+    name: str
+    models: tuple[str, ...]
+    profiles: tuple[Profile, ...]
 
 
 @dataclass(frozen=True)
@@ -36,12 +53,49 @@ class Catalog:
         broken = self._broken("profile")
         if name in broken:
             raise broken[name]
-        raise _unknown(name, [*self.profiles, *broken], _running(name, self.models, self.profiles))
+        ways = self.ways(name)
+        raise _unknown(name, [*self.profiles, *broken], [way.name for way in ways.profiles] if ways else [])
+
+    def ways(self, name: str) -> Ways | None:
+        """The ways to run the model or family that `name` means, as people type it: its name or title, a family's
+        ("magistral", "small"), a tag of Ollama's library, a repository on Hugging Face. None where it means none.
+
+        A quantization in the name, or a repository of quantized weights, leaves only the ways with such weights.
+        """
+        if _plain(name) in map(_plain, [*self.profiles, *self._broken("profile")]):
+            return None  # a profile's name, perhaps mistyped
+        if name.startswith((".", "/", "~")):
+            return None  # a path
+        found = [model for model in self.models.values() if not model.stand_in and _means(name, model)]
+        models = sorted(found, key=lambda model: model.released, reverse=True)
+        profiles = [
+            replace(profile, automatic=True)
+            for model in models
+            for profile in sorted(self.profiles.values(), key=lambda profile: profile.rank)
+            if profile.model == model.name and self._may_be_chosen(profile, name, model)
+        ]
+        return Ways(name, tuple(model.name for model in models), tuple(profiles)) if profiles else None
 
     def model_of(self, profile: Profile) -> tuple[Model, Variant]:
         """The model and the variant of its weights that `profile` runs."""
         model = self.models[profile.model]
         return model, model.variants[profile.variant]
+
+    def _may_be_chosen(self, profile: Profile, name: str, model: Model) -> bool:
+        """Whether `mscli up NAME` may take this profile of a model that `name` means: it runs on GPUs alone, with
+        weights as `name` has them; where it tells none, `mscli up` alone takes it, or takes its like of another model.
+        """
+        if profile.device != "gpu" or profile.offload:
+            return False
+        named, stored = _source(name, model), model.variants[profile.variant]
+        if told := _QUANTISATION.search(name.lower()):
+            return stored.quantisation == told[1]
+        if named is not None and named.quantisation != "bf16":
+            return stored.source.repository == named.source.repository
+        automatic = [each for each in self.profiles.values() if each.automatic]
+        if any(each.model == model.name for each in automatic):
+            return profile.automatic
+        return stored.quantisation in {self.model_of(each)[1].quantisation for each in automatic}
 
     def _broken(self, sort: str) -> dict[str, MscliError]:
         return {str(error.details[sort]): error for error in self.broken if sort in error.details}
@@ -90,7 +144,8 @@ def load_one(name: str, shipped: Path, user: Path | None) -> tuple[Profile, Mode
     """The profile called `name` and its model, parsing those two files only. Raises as Catalog.profile does."""
     models, profiles = _shelves(shipped, user)
     if name not in profiles:
-        raise _unknown(name, list(profiles), _running(name, models, profiles))
+        ways = load_catalog(shipped, user).ways(name)
+        raise _unknown(name, list(profiles), [way.name for way in ways.profiles] if ways else [])
     profile = profiles[name]
     if isinstance(profile, MscliError):
         raise profile
@@ -132,27 +187,39 @@ def _counts(path: Path) -> bool:
     return path.suffix == ".yaml" and not path.name.startswith(".")
 
 
-def _running(
-    name: str, models: Mapping[str, object], profiles: Mapping[str, Profile] | Mapping[str, Profile | MscliError]
-) -> list[str]:
-    """Where `name` is a model's, perhaps as Ollama's library spells it (mistral-small3.1): the profiles that run it and
-    may be chosen, best first."""
-    model = next((known for known in models if _plain(known) == _plain(name.partition(":")[0])), None)
-    if model is None:
-        return []
-    found = [profile for profile in profiles.values() if isinstance(profile, Profile) and profile.model == model]
-    return [profile.name for profile in sorted(found, key=lambda profile: profile.rank) if profile.automatic]
+def _means(name: str, model: Model) -> bool:
+    """Whether every telling word of `name` is one of the model's, and that of its family is among them."""
+    family = next(word for word in _words(model.title) if word != "mistral")
+    repositories = (variant.source.repository for variant in model.variants.values())
+    known = {word for text in (model.name, model.title, *repositories) for word in _words(text)}
+    asked = set(_words(_QUANTISATION.sub("", name.lower()))) if _source(name, model) is None else {family}
+    size = f"{round(model.architecture.text.parameters / 1e9)}b"
+    return family in asked and asked <= known | {size}
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
+def _words(name: str) -> list[str]:
+    """The telling words of a name, without a repository's owner: mistral-small3.1:24b -> mistral, small, 3.1, 24b."""
+    found = re.findall(r"\d+b\b|[a-z]+|\d+(?:\.\d+)*", name.lower().rpartition("/")[2])
+    return [word for word in found if word not in _FILLERS]
+
+
+def _source(name: str, model: Model) -> Variant | None:
+    """The variant whose repository or tag `name` is."""
+    wanted = name.lower().removeprefix("https://").removeprefix("huggingface.co/").removeprefix("hf.co/").rstrip("/")
+    return next((each for each in model.variants.values() if each.source.repository.lower() == wanted), None)
+
+
 def _unknown(name: str, known: list[str], running: list[str]) -> MscliError:
     close = running[0] if running else nearest(name, known, likeness=0.6)
     details = {"name": name, "nearest": close, "profiles": sorted(known)}
     if running:
-        hint = f"that is a model; profiles that run it: {', '.join(running)}. `mscli up` alone takes the best that fits"
+        hint = (
+            f"that is a model; profiles that run it: {', '.join(running)}. `mscli up {name}` takes the best that fits"
+        )
     elif not re.fullmatch(NAME, name) or name.endswith(".yaml"):
         hint = f"a profile in a file of its own is named so: --file {name}"
     else:

@@ -77,7 +77,7 @@ def visit(screen: Screen, ctx: CheckContext, about: About) -> Visit:
 def context_of(about: About) -> CheckContext:
     """The machine, and the profile asked about. Raises as the catalogue does for one that is not there or broken."""
     only_one(about.profile, about.file)
-    wanted = chosen(about.profile, about.file, places()) if about.profile or about.file else None
+    wanted = chosen(about.profile, about.file, places(), unfit=True) if about.profile or about.file else None
     return CheckContext(places(), chosen=wanted, asked=frozenset(about.only))
 
 

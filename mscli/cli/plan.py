@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     ctx: typer.Context,
-    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="The profile (default: all).")] = None,
+    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="Profile or model (default: all).")] = None,
     file: ProfileFile = None,
     on: Annotated[str | None, typer.Option("--on", metavar="MACHINE", help=_ON)] = None,
     free: Annotated[str | None, typer.Option("--free", metavar="SIZE", help=_FREE)] = None,
@@ -90,9 +90,12 @@ class _Look:
 
         self.catalog: Catalog = catalogue(places())
         self.profiles = list(self.catalog.profiles.values())
-        self.single = name is not None or file is not None
+        self.ways = self.catalog.ways(name) if name is not None else None
+        self.single = self.ways is None and (name is not None or file is not None)
         if file is not None:
             self.profiles = [load_profile_file(file, self.catalog)]
+        elif self.ways is not None:
+            self.profiles = list(self.ways.profiles)
         elif name is not None:
             self.profiles = [self.catalog.profile(name)]
         self.snapshot = self._snapshot(on, free, ram)
@@ -102,15 +105,17 @@ class _Look:
         from mscli.paths import places
 
         if on is None:
-            return see(places(), [profile.engine for profile in self.profiles])
+            return see(places(), [(profile.engine, profile.device) for profile in self.profiles])
         from mscli.lifecycle.what_if import elsewhere, imagine
 
         return imagine(elsewhere(on, free, ram))
 
     def verdicts(self, overrides: Overrides) -> Choice:
         """All verdicts; a single profile is planned with the nearest overrides that works."""
-        from mscli.lifecycle.decision import plan_all, plan_one
+        from mscli.lifecycle.decision import plan_all, plan_one, plan_ways
 
+        if self.ways:
+            return plan_ways(self.ways, self.catalog.models, self.snapshot, overrides)
         if not self.single:
             return plan_all(self.profiles, self.catalog.models, self.snapshot, overrides)
         outcome = plan_one(self.profiles[0], self.catalog.models[self.profiles[0].model], self.snapshot, overrides)
@@ -227,7 +232,7 @@ def _all_cards(screen: Screen, overrides: Overrides, name: str | None, price: st
 def _choices_by_card(overrides: Overrides, name: str | None, price: str | None) -> list[tuple[str, Plan | None, str]]:
     from mscli.catalog.gpus import load_gpus
     from mscli.catalog.load import load_catalog
-    from mscli.lifecycle.decision import plan_all
+    from mscli.lifecycle.decision import plan_all, plan_ways
     from mscli.lifecycle.what_if import imagine
     from mscli.paths import places, shipped_profiles
     from mscli.planning.described_machine import machine
@@ -236,12 +241,18 @@ def _choices_by_card(overrides: Overrides, name: str | None, price: str | None) 
 
     per_hour = price_per_hour(price) if price is not None else None
     catalog = load_catalog(shipped_profiles(), places().profiles)
-    profiles = [catalog.profile(name)] if name else list(catalog.profiles.values())
+    ways = catalog.ways(name) if name else None
+    profiles = [catalog.profile(name)] if name and not ways else list(catalog.profiles.values())
     facts = load_gpus(shipped_profiles())
     found: list[tuple[str, Plan | None, str]] = []
     for card in sorted(facts):
         for number in _CARD_COUNTS:
-            choice = plan_all(profiles, catalog.models, imagine(machine(f"{number}x {card}", facts)), overrides)
+            there = imagine(machine(f"{number}x {card}", facts))
+            choice = (
+                plan_ways(ways, catalog.models, there, overrides)
+                if ways
+                else plan_all(profiles, catalog.models, there, overrides)
+            )
             plan = choice.chosen or next((item for item in choice.ranked if name and isinstance(item, Plan)), None)
             if plan and per_hour is not None:
                 priced = _with_cost(plan, per_hour, catalog)

@@ -51,7 +51,7 @@ def profiles(
 
     screen = open_screen(ctx, json)
     catalog = _catalog()
-    snapshot = see(places(), [profile.engine for profile in catalog.profiles.values()])
+    snapshot = see(places(), [(profile.engine, profile.device) for profile in catalog.profiles.values()])
     choice = plan_all(catalog.profiles.values(), catalog.models, snapshot, Overrides())
     for fault in catalog.broken:
         screen.note(f"warning: {fault.message}", "yellow")

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def pull(
     ctx: typer.Context,
-    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="The profile (default: best fit).")] = None,
+    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="Profile or model (default: best fit).")] = None,
     file: ProfileFile = None,
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file; download damaged ones again.")] = False,
     to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Copy them there for offline use.")] = None,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _EPILOG = "Examples: mscli up  |  mscli up rehearsal  |  mscli up small-q4 --ctx 16384 --gpus 1 --dry-run"
 
-_PROFILE = "The profile to start (default: best fit)."
+_PROFILE = "Profile or model to start (default: best fit)."
 _NAME = "Name the instance (default: as the profile)."
 _PORT = "Listen on this port (default: a free one)."
 _HOST = "Listen on this address (default: as the profile)."

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import shutil
-import subprocess
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from mscli.errors import Code, MscliError
 from mscli.http import HttpFault, Limits, Response, opened, request
@@ -54,7 +56,7 @@ LARGEST = Largest()
 @dataclass(frozen=True)
 class Archive:
     """One archive (.tar.gz or .tar.zst). `sha256`: what the release states of it, in hex; `program`: what it must hold,
-    by its path there, below the one folder of all if the archive has such a one."""
+    by its path there, below the one folder of all if the archive has such a one; empty: only files to lie beside it."""
 
     publisher: Publisher
     url: str
@@ -85,17 +87,22 @@ def put(
     place: Path,
     listener: Listener,
     try_out: Callable[[Path], object] | None = None,
+    beside: Sequence[tuple[Archive, Path]] = (),
 ) -> Path:
     """Put the archive's content into `place`, instead of what is there, and return its program; waits for the download.
 
-    `partial` keeps what has been fetched for the next call; it is removed once all is in place. `try_out` is given the
-    new program before anything is replaced, and may raise. Raises MscliError with DOWNLOAD_FAILED (details["cause"]:
+    `partial` keeps what has been fetched for the next call; it is removed once all is in place. `beside`: further
+    archives, with their partial files, whose files go into the program's folder. `try_out` is given the new program
+    before anything is replaced, and may raise. Raises MscliError with DOWNLOAD_FAILED (details["cause"]:
     network_proxy, model_not_found, corrupt_download, stalled_download), DISK_FULL or FILE.
     """
-    _download(archive, partial, listener)
-    _check(archive, partial, listener)
-    _unpack(archive, partial, place, listener, try_out)
-    partial.unlink()
+    parts = ((archive, partial), *beside)
+    for each, path in parts:
+        _download(each, path, listener)
+        _check(each, path, listener)
+    _unpack(parts, place, listener, try_out)
+    for _, path in parts:
+        path.unlink()
     return place / archive.program
 
 
@@ -169,26 +176,40 @@ def _check(archive: Archive, partial: Path, listener: Listener) -> None:
 
 
 def _unpack(
-    archive: Archive, partial: Path, place: Path, listener: Listener, try_out: Callable[[Path], object] | None
+    parts: Sequence[tuple[Archive, Path]],
+    place: Path,
+    listener: Listener,
+    try_out: Callable[[Path], object] | None,
 ) -> None:
     """Unpack beside `place` and swap: what was there works until the new one is whole."""
-    listener.progress(Meter(COPYING, _size(partial)).look(0, partial.name))
+    (archive, partial), size = parts[0], sum(_size(path) for _, path in parts)
+    listener.progress(Meter(COPYING, size).look(0, partial.name))
     fresh = place.with_name(f"{place.name}.fresh-{os.getpid()}")
     try:
-        with _opened(archive, partial) as tar:
-            _extract(tar, fresh, archive.limits)
-        root = _root(fresh, archive.program)
+        for number, (each, path) in enumerate(parts):
+            with _opened(each, path) as tar:
+                _extract(tar, fresh / str(number), each.limits)
+        root = _root(fresh / "0", archive.program)
         if not (root / archive.program).is_file():
             message = f"{archive.name} holds no {archive.program}"
             raise MscliError(Code.DOWNLOAD_FAILED, message, archive.publisher.page, {"cause": "unknown"})
+        for number in range(1, len(parts)):
+            _merge(fresh / str(number), (root / archive.program).parent)
         if try_out:
             try_out(root / archive.program)
         _swap(root, place)
     except OSError as fault:
-        raise _with_own_hint(unwritable(place, fault, _size(partial))) from fault
+        raise _with_own_hint(unwritable(place, fault, size)) from fault
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    listener.progress(Meter(DONE, _size(partial)).look(_size(partial)))
+    listener.progress(Meter(DONE, size).look(size))
+
+
+def _merge(folder: Path, into: Path) -> None:
+    """Move the files and links of an unpacked archive into one folder, out of whatever folders they are in."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or path.is_file():
+            path.replace(into / path.name)
 
 
 class _Entry(tarfile.TarInfo):
@@ -268,29 +289,25 @@ def _swap(fresh: Path, place: Path) -> None:
 @contextmanager
 def _opened(archive: Archive, path: Path) -> Iterator[tarfile.TarFile]:
     """The archive as a stream of entries. Raises DOWNLOAD_FAILED when it cannot be read."""
+    codec: Any = _zstd() if archive.name.endswith(".zst") else gzip
+    broken: type[Exception] = codec.ZstdError if archive.name.endswith(".zst") else gzip.BadGzipFile
     try:
-        with (
-            _through_zstd(path) if archive.name.endswith(".zst") else tarfile.open(path, "r|gz", tarinfo=_Entry) as tar
-        ):
+        with codec.open(path) as packed, tarfile.open(fileobj=packed, mode="r|", tarinfo=_Entry) as tar:
             yield tar
-    except (tarfile.TarError, EOFError, zlib.error) as fault:
+    except (tarfile.TarError, EOFError, zlib.error, broken) as fault:
         message = f"{archive.name} cannot be unpacked: {fault}"
         raise MscliError(Code.DOWNLOAD_FAILED, message, "Run this again.", {"cause": "corrupt_download"}) from fault
 
 
-@contextmanager
-def _through_zstd(path: Path) -> Iterator[tarfile.TarFile]:
-    """The tar stream that the zstd program makes of the file. Raises tarfile.TarError with zstd's own words."""
-    command = ["zstd", "--decompress", "--stdout", "--quiet", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+def _zstd() -> Any:
+    """Python's own zstd, or its twin for older ones. Raises ENGINE_MISSING where that was not installed with mscli."""
+    for name in ("compression.zstd", "backports.zstd"):
         try:
-            with tarfile.open(fileobj=process.stdout, mode="r|", tarinfo=_Entry) as tar:
-                yield tar
-        except tarfile.TarError as fault:
-            process.kill()
-            raise tarfile.TarError(process.stderr.read().decode(errors="replace").strip() or str(fault)) from fault
+            return import_module(name)
+        except ImportError:
+            continue
+    hint = "Install it beside mscli: pip install backports.zstd"
+    raise MscliError(Code.ENGINE_MISSING, "the archive is packed with zstd, and this Python cannot unpack it", hint)
 
 
 def _check_room(folder: Path, needed_bytes: int, what: str) -> None:

@@ -60,7 +60,8 @@ class Installation:
 
     `beside`: versions of packages in the same environment that the engine may not get on with, by name. `env`: settings
     of the environment that `argv` was found under and has to be run under. `gpu`, `cpu`: whether this copy can
-    run on the one and on the other; None: it does not tell."""
+    run on the one and on the other; None: it does not tell. `cuda`: the major version of the CUDA that its GPU code was
+    built with, where it tells; `vulkan`: it has code for Vulkan."""
 
     engine: str
     argv: tuple[str, ...]
@@ -71,6 +72,8 @@ class Installation:
     env: Mapping[str, str] = field(default_factory=dict)
     gpu: bool | None = None
     cpu: bool | None = None
+    cuda: int | None = None
+    vulkan: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,17 @@ class Engine(Protocol):
 
     def observe(self, log: str) -> Observed:
         """Memory and context as the engine's log states them."""
+
+
+@runtime_checkable
+class Selective(Engine, Protocol):
+    """An engine of which several copies can be here, built for different devices."""
+
+    def locate_for(self, device: str) -> Installation:
+        """The copy that would be used for a profile on `device` (gpu or cpu).
+
+        Raises ENGINE_MISSING as `locate` does, and where none of the copies has code for a GPU.
+        """
 
 
 @runtime_checkable

@@ -6,11 +6,13 @@ Importing torch to ask for its version would take seconds of every plan; the met
 
 from __future__ import annotations
 
+import mmap
 import re
 import shutil
+import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +71,110 @@ def version_answer(program: Path, what: str, hint: str) -> str:
     if answer.returncode != 0:
         raise broken(f"exit status {answer.returncode}: {said.splitlines()[-1] if said else 'it said nothing'}")
     return said
+
+
+@dataclass(frozen=True)
+class GpuCode:
+    """What a program can run on NVIDIA GPUs with. `found` None: it cannot be told from its files. `cuda`: the major
+    version of the CUDA libraries that it uses, None where it uses none."""
+
+    found: bool | None
+    cuda: int | None = None
+    vulkan: bool = False
+
+
+_GPU_LIBRARY = re.compile(r"lib(ggml-)?(cuda|cudart|cublas|cublasLt|vulkan)\b")
+_OTHER_GPU = re.compile(r"libggml-(hip|sycl|opencl|musa|cann|rpc)\b|libsycl|libamdhip|libOpenCL")
+_CUDA_MAJOR = re.compile(r"lib(?:cudart|cublas)\b[-\w]*\.so\.(\d+)")
+_MOST_ENTRIES = 1 << 16
+# Where ggml's backends lie beside what loads them, Debian's in the last.
+_BACKENDS = ("libggml-*.so*", "ggml/libggml-*.so*", "ggml/*/libggml-*.so*")
+
+
+def gpu_code(program: Path, *folders: Path, inside: bool = True) -> GpuCode:
+    """The GPU code of an ELF program or library, by the shared libraries that it and those near it need.
+
+    ggml loads its backends (libggml-cuda.so) at run time, from its own folder or from `folders`. `inside`: a program
+    that needs none is searched for statically linked code, which reads all of it. Nothing is executed.
+    """
+    program = program.resolve()
+    waiting, seen, whole = [program], dict[str, Path](), True
+    needed: set[str] = set()
+    while waiting:
+        path = waiting.pop()
+        told = _needed(path)
+        if told is None:
+            return GpuCode(None)
+        libraries, places = told
+        needed.update(libraries)
+        for name in libraries:
+            if name in seen or not name.startswith(("libggml", "libllama", "libmtmd")):
+                continue
+            found = next((each / name for each in (*places, path.parent, *folders) if (each / name).is_file()), None)
+            whole &= found is not None
+            if found is not None:
+                seen[name] = found
+                waiting.append(found)
+    near = {program.parent, *folders, *(path.resolve().parent for path in seen.values())}
+    for backend in (path for folder in near for pattern in _BACKENDS for path in folder.glob(pattern)):
+        needed.add(backend.name)
+        needed.update((_needed(backend) or ((), ()))[0] if _GPU_LIBRARY.search(backend.name) else ())
+    if inside and not seen and whole and not any(map(_GPU_LIBRARY.search, needed)) and _has_inside(program):
+        return GpuCode(True)
+    return _gpu_code_of(needed, whole)
+
+
+def _has_inside(program: Path) -> bool:
+    """Whether ggml's CUDA code is in the program itself: linked statically, it loads the driver's library later."""
+    try:
+        with program.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(b"ggml_cuda_init") >= 0
+    except (OSError, ValueError):
+        return False
+
+
+def _gpu_code_of(names: set[str], whole: bool) -> GpuCode:
+    majors = [int(match[1]) for name in names if (match := _CUDA_MAJOR.search(name))]
+    vulkan = any(name.startswith(("libggml-vulkan", "libvulkan")) for name in names)
+    if any(_GPU_LIBRARY.search(name) for name in names):
+        return GpuCode(True, max(majors, default=None), vulkan)
+    return GpuCode(False if whole and not any(map(_OTHER_GPU.search, names)) else None)
+
+
+def _needed(path: Path) -> tuple[tuple[str, ...], tuple[Path, ...]] | None:
+    """The libraries that a 64-bit ELF file names, and the folders in which it looks for them first; None for another
+    kind of file. Layout: the ELF-64 object file format, sections on program headers and the dynamic section."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+            if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
+                return None
+            (start,), (size, count) = struct.unpack_from("<Q", head, 32), struct.unpack_from("<HH", head, 54)
+            file.seek(start)
+            table = file.read(size * count)
+            rows = [struct.unpack_from("<IIQQQQ", table, place * size) for place in range(count)]
+            entries: list[tuple[int, int]] = []
+            for row in rows:
+                if row[0] == 2:  # PT_DYNAMIC
+                    file.seek(row[2])
+                    entries += struct.iter_unpack("<qQ", file.read(min(row[5], _MOST_ENTRIES) // 16 * 16))
+            values = dict(entries)
+            if 5 not in values:  # DT_STRTAB: a static program
+                return (), ()
+            at = next(row[2] + values[5] - row[3] for row in rows if row[0] == 1 and 0 <= values[5] - row[3] < row[5])
+            file.seek(at)
+            text = file.read(min(values[10], 1 << 24))  # DT_STRSZ
+    except (OSError, ValueError, OverflowError, struct.error, StopIteration, KeyError):
+        return None
+
+    def strings(tag: int) -> Iterator[str]:
+        for kind, value in entries:
+            if kind == tag:
+                yield text[value : text.find(b"\0", value)].decode(errors="replace")
+
+    places = [each for tag in (15, 29) for entry in strings(tag) for each in entry.split(":")]  # DT_RPATH, DT_RUNPATH
+    found = (Path(re.sub(r"\$\{?ORIGIN\}?", str(path.parent), each)) for each in places if each)
+    return tuple(strings(1)), tuple(found)  # DT_NEEDED
 
 
 def environment_in(folder: Path) -> PythonEnvironment | None:

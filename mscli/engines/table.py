@@ -13,8 +13,9 @@ from importlib import import_module
 from typing import cast
 
 from mscli.catalog.profile import ENGINES
-from mscli.engines.engine import Capabilities, Engine, Hosted, Imaged, Installation, Offer
+from mscli.engines.engine import Capabilities, Engine, Hosted, Imaged, Installation, Offer, Selective
 from mscli.errors import Code, MscliError
+from mscli.inventory.inventory import Inventory
 from mscli.weights.progress import Listener
 
 
@@ -51,6 +52,11 @@ def engine(name: str) -> Engine:
         f"What it can start: {', '.join(STARTABLE)}. Profiles for it: mscli profiles",
         {"engine": name, "startable": list(STARTABLE)},
     )
+
+
+def located(known: Engine, device: str) -> Installation:
+    """The copy of an engine that is used for a profile on `device` (gpu or cpu). Raises ENGINE_MISSING."""
+    return known.locate_for(device) if isinstance(known, Selective) else known.locate()
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,8 @@ def install_engine(wanted: str, listener: Listener) -> Installation:
     return run(listener, version=version) if version else run(listener)
 
 
-def offer(name: str, device: str, cuda: str | None) -> Offer:
-    """What `install_engine` would put here for a profile on `device` (gpu or cpu); `cuda`: what the driver offers.
+def offer(name: str, device: str, inventory: Inventory) -> Offer:
+    """What `install_engine` would put here for a profile on `device` (gpu or cpu).
 
     Fetches nothing. Raises USAGE for an engine that mscli does not install, ENGINE_UNSUPPORTED or ENGINE_MISSING where
     it could not run here.
@@ -100,7 +106,7 @@ def offer(name: str, device: str, cuda: str | None) -> Offer:
     if name not in INSTALLABLE:
         raise MscliError(Code.USAGE, f"mscli does not install {name}", "What is here: mscli engines")
     told: Callable[..., Offer] = import_module(f"mscli.engines.{_ENGINES[name].installer}").offer
-    return told(device, cuda)
+    return told(device, inventory)
 
 
 def _missing_hint(name: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mscli.catalog.load import load_catalog, load_profile_file
+from mscli.catalog.load import Catalog, Ways, load_catalog, load_profile_file
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
@@ -49,24 +49,30 @@ def decide(
 ) -> Decision:
     """Plan the request on this machine, from memory that is free now.
 
+    The request names a profile, or a model or family (the best way to run it), or nothing (the best of all).
     `replaced`: the name of an instance whose memory will come back first. `adjust`: asked what to change of the
-    profile. `stay`: where no profile is named, the choice to stay with. `installed_only`: choose among engines that are
-    here. Raises NO_GPU or NO_FIT with the figures,
-    PROFILE_UNKNOWN or PROFILE_INVALID.
+    profile. `stay`: where no profile is named, the choice to stay with. `installed_only`: choose among engines that
+    are here. Raises NO_GPU or NO_FIT with the figures, PROFILE_UNKNOWN or PROFILE_INVALID.
     """
-    chosen_before = stay.chosen.profile if stay and stay.chosen and _unnamed(request) else None
+    chosen_before = stay.chosen.profile if stay and stay.chosen and request.file is None else None
     named = _named(replace(request, profile=chosen_before) if chosen_before else request, places)
-    if named is None:
-        return _adjusted(_best(request.overrides, places, replaced, installed_only), request.overrides, adjust)
+    if isinstance(named, _Open):
+        return _adjusted(_best(named, request.overrides, places, replaced, installed_only), request.overrides, adjust)
     profile, model = named
-    snapshot = see(places, (profile.engine,), replaced, gpus=profile.device == "gpu", adopt=request.adopt)
+    snapshot = see(
+        places, ((profile.engine, profile.device),), replaced, gpus=profile.device == "gpu", adopt=request.adopt
+    )
     change = adjust(profile, snapshot) if adjust else NOTHING
     decision = _planned(change, profile, model, snapshot, request.overrides)
     return replace(decision, choice=stay) if chosen_before else decision
 
 
-def _unnamed(request: Request) -> bool:
-    return request.profile is None and request.file is None
+@dataclass(frozen=True)
+class _Open:
+    """A request that leaves the profile open: any automatic one, or those of `ways` alone."""
+
+    catalog: Catalog
+    ways: Ways | None
 
 
 def _adjusted(decision: Decision, overrides: Overrides, adjust: Adjust | None) -> Decision:
@@ -96,13 +102,22 @@ class Chosen:
     variant: Variant
 
 
-def chosen(name: str | None, file: Path | None, places: Places) -> Chosen:
-    """The profile that is named, in a file, or else the best one for this machine. Raises as `decide` does."""
+def chosen(name: str | None, file: Path | None, places: Places, unfit: bool = False) -> Chosen:
+    """The profile that is named, in a file, or else the best one for this machine, or for the model that is named.
+
+    `unfit`: where none of a model's profiles fits, the one that comes closest. Raises as `decide` does.
+    """
     named = _named(Request(name, str(file) if file else None, None, None, Overrides()), places)
-    if named is None:
-        best = _best(Overrides(), places, None)
-        return Chosen(best.profile, best.model, best.variant)
-    return Chosen(*named, named[1].variants[named[0].variant])
+    if not isinstance(named, _Open):
+        return Chosen(*named, named[1].variants[named[0].variant])
+    try:
+        best = _best(named, Overrides(), places, None)
+    except MscliError:
+        if not (unfit and named.ways):
+            raise
+        profile = named.ways.profiles[0]
+        return Chosen(profile, *named.catalog.model_of(profile))
+    return Chosen(best.profile, best.model, best.variant)
 
 
 def plan_one(profile: Profile, model: Model, snapshot: Snapshot, overrides: Overrides) -> Plan | NoFit:
@@ -118,27 +133,63 @@ def plan_all(
     return choose(pairs, snapshot, overrides)
 
 
-def _best(overrides: Overrides, places: Places, replaced: str | None, installed_only: bool = False) -> Decision:
-    """The best automatic profile for this machine. Raises NO_GPU or NO_FIT: never a silent run on the CPU."""
-    catalog = catalogue(places)
-    automatic = [profile for profile in catalog.profiles.values() if profile.automatic]
-    snapshot = see(places, [profile.engine for profile in automatic], replaced, installed_only=installed_only)
+def plan_ways(ways: Ways, models: Mapping[str, Model], snapshot: Snapshot, overrides: Overrides) -> Choice:
+    """The best way to run the model that is meant, of a family the newest member that can be run here; `ranked` holds
+    the verdicts on that model first."""
+    choices = [
+        plan_all([way for way in ways.profiles if way.model == name], models, snapshot, overrides)
+        for name in ways.models
+    ]
+    place = next((place for place, choice in enumerate(choices) if choice.chosen), 0)
+    taken, rest = choices[place], [*choices[:place], *choices[place + 1 :]]
+    ranked = (*taken.ranked, *(verdict for choice in rest for verdict in choice.ranked))
+    return replace(taken, reason=f"{_which(ways, models, place)}{taken.reason}", ranked=ranked)
+
+
+def _which(ways: Ways, models: Mapping[str, Model], place: int) -> str:
+    """Which member of a family it is, for one of several."""
+    if len(ways.models) == 1:
+        return ""
+    newer = [models[name].title for name in ways.models[:place]]
+    because = f"{', '.join(newer)} cannot be run here" if newer else f"the newest of '{ways.name}'"
+    return f"{models[ways.models[place]].title}, {because}; "
+
+
+def _best(
+    wanted: _Open, overrides: Overrides, places: Places, replaced: str | None, installed_only: bool = False
+) -> Decision:
+    """The best profile for this machine. Raises NO_GPU or NO_FIT: never a silent run on the CPU."""
+    catalog, ways = wanted.catalog, wanted.ways
+    profiles = ways.profiles if ways else [profile for profile in catalog.profiles.values() if profile.automatic]
+    engines = [(profile.engine, profile.device) for profile in profiles]
+    snapshot = see(places, engines, replaced, installed_only=installed_only)
     if not snapshot.inventory.devices:
         raise no_gpu(snapshot.inventory)
-    choice = plan_all(automatic, catalog.models, snapshot, overrides)
+    if ways:
+        choice = plan_ways(ways, catalog.models, snapshot, overrides)
+    else:
+        choice = plan_all(profiles, catalog.models, snapshot, overrides)
     if choice.chosen is None:
-        raise _nothing_fits(choice)
+        raise _nothing_fits(choice, ways.name if ways else None, snapshot)
     profile = catalog.profiles[choice.chosen.profile]
     model = catalog.models[profile.model]
     return Decision(profile, model, model.variants[choice.chosen.variant], choice.chosen, snapshot, choice)
 
 
-def _named(request: Request, places: Places) -> tuple[Profile, Model] | None:
+def _named(request: Request, places: Places) -> tuple[Profile, Model] | _Open:
+    """The profile that is asked for, or that it is left open. Raises PROFILE_UNKNOWN or PROFILE_INVALID."""
     if request.file is not None:
         catalog = catalogue(places)
         profile = load_profile_file(Path(request.file), catalog)
         return profile, catalog.models[profile.model]
-    return one(request.profile, places) if request.profile is not None else None
+    if request.profile is None:
+        return _Open(catalogue(places), None)
+    try:
+        return one(request.profile, places)
+    except MscliError as unknown:
+        if unknown.code is Code.PROFILE_UNKNOWN and (ways := (catalog := catalogue(places)).ways(request.profile)):
+            return _Open(catalog, ways)
+        raise
 
 
 def no_gpu(inventory: Inventory) -> MscliError:
@@ -189,10 +240,14 @@ def _instead(profile: Profile, inventory: Inventory) -> str:
     return ""
 
 
-def _nothing_fits(choice: Choice) -> MscliError:
+def _nothing_fits(choice: Choice, asked: str | None, snapshot: Snapshot) -> MscliError:
+    what = f"no profile for '{asked}'" if asked else "no profile"
+    best = next((item for item in choice.ranked if isinstance(item, Plan)), None)
+    engine = snapshot.engines.get((best.engine, "gpu" if best.devices else "cpu")) if best else None
+    remedy = f"{engine.remedy} " if engine and engine.remedy else ""
     return MscliError(
         Code.NO_FIT,
-        f"no profile fits this machine: {choice.reason}",
-        "All verdicts: mscli profiles. The whole path without a fitting GPU: mscli up rehearsal",
+        f"{what} fits this machine: {choice.reason}",
+        f"{remedy}All verdicts: mscli profiles. The whole path without a fitting GPU: mscli up rehearsal",
         {"reasons": {item.profile: list(item.reasons) for item in choice.ranked}},
     )

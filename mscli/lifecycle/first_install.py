@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.engines.engine import Engine, Hosted, Installation, Offer, StageListener
+from mscli.engines.engine import Adopted, Engine, Hosted, Installation, Offer, StageListener
 from mscli.engines.table import install_engine, offer
 from mscli.errors import Code, MscliError
 from mscli.instances.store import try_lock
 from mscli.lifecycle.decision import Decision
-from mscli.lifecycle.snapshot import not_installable
+from mscli.lifecycle.snapshot import located, missing_engine
 from mscli.paths import Places, hub_cache
 from mscli.weights.ensure import wanted
 from mscli.weights.progress import Note
@@ -44,13 +44,9 @@ def offered(decision: Decision, missing: MscliError) -> Offer:
     """What `mscli up` installs for a decision whose engine is `missing`. Raises ENGINE_MISSING with the reason where it
     cannot."""
     profile, inventory = decision.profile, decision.snapshot.inventory
-    reason = not_installable(profile.engine, missing, profile.device, inventory)
-    if reason is None:
-        return offer(profile.engine, profile.device, inventory.cuda)
-    if reason is missing:
-        raise missing
-    message = f"{missing.message}; mscli cannot install it here: {reason.message}"
-    raise MscliError(missing.code, message, reason.hint, {**missing.details, **reason.details})
+    if refused := missing_engine(profile.engine, missing, profile.device, inventory):
+        raise refused
+    return offer(profile.engine, profile.device, inventory)
 
 
 def have_engine(
@@ -60,33 +56,40 @@ def have_engine(
     listener: StageListener,
     consent: Consent | None,
     folder: str | None = None,
-) -> Installation | None:
-    """Install the engine of `decision`; None where it is here already. `folder`: weights that were brought by disk.
+) -> tuple[Installation, bool]:
+    """The copy of the engine that `decision` is run on, and whether it was installed for it. `folder`: weights that
+    were brought by disk.
 
-    Blocks for the download. `consent` None: nothing is installed. Raises ENGINE_MISSING where it cannot be had,
-    DISK_FULL where engine and weights have no room, INTERRUPTED where the user does not want it, and what the
-    engine's installer raises.
+    Blocks for the download. `consent` None: nothing is installed. Raises ENGINE_MISSING where it cannot be had, or what
+    is here cannot run on this GPU, DISK_FULL where engine and weights have no room, INTERRUPTED where the user does not
+    want it, and what the engine's installer raises.
     """
-    try:
-        engine.locate()
-    except MscliError as missing:
-        if consent is None:
-            raise
-        found = offered(decision, missing)
-    else:
-        return None
+    there = _here(engine, decision)
+    if not isinstance(there, MscliError):
+        return there, False
+    if consent is None:
+        raise there
+    found = offered(decision, there)
     fetching = _fetching(engine, decision, places, found, folder)
     both = ((found.folder, found.room_bytes), (fetching.weights_folder, fetching.weights_bytes))
     check_rooms(both, f"{found.what} with the weights")
     if not consent(fetching):
         raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Other ways to run it: mscli plan --all")
     with _alone(found, listener):
-        try:
-            return engine.locate()  # another mscli has installed it meanwhile
-        except MscliError:
-            listener.stage(INSTALL, f"{found.what} into {found.folder}")
+        if not isinstance(again := _here(engine, decision), MscliError):
+            return again, True  # another mscli has installed it meanwhile
+        listener.stage(INSTALL, f"{found.what} into {found.folder}")
         install_engine(found.engine, listener)
-        return engine.locate()
+        fresh = _here(engine, decision)
+    if isinstance(fresh, MscliError):
+        raise fresh
+    return fresh, True
+
+
+def _here(engine: Engine, decision: Decision) -> Installation | MscliError:
+    found = located(engine.name, decision.profile.device, decision.snapshot.inventory)
+    assert not isinstance(found, Adopted)  # a server that is used as it is needs no copy, and comes first
+    return found
 
 
 def _fetching(engine: Engine, decision: Decision, places: Places, found: Offer, folder: str | None) -> Fetching:

@@ -10,7 +10,7 @@ from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Command, Engine, Hosted, Installation, Serving
 from mscli.engines.table import engine as engine_named
-from mscli.engines.table import offer
+from mscli.engines.table import located, offer
 from mscli.errors import MscliError
 from mscli.inventory.detect import detect
 from mscli.lifecycle.launch import FIRST_PORT
@@ -57,7 +57,7 @@ def somewhere(profile: Profile, model: Model, places: Places) -> Serving:
 
 
 def _found(engine: Engine, notes: list[str], device: str, state: str | None) -> Installation:
-    found = _located(engine.name)
+    found = _located(engine.name, device)
     if isinstance(found, Installation):
         return found
     notes.append(_to_install(engine.name, device) if state == ENGINE_INSTALLABLE else f"{found.message}. {found.hint}")
@@ -68,7 +68,7 @@ def _found(engine: Engine, notes: list[str], device: str, state: str | None) -> 
 def _to_install(name: str, device: str) -> str:
     """What `mscli up` installs first, in words."""
     try:
-        made = offer(name, device, detect(hub_cache()).cuda)
+        made = offer(name, device, detect(hub_cache()))
     except MscliError as fault:
         return fault.message
     fetched = f"about {made.download_bytes / 1e9:.1f} GB from {made.source}"
@@ -76,10 +76,10 @@ def _to_install(name: str, device: str) -> str:
 
 
 @cache
-def _located(name: str) -> Installation | MscliError:
+def _located(name: str, device: str) -> Installation | MscliError:
     """The engine's copy here, or why there is none; looked for once, however many plans are shown."""
     try:
-        return engine_named(name).locate()
+        return located(engine_named(name), device)
     except MscliError as fault:
         return fault
 

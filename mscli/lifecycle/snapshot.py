@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mscli.catalog.gpus import load_gpus
 from mscli.engines.engine import Adopted, Hosted, Installation
 from mscli.engines.table import INSTALLABLE, STARTABLE, engine, offer
-from mscli.errors import MscliError
+from mscli.engines.table import located as copy_of
+from mscli.errors import Code, MscliError
 from mscli.instances.json_values import load_lines
 from mscli.instances.records import Records, claims
 from mscli.inventory.detect import detect
@@ -17,6 +18,10 @@ from mscli.paths import Places, hub_cache, shipped_profiles
 from mscli.planning.learned import Observation
 from mscli.planning.plan import ENGINE_INSTALLABLE, ENGINE_MISSING, ENGINE_READY
 from mscli.planning.verdict import Availability, Known
+
+Located = Installation | Adopted | MscliError
+# From release 13 on, CUDA compiles for nothing older.
+_NEEDED_BY_CUDA_13 = (7, 5)
 
 
 @dataclass(frozen=True)
@@ -28,34 +33,41 @@ class Snapshot(Known):
 
 def see(
     places: Places,
-    engines: Sequence[str],
+    engines: Iterable[tuple[str, str]],
     replaced: str | None = None,
     gpus: bool = True,
     adopt: bool = False,
     installed_only: bool = False,
 ) -> Snapshot:
-    """Look at this machine. `engines`: those whose installed version matters. `replaced`: the instance whose memory
-    will come back first. `gpus` False: NVML is left alone, for what runs on the CPU. `adopt`: the version of a server
-    that runs counts, where the engine has one. `installed_only`: an engine that is not here is missing, also one that
-    mscli could install. Reads /proc and files; waits for programs to tell their version."""
+    """Look at this machine. `engines`: those that matter, each with the device (gpu, cpu). `replaced`: the instance
+    whose memory will come back first. `gpus` False: NVML is left alone, for what runs on the CPU. `adopt`: the version
+    of a server that runs counts, where the engine has one. `installed_only`: an engine that is not here is missing,
+    also one that mscli could install. Reads /proc and files; waits for programs to tell their version."""
     known = Records(places).all()[0]
     inventory = detect(hub_cache(), gpus=gpus)
-    found = {name: located(name, adopt) for name in sorted(set(engines) & set(STARTABLE))}
+    wanted = sorted((name, device) for name, device in set(engines) if name in STARTABLE)
+    found = {(name, device): located(name, device, inventory, adopt) for name, device in wanted}
     return Snapshot(
         inventory=inventory,
         claims=claims(known, replaced),
         facts=load_gpus(shipped_profiles()),
-        versions={
-            name: there.version for name, there in found.items() if not isinstance(there, MscliError) and there.version
-        },
+        versions=versions_of(found),
         observations=load_observations(places),
         rivals=tuple(record.mark for record in known),
         engines={
-            (name, device): _availability(name, there, device, inventory, installed_only)
-            for name, there in found.items()
-            for device in ("gpu", "cpu")
+            (name, device): availability(name, there, device, inventory, installed_only)
+            for (name, device), there in found.items()
         },
     )
+
+
+def versions_of(found: Mapping[tuple[str, str], Located]) -> dict[str, str]:
+    """The versions of the engines that are here, those for GPUs first."""
+    return {
+        name: there.version
+        for (name, _), there in sorted(found.items())  # cpu, then gpu
+        if not isinstance(there, MscliError) and there.version
+    }
 
 
 def load_observations(places: Places) -> tuple[Observation, ...]:
@@ -63,28 +75,58 @@ def load_observations(places: Places) -> tuple[Observation, ...]:
     return load_lines(places.observations, Observation)
 
 
-def located(name: str, adopt: bool = False) -> Installation | Adopted | MscliError:
-    """An engine as it would be used here, or why there is none. `adopt`: a server that runs is used."""
+def located(name: str, device: str, inventory: Inventory, adopt: bool = False) -> Located:
+    """An engine as it would be used here for a profile on `device`, or why there is none that can run there.
+
+    `adopt`: a server that runs is used.
+    """
     known = engine(name)
     try:
         if isinstance(known, Hosted) and (adopted := known.adopt() or (known.running() if adopt else None)):
             return adopted
-        return known.locate()
+        found = copy_of(known, device)
     except MscliError as fault:
         return fault
+    return (unfit(found, inventory) if device == "gpu" else None) or found
 
 
-def _availability(
-    name: str, found: Installation | Adopted | MscliError, device: str, inventory: Inventory, installed_only: bool
+def unfit(found: Installation, inventory: Inventory) -> MscliError | None:
+    """Why this copy of an engine cannot run on the GPUs here, by what it was built with; None where nothing says so."""
+
+    def refused(seen: str, hint: str) -> MscliError:
+        details: dict[str, object] = {"path": str(found.path), "cause": "backend_no_gpu_build"}
+        return MscliError(Code.ENGINE_MISSING, f"{found.path} {seen}", hint, details)
+
+    if found.gpu is False:
+        hint = f"Install {found.engine} with CUDA in its place, or take it away: mscli can then install one."
+        return refused("has no GPU code", hint)
+    if found.cuda is None or not inventory.devices:
+        return None
+    driver = (inventory.cuda or "").partition(".")[0]
+    if driver.isdigit() and int(driver) < found.cuda:
+        seen = f"is built with CUDA {found.cuda}, and the driver offers CUDA {inventory.cuda}"
+        return refused(seen, f"Install a newer driver, or a build of {found.engine} for CUDA {driver}.")
+    old = [device for device in inventory.devices if _capability(device.compute_capability) < _NEEDED_BY_CUDA_13]
+    if found.cuda >= 13 and not found.vulkan and len(old) == len(inventory.devices):
+        seen = f"is built with CUDA {found.cuda}, which has no code for {old[0].name} ({old[0].compute_capability})"
+        return refused(seen, f"Install a build of {found.engine} for CUDA 12.")
+    return None
+
+
+def _capability(text: str | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")) if text else _NEEDED_BY_CUDA_13
+
+
+def availability(
+    name: str, found: Located, device: str, inventory: Inventory, installed_only: bool = False
 ) -> Availability:
-    if isinstance(found, Installation) and device == "gpu" and found.gpu is False:
-        return Availability(ENGINE_MISSING, f"{found.path} has no GPU code")
+    """What `located` found, as the planner takes it: ready, installable by mscli, or missing with the reason."""
     if not isinstance(found, MscliError):
         return Availability(ENGINE_READY)
     if installed_only:
-        return Availability(ENGINE_MISSING, found.message)
+        return Availability(ENGINE_MISSING, found.message, found.hint)
     if (reason := not_installable(name, found, device, inventory)) is not None:
-        return Availability(ENGINE_MISSING, reason.message)
+        return Availability(ENGINE_MISSING, reason.message, reason.hint)
     return Availability(ENGINE_INSTALLABLE)
 
 
@@ -96,13 +138,29 @@ def not_installable(name: str, missing: MscliError, device: str, inventory: Inve
     if name not in INSTALLABLE or "path" in missing.details or "cause" in missing.details:
         return missing
     try:
-        offer(name, device, inventory.cuda)
+        offer(name, device, inventory)
     except MscliError as reason:
         return reason
     return None
 
 
+def missing_engine(name: str, missing: MscliError, device: str, inventory: Inventory) -> MscliError | None:
+    """The error for an engine that is `missing` and that mscli cannot install here, with both reasons; None where it
+    can."""
+    reason = not_installable(name, missing, device, inventory)
+    if reason is None or reason is missing:
+        return reason
+    message = f"{missing.message}; mscli cannot install it here: {reason.message}"
+    return MscliError(missing.code, message, reason.hint, {**missing.details, **reason.details})
+
+
 def installed(name: str) -> str | None:
     """The version of an engine as it would be used here; None where there is none, or it does not tell."""
-    found = located(name) if name in STARTABLE else None
-    return None if found is None or isinstance(found, MscliError) else found.version
+    if name not in STARTABLE:
+        return None
+    known = engine(name)
+    try:
+        adopted = known.adopt() if isinstance(known, Hosted) else None
+        return (adopted or known.locate()).version
+    except MscliError:
+        return None

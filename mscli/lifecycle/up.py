@@ -277,9 +277,10 @@ def _find_engine(
     if places is None or listener is None:
         return launch
     consent = None if ask.offline else ask.consent
-    if fresh := have_engine(engine, decision, places, listener, consent, ask.request.weights):
-        return replace(launch, installation=fresh, decision=_with_engine(decision), agree=None)
-    return replace(launch, installation=engine.locate())
+    found, fresh = have_engine(engine, decision, places, listener, consent, ask.request.weights)
+    if fresh:
+        return replace(launch, installation=found, decision=_with_engine(decision), agree=None)
+    return replace(launch, installation=found)
 
 
 def _with_engine(decision: Decision) -> Decision:
@@ -408,11 +409,17 @@ def _same(ask: Ask, records: Records) -> Record | None:
 
 
 def _candidates(ask: Ask, records: Records) -> tuple[Record, ...]:
-    name = ask.name or ask.request.profile
-    if name is None:
-        return tuple(record for record in records.all()[0] if record.request.profile == ask.request.profile)
-    record = records.get(check_name(name))
-    return (record,) if record else ()
+    """Records that may be of this request: under its name, or, without one, of the same profile or model asked for."""
+    if ask.name is not None:
+        record = records.get(check_name(ask.name))
+        return (record,) if record else ()
+    wanted = ask.request.profile
+    return tuple(
+        record
+        for record in records.all()[0]
+        if record.name == wanted
+        or (record.request.profile == wanted and (wanted is None or record.name == record.plan.profile))
+    )
 
 
 def _refuse_other(name: str, ask: Ask, records: Records) -> None:

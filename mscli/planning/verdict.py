@@ -51,10 +51,11 @@ from mscli.planning.speed import predict
 @dataclass(frozen=True)
 class Availability:
     """Whether an engine can be had here: `state` is ready, installable or missing; `why`: what keeps it away, for one
-    that is missing."""
+    that is missing, and `remedy`: what to do."""
 
     state: str
     why: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True)

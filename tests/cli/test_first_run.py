@@ -14,13 +14,11 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from support.engines.releases import Releases
+from support.engines.releases import Releases, zstd_packed
 from support.ollama.standins import SMALL, STANDIN, Scene
 from support.run_mscli import Mscli, Ran
 
 from mscli.engines.ollama.installation import VERSION
-
-pytestmark = pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd on PATH")
 
 Machine = Callable[..., dict[str, str]]
 NAME = "ollama-linux-amd64.tar.zst"
@@ -45,18 +43,17 @@ def releases(serve: Callable[[dict[str, bytes]], Releases]) -> Releases:
         entry = tarfile.TarInfo("bin/ollama")
         entry.size, entry.mode = len(script), 0o755
         tar.addfile(entry, BytesIO(script))
-    packed = subprocess.run(["zstd", "-q", "-c"], input=plain.getvalue(), capture_output=True, check=True).stdout
+    packed = zstd_packed(plain.getvalue())
     row = f"{hashlib.sha256(packed).hexdigest()}  ./{NAME}\n".encode()
     return serve({f"/v{VERSION}/sha256sum.txt": row, f"/v{VERSION}/{NAME}": packed})
 
 
 @pytest.fixture
 def bare(machine: Machine, scene: Scene, releases: Releases, nobody: str, tmp_path: Path) -> dict[str, str]:
-    """An RTX 4090 with a driver, a shell and zstd, and no engine."""
+    """An RTX 4090 with a driver and a shell, and no engine."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("sh", "zstd"):
-        (tools / name).symlink_to(str(shutil.which(name)))
+    (tools / "sh").symlink_to(str(shutil.which("sh")))
     (tools / "systemctl").write_text("#!/bin/sh\necho LoadState=not-found\n")
     (tools / "systemctl").chmod(0o755)
     return {
@@ -160,20 +157,41 @@ def test_the_dry_run_and_the_verdict_say_what_would_be_installed(mscli: Mscli, b
     assert "fits, needs Ollama" in mscli("plan", "small-q4", env=bare).out
 
 
-def _no_zstd(bare: dict[str, str]) -> dict[str, str]:
-    (Path(bare["PATH"]) / "zstd").unlink()
-    return bare
-
-
-def test_a_way_that_cannot_be_had_here_is_not_chosen_and_the_reason_says_so(mscli: Mscli, bare: dict[str, str]) -> None:
-    env = _no_zstd(bare)
-    ran = mscli("up", "--dry-run", "--json", env=env)
-    assert ran.data["plan"]["engine"] != "ollama"
-    assert "not small-q4: " in ran.data["reason"]
-    assert "zstd" in ran.data["reason"]
-    named = mscli("up", "small-q4", "-y", "--json", env=env)
+def test_a_way_that_cannot_be_had_here_is_not_chosen_and_every_command_says_the_same(
+    mscli: Mscli, bare: dict[str, str]
+) -> None:
+    """A llama-server that is first on PATH and does not run: mscli does not go round it."""
+    broken = Path(bare["PATH"]) / "llama-server"
+    broken.write_text("#!/bin/sh\necho 'libcudart.so.12: cannot open shared object file' >&2; exit 127\n")
+    broken.chmod(0o755)
+    rows = {row["name"]: row for row in mscli("profiles", "--json", env=bare).data["profiles"]}
+    assert (rows["small-gguf-q4"]["engine_state"], rows["small-q4"]["engine_state"]) == ("missing", "installable")
+    chosen = mscli("up", "--dry-run", "--json", env=bare)
+    assert chosen.data["plan"]["engine"] != "llama.cpp"
+    named = mscli("up", "small-gguf-q4", "-y", "--json", env=bare)
     assert (named.code, named.error["code"]) == (1, "engine_missing")
-    assert "zstd" in named.error["message"]
+    visit = mscli("doctor", "small-gguf-q4", "--only", "profile", "--json", env=bare)
+    found = next(each for each in visit.data["findings"] if each["id"] == "profile.engine")
+    assert (visit.code, found["status"]) == (5, "fail")
+    assert (found["seen"], found["remedy"]) == (named.error["message"], named.error["hint"])
+
+
+def test_a_build_for_the_cpu_is_no_engine_for_a_gpu_and_up_and_doctor_say_the_same(
+    mscli: Mscli, bare: dict[str, str]
+) -> None:
+    """The wheel that runs the tests has no GPU code."""
+    named = mscli("up", "small-gguf-q4", "--no-install", "--json", env=bare)
+    assert (named.code, named.error["code"]) == (1, "engine_missing"), named.out
+    assert "llama.cpp with GPU code was not found" in named.error["message"]
+    rows = {row["name"]: row for row in mscli("profiles", "--json", env=bare).data["profiles"]}
+    assert rows["small-gguf-q4"]["engine_state"] in ("missing", "installable")
+    assert rows["small-cpu"]["engine_state"] == "ready"
+    visit = mscli("doctor", "small-gguf-q4", "--only", "profile", "--json", env=bare)
+    found = next(each for each in visit.data["findings"] if each["id"] == "profile.engine")
+    assert named.error["message"] in found["seen"]
+    assert (found["status"], visit.code) == (
+        ("fail", 5) if rows["small-gguf-q4"]["engine_state"] == "missing" else ("warn", 0)
+    )
 
 
 def test_installed_only_chooses_among_engines_that_are_here(mscli: Mscli, bare: dict[str, str]) -> None:

@@ -10,6 +10,8 @@ import pytest
 from support.machines.nvml_machines import NAMES, NO_DRIVER, description
 from support.run_mscli import Mscli
 
+pytestmark = pytest.mark.usefixtures("gpu_llama")
+
 Machine = Callable[..., dict[str, str]]
 NO_GPU, NO_FIT = "no_gpu", "no_fit"
 
@@ -185,3 +187,17 @@ def test_plan_over_every_card(mscli: Mscli) -> None:
     chosen = {row["machine"]: row["chosen"] for row in data["machines"]}
     assert chosen["1x NVIDIA H100 80GB HBM3"] == "small-bf16"
     assert chosen["1x NVIDIA GeForce RTX 4090"] is None
+
+
+def test_a_models_name_plans_its_best_way_and_a_familys_says_which_member(
+    mscli: Mscli, machine: Callable[..., dict[str, str]]
+) -> None:
+    env = machine("rtx4090-x2")
+    for args in (("plan", "magistral"), ("up", "magistral", "--dry-run", "--no-install")):
+        ran = mscli(*args, "--json", env=env)
+        assert "Magistral Small 2509, the newest of 'magistral'" in ran.data["reason"], ran.out
+    assert all(
+        row["model"].startswith("magistral") for row in mscli("plan", "magistral", "--json", env=env).data["profiles"]
+    )
+    named = mscli("doctor", "mistralai/Magistral-Small-2509", "--only", "profile", "--json", env=env)
+    assert "magistral-2509" in str(named.data)

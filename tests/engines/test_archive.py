@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import tarfile
@@ -10,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from support.engines.releases import Heard, Releases
+from support.engines.releases import Heard, Releases, zstd_packed
 
 from mscli.engines.archive import LARGEST, Archive, Largest, Publisher, put
 from mscli.errors import Code, MscliError
@@ -36,15 +37,16 @@ def packed(*entries: Entry) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture
-def unpack(serve: Serve, tmp_path: Path) -> Callable[..., Path]:
-    """A function: the folder into which an archive was put."""
+@pytest.fixture(params=["gz", "zst"])
+def unpack(serve: Serve, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Path]:
+    """A function: the folder into which an archive was put, packed in either way."""
 
     def here(data: bytes, limits: Largest = LARGEST) -> Path:
-        releases = serve({"/engine.tar.gz": data})
-        one = Archive(
-            PUBLISHER, f"{releases.url}/engine.tar.gz", hashlib.sha256(data).hexdigest(), "bin/engine", limits
-        )
+        name = f"/engine.tar.{request.param}"
+        if request.param == "zst":
+            data = zstd_packed(gzip.decompress(data))
+        releases = serve({name: data})
+        one = Archive(PUBLISHER, f"{releases.url}{name}", hashlib.sha256(data).hexdigest(), "bin/engine", limits)
         place = tmp_path / "deep" / "engine"
         put(one, tmp_path / "deep" / "engine.partial", place, Heard())
         return place

@@ -73,6 +73,17 @@ def call(*args: str, env: Mapping[str, str], stdin: str = "", timeout_s: float =
 
 
 @pytest.fixture
+def gpu_llama(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A llama-server first on PATH, a script, which does not show what it was built for: it counts for GPUs, as the
+    wheel that it starts does not."""
+    program = tmp_path_factory.mktemp("gpu-llama") / "llama-server"
+    told = "[ \"$1\" != --version ] || { echo 'version: 11669 (abcdef0)'; exit; }"
+    program.write_text(f'#!/bin/sh\n{told}\nexec "{sys.executable}" -m mscli.engines.llamacpp.embedded "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+@pytest.fixture
 def home(tmp_path: Path) -> Path:
     """An MSCLI_HOME that nobody has used before."""
     return tmp_path / "home"

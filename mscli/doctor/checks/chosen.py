@@ -12,14 +12,15 @@ from pathlib import Path
 from mscli.catalog.gpus import load_gpus
 from mscli.catalog.model import Variant
 from mscli.doctor.checks.context import CheckContext, within
-from mscli.engines.engine import Adopted, Hosted, Installation
-from mscli.engines.table import STARTABLE, engine
+from mscli.engines.table import STARTABLE
 from mscli.errors import Code, MscliError
 from mscli.instances.records import claims, running
 from mscli.lifecycle.decision import plan_all, plan_one
-from mscli.lifecycle.snapshot import Snapshot, load_observations
+from mscli.lifecycle.snapshot import Located, Snapshot, availability, load_observations
+from mscli.lifecycle.snapshot import located as found_here
 from mscli.paths import hub_cache, shipped_profiles
 from mscli.planning.plan import NoFit, Overrides, Plan
+from mscli.planning.verdict import Availability
 from mscli.weights.cache import Cache, cache
 from mscli.weights.from_hub import remembered
 from mscli.weights.header import length_fault
@@ -163,7 +164,17 @@ def _snapshot(ctx: CheckContext) -> Snapshot:
         versions={engine_name: version} if engine_name and version else {},
         observations=load_observations(ctx.places),
         rivals=(),
+        engines=_engines(ctx, found),
     )
+
+
+def _engines(ctx: CheckContext, found: Located | None) -> dict[tuple[str, str], Availability]:
+    """Whether the engine of the profile asked about can be had here; nothing where that took too long to find out."""
+    if ctx.chosen is None or found is None or (isinstance(found, MscliError) and found.details.get("late")):
+        return {}
+    profile = ctx.chosen.profile
+    key = (profile.engine, profile.device)
+    return {key: availability(profile.engine, found, profile.device, ctx.inventory)}
 
 
 def own_instance(ctx: CheckContext) -> str | None:
@@ -174,29 +185,20 @@ def own_instance(ctx: CheckContext) -> str | None:
     return next((record.name for record in ctx.records if record.plan.profile == wanted and running(record)), None)
 
 
-def located(ctx: CheckContext) -> Installation | Adopted | MscliError:
+def located(ctx: CheckContext) -> Located:
     """The engine of the profile asked about as `mscli up` would use it, or why there is none."""
     assert ctx.chosen is not None
-    name = ctx.chosen.profile.engine
-    return ctx.once(f"located {name}", lambda: _located(name))
+    profile = ctx.chosen.profile
+    return ctx.once(f"located {profile.engine}", lambda: _located(ctx, profile.engine, profile.device))
 
 
-def _located(name: str) -> Installation | Adopted | MscliError:
+def _located(ctx: CheckContext, name: str, device: str) -> Located:
     try:
-        return within(_LOCATE_S, lambda: _found(name))
-    except MscliError as fault:
-        return fault
+        return within(_LOCATE_S, lambda: found_here(name, device, ctx.inventory))
     except TimeoutError:
         return MscliError(
             Code.ENGINE_MISSING, f"{name} did not report its version within {_LOCATE_S:g} s", details={"late": True}
         )
-
-
-def _found(name: str) -> Installation | Adopted:
-    known = engine(name)
-    if isinstance(known, Hosted) and (adopted := known.adopt()):
-        return adopted
-    return known.locate()
 
 
 def plan(ctx: CheckContext) -> Plan | NoFit:

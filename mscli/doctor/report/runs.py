@@ -60,7 +60,7 @@ def _asked(ctx: CheckContext) -> Iterator[str]:
     assert ctx.chosen is not None
     profile, model = ctx.chosen.profile, ctx.chosen.model
     yield f"### {profile.name} (requested)"
-    snapshot = see(ctx.places, (profile.engine,), gpus=profile.device == "gpu")
+    snapshot = see(ctx.places, ((profile.engine, profile.device),), gpus=profile.device == "gpu")
     outcome = plan_one(profile, model, snapshot, Overrides())
     if isinstance(outcome, NoFit):
         yield f"- too big: {'; '.join(outcome.reasons)}"

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mscli.catalog.model import Model, Sampling
@@ -18,6 +20,7 @@ from mscli.engines.engine import (
     Installation,
     Observed,
     Serving,
+    StageListener,
     option_flags,
 )
 from mscli.engines.llamacpp import installation
@@ -32,6 +35,12 @@ OLDEST_BUILD = 6325
 LOG_VERBOSITY = 4
 MIB = 2**20
 _BUILD = re.compile(r"build (\d+)|version: (\d+) \(")
+# "  CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23650 MiB free)"
+_DEVICE = re.compile(r"^ +(\w+): (.+) \(\d+ MiB", re.MULTILINE)
+# Vulkan's renderer on the CPU, and arithmetic libraries that are no GPU.
+_NO_GPU = re.compile(r"llvmpipe|\bBLAS\b|\bCPU\b", re.IGNORECASE)
+# CUDA starts every GPU before the program answers, which takes seconds where the driver was asleep.
+DEVICES_TIMEOUT_S = 20.0
 _STAGES = ((re.compile(r"\bloading model\b"), LOADING), (re.compile(r"\binitializing \.\.\.|^build: "), STARTING))
 
 _BUFFER = re.compile(r"(\w+:\s+\S+)\s+(model|KV|compute) buffer size\s*=\s*([\d.]+) MiB")
@@ -63,6 +72,10 @@ class LlamaCpp:
         """See the contract: a `llama-server` on PATH, else mscli's own, else the wheel."""
         return installation.locate()
 
+    def locate_for(self, device: str) -> Installation:
+        """See the contract."""
+        return installation.locate_for(device)
+
     def command(
         self, plan: Plan, profile: Profile, model: Model, weights: WeightFiles, serving: Serving, found: Installation
     ) -> Command:
@@ -75,7 +88,31 @@ class LlamaCpp:
             *_sampling_flags(model.sampling),
             *option_flags(profile.options),
         ]
-        return Command((*found.argv, *flags), {**_environment(plan, serving), **profile.env})
+        return Command((*found.argv, *flags), {**_environment(plan, serving, found), **profile.env})
+
+    def prepare_start(
+        self, command: Command, plan: Plan, _profile: Profile, found: Installation, _listener: StageListener
+    ) -> None:
+        """See the contract: the program is asked which GPUs it sees, under the environment that it will have.
+
+        A build for Vulkan sees none without the driver's Vulkan part, as in most containers, and one whose libraries
+        are missing only logs that. Waits at most DEVICES_TIMEOUT_S; what does not know the question may go on.
+        """
+        if not plan.devices or found.kind == "wheel":
+            return
+        seen = devices(found.path, command.env)
+        names = {memory.name for memory in plan.memory}
+        wrong = [] if seen is None else [name for name in seen if found.vulkan and not _is_one(name, names)]
+        if seen is None or (len(seen) >= len(plan.devices) and not wrong):
+            return
+        planned = ", ".join(sorted(names))
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"{found.path} sees {', '.join(seen) or 'no GPU'}, planned is {planned}: it would run somewhere else",
+            "Through Vulkan it needs libvulkan.so.1 and the driver's Vulkan part (in a container "
+            "NVIDIA_DRIVER_CAPABILITIES=all). Or take another engine: mscli plan --all",
+            {"cause": "backend_no_gpu_build", "path": str(found.path)},
+        )
 
     def stage(self, line: str) -> str | None:
         """See the contract."""
@@ -108,7 +145,39 @@ def _refuse_old(found: Installation) -> None:
         )
 
 
-def _environment(plan: Plan, serving: Serving) -> dict[str, str]:
+def devices(program: Path, env: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The models of the GPUs that llama-server sees with `env` added; None where it does not tell in time, or knows no
+    such question."""
+    try:
+        told = subprocess.run(
+            [program, "--list-devices"],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=DEVICES_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = listed_devices(told.stdout + told.stderr) if told.returncode == 0 else None
+    return None if found is None else tuple(what for _, what in found)
+
+
+def listed_devices(said: str) -> tuple[tuple[str, str], ...] | None:
+    """The GPUs among the devices of `llama-server --list-devices`, as ("CUDA0", "NVIDIA GeForce RTX 4090"); None where
+    the program does not know the question."""
+    if "devices" not in said:
+        return None
+    found = ((name, what) for name, what in _DEVICE.findall(said) if not _NO_GPU.search(f"{name}: {what}"))
+    return tuple(found)
+
+
+def _is_one(name: str, wanted: Collection[str]) -> bool:
+    return any(each in name or name in each for each in wanted)
+
+
+def _environment(plan: Plan, serving: Serving, found: Installation) -> dict[str, str]:
     """Settings that older builds do not have: they would refuse the flags, and overlook the variables."""
     # The plan has already fitted everything into memory.
     env = {"LLAMA_ARG_FIT": "off"}
@@ -117,6 +186,9 @@ def _environment(plan: Plan, serving: Serving) -> dict[str, str]:
         env["LLAMA_ARG_CORS_ORIGINS"] = "localhost"
     if plan.devices:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(plan.devices)
+    if plan.devices and found.vulkan:
+        # Vulkan counts the driver's GPUs in the order of the bus, as NVML does; `prepare_start` compares the names.
+        env["GGML_VK_VISIBLE_DEVICES"] = ",".join(map(str, plan.gpus))
     return env
 
 

@@ -1,24 +1,28 @@
 """Where llama.cpp is, and how to get its official release into mscli's own folder: fetched, checked against the
 published hash, unpacked. No root.
 
-The release is the build for Vulkan, which also holds the CPU back ends: llama.cpp publishes no Linux build for CUDA.
-Whoever wants CUDA compiles llama.cpp or takes a package of it; its llama-server on PATH then goes before this one.
+Which of the release's builds: that with CUDA where the driver, the GPUs and the system's glibc allow it, else that with
+Vulkan, which also holds the CPU back ends.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from mscli.engines.engine import Installation, Offer
-from mscli.engines.installed import version_answer
+from mscli.engines.installed import gpu_code, version_answer
 from mscli.errors import Code, MscliError
-from mscli.paths import places, releases
+from mscli.inventory.inventory import Inventory
+from mscli.paths import hub_cache, places, releases
 from mscli.weights.progress import Listener, Note
 
 NAME = "llama.cpp"
@@ -37,17 +41,51 @@ IN_OWN_FOLDER = (
 
 # The build whose command line was tested here.
 VERSION = "b11669"
-# What the archive has, and what it takes of the disk together with its unpacked content.
-ARCHIVE_BYTES, ROOM_BYTES = 5 * 10**7, 3 * 10**8
 # Checksums stand only in GitHub's REST API, which names the archives and where they lie as well.
 RELEASES = "https://api.github.com/repos/ggml-org/llama.cpp/releases/tags"
 MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 PAGE = "https://github.com/ggml-org/llama.cpp/releases"
 OFFLINE = "put another machine's llama-server on PATH, or install the wheel: pip install 'mscli[embedded]'."
-VULKAN = (
+VULKAN_NOTE = (
     "this build reaches the GPU through Vulkan (it needs libvulkan.so.1 and the driver's Vulkan part), else it runs on "
-    "the CPU. For CUDA compile llama.cpp or install a package of it, and put its llama-server on PATH: it is then used"
+    "the CPU. A llama-server with CUDA on PATH is used before it"
 )
+Version = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Build:
+    """One kind of the project's Linux archives. `archive`: its name, after llama-<tag>-bin-, as a pattern; `cuda`: the
+    CUDA that it is built with (0 0: none) and whose libraries lie in an archive beside it; `glibc`: the oldest it runs
+    on. `least`: the lowest compute capability that it has code for; `native`: those it has machine code for, while the
+    driver must compile for others, which takes one of the same CUDA or newer."""
+
+    name: str
+    archive: str
+    cuda: Version
+    glibc: Version
+    machines: tuple[str, ...]
+    download_bytes: int
+    room_bytes: int
+    least: Version = ()
+    native: tuple[Version, ...] = ()
+
+
+# Archives and glibc: .github/workflows/release.yml (CUDA in ubuntu24.04 containers, Vulkan for x64 on 22.04); machine
+# code: ggml/src/ggml-cuda/CMakeLists.txt (50 to 80 and 90 only as PTX). Bytes: those of b11026, the CUDA libraries' by
+# the wheels of the same libraries.
+BUILDS = (
+    Build(
+        "CUDA 13", r"ubuntu-cuda-13\.\d+", (13, 4), (2, 39), ("x64", "arm64"), 65 * 10**7, 3 * 10**9, (7, 5),
+        ((8, 6), (8, 7), (8, 9), (12, 0), (12, 1)),
+    ),
+    Build(
+        "CUDA 12", r"ubuntu-cuda-12\.\d+", (12, 8), (2, 39), ("x64",), 75 * 10**7, 3 * 10**9, (5, 0),
+        ((8, 6), (8, 7), (8, 9), (12, 0)),
+    ),
+    Build("Vulkan", "ubuntu-vulkan", (0, 0), (2, 35), ("x64", "arm64"), 5 * 10**7, 3 * 10**8),
+)  # fmt: skip
+VULKAN = BUILDS[-1]
 
 
 def locate() -> Installation:
@@ -56,28 +94,114 @@ def locate() -> Installation:
     Waits at most VERSION_TIMEOUT_S for the program to tell its version. Raises ENGINE_MISSING when there is none,
     and when the first of them does not run: whoever put it there wants it used.
     """
+    return _with_gpu_code(next(_copies()))
+
+
+def locate_for(device: str) -> Installation:
+    """The first of them for the CPU; for a GPU the first that may have GPU code. Waits and raises as `locate` does."""
+    if device != "gpu":
+        return next(_copies())
+    passed: list[str] = []
+    try:
+        for found in map(_with_gpu_code, _copies()):
+            if found.gpu is not False:
+                return found
+            passed.append(str(found.path))
+    except MscliError:
+        if not passed:
+            raise
+    raise MscliError(
+        Code.ENGINE_MISSING,
+        f"llama.cpp with GPU code was not found: {' and '.join(passed)} {'is' if len(passed) == 1 else 'are'} built "
+        "for the CPU",
+        f"Install a build for this GPU: mscli engines install {NAME}. Or put a llama-server with CUDA on PATH.",
+    )
+
+
+def _copies() -> Iterator[Installation]:
+    """Every copy that is here, in the order of preference. Raises ENGINE_MISSING at the end, as `locate` does."""
     if path := shutil.which(PROGRAM):
-        return _program(Path(path).absolute(), "program", ON_PATH)
+        yield _program(Path(path).absolute(), "program", ON_PATH)
     if (own := own_folder() / PROGRAM).is_file():
-        return own_program(own)
-    return _wheel()
+        yield _program(own, "own", IN_OWN_FOLDER)
+    yield _wheel()
 
 
-def offer(device: str, _cuda: str | None) -> Offer:
-    """What `install` would put here. Raises ENGINE_UNSUPPORTED where there is no archive, or where it would not reach
+def _with_gpu_code(found: Installation) -> Installation:
+    if found.kind == "wheel":
+        code = gpu_code(*sorted(found.path.glob("*.so"))[:1] or [found.path], inside=False)
+    else:
+        code = gpu_code(found.path)
+    return replace(found, gpu=code.found, cuda=code.cuda, vulkan=code.vulkan)
+
+
+def offer(device: str, inventory: Inventory) -> Offer:
+    """What `install` would put here. Raises ENGINE_UNSUPPORTED where there is no archive, or where none would reach
     the GPU."""
-    name = f"llama-{VERSION}-bin-ubuntu-vulkan-{_machine(platform.machine())}.tar.gz"
-    if device == "gpu" and not _has_vulkan():
-        raise MscliError(
-            Code.ENGINE_UNSUPPORTED,
-            "the build of llama.cpp that mscli installs reaches a GPU through Vulkan, and libvulkan.so.1 is not here",
-            "Install it (Debian, Ubuntu: apt install libvulkan1), or put a llama-server with CUDA on PATH.",
-        )
-    source = f"{releases(NAME, RELEASES)}/{VERSION} ({name})"
-    return Offer(NAME, f"llama.cpp {VERSION} (Vulkan)", source, ARCHIVE_BYTES, ROOM_BYTES, own_folder())
+    kind = _machine(platform.machine())
+    build = build_for(inventory, kind, glibc(), has_vulkan()) if device == "gpu" else VULKAN
+    source = f"{releases(NAME, RELEASES)}/{VERSION}"
+    what = f"llama.cpp {VERSION} ({build.name})"
+    return Offer(NAME, what, source, build.download_bytes, build.room_bytes, own_folder())
 
 
-def _has_vulkan() -> bool:
+def build_for(inventory: Inventory, kind: str, system: Version | None, vulkan: bool) -> Build:
+    """The best build for the GPUs of `inventory` on a machine of `kind` (x64, arm64) with the glibc `system` (None:
+    another C library), where libvulkan.so.1 is here or is not. Raises ENGINE_UNSUPPORTED with what each would need."""
+    wrong = {build.name: _unfit(build, inventory, kind, system, vulkan) for build in BUILDS}
+    found = next((build for build in BUILDS if wrong[build.name] is None), None)
+    if found is not None:
+        return found
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in wrong.items())
+    raise MscliError(
+        Code.ENGINE_UNSUPPORTED,
+        f"none of llama.cpp's official builds runs on this GPU here ({reasons})",
+        "Install libvulkan.so.1 (Debian, Ubuntu: apt install libvulkan1), or put a llama-server with CUDA on PATH.",
+    )
+
+
+def _unfit(build: Build, inventory: Inventory, kind: str, system: Version | None, vulkan: bool) -> str | None:
+    """What keeps a build from running here, in words; None where nothing does."""
+    if kind not in build.machines:
+        return f"not made for {kind}"
+    if system is None or system < build.glibc:
+        here = _dotted(system) if system else "another C library"
+        return f"needs glibc {_dotted(build.glibc)}, here is {here}"
+    if not build.cuda[0]:
+        if any(device.mig for device in inventory.devices):
+            return "Vulkan does not see MIG instances"
+        return None if vulkan else "libvulkan.so.1 is not here"
+    driver = _version(inventory.cuda)
+    if driver < build.cuda[:1]:
+        return f"the driver offers CUDA {inventory.cuda or 'of an unknown version'}"
+    for device in inventory.devices:
+        capability = _version(device.compute_capability)
+        if capability < build.least:
+            return f"no code for compute capability {device.compute_capability}"
+        if capability not in build.native and driver < build.cuda:
+            return f"needs a driver with CUDA {_dotted(build.cuda)} on {device.name}, this one has {inventory.cuda}"
+    return None
+
+
+def glibc() -> Version | None:
+    """The version of the system's glibc; None for another C library."""
+    try:
+        told = os.confstr("CS_GNU_LIBC_VERSION")
+    except (ValueError, OSError):
+        return None
+    return _version(told.removeprefix("glibc ")) if told and told.startswith("glibc ") else None
+
+
+def _version(text: str | None) -> Version:
+    return tuple(int(part) for part in re.findall(r"\d+", text or "")[:2])
+
+
+def _dotted(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def has_vulkan() -> bool:
+    """Whether the Vulkan loader is here."""
     import ctypes
 
     try:
@@ -94,29 +218,48 @@ def install(
     base: str | None = None,
     folder: Path | None = None,
     machine: str | None = None,
+    build: Build | None = None,
 ) -> Installation:
-    """Put a build of llama.cpp ("b11669") into `folder` (default: mscli's own) in place of what is there; returns it.
+    """Put a release of llama.cpp ("b11669") into `folder` (default: mscli's own) in place of what is there; returns it.
 
-    Goes through the proxy that the environment names, and on from what an earlier call has fetched. The new program is
-    asked for its version before it replaces anything. Raises as archive.put does, USAGE for a version that is no build,
-    ENGINE_UNSUPPORTED for a machine that no archive is made for, and ENGINE_MISSING where the program does not run.
+    `build`: by default the best for this machine's GPUs, the one with Vulkan where it has none. Goes through the proxy
+    that the environment names, and on from what an earlier call has fetched. The new program is asked for its version
+    before it replaces anything. Raises as archive.put does, USAGE for a version that is no build, ENGINE_UNSUPPORTED
+    for a machine that no archive is made for, and ENGINE_MISSING where the program does not run.
     """
     from mscli.engines.archive import Archive, Publisher, put, read
 
-    build, kind = _build(version), _machine(machine or platform.machine())
+    tag, kind = _tag(version), _machine(machine or platform.machine())
+    build = build or _best_here(kind)
     publisher = Publisher(PAGE, OFFLINE)
     place = folder or own_folder()
-    partial = place.with_name(f"{place.name}-{build}-{kind}.partial")
-    url = f"{(base or releases(NAME, RELEASES)).rstrip('/')}/{build}"
-    name = f"llama-{build}-bin-ubuntu-vulkan-{kind}.tar.gz"
-    address, sha256 = _published(read(url, publisher), url, name)
-    archive = Archive(publisher, address, sha256, PROGRAM)
-    put(archive, partial, place, listener, own_program)
-    listener.note(Note("vulkan_build", VULKAN))
+    url = f"{(base or releases(NAME, RELEASES)).rstrip('/')}/{tag}"
+    assets = _assets(read(url, publisher), url)
+    names = [f"llama-{tag}-bin-{build.archive}-{kind}"]
+    if build.cuda[0]:  # CUDA's own libraries, which the driver does not bring
+        names.append(f"cudart-{names[0]}")
+    parts = [_part(assets, rf"{name}\.tar\.gz", url) for name in names]
+    archives = [
+        (
+            Archive(publisher, address, sha256, PROGRAM if number == 0 else ""),
+            place.with_name(f"{place.name}-{tag}-{kind}{'-cudart' * number}.partial"),
+        )
+        for number, (address, sha256) in enumerate(parts)
+    ]
+    put(*archives[0], place, listener, own_program, archives[1:])
+    if build is VULKAN:
+        listener.note(Note("vulkan_build", VULKAN_NOTE))
     return own_program(place / PROGRAM)
 
 
-def _build(version: str) -> str:
+def _best_here(kind: str) -> Build:
+    from mscli.inventory.detect import detect
+
+    inventory = detect(hub_cache())
+    return build_for(inventory, kind, glibc(), has_vulkan()) if inventory.devices else VULKAN
+
+
+def _tag(version: str) -> str:
     if not re.fullmatch(r"b?\d+", version):
         raise MscliError(
             Code.USAGE,
@@ -131,23 +274,31 @@ def _machine(name: str) -> str:
         return found
     raise MscliError(
         Code.ENGINE_UNSUPPORTED,
-        f"llama.cpp publishes no Linux release with Vulkan for {name}",
+        f"llama.cpp publishes no Linux release for {name}",
         "It publishes x64 and arm64. Compile it, and put llama-server on PATH.",
     )
 
 
-def _published(release: str, url: str, name: str) -> tuple[str, str]:
-    """Address and sha256 of the archive `name`, by what the API says: {"assets": [{name, digest, address}]}."""
+def _assets(release: str, url: str) -> Mapping[str, tuple[str, str]]:
+    """Address and digest of each archive by its name, as the API says: {"assets": [{name, digest, address}]}."""
     try:
-        assets = {asset["name"]: asset for asset in json.loads(release)["assets"]}
-        found = assets.get(name)
-        digest, address = (found["digest"] or "", found["browser_download_url"]) if found else ("", "")
-    except (ValueError, KeyError, TypeError) as fault:
+        return {
+            asset["name"]: (asset["browser_download_url"], asset["digest"] or "")
+            for asset in json.loads(release)["assets"]
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise _unusable(f"{url} does not answer as GitHub does", "A proxy's page?", "network_proxy") from fault
+
+
+def _part(assets: Mapping[str, tuple[str, str]], pattern: str, url: str) -> tuple[str, str]:
+    """Address and sha256 of the archive whose name is like `pattern`."""
+    found = max((name for name in assets if re.fullmatch(pattern, name)), default=None)
     if found is None:
+        name = pattern.replace(r"\d+", "*").replace("\\", "")
         raise _unusable(f"the release at {url} has no {name}", f"Take another build: {PAGE}")
+    address, digest = assets[found]
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise _unusable(f"{url} states no sha256 of {name}", f"Take a newer build: {PAGE}")
+        raise _unusable(f"{url} states no sha256 of {found}", f"Take a newer build: {PAGE}")
     return address, digest.removeprefix("sha256:")
 
 
@@ -162,7 +313,7 @@ def own_folder() -> Path:
 
 def own_program(path: Path) -> Installation:
     """The llama-server at `path`, installed by mscli, asked for its version. Raises ENGINE_MISSING if it cannot run."""
-    return _program(path, "own", IN_OWN_FOLDER)
+    return _with_gpu_code(_program(path, "own", IN_OWN_FOLDER))
 
 
 def _program(path: Path, kind: str, wording: tuple[str, str]) -> Installation:
@@ -170,8 +321,7 @@ def _program(path: Path, kind: str, wording: tuple[str, str]) -> Installation:
     said = version_answer(path, *wording)
     version = next((line for line in said.splitlines() if line.startswith("version: ")), None)
     version = version and version.removeprefix("version: ")
-    vulkan = True if kind == "own" else None
-    return Installation(NAME, (str(path),), version, kind, path, gpu=vulkan, cpu=True)
+    return Installation(NAME, (str(path),), version, kind, path, cpu=True)
 
 
 def _wheel() -> Installation:
@@ -182,8 +332,8 @@ def _wheel() -> Installation:
         raise MscliError(
             Code.ENGINE_MISSING,
             f"llama.cpp was not found: no llama-server on PATH or in {own_folder()}, no {WHEEL} wheel in {sys.prefix}",
-            "pip install 'mscli[embedded]', mscli engines install llama.cpp (GPUs through Vulkan), or put a "
-            "llama-server of your own on PATH.",
+            "Install the build for this machine: mscli engines install llama.cpp. For the CPU alone: pip install "
+            "'mscli[embedded]'. Or put a llama-server of your own on PATH.",
         )
     package = Path(found.origin).parent
     metadata = next(package.parent.glob(f"{WHEEL}-*.dist-info"), None)

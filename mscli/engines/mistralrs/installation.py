@@ -16,6 +16,7 @@ from mscli.engines.installed import (
     version_answer,
 )
 from mscli.errors import Code, MscliError
+from mscli.inventory.inventory import Inventory
 from mscli.paths import mistralrs_place, places
 from mscli.weights.progress import Listener
 
@@ -61,7 +62,7 @@ def locate() -> Installation:
     )
 
 
-def offer(device: str, _cuda: str | None) -> Offer:
+def offer(device: str, _inventory: Inventory) -> Offer:
     """What `install` would put here. Raises ENGINE_UNSUPPORTED for a GPU: PyPI's wheel has no code for it."""
     if device == "gpu":
         raise MscliError(Code.ENGINE_UNSUPPORTED, "the mistral.rs wheel that mscli installs has no GPU code", GET_ONE)

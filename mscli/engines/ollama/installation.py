@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.engines.engine import Installation, Offer
+from mscli.engines.installed import GpuCode, gpu_code
 from mscli.errors import Code, MscliError
+from mscli.inventory.inventory import Inventory
 from mscli.paths import places, releases
 from mscli.weights.progress import Listener
 
@@ -61,7 +63,18 @@ def locate() -> Installation:
         )
     path = Path(found).absolute()
     kind = "own" if path == own else "program"
-    return Installation(NAME, (str(path),), client_version(path), kind, path, cpu=True)
+    code = _gpu_code(path)
+    return Installation(NAME, (str(path),), client_version(path), kind, path, gpu=code.found, cpu=True)
+
+
+def _gpu_code(program: Path) -> GpuCode:
+    """The GPU code of the libraries that lie in lib/ollama beside the program's folder; one that has none there may
+    have them anywhere."""
+    libraries = program.resolve().parent.parent / "lib" / NAME
+    if not libraries.is_dir():
+        return GpuCode(None)
+    backends = [libraries, *(path for path in libraries.iterdir() if path.is_dir())]
+    return gpu_code(program, *backends, inside=False)
 
 
 def installed() -> Installation | None:
@@ -72,10 +85,9 @@ def installed() -> Installation | None:
         return None
 
 
-def offer(_device: str, _cuda: str | None) -> Offer:
-    """What `install` would put here. Raises ENGINE_UNSUPPORTED or ENGINE_MISSING where it cannot (see install)."""
+def offer(_device: str, _inventory: Inventory) -> Offer:
+    """What `install` would put here. Raises ENGINE_UNSUPPORTED where it cannot (see install)."""
     release = Release(VERSION, releases(NAME, RELEASES), _machine(platform.machine()))
-    _require_zstd()
     url = release.url(release.archive)
     return Offer(NAME, f"Ollama {VERSION}", url, ARCHIVE_BYTES, ROOM_BYTES, places().engines / NAME)
 
@@ -91,15 +103,13 @@ def install(
     """Put a release of Ollama into `folder` (default: mscli's own) in place of what is there; returns what runs.
 
     Goes through the proxy that the environment names, and on from what an earlier call has fetched. Raises as
-    archive.put does, ENGINE_UNSUPPORTED for a machine that no release is made for, and ENGINE_MISSING where zstd is
-    missing, which unpacks it.
+    archive.put does, and ENGINE_UNSUPPORTED for a machine that no release is made for.
     """
     from mscli.engines.archive import Archive, Publisher, put, read
 
     publisher = Publisher(PAGE, OFFLINE)
     release = Release(version, (base or releases(NAME, RELEASES)).rstrip("/"), _machine(machine or platform.machine()))
     place = folder or places().engines / "ollama"
-    _require_zstd()
     partial = place.with_name(f"{place.name}-{version}-{release.machine}.partial")
     hashes = read(release.url(CHECKSUMS), publisher)
     archive = Archive(publisher, release.url(release.archive), _published_hash(hashes, release), "bin/ollama")
@@ -113,15 +123,6 @@ def _machine(name: str) -> str:
     raise MscliError(
         Code.ENGINE_UNSUPPORTED, f"Ollama publishes no Linux release for {name}", "It publishes amd64 and arm64."
     )
-
-
-def _require_zstd() -> None:
-    if shutil.which("zstd") is None:
-        raise MscliError(
-            Code.ENGINE_MISSING,
-            "Ollama's archive is packed with zstd, and no zstd is on PATH to unpack it",
-            "Install it (Debian, Ubuntu: apt install zstd; conda: conda install zstd), then run this again.",
-        )
 
 
 def _published_hash(checksums: str, release: Release) -> str:

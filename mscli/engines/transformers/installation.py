@@ -15,6 +15,7 @@ from mscli.engines.installed import (
     this_environment,
 )
 from mscli.errors import Code, MscliError
+from mscli.inventory.inventory import Inventory
 from mscli.paths import places, transformers_place
 from mscli.weights.progress import Listener
 
@@ -54,7 +55,7 @@ def locate() -> Installation:
     )  # fmt: skip
 
 
-def offer(_device: str, _cuda: str | None) -> Offer:
+def offer(_device: str, _inventory: Inventory) -> Offer:
     """What `install` would put here."""
     what = f"Transformers {VERSIONS} with PyTorch"
     return Offer(NAME, what, "the Python package index", DOWNLOAD_BYTES, ROOM_BYTES, own_environment())

@@ -14,6 +14,7 @@ from mscli.engines.engine import Installation, Offer
 from mscli.engines.installed import PythonEnvironment, finished, make_environment, package_folders
 from mscli.engines.vllm.pairs import pins
 from mscli.errors import Code, MscliError
+from mscli.inventory.inventory import Inventory
 from mscli.paths import hub_cache, places, vllm_place
 from mscli.weights.progress import Listener, Note
 from mscli.weights.room import check_room
@@ -53,10 +54,10 @@ def locate() -> Installation:
     raise MscliError(Code.ENGINE_MISSING, "vLLM was not found: MSCLI_VLLM is not set, no vllm on PATH", GET_ONE)
 
 
-def offer(device: str, cuda: str | None) -> Offer:
+def offer(device: str, inventory: Inventory) -> Offer:
     """What `install` would put here. Raises ENGINE_UNSUPPORTED where it would not run: without a GPU and its driver,
     or on a Python that vLLM does not support."""
-    if device != "gpu" or cuda is None:
+    if device != "gpu" or inventory.cuda is None:
         raise _no_driver()
     if sys.version_info[:2] > NEWEST_PYTHON:
         newest = ".".join(map(str, NEWEST_PYTHON))
@@ -107,9 +108,18 @@ def installation(program: Path, kind: str) -> Installation:
         argv = (str(python), "-m", "vllm.entrypoints.openai.api_server")
     version = _stated(versions)
     on_cpu = None if version is None else "+cpu" in version  # a build is for the one or for the other
+    on_gpu = None if on_cpu is None else not on_cpu
     return Installation(
-        NAME, argv, version, kind, program, beside, gpu=None if on_cpu is None else not on_cpu, cpu=on_cpu
+        NAME, argv, version, kind, program, beside, gpu=on_gpu, cpu=on_cpu, cuda=_cuda(environment) if on_gpu else None
     )
+
+
+def _cuda(environment: PythonEnvironment) -> int | None:
+    """The major version of the CUDA libraries that PyTorch brought along."""
+    if environment.version("nvidia-cuda-runtime-cu12"):
+        return 12
+    stated = environment.version("nvidia-cuda-runtime")
+    return int(stated.partition(".")[0]) if stated and stated[0].isdigit() else None
 
 
 def environment_python(found: Installation) -> Path | None:

@@ -13,7 +13,7 @@ import pytest
 from support.engines.releases import Heard, Releases
 from support.llamacpp.llama_servers import LLAMA
 
-from mscli.engines.llamacpp.installation import install
+from mscli.engines.llamacpp.installation import BUILDS, install
 from mscli.errors import Code, MscliError
 
 BUILD = "b7777"
@@ -176,3 +176,43 @@ def test_a_version_that_is_no_build_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MscliError) as raised:
         install(Heard(), version="../../x", folder=tmp_path / "llama.cpp", machine="x86_64")
     assert raised.value.code == Code.USAGE
+
+
+def _cuda_archive(*names: str) -> bytes:
+    packed = BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            content = PROGRAM.encode() if name.endswith("llama-server") else b"library"
+            entry.size, entry.mode = len(content), 0o755
+            tar.addfile(entry, BytesIO(content))
+    return packed.getvalue()
+
+
+def test_the_build_with_cuda_comes_with_the_libraries_of_cuda_from_the_archive_beside_it(
+    serve: Serve, tmp_path: Path
+) -> None:
+    name = f"llama-{BUILD}-bin-ubuntu-cuda-13.4-x64"
+    parts = {
+        f"{name}.tar.gz": _cuda_archive(f"llama-{BUILD}/llama-server", f"llama-{BUILD}/libggml-cuda.so"),
+        f"cudart-{name}.tar.gz": _cuda_archive(f"cudart-{name}/libcudart.so.13", f"cudart-{name}/libcublas.so.13"),
+        f"{name.replace('13.4', '12.8')}.tar.gz": b"not asked for",
+    }
+    releases = serve({f"/files/{part}": content for part, content in parts.items()})
+    assets = [
+        {"name": part, "digest": f"sha256:{hashlib.sha256(content).hexdigest()}",
+         "browser_download_url": f"{releases.url}/files/{part}"}
+        for part, content in parts.items()
+    ]  # fmt: skip
+    releases.files[f"/tags/{BUILD}"] = json.dumps({"assets": assets}).encode()
+    base, folder = f"{releases.url}/tags", tmp_path / "llama.cpp"
+    found = install(Heard(), version=BUILD, base=base, folder=folder, machine="x86_64", build=BUILDS[0])
+    assert (found.kind, found.path) == ("own", folder / "llama-server")
+    assert {path.name for path in folder.iterdir()} == {
+        "llama-server", "libggml-cuda.so", "libcudart.so.13", "libcublas.so.13",
+    }  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["llama.cpp"]
+    del releases.files[f"/files/cudart-{name}.tar.gz"]
+    with pytest.raises(MscliError, match="404"):
+        install(Heard(), version=BUILD, base=base, folder=tmp_path / "other", machine="x86_64", build=BUILDS[0])
+    assert not (tmp_path / "other").exists(), "a build without its libraries is in place"

@@ -6,10 +6,20 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 
 import pytest
 
 from mscli.weights.progress import Note, Progress
+
+
+def zstd_packed(plain: bytes) -> bytes:
+    """`plain` as a .zst file holds it."""
+    try:
+        zstd = import_module("compression.zstd")
+    except ImportError:
+        zstd = import_module("backports.zstd")
+    return bytes(zstd.compress(plain))
 
 
 @dataclass

@@ -53,6 +53,11 @@ def main() -> None:
         print("version: 9999 (abcdef)", file=sys.stderr)
         return
     path = Path(os.environ["MSCLI_TEST_MACHINE"])
+    if "--list-devices" in sys.argv:
+        print("Available devices:")
+        for number, gpu in enumerate(json.loads(path.read_text())["gpus"]):
+            print(f"  CUDA{number}: {gpu['name']} (24080 MiB, 23650 MiB free)")
+        return
     hold(path)
     signal.signal(signal.SIGTERM, lambda *_: stop(path))
     print("load_tensors: offloaded", os.environ.get("SERVER_LAYERS", "3/3"), "layers to GPU", flush=True)

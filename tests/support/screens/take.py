@@ -123,12 +123,14 @@ def user_of(machine: str) -> Path:
 
 def environment(machine: str, more: Mapping[str, str]) -> dict[str, str]:
     """The variables of a process that takes the screens of a machine. `more`: those that put it on that machine."""
-    user, zstd = user_of(machine), ROOT / "bin" / "zstd"
-    zstd.parent.mkdir(parents=True, exist_ok=True)
-    zstd.write_text("#!/bin/sh\n")  # what Ollama's archive is unpacked with; nothing is installed here
-    zstd.chmod(0o755)
+    user, programs = user_of(machine), ROOT / "bin"
+    shutil.rmtree(programs, ignore_errors=True)
+    programs.mkdir(parents=True)
+    llama = programs / "llama-server"  # a script, which does not show what it was built for; no other program is there
+    llama.write_text("#!/bin/sh\necho 'version: 11669 (abcdef0)'\n")
+    llama.chmod(0o755)
     return {
-        "PATH": str(zstd.parent), "HOME": str(user),
+        "PATH": str(programs), "HOME": str(user),
         "MSCLI_HOME": str(user / "mscli"), "HF_HUB_CACHE": str(user / "hub"),
         "TERM": "dumb", "LANG": "C.UTF-8", "PYTHONPATH": f"{TESTS.parent}:{TESTS}", **more,
     }  # fmt: skip

@@ -10,17 +10,13 @@ from pathlib import Path
 from mscli.doctor.checks.check import Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext, Ran
 from mscli.doctor.checks.engines.installed import AREA, located
-from mscli.engines.llamacpp.engine import OLDEST_BUILD
+from mscli.engines.llamacpp.engine import OLDEST_BUILD, listed_devices
 from mscli.engines.llamacpp.installation import NAME, PROGRAM
 
 INSTALL = f"mscli engines install {NAME}"
 # With CUDA it starts every GPU before it answers, which takes seconds where the driver was asleep.
 _QUICK_S, _THOROUGH_S = 1.1, 20.0
 _BUILD = re.compile(r"build (\d+)|version: (\d+) \(")
-# "  CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23650 MiB free)"
-_DEVICE = re.compile(r"^ +(\w+): (.+) \(\d+ MiB", re.MULTILINE)
-# Vulkan's renderer on the CPU, and arithmetic libraries that are no GPU.
-_NO_GPU = re.compile(r"llvmpipe|\bBLAS\b|\bCPU\b", re.IGNORECASE)
 _WHEEL_DEVICES = (
     "import xllamacpp\n"
     "for each in xllamacpp.get_device_info():\n"
@@ -104,8 +100,8 @@ def _devices(ctx: CheckContext, found: Server) -> Finding:
     code, remedy = ctx.cause(found.said, NAME, "backend_no_gpu_build")
     if code == "backend_no_gpu_build":
         remedy = (
-            "Put a CUDA build on PATH (https://github.com/ggml-org/llama.cpp), or install the Vulkan build (needs "
-            "libvulkan.so.1 and the driver's Vulkan library):"
+            "Put a CUDA build on PATH (https://github.com/ggml-org/llama.cpp), or install the official build for this "
+            "GPU:"
         )
     # The wheel is made for CPUs and comes along with mscli: no fault, unless it is all that a profile has.
     severity = warn if found.kind == "wheel" and not ctx.wants(NAME) else fail
@@ -146,10 +142,8 @@ def _timeout_s(ctx: CheckContext) -> float:
 
 def _listed(told: Ran) -> tuple[str, ...] | None:
     """The GPUs among the devices; None where the program does not know the question."""
-    if told.status != 0 or "devices" not in told.out + told.err:
-        return None
-    found = [f"{name}: {what}" for name, what in _DEVICE.findall(told.out + told.err)]
-    return tuple(each for each in found if not _NO_GPU.search(each))
+    found = listed_devices(told.out + told.err) if told.status == 0 else None
+    return None if found is None else tuple(f"{name}: {what}" for name, what in found)
 
 
 def _last(said: str) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ from mscli.doctor.checks.chosen import located, own_instance, plan, startable
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.profile.options import files_format, sampling, tools, vision
 from mscli.engines.engine import Adopted, Hosted, Installation
-from mscli.engines.table import engine
+from mscli.engines.table import engine, offer
 from mscli.errors import Code, MscliError
 from mscli.lifecycle.pinned import load_pins
 from mscli.lifecycle.preview import somewhere
+from mscli.lifecycle.snapshot import missing_engine
 from mscli.planning.figures import gib, tokens
 from mscli.planning.plan import SAFE, GpuMemory, NoFit, Plan
 from mscli.weights.files import WeightFiles
@@ -102,10 +103,21 @@ def engine_found(ctx: CheckContext) -> Iterator[Finding]:
         yield skipped(found.message)
         return
     if isinstance(found, MscliError):
-        install = f"mscli engines install {name}"
-        yield fail(_cause(found), found.message, found.hint, command=install if install in found.hint else None)
+        yield _missing(ctx, name, found)
         return
     yield from _able(ctx, found)
+
+
+def _missing(ctx: CheckContext, name: str, found: MscliError) -> Finding:
+    """What `mscli up` would say: that it installs the engine first, or why it cannot and what to do."""
+    assert ctx.chosen is not None
+    device, install = ctx.chosen.profile.device, f"mscli engines install {name}"
+    refused = missing_engine(name, found, device, ctx.inventory)
+    if refused is None:
+        made = offer(name, device, ctx.inventory)
+        remedy = f"`mscli up` installs {made.what} first (about {made.download_bytes / 1e9:.1f} GB). Or now:"
+        return warn(_cause(found), found.message, remedy, command=install)
+    return fail(_cause(refused), refused.message, refused.hint, command=install if install in refused.hint else None)
 
 
 def _able(ctx: CheckContext, found: Installation | Adopted) -> Iterator[Finding]:

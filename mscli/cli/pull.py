@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mscli.lifecycle.decision import Chosen
     from mscli.weights.progress import Listener
 
+_PROFILE = "Profile or model (default: best fit)."
 _EPILOG = "Examples: mscli pull small-gguf-q4  |  mscli pull small-bf16 --verify  |  mscli pull small-gguf-q8 --to /mnt"
 
 
@@ -26,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def pull(
     ctx: typer.Context,
-    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="Profile or model (default: best fit).")] = None,
+    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help=_PROFILE)] = None,
     file: ProfileFile = None,
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file; download damaged ones again.")] = False,
     to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Copy them there for offline use.")] = None,

@@ -106,11 +106,43 @@ def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:
     if cut:
         screen.note("The log is long: its last 50 MB were read.", "dim")
     seen = read(text, backend, _facts() if here or own else None)
+    end = _crash(log) if own and not seen.failed else None
     if screen.json_mode:
-        screen.data({"served": seen.served, "causes": [_cause_json(cause) for cause in seen.causes], "cut": cut})
+        causes = [_cause_json(cause) for cause in seen.causes]
+        screen.data({"served": seen.served, "causes": causes, "cut": cut, "end": end})
+    elif end:
+        screen.paragraph(end)
+        screen.paragraph(f"Start it again: mscli restart {_own_name(log)}")
     else:
         _show_causes(screen, seen, empty=not text.strip())
-    return Exit.FINDINGS if seen.failed else Exit.DONE
+    return Exit.FINDINGS if seen.failed or end else Exit.DONE
+
+
+def _own_name(log: str) -> str:
+    """The instance that `--log` names; without a name the only one that runs, or else that crashed."""
+    from mscli.instances.records import Records, the_one
+    from mscli.paths import places
+
+    return log or the_one(Records(places()), None, dead=True).name
+
+
+def _crash(log: str) -> str | None:
+    """How an instance ended whose log names no cause, with its signal or the kernel's word; None: it did not crash."""
+    import signal
+
+    from mscli.instances.process import kernel_word
+    from mscli.instances.records import Records, running
+    from mscli.paths import places
+
+    record = Records(places()).get(_own_name(log))
+    if record is None or record.stopped_at is not None or record.identity is None or running(record):
+        return None
+    who, status = f"{record.name} (PID {record.identity.pid})", record.last_end.status if record.last_end else 0
+    if word := kernel_word(record.identity.pid):
+        return f"{who} was ended by the kernel: {word}"
+    if status < 0:
+        return f"{who} was killed by {signal.Signals(-status).name}, and its log shows no cause"
+    return f"{who} ended without a message in its log: most likely a signal killed it (SIGKILL leaves no trace)"
 
 
 def _read(log: str) -> tuple[str, bool, bool]:
@@ -132,7 +164,7 @@ def _read(log: str) -> tuple[str, bool, bool]:
 def _log_file(log: str) -> Path:
     """The file that `log` names: its path, or the log of an instance. Raises FILE when there is neither."""
     path = Path(log)
-    return path if path.exists() and not path.is_dir() else _instance_log(log)
+    return path if log and path.exists() and not path.is_dir() else _instance_log(_own_name(log))
 
 
 def _instance_log(name: str) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 from mscli.cli.layout import Column, ago, count, iso, size, styled
 from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
+from mscli.instances.log import last_request
 from mscli.instances.state import CRASHED, READY, RUNNING, STARTING, STOPPED, UNLOADED, UNRESPONSIVE, Instance, look
 from mscli.instances.store import Store, Unreadable, unreadable
 
@@ -20,6 +21,7 @@ _STYLES = {
     **{READY: "bold green", STARTING: "yellow", UNLOADED: "yellow"},
     **{UNRESPONSIVE: "bold yellow", CRASHED: "bold red", STOPPED: "dim"},
 }
+_WATCH_S = 2.0
 _COLUMNS = (
     *(Column("NAME"), Column("STATE"), Column("URL"), Column("UPTIME", 1), Column("GPUS", 3)),
     *(Column("CONTEXT", 2, right=True), Column("ENGINE", 4), Column("PROFILE", 5), Column("PID", 6, right=True)),
@@ -62,12 +64,19 @@ def instance_json(instance: Instance) -> dict[str, Any]:
         "note": instance.note,
         "restarts": instance.restarts,
         "last_end": instance.last_end,
+        "served_context": instance.served_context,
+        "gpu_bytes": instance.gpu_bytes,
+        "gpu_share": instance.gpu_share,
     }
 
 
 def show_status(screen: Screen, store: Store, name: str | None = None, all_: bool = False) -> Exit:
     """Show the instances (or the named one) and return the exit code. Waits at most about 2 s per silent endpoint."""
-    seen = look_at(store, name, all_)
+    return show_seen(screen, look_at(store, name, all_))
+
+
+def show_seen(screen: Screen, seen: Seen) -> Exit:
+    """Show instances and what cannot be read; the exit code."""
     for item in seen.unreadable:
         screen.note(f"warning: cannot read the record of {item.name!r}: {item.reason} ({item.path})", "yellow")
     if screen.json_mode:
@@ -78,6 +87,24 @@ def show_status(screen: Screen, store: Store, name: str | None = None, all_: boo
     else:
         show_instances(screen, seen)
     return Exit.DONE if seen.running else Exit.NOT_RUNNING
+
+
+def watch_status(screen: Screen, store: Store, name: str | None = None, all_: bool = False) -> Exit:
+    """Show the instances again every 2 s until Ctrl-C; the terminal is then as it was before. Raises USAGE."""
+    if not screen.live or screen.width is None:
+        raise MscliError(Code.USAGE, "--watch needs a terminal", "For scripts: mscli status --json")
+    code = Exit.DONE
+    with screen.whole() as cleared:
+        try:
+            while screen.lost is None:
+                seen = look_at(store, name, all_)
+                cleared()
+                screen.line(styled(f"{time.strftime('%H:%M:%S')}  every {_WATCH_S:.0f} s, Ctrl-C to stop", "dim"))
+                code = show_seen(screen, seen)
+                time.sleep(_WATCH_S)
+        except KeyboardInterrupt:
+            pass
+    return code
 
 
 def look_at(store: Store, name: str | None = None, all_: bool = False) -> Seen:
@@ -131,11 +158,13 @@ def _show_one(screen: Screen, instance: Instance, raw: Mapping[str, Any]) -> Non
             ("API", instance.base_url if instance.state in RUNNING else ""),
             ("model", f"{raw['title']} (as {instance.model})"),
             ("engine", f"{instance.engine} {version}".strip() + f", {process}"),
-            ("context", f"{instance.context:,} tokens, {plan.get('kv_type')} KV cache, {for_whom}"),
-            ("memory", _memory(plan)),
+            ("context", f"{_context(instance)}, {plan.get('kv_type')} KV cache, {for_whom}"),
+            ("memory", _memory(instance, plan)),
             ("container", instance.container or ""),
             ("uptime" if instance.state in RUNNING else "started", _since(instance)),
-            ("restarts", f"{instance.restarts} (last: {instance.last_end})" if instance.last_end else ""),
+            ("requests", _last_request(instance)),
+            ("restarts", str(instance.restarts) if instance.last_end else ""),
+            ("last end", instance.last_end or ""),
             ("log", str(instance.log)),
         )
     )
@@ -156,8 +185,28 @@ def _gpus(instance: Instance) -> str:
     return ",".join(map(str, instance.gpus)) or "CPU"
 
 
-def _memory(plan: Mapping[str, Any]) -> str:
-    """What the plan takes, and where."""
+def _context(instance: Instance) -> str:
+    """The context in force, where the engine told it."""
+    served = instance.served_context
+    planned = f" ({instance.context:,} planned)" if served not in (None, instance.context) else ""
+    return f"{served or instance.context:,} tokens{planned}"
+
+
+def _last_request(instance: Instance) -> str:
+    last = last_request(instance.log, instance.since) if instance.state in RUNNING else None
+    return "" if last is None else f"last one {ago(max(0.0, time.time() - last))} ago"
+
+
+def _memory(instance: Instance, plan: Mapping[str, Any]) -> str:
+    """What it took, as measured when it became ready; else what was planned; and where."""
+    if measured := {gpu: taken for gpu, taken in (instance.gpu_bytes or {}).items() if taken > 0}:
+        share = instance.gpu_share
+        where = ", ".join(f"{size(taken)} on GPU {gpu}" for gpu, taken in measured.items())
+        return where if share is None else f"{where}, {share:.0%} of the model on the GPU"
+    return _planned(plan)
+
+
+def _planned(plan: Mapping[str, Any]) -> str:
     parts = ("weights", "projector", "kv", "compute", "graphs", "runtime", "kv_spare")
     taken = [(gpu["gpu"], sum(int(gpu.get(f"{part}_bytes") or 0) for part in parts)) for gpu in plan["memory"]]
     host = int(plan.get("host_bytes") or 0)
@@ -169,16 +218,21 @@ def _memory(plan: Mapping[str, Any]) -> str:
 
 def _warn(screen: Screen, instance: Instance) -> None:
     """What has to be done about an instance that is not well."""
-    stop = f"To stop them: mscli down {instance.name}"
+    name, pids = instance.name, instance.orphans
     if instance.orphaned:
-        screen.note(f"{instance.name} left its container {instance.container} running. {stop}", "yellow")
-    elif instance.orphans:
-        left = f"{count(len(instance.orphans), 'process', 'processes')}: {', '.join(map(str, instance.orphans))}"
-        screen.note(f"{instance.name} left {left}. {stop}", "yellow")
+        said, todo = f"left its container {instance.container} running", {"stop it": f"mscli down {name}"}
+    elif pids:
+        left = f"{count(len(pids), 'process', 'processes')}: {', '.join(map(str, pids))}"
+        said, todo = f"left {left}", {"stop them": f"mscli down {name}"}
     elif instance.state == CRASHED:
-        why, again = f"mscli doctor --log {instance.name}", f"mscli restart {instance.name}"
-        screen.note(f"{instance.name} has crashed. Why: {why}. Start it again: {again}", "yellow")
-    elif instance.note:
-        screen.note(f"{instance.name}: {instance.note}", "yellow")
+        said, todo = "has crashed", {"why": f"mscli doctor --log {name}", "start it again": f"mscli restart {name}"}
     elif instance.state == UNRESPONSIVE:
-        screen.note(f"{instance.name} does not answer. Its log: mscli logs {instance.name} -n 30", "yellow")
+        said, todo = "does not answer", {"its log": f"mscli logs {name} -n 30"}
+    else:
+        said, todo = "", {}
+    if instance.note:
+        screen.note(f"{name}: {instance.note}", "yellow")
+    elif said:
+        screen.note(
+            "\n".join([f"{name} {said}", *(f"  {what}: {command}" for what, command in todo.items())]), "yellow"
+        )

@@ -19,8 +19,6 @@ from mscli.errors import Code, MscliError
 
 _DEFAULT_LINES = 100
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-# As the engines write them: 2026-11-29T20:33:11.5Z, 2026/11/29 - 20:33:11, and vLLM's 11-29 20:33:11 without a year.
-_STAMP = re.compile(r"(?:(\d{4})[-/])?(\d\d)[-/](\d\d)(?:T| - | )(\d\d):(\d\d):(\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:?\d\d)?")
 
 
 def register(app: typer.Typer) -> None:
@@ -95,27 +93,10 @@ def _selected(
 
 def _from(lines: Iterable[str], begins: float) -> Iterator[str]:
     """The lines from the first one on whose time is not before `begins`."""
+    from mscli.instances.log import moment
+
     year = datetime.now().year
-    return dropwhile(lambda line: (stamp := _time(line, year)) is None or stamp < begins, lines)
-
-
-def _time(line: str, this_year: int) -> float | None:
-    """Seconds since the epoch of the line's time stamp, in local time where it names no zone; None without one."""
-    found = _STAMP.search(line[:200])
-    if found is None:
-        return None
-    year, month, day, hour, minute, second, zone = found.groups()
-    try:
-        moment = datetime(int(year or this_year), int(month), int(day), int(hour), int(minute), int(second))
-    except ValueError:
-        return None
-    if not zone:
-        return moment.timestamp()
-    return datetime.fromisoformat(f"{moment.isoformat()}{'+00:00' if zone == 'Z' else _colon(zone)}").timestamp()
-
-
-def _colon(zone: str) -> str:
-    return zone if ":" in zone else f"{zone[:3]}:{zone[3:]}"
+    return dropwhile(lambda line: (stamp := moment(line, year)) is None or stamp < begins, lines)
 
 
 def _since(text: str | None) -> float | None:

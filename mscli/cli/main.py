@@ -49,6 +49,10 @@ def _arguments(argv: Sequence[str] | None, screen: Screen) -> list[str]:
     """The arguments; and, for faults that come before the command has read them, what they ask of the screen."""
     args = ["--events" if arg == "--json=stream" else arg for arg in (sys.argv[1:] if argv is None else argv)]
     args = resolved(args)
+    if args[:1] == ["doctor"] and "--log" in args:
+        after = args.index("--log") + 1
+        if after == len(args) or args[after].startswith("--"):
+            args.insert(after, "")  # the log of the only instance
     own = args[: args.index("--")] if "--" in args else args
     screen.command = next((arg for arg in own if not arg.startswith("-")), "")
     screen.json_mode = bool({"--json", "--events"} & set(own))

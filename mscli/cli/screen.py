@@ -10,7 +10,8 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mscli.cli.layout import Column, Line, clean, clipped, styled, table, wrapped
@@ -115,6 +116,16 @@ class Screen:
         line = clipped(clean(text).replace("\n", " "), (_columns(sys.stderr) or 80) - 1)
         _write(sys.stderr, f"\r{line}\x1b[K", flush=True)
 
+    @contextmanager
+    def whole(self) -> Iterator[Callable[[], object]]:
+        """The whole terminal, for what is shown again and again: call the value before each drawing. At the end the
+        terminal is as it was before."""
+        _write(sys.stdout, "\x1b[?1049h\x1b[?25l", flush=True)
+        try:
+            yield lambda: _write(sys.stdout, "\x1b[H\x1b[J")
+        finally:
+            _write(sys.stdout, "\x1b[?25h\x1b[?1049l", flush=True)
+
     def note(self, text: str, style: str = "") -> None:
         """Say something beside the data, on standard error; nothing with --json."""
         if not self.json_mode:
@@ -158,7 +169,7 @@ class Screen:
         for number, line in enumerate(clean(text).split("\n")):
             indent = " " * (len(line) - len(line.lstrip()))
             later = indent + ("" if number else hanging)
-            for each in wrapped(line, _columns(sys.stderr), indent, later):
+            for each in wrapped(line.lstrip(), _columns(sys.stderr), indent, later):
                 _write(sys.stderr, _painted([styled(each, style)], sys.stderr) + "\n", flush=True)
 
     def _write(self, text: str) -> None:

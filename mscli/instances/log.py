@@ -11,12 +11,19 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
 LONGEST_LINE_BYTES = 16 * 1024
 """What is longer is cut, and says how much was."""
 _BLOCK_BYTES = 256 * 1024
+# As the engines write them: 2026-11-29T20:33:11.5Z, 2026/11/29 - 20:33:11, and vLLM's 11-29 20:33:11 without a year.
+_STAMP = re.compile(r"(?:(\d{4})[-/])?(\d\d)[-/](\d\d)(?:T| - | )(\d\d):(\d\d):(\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:?\d\d)?")
+# llama.cpp counts from its start: minutes.seconds.ms.us.
+_SINCE_START = re.compile(r"(\d+)\.(\d\d)\.(\d{3})\.\d{3} ")
+_REQUEST = re.compile(r"\bPOST\s+\"?/(?:v1|api)/(?:chat|comp|gen)|\bslot +(?:launch_slot_|release):")
+_LOOKED_THROUGH = 500
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -91,6 +98,43 @@ def _start_of_last(handle: BinaryIO, count: int) -> int:
 def _final_end(block: bytes) -> bytes:
     """The line end at the very end of a block: it ends the last line and begins none."""
     return b"\r\n" if block.endswith(b"\r\n") else block[-1:] if block[-1:] in (b"\n", b"\r") else b""
+
+
+def moment(line: str, this_year: int) -> float | None:
+    """Seconds since the epoch of the line's time stamp, in local time where it names no zone; None without one."""
+    found = _STAMP.search(line[:200])
+    if found is None:
+        return None
+    year, month, day, hour, minute, second, zone = found.groups()
+    try:
+        moment = datetime(int(year or this_year), int(month), int(day), int(hour), int(minute), int(second))
+    except ValueError:
+        return None
+    if not zone:
+        return moment.timestamp()
+    return datetime.fromisoformat(f"{moment.isoformat()}{'+00:00' if zone == 'Z' else _colon(zone)}").timestamp()
+
+
+def _colon(zone: str) -> str:
+    return zone if ":" in zone else f"{zone[:3]}:{zone[3:]}"
+
+
+def last_request(path: Path, begun: float) -> float | None:
+    """When the last request came, by the last lines of the log, in seconds since the epoch; None where none shows it.
+
+    `begun`: when the engine was started. A line without a time of its own has that of the last one before it.
+    """
+    year, stamp, found = datetime.fromtimestamp(begun).year, None, None
+    try:
+        lines = list(last_lines(path, _LOOKED_THROUGH))
+    except OSError:
+        return None
+    for line in lines:
+        relative = _SINCE_START.match(line)
+        told = begun + int(relative[1]) * 60 + int(relative[2]) if relative else moment(line, year)
+        stamp = stamp if told is None else told
+        found = stamp if _REQUEST.search(line) else found
+    return found
 
 
 class LogTail:

@@ -7,6 +7,7 @@ alive. So identity is (pid, start ticks, boot id), and the state letter in /proc
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import time
@@ -131,6 +132,22 @@ def memory_kills() -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+
+
+def kernel_word(pid: int) -> str | None:
+    """The kernel's last line about the end of a process (killed for want of memory, a segfault, a trap), without its
+    time; None where it has none, or this user may not read its log. Waits at most 2 seconds."""
+    import subprocess
+
+    try:
+        said = subprocess.run(["dmesg"], capture_output=True, timeout=2, check=False).stdout.decode(errors="replace")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    of_pid = re.compile(
+        rf"Killed process {pid} \(|\w\[{pid}\]:? .*(?:segfault|trap|general protection)|traps: .*\[{pid}\]"
+    )
+    lines = [line for line in said.splitlines() if of_pid.search(line)]
+    return re.sub(r"^\[[^\]]*\] *", "", lines[-1]) if lines else None
 
 
 def describe(pid: int) -> str:

@@ -59,6 +59,16 @@ class End:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What an instance took when it became ready. `context`: tokens that a request may have, as the engine says;
+    `gpu_bytes`: by GPU index, as NVML says; `gpu_share`: of the model in GPU memory, 0 to 1. None: not told."""
+
+    context: int | None
+    gpu_bytes: Mapping[str, int]
+    gpu_share: float | None
+
+
+@dataclass(frozen=True)
 class Record:
     """One instance. `since`: seconds since the epoch. `argv` holds no secret. `stopped_at` is set by `down`.
 
@@ -67,7 +77,7 @@ class Record:
     an `owner` it is about to be spawned. `weights`: the files or folders it serves from. `contained`: the container it
     runs in; `identity` is then its client's. `starter`: the mscli that started it, which waits until it is ready;
     `log_start`: where this start's part of the log begins, in bytes. `restarts`: how often its companion has started
-    it again, after `last_end`; `identity` is then the companion's.
+    it again, after `last_end`; `identity` is then the companion's. `taken`: None until it was ready.
     """
 
     schema: str
@@ -100,6 +110,7 @@ class Record:
     log_start: int = 0
     restarts: int = 0
     last_end: End | None = None
+    taken: Taken | None = None
 
     @property
     def base_url(self) -> str:

@@ -29,6 +29,7 @@ class Instance:
     in; `orphaned`: that container outlived its client.
     `stand_in`: the model is a scripted stand-in, not a language model. `note`: what else there is to say of its state.
     `restarts`: how often its companion has started it again; `last_end`: why it ended last, in words.
+    `served_context`, `gpu_bytes`, `gpu_share`: what it took when it became ready (see records.Taken); None: not known.
     """
 
     name: str
@@ -51,6 +52,9 @@ class Instance:
     note: str | None = None
     restarts: int = 0
     last_end: str | None = None
+    served_context: int | None = None
+    gpu_bytes: Mapping[str, int] | None = None
+    gpu_share: float | None = None
 
 
 def look(raw: Mapping[str, Any], store: Store) -> Instance | Unreadable:
@@ -92,7 +96,15 @@ def _look(raw: Mapping[str, Any], store: Store) -> Instance:
         note=note,
         restarts=_number(raw.get("restarts", 0)),
         last_end=str(raw["last_end"]["summary"]) if raw.get("last_end") else None,
+        **_taken(raw.get("taken")),
     )
+
+
+def _taken(raw: Mapping[str, Any] | None) -> dict[str, Any]:
+    if raw is None:
+        return {}
+    gpu_bytes = {str(gpu): _number(taken) for gpu, taken in raw["gpu_bytes"].items()}
+    return {"served_context": raw["context"], "gpu_bytes": gpu_bytes, "gpu_share": raw["gpu_share"]}
 
 
 def base_url(host: str, port: int) -> str:

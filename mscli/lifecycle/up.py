@@ -16,7 +16,7 @@ from mscli.engines.engine import Adopted, Hosted, Imaged, Observed, Preparing
 from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
-from mscli.instances.records import Record, Records, Request, api_key, leads, running, seen
+from mscli.instances.records import Record, Records, Request, Taken, api_key, leads, running, seen
 from mscli.instances.state import READY, UNLOADED, UNRESPONSIVE, Instance
 from mscli.instances.store import check_name
 from mscli.lifecycle import launch as launching
@@ -123,15 +123,16 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
         raise
     except MscliError as fault:
         raise StartFailure.of(fault, launch.decision, started.log_text() or _said(fault)) from fault
-    taken = taken_bytes(launch.decision) if arrived else {}
+    taken, record = taken_bytes(launch.decision) if arrived else {}, started.record
     warnings = (*launch.warnings, *(arrived.warnings if arrived else ()))
     if arrived:
         observed = arrived.observed
+        record = _with_taken(record, observed, taken, records)
         warnings += noted(lambda: going.keep(places))
         warnings += noted(lambda: learn(launch.decision, taken, observed, places))
     return Up(
-        record=started.record,
-        instance=seen(started.record, records),
+        record=record,
+        instance=seen(record, records),
         decision=launch.decision,
         already=False,
         seconds=time.monotonic() - begun,
@@ -140,6 +141,18 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
         taken_bytes=taken,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _with_taken(record: Record, observed: Observed, gpu_bytes: Mapping[int, int], records: Records) -> Record:
+    """The record with what the instance took, for `mscli status`. Raises FILE or DISK_FULL."""
+    placed = observed.gpu_layers
+    share = observed.gpu_share if placed is None or not placed[1] else placed[0] / placed[1]
+    taken = Taken(observed.context, {str(gpu): taken for gpu, taken in gpu_bytes.items()}, share)
+    with records.still(record) as now:
+        if now is None:
+            return record
+        records.save(kept := replace(now, taken=taken))
+        return kept
 
 
 def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tuple[Launch, Started] | Record:

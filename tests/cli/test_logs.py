@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.instances.instance_records import write_record
-from support.run_mscli import Mscli, Ran
+from support.run_mscli import Mscli, Ran, free_port
 
 from mscli.instances.log import LONGEST_LINE_BYTES, Lines, last_lines
 from mscli.instances.records import Records
@@ -155,7 +155,7 @@ def test_json_lists_the_lines(mscli: Mscli, log: Path) -> None:
 
 def test_the_one_that_crashed_is_found_without_its_name(mscli: Mscli, home: Path, log: Path) -> None:
     log.write_text("old\n")
-    first = mscli("up", "rehearsal", "--json").data["instance"]
+    first = mscli("up", "rehearsal", "--port", str(free_port()), "--json").data["instance"]
     os.kill(first["pid"], signal.SIGKILL)
     assert mscli("logs", "-n", "1").code == 0
     assert mscli("status").out.startswith("rehearsal  crashed")

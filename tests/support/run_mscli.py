@@ -95,6 +95,13 @@ def user_env(home: Path, tmp_path: Path) -> dict[str, str]:
     return environment(tmp_path, home)
 
 
+def free_port() -> int:
+    """A port that nobody uses, of those that the kernel hands out: no other test's instance chooses it."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
 @pytest.fixture
 def nobody() -> Iterator[str]:
     """An address at which nothing listens as long as the test runs."""

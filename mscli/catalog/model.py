@@ -13,6 +13,7 @@ QUANTISATIONS = (
     *("bnb-8bit", "bnb-4bit", "isq-q8_0", "isq-q6k", "isq-q5k", "isq-q4k"),
 )
 CAPABILITIES = ("vision", "tools", "reasoning")
+TOKENIZERS = ("v7", "v11", "v13")
 REASONING = ("none", "think-text", "think-tokens")
 SOURCES = ("hub", "ollama", "package")
 
@@ -134,7 +135,8 @@ class Model:
 
     `reasoning`: none, think-text (plain <think> text asked for by the system prompt: Magistral 2506) or
     think-tokens ([THINK] tokens: Magistral 2507 and later). `capabilities`: subset of {vision, tools, reasoning}.
-    `stand_in`: True for scripted test models that only imitate a real one.
+    `tokenizer`: its tokenizer's version, one of TOKENIZERS, which says how conversations and calls are written; None
+    where it isn't known. `stand_in`: True for scripted test models that only imitate a real one.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Model:
     context_recommended: int
     capabilities: tuple[str, ...]
     reasoning: str
+    tokenizer: str | None
     sampling: Sampling
     system_prompt: str | None
     prices: tuple[Price, ...]

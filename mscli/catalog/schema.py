@@ -213,6 +213,9 @@ MODEL = Table(
         Key("context_recommended", whole(1, unit="tokens"), "the longest context that its makers recommend", None),
         Key("capabilities", list_of(word(model.CAPABILITIES, "capability")), "what it can do beside chat", ()),
         Key("reasoning", word(model.REASONING, "way of reasoning"), "how it writes its thoughts", "none"),
+        Key(
+            "tokenizer", word(model.TOKENIZERS, "version of a tokenizer"), "its tokenizer's version (tekken.json)", None
+        ),
         Key("sampling", _SAMPLING, "the sampling its makers recommend", {}),
         Key("system_prompt", text(), "the system prompt its makers recommend", None),
         Key("prices", list_of(_PRICE), "what it, or its successor, costs through an API", ()),

@@ -92,7 +92,9 @@ def _chat(target: Target) -> str:
 
 
 def _tools(target: Target) -> str:
-    reply = _asked(target, [user("What is the weather in Paris? Use the tool.")], (_TOOL,))
+    # As a list, the way most agents send it: a template that compares messages loses the tools then, without a word.
+    content = [{"type": "text", "text": "What is the weather in Paris? Use the tool."}]
+    reply = _asked(target, [{"role": "user", "content": content}], (_TOOL,))
     if not reply.tool_calls:
         raise _Wrong(f"no tool call came back, but text: {_short(reply.text)!r}")
     call = reply.tool_calls[0]

@@ -30,10 +30,8 @@ from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener
 
-# mscli's own programs that run inside an engine's environment, started by their path, and the chat templates for
-# engines whose models lack a fitting one.
+# mscli's own programs that run inside an engine's environment, started by their path.
 SERVERS = Path(__file__).parent / "serving"
-TEMPLATES = Path(__file__).parent / "templates"
 # Stages of a start, in order, as every engine reports them.
 PLAN, WEIGHTS, STARTING, LOADING, READY = "plan", "weights", "starting", "loading", "ready"
 

@@ -25,6 +25,7 @@ from mscli.engines.engine import (
 )
 from mscli.engines.llamacpp import installation
 from mscli.engines.llamacpp.installation import NAME, PROGRAM
+from mscli.engines.templates import template_file
 from mscli.errors import Code, MscliError
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
@@ -81,14 +82,17 @@ class LlamaCpp:
     ) -> Command:
         """See the contract. The context is per user: llama-server divides what it is given among its slots."""
         _refuse_old(found)
+        own = {"chat-template", "chat-template-file"} & set(profile.options)
+        template = {} if own else template_file(model, serving.run_dir)
         flags = [
             *_model_flags(weights, plan),
+            *(word for path in template for word in ("--chat-template-file", str(path))),
             *_serving_flags(serving),
             *_memory_flags(plan),
             *_sampling_flags(model.sampling),
             *option_flags(profile.options),
         ]
-        return Command((*found.argv, *flags), {**_environment(plan, serving, found), **profile.env})
+        return Command((*found.argv, *flags), {**_environment(plan, serving, found), **profile.env}, template)
 
     def prepare_start(
         self, command: Command, plan: Plan, _profile: Profile, found: Installation, _listener: StageListener

@@ -18,7 +18,6 @@ from mscli.engines.engine import (
     LOADING,
     SERVERS,
     STARTING,
-    TEMPLATES,
     Capabilities,
     Command,
     Installation,
@@ -28,6 +27,7 @@ from mscli.engines.engine import (
 )
 from mscli.engines.mistralrs import installation as mistralrs_installation
 from mscli.engines.mistralrs.installation import CURRENT, OLDER, WHEEL
+from mscli.engines.templates import template_file
 from mscli.errors import Code, MscliError
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
@@ -37,7 +37,6 @@ OLDEST = {CURRENT: (0, 7), OLDER: (0, 5), WHEEL: (0, 9, 5)}
 # The last version whose flag for the KV cache's size is known; later ones size it by themselves.
 KV_FLAG_UNTIL = (0, 9, 2)
 FOLDER = SERVERS / "model_folder.py"
-TEMPLATE = TEMPLATES / "mistral-tools.jinja"
 
 _COLOUR = r"(?:\x1b\[[0-9;]*m)*"
 _STAGES = (
@@ -76,14 +75,14 @@ class MistralRs:
     ) -> Command:
         """See the contract. The model is given as a folder called like the alias: that is the name it is served by."""
         _refuse(found, plan)
-        template = serving.run_dir / TEMPLATE.name if "tools" in model.capabilities else None
+        template = template_file(model, serving.run_dir)
         words = {CURRENT: _current, OLDER: _older, WHEEL: _wheel}.get(found.kind, _current)
         argv = (
             *(sys.executable, str(FOLDER), weights.model, serving.alias, str(plan.context)),
-            *words(plan, profile, model, serving, found, template),
+            *words(plan, profile, model, serving, found, next(iter(template), None)),
         )
         env = {"NO_COLOR": "1", "CUDA_VISIBLE_DEVICES": ",".join(plan.devices), "HF_HUB_OFFLINE": "1", **profile.env}
-        return Command(argv, env, {template: TEMPLATE.read_text()} if template else {})
+        return Command(argv, env, template)
 
     def stage(self, line: str) -> str | None:
         """See the contract."""

@@ -146,7 +146,7 @@ def prompts(options: Namespace, sees: bool) -> Prompts:
 
 
 class TemplatePrompts:
-    """By a Jinja template: the model's own where it knows tools, else the one given (that of Small 3.1 does not)."""
+    """By a Jinja template: the one given, else the model's own."""
 
     def __init__(self, options: Namespace, pictures: bool) -> None:
         import transformers
@@ -155,8 +155,8 @@ class TemplatePrompts:
         # Where mistral-common is installed, it would be preferred for a folder that holds both.
         self._processor: Any = kind.from_pretrained(options.model, mistral_format=False)
         self.tokenizer: Any = getattr(self._processor, "tokenizer", self._processor)
-        self._template = self._choice(options.chat_template)
-        self._args_syntax = ARGS in self.tokenizer.get_vocab()
+        # None: what the tokenizer brings.
+        self._template = options.chat_template.read_text() if options.chat_template else None
 
     def inputs(self, request: Body) -> Mapping[str, Any]:
         """See `Prompts`."""
@@ -170,7 +170,6 @@ class TemplatePrompts:
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=True,
-                args_syntax=self._args_syntax,
             )
             return self._tokens(prompt, [_picture(url) for url in pictures(request)])
         except (TypeError, ValueError, KeyError, TemplateError) as fault:
@@ -184,12 +183,6 @@ class TemplatePrompts:
         else:
             made = self.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
         return made
-
-    def _choice(self, ours: Path | None) -> str | None:
-        own = getattr(self._processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
-        if isinstance(own, str) and ("tools" in own or ours is None):
-            return own
-        return ours.read_text() if ours else None
 
 
 class CommonPrompts:

@@ -16,7 +16,6 @@ from mscli.catalog.profile import Profile
 from mscli.engines.engine import (
     LOADING,
     STARTING,
-    TEMPLATES,
     Capabilities,
     Command,
     Installation,
@@ -24,6 +23,7 @@ from mscli.engines.engine import (
     Serving,
     option_flags,
 )
+from mscli.engines.templates import template_file
 from mscli.engines.transformers import installation
 from mscli.engines.transformers.installation import ABSENT, NAME, SERVER, own_environment
 from mscli.errors import Code, MscliError
@@ -32,7 +32,6 @@ from mscli.weights.files import WeightFiles
 
 # The first version that knows what the server says to it; mistral3 itself came with 4.50.
 OLDEST = (4, 56)
-TEMPLATE = TEMPLATES / "mistral-tools.jinja"
 _STAGES = ((re.compile(r"loading AutoModel"), LOADING), (re.compile(r"^loading "), STARTING))
 _PLACED = re.compile(r"placed weights: (\{.*\})")
 _CONTEXT = re.compile(r"ready: .* context=(\d+)")
@@ -65,11 +64,12 @@ class Transformers:
     ) -> Command:
         """See the contract. `options` go to the server, which refuses what it does not know."""
         _refuse(found, plan)
-        template = serving.run_dir / TEMPLATE.name
+        template = template_file(model, serving.run_dir)
         flags = [
             *("--model", weights.model, "--alias", serving.alias, "--host", serving.host, "--port", str(serving.port)),
             *("--context", str(plan.context), "--users", str(plan.users), "--images", str(plan.images)),
-            *("--device", _device(plan), "--chat-template", str(template)),
+            *("--device", _device(plan)),
+            *(word for path in template for word in ("--chat-template", str(path))),
             *_optional(plan, model, serving),
             *option_flags(profile.options),
         ]
@@ -77,7 +77,7 @@ class Transformers:
         env = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ",".join(plan.devices)}
         absent = (str(own_environment() / "bin" / "python"), str(SERVER))
         start = absent if found.kind == ABSENT else found.argv
-        return Command((*start, *flags), {**env, **profile.env}, {template: TEMPLATE.read_text()})
+        return Command((*start, *flags), {**env, **profile.env}, template)
 
     def stage(self, line: str) -> str | None:
         """See the contract."""

@@ -14,8 +14,9 @@ import pytest
 
 from mscli.catalog.load import load_one
 from mscli.engines.engine import Command, Installation, Serving
-from mscli.engines.mistralrs.engine import FOLDER, TEMPLATE, MistralRs
+from mscli.engines.mistralrs.engine import FOLDER, MistralRs
 from mscli.engines.serving.model_folder import corrected, limited, linked
+from mscli.engines.templates import chat_template
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
@@ -63,7 +64,7 @@ def own_words(made: Command) -> list[str]:
 
 
 def test_the_current_program(tmp_path: Path) -> None:
-    template = str(tmp_path / TEMPLATE.name)
+    template = str(tmp_path / "chat-template.jinja")
 
     assert own_words(command(CURRENT, tmp_path)) == [
         *("/bin/mistralrs", "serve", "-m", "mistral-small-3.1", "--host", "127.0.0.1", "--port", "1234"),
@@ -79,7 +80,7 @@ def test_an_engine_that_is_not_here_yet_is_shown_as_the_current_program(tmp_path
 
 
 def test_the_older_program_as_its_guide_has_it(tmp_path: Path) -> None:
-    template = str(tmp_path / TEMPLATE.name)
+    template = str(tmp_path / "chat-template.jinja")
 
     assert own_words(command(OLDER, tmp_path)) == [
         *("/bin/mistralrs-server", "--serve-ip", "127.0.0.1", "--port", "1234", "--token-source", "none"),
@@ -132,8 +133,7 @@ def test_every_kind_listens_on_this_machine_alone(found: Installation, tmp_path:
 def test_the_template_for_tools_is_written_by_mscli(tmp_path: Path) -> None:
     made = command(CURRENT, tmp_path)
 
-    assert made.files == {tmp_path / TEMPLATE.name: TEMPLATE.read_text()}
-    assert "[AVAILABLE_TOOLS]" in TEMPLATE.read_text()
+    assert made.files == {tmp_path / "chat-template.jinja": chat_template("v7")}
 
 
 def test_layers_are_mapped_as_planned(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from support.engines.odd_requests import FULL, variations
 from support.tiny_models import TinyModels
 
 from mscli.diagnosis.diagnose import start_failure
-from mscli.engines.mistralrs.engine import FOLDER, TEMPLATE, MistralRs
+from mscli.engines.mistralrs.engine import FOLDER, MistralRs
 from mscli.engines.mistralrs.installation import SERVER
+from mscli.engines.templates import chat_template
 
 pytestmark = pytest.mark.engines
 DEADLINE_S = 300.0
@@ -88,7 +89,9 @@ def serving(python: Path, folder: Path, where: Path, *flags: str) -> Iterator[Se
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = (str(python), str(SERVER), "--model", "twin", "--alias", "twin", "--port", str(port), "--context", "2048")
-    argv = [sys.executable, str(FOLDER), str(folder), "twin", "2048", *server, "--chat-template", str(TEMPLATE), *flags]
+    template = where / "chat-template.jinja"
+    template.write_text(chat_template("v7"))
+    argv = [sys.executable, str(FOLDER), str(folder), "twin", "2048", *server, "--chat-template", str(template), *flags]
     (where / "tmp").mkdir()
     with (where / "log").open("wb") as file:
         process = subprocess.Popen(

@@ -11,7 +11,8 @@ from support.transformers.plans import ON_CPU, ON_ONE_GPU, ON_TWO_GPUS, WEIGHTS,
 
 from mscli.catalog.profile import OptionValue
 from mscli.engines.engine import Command, Installation
-from mscli.engines.transformers.engine import SERVER, TEMPLATE, Transformers
+from mscli.engines.templates import chat_template
+from mscli.engines.transformers.engine import SERVER, Transformers
 from mscli.errors import MscliError
 from mscli.planning.plan import Plan
 
@@ -91,7 +92,7 @@ def test_the_key_is_given_as_a_file(tmp_path: Path) -> None:
 def test_the_chat_template_is_written_beside_the_log(tmp_path: Path) -> None:
     made = command(ON_CPU, tmp_path)
 
-    assert made.files == {Path(after(made.argv, "--chat-template")): TEMPLATE.read_text()}
+    assert made.files == {Path(after(made.argv, "--chat-template")): chat_template("v7")}
 
 
 def test_nothing_is_asked_of_the_hub(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from support.engines.odd_requests import FULL, variations
 from support.tiny_models import TinyModels
 
 from mscli.diagnosis.diagnose import start_failure
-from mscli.engines.transformers.engine import SERVER, TEMPLATE, Transformers
+from mscli.engines.templates import chat_template
+from mscli.engines.transformers.engine import SERVER, Transformers
 
 pytestmark = pytest.mark.engines
 DEADLINE_S = 300.0
@@ -91,7 +92,7 @@ def serving(python: Path, folder: Path, log: Path, *flags: str) -> Iterator[Proc
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     own = ("--model", str(folder), "--alias", "twin", "--port", str(port), "--device", "cpu")
-    argv = [str(python), str(SERVER), *own, "--context", "2048", "--chat-template", str(TEMPLATE), *flags]
+    argv = [str(python), str(SERVER), *own, "--context", "2048", *flags]
     env: Mapping[str, str] = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     with log.open("wb") as file:
         process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
@@ -179,7 +180,9 @@ def test_a_model_without_a_template_for_tools_gets_ours(python: Path, tiny_model
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     del settings["chat_template"]
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    with serving(python, folder, tmp_path / "log") as server:
+    template = tmp_path / "chat-template.jinja"
+    template.write_text(chat_template("v7"))
+    with serving(python, folder, tmp_path / "log", "--chat-template", str(template)) as server:
         server.wait_for(200)
         called = server.ask(HELLO, tools=[TOOL])
         result = {"role": "tool", "tool_call_id": called["tool_calls"][0]["id"], "content": "21 degrees"}

@@ -169,6 +169,8 @@ def spawned(command: Command, port: int, log: Path, limits: str = "") -> Iterato
     argv = list(command.argv)
     if limits:
         argv = ["sh", "-c", f'{limits}; exec "$@"', "sh", *argv]
+    for path, text in command.files.items():
+        path.write_text(text)
     with log.open("wb") as file:
         process = subprocess.Popen(
             argv, env={**os.environ, **command.env}, stdin=subprocess.DEVNULL, stdout=file, stderr=file
@@ -198,10 +200,14 @@ class Rehearsal:
         options: Mapping[str, OptionValue] | None = None,
         sampling: Sampling | None = None,
         key_file: Path | None = None,
+        like: str = "rehearsal",
     ) -> Command:
-        """The engine's own command for this plan."""
+        """The engine's own command for this plan. `like`: the profile whose model writes conversations as this one."""
         profile = replace(self.profile, options=options or {})
-        model = replace(self.model, sampling=sampling or self.model.sampling)
+        _, real = load_one(like, shipped_profiles(), None)
+        model = replace(
+            self.model, sampling=sampling or self.model.sampling, tokenizer=real.tokenizer, reasoning=real.reasoning
+        )
         serving = Serving("test", LOOPBACK, port, "tiny", self.folder, self.folder / "log", key_file)
         return LLAMA.command(plan, profile, model, weights, serving, self.found)
 

@@ -208,7 +208,7 @@ def _toolless(subject: _Subject) -> Iterator[Finding]:
         remedy = "Remove it: mscli starts llama-server with --jinja, which tool calls need."
         yield subject.wrong("tools", f"option {jinja[0]} turns off the template that tool calls need", remedy)
     if name == "llama.cpp" and template is not None and not str(template[1]).endswith((".jinja", ".txt")):
-        remedy = "Remove it: the template in the GGUF supports tools."
+        remedy = "Remove it: mscli gives llama-server a template that supports tools."
         seen = f"option {template[0]}: {template[1]} replaces the template that supports tools"
         yield subject.wrong("tools", seen, remedy)
 

@@ -61,6 +61,9 @@ def _arguments(argv: Sequence[str] | None, screen: Screen) -> list[str]:
 
 def _run(args: list[str], screen: Screen) -> int:
     """What Typer is not needed for is answered without it."""
+    if not sys.platform.startswith("linux"):
+        hint = "Windows: install it inside WSL2. macOS: use a Linux machine with an NVIDIA GPU over SSH."
+        raise MscliError(Code.ENGINE_UNSUPPORTED, "mscli runs on Linux, with NVIDIA GPUs or on the CPU", hint)
     _reserve_streams()
     if args == ["status", "--json"]:
         return _status(screen)

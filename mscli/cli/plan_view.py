@@ -42,9 +42,10 @@ _ALL = (
     *(Column("ENGINE", 3), Column("KV", 6), Column("GPUS", 5), Column("WHY", 2, clip=True)),
 )
 _CARDS = (
-    *(Column("MACHINE"), Column("PROFILE"), Column("VERDICT", 1), Column("CONTEXT", 2, right=True)),
-    *(Column("TOK/S", 3, right=True), Column("$/MTOK", 3, right=True), Column("KV", 5), Column("WHY", 4, clip=True)),
+    *(Column("MACHINE"), Column("PROFILE"), Column("VERDICT", 3), Column("CONTEXT", 4, right=True)),
+    *(Column("TOK/S", 2, right=True), Column("$/MTOK", right=True), Column("KV", 6), Column("WHY", 5, clip=True)),
 )
+_LONG_NAME = re.compile(r"NVIDIA |GeForce | (?:Workstation )?Edition$| Generation$")
 _OF_A_GPU = re.compile(r"^(?:GPU \d+ \([^)]*\): |profile \S+ )")
 
 
@@ -292,6 +293,7 @@ def show_cards(screen: Screen, rows: Iterable[tuple[str, Plan | None, str]]) -> 
 
 
 def _card_row(card: str, plan: Plan | None, why: str) -> tuple[str, ...]:
+    card = _LONG_NAME.sub("", card)  # `--on` takes the short name too
     if plan is None:
         return (card, "none", styled("too big", "red"), "", "", "", "", why.rpartition(": ")[2])
     cost = f"{plan.cost.local_usd_per_mtok:.2f}" if plan.cost else ""

@@ -22,6 +22,9 @@ _PIPED_EVERY_S = 5.0
 _WORTH_FORETELLING_S = 5.0
 _DRAWN_EVERY_S = 0.125
 _FRAMES = "|/-\\"
+_BAR, _LEAST_BAR = 20, 8
+# Before these stages, and between two tries, no server of this start runs.
+_BEFORE_THE_SERVER = ("", "plan", "install", "stopping", "weights", "retry")
 
 
 class MovingLine:
@@ -110,6 +113,11 @@ class StartProgress:
         finally:
             self._line.start()
 
+    @property
+    def started(self) -> bool:
+        """Whether a server was started, as far as the stages tell."""
+        return self._stage not in _BEFORE_THE_SERVER
+
     def stage(self, stage: str, text: str) -> None:
         """Show that a stage began; the one before it is done."""
         self._stage, self._now, self._pull, self._stage_begun = stage, text, None, time.monotonic()
@@ -138,7 +146,7 @@ class StartProgress:
         self._pull = progress
         if not self._screen.live and time.monotonic() - self._spoke > _PIPED_EVERY_S:
             self._spoke = time.monotonic()
-            self._screen.note(pull_text(progress, 0))
+            self._screen.note(pull_text(progress, None))
 
     def note(self, note: Note) -> None:
         """Show a line about the pull."""
@@ -150,7 +158,7 @@ class StartProgress:
     def _words(self) -> str:
         """The moving line of this moment."""
         if self._pull is not None:
-            return pull_text(self._pull, 20)
+            return pull_text(self._pull, (self._screen.live_width or 80) - 3)  # the turning sign, and no line end
         words = (self._stage, ago(time.monotonic() - self._stage_begun), self._outlook(), self._now)
         return "  ".join(word for word in words if word)
 
@@ -168,6 +176,7 @@ class EventProgress:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
+        self._stage = ""
         self._forecast: Forecast | None = None
 
     def __enter__(self) -> EventProgress:
@@ -176,9 +185,14 @@ class EventProgress:
     def __exit__(self, *_: object) -> None:
         """Nothing to leave behind."""
 
+    @property
+    def started(self) -> bool:
+        """Whether a server was started, as far as the stages tell."""
+        return self._stage not in _BEFORE_THE_SERVER
+
     def stage(self, stage: str, text: str) -> None:
         """A stage began; `eta_s` where an earlier start tells how long it will take."""
-        left = self._forecast.left_s() if self._forecast else None
+        self._stage, left = stage, self._forecast.left_s() if self._forecast else None
         eta = {} if left is None else {"eta_s": round(left, 1)}
         self._screen.event({"event": "stage", "stage": stage, "text": text, **eta})
 
@@ -219,21 +233,26 @@ def listener_of(screen: Screen, events: bool) -> Hears:
     return EventProgress(screen) if events else StartProgress(screen)
 
 
-def pull_text(progress: Progress, bar_width: int) -> str:
-    """How far a pull has come, in at most 79 columns: stage, bar, share, bytes, speed, time left.
+def pull_text(progress: Progress, width: int | None) -> str:
+    """How far a pull has come: stage, bar, share, bytes, speed, time left.
 
-    `bar_width`: 0 leaves the bar out.
+    In `width` columns: where it is narrow without the bar, then without the stage and the time left. None: a pipe.
     """
     share = progress.done_bytes / progress.total_bytes if progress.total_bytes else 0.0
     total, done = size(progress.total_bytes), size(progress.done_bytes)
     if done.split()[1] == total.split()[1]:
         done = done.split()[0]
-    words = [
-        progress.stage,
-        *([bar(share, bar_width)] if bar_width else []),
-        f"{share:4.0%}".strip(),
-        f"{done}/{total}",
-        f"{size(int(progress.speed))}/s" if progress.speed else "",
-        f"{ago(progress.eta_s)} left" if progress.eta_s is not None else "",
-    ]
+    figures = [f"{share:.0%}", f"{done}/{total}", f"{size(int(progress.speed))}/s" if progress.speed else ""]
+    left = f"{ago(progress.eta_s)} left" if progress.eta_s is not None else ""
+    plain = [progress.stage, *figures, left]
+    if width is None:
+        return _joined(plain)
+    room = width - len(_joined(plain)) - 2
+    if room >= _LEAST_BAR:
+        return _joined([progress.stage, bar(share, min(room, _BAR)), *figures, left])
+    choices = (plain, [*figures, left], figures)
+    return next((line for line in map(_joined, choices) if len(line) <= width), _joined(figures))
+
+
+def _joined(words: list[str]) -> str:
     return "  ".join(word for word in words if word)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,10 +47,11 @@ def pull(
     from mscli.paths import places
 
     screen = open_screen(ctx, json or events)
-    what = chosen(typed_profile(ctx, profile, file), file, places())
     if to is not None and verify:
         raise MscliError(Code.USAGE, "--to and --verify were both given", "Copying checks every byte anyway.")
-    with listener_of(screen, events) as progress:
+    with listener_of(screen, events) as progress, _resumable():
+        progress.stage("plan", "reading profiles")
+        what = chosen(typed_profile(ctx, profile, file), file, places())
         progress.stage("weights", f"{what.model.title}, {what.variant.name}")
         if what.variant.source.kind == "ollama":
             data = _through_server(what, offline, verify, progress)
@@ -63,6 +66,15 @@ def pull(
         screen.data({"profile": what.profile.name, "variant": what.variant.name, **data})
     else:
         screen.text(said)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        hint = "To resume: the same command again"
+        raise MscliError(Code.INTERRUPTED, "interrupted; what was downloaded is kept", hint) from None
 
 
 def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Hears) -> dict[str, object]:

@@ -47,6 +47,11 @@ class Screen:
         """The columns of the terminal that shows the data; None where it is a file or a pipe: lines of any length."""
         return _columns(sys.stdout)
 
+    @property
+    def live_width(self) -> int | None:
+        """The columns of the terminal that shows moving progress; None where there is none."""
+        return _columns(sys.stderr)
+
     def data(self, data: object) -> None:
         """Print the envelope of a command that did what it was asked; `data` may hold dataclasses and paths."""
         self._envelope({"ok": True, "data": data})

@@ -155,12 +155,17 @@ def _up(screen: Screen, ask: Ask, events: bool, heal: bool, install: bool, yes: 
         try:
             done = start(asked, places(), progress)
         except KeyboardInterrupt:
-            raise MscliError(
-                Code.INTERRUPTED,
-                "no longer waiting; a server that was already started goes on starting",
-                "Follow it: mscli logs -f. Stop it: mscli down. Bytes already fetched are kept.",
-            ) from None
+            raise _interrupted(progress.started) from None
     report(screen, done)
+
+
+def _interrupted(started: bool) -> MscliError:
+    """What is true after a Ctrl-C."""
+    if started:
+        return MscliError(
+            Code.INTERRUPTED, "interrupted; the server keeps starting", "Follow it: mscli logs -f\nStop it: mscli down"
+        )
+    return MscliError(Code.INTERRUPTED, "interrupted; nothing was started", "What was downloaded is kept.")
 
 
 def _consent(screen: Screen, progress: Hears, yes: bool) -> Consent:

@@ -56,7 +56,7 @@ def read_gpus(proc: Path, surroundings: str) -> Answer:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return Answer(failure=_failure(error, module_version(proc), surroundings))
+        return Answer(failure=_failure(error, module_version(proc), surroundings, _other_maker(proc)))
     system = Fields(pynvml)
     try:
         seen = _read(system, proc)
@@ -87,14 +87,22 @@ def module_version(proc: Path) -> str | None:
     return found[1] if found else None
 
 
-def _failure(error: Exception, module: str | None, surroundings: str) -> Problem:
+def _failure(error: Exception, module: str | None, surroundings: str, maker: str | None = None) -> Problem:
     """Why NVML did not start, for people, with what the kernel says beside it."""
     code, said = error_name(error), str(error.__context__ or "")
     reason = _FAILURES.get(code, f"NVML did not start: {error}").format(inside=_INSIDE.get(surroundings, ""))
     if code == "LIBRARY_NOT_FOUND" and _UNLOADABLE.search(said):  # pynvml says "not found" for every failure to load it
         reason = f"NVIDIA's library does not load: {said}"
     beside = f"the loaded NVIDIA kernel module is {module}" if module else "there is no /proc/driver/nvidia/version"
+    if maker and not module:
+        beside = f"the {maker} GPU of this machine is not supported: mscli uses NVIDIA GPUs, or the CPU"
     return Problem("nvml", code, f"{reason}; {beside}")
+
+
+def _other_maker(proc: Path) -> str | None:
+    """Who made a GPU of this machine that is not NVIDIA's, by the kernel module that drives it."""
+    loaded = {line.split(" ")[0] for line in text_of(proc / "modules").splitlines()}
+    return "AMD" if "amdgpu" in loaded else "Intel" if loaded & {"i915", "xe"} else None
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.instances.instance_records import PLAN, write_record
 from support.run_mscli import Mscli
+from support.terminal import WAIT_S, on_a_terminal, read_until
 
 from mscli.cli.main import main
 from mscli.instances.log import last_request
@@ -23,7 +19,6 @@ from mscli.instances.process import Identity, boot_id
 from mscli.instances.records import End, Records, Taken
 from mscli.paths import places
 
-WAIT_S = 60.0
 DEAD = Identity(2**22 - 7, 1, boot_id())
 
 
@@ -71,27 +66,6 @@ LOGS = {
 def test_the_last_request_is_read_from_the_log(engine: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(LOGS[engine][0])
     assert last_request(tmp_path / "log", 1000.0) == LOGS[engine][1]
-
-
-def on_a_terminal(width: int, *args: str, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], int]:
-    ours, theirs = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "mscli", *args], env={**env, "COLUMNS": str(width), "TERM": "xterm"},
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-    )  # fmt: skip
-    os.close(theirs)
-    return child, ours
-
-
-def read_until(terminal: int, found: Callable[[str], bool], shown: str = "") -> str:
-    end = time.monotonic() + WAIT_S
-    while not found(shown) and time.monotonic() < end:
-        if select.select([terminal], [], [], 0.5)[0]:
-            try:
-                shown += os.read(terminal, 65536).decode()
-            except OSError:  # closed
-                return shown
-    return shown
 
 
 @pytest.mark.parametrize("width", [80, 40])

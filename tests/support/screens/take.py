@@ -39,6 +39,7 @@ CPUINFO = "processor: 0\nmodel name : AMD Ryzen 9 7950X 16-Core Processor\nflags
 KERNEL = {
     "/proc/meminfo": MEMINFO,
     "/proc/cpuinfo": CPUINFO,
+    "/proc/modules": "",
     "/proc/self/cgroup": "",
     "/proc/self/mountinfo": "",
     "/proc/1/environ": "",

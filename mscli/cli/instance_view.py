@@ -67,6 +67,7 @@ def instance_json(instance: Instance) -> dict[str, Any]:
         "served_context": instance.served_context,
         "gpu_bytes": instance.gpu_bytes,
         "gpu_share": instance.gpu_share,
+        "idle_stop_s": instance.idle_stop_s,
     }
 
 
@@ -163,6 +164,7 @@ def _show_one(screen: Screen, instance: Instance, raw: Mapping[str, Any]) -> Non
             ("container", instance.container or ""),
             ("uptime" if instance.state in RUNNING else "started", _since(instance)),
             ("requests", _last_request(instance)),
+            ("idle", f"unloads after {ago(instance.idle_stop_s)} without a request" if instance.idle_stop_s else ""),
             ("restarts", str(instance.restarts) if instance.last_end else ""),
             ("last end", instance.last_end or ""),
             ("log", str(instance.log)),

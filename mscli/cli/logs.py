@@ -13,12 +13,11 @@ from typing import Annotated
 
 import typer
 
-from mscli.cli.options import Instance, Json
+from mscli.cli.options import UNITS_S, Instance, Json
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
 _DEFAULT_LINES = 100
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def register(app: typer.Typer) -> None:
@@ -104,7 +103,7 @@ def _since(text: str | None) -> float | None:
     if text is None:
         return None
     if found := re.fullmatch(r"(\d+)\s*([smhd])(?:in)?", text):
-        return time.time() - int(found[1]) * _UNITS_S[found[2]]
+        return time.time() - int(found[1]) * UNITS_S[found[2]]
     today = datetime.now().date().isoformat()
     for written in (text, f"{today} {text}"):
         try:

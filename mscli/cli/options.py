@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,7 @@ Variant = Annotated[str | None, typer.Option("--variant", metavar="VARIANT", hel
 Prefer = Annotated[str | None, typer.Option("--prefer", metavar="WHAT", help="Prefer quality, speed or context.")]
 Offload = Annotated[bool, typer.Option("--offload", help="Allow part of the weights in host memory.")]
 
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PREFERENCES = ("quality", "speed", "context")
 
 
@@ -62,6 +64,14 @@ def overrides_of(
     if wanted == ():
         raise MscliError(Code.USAGE, "--gpus names no GPU", "Give indices or UUIDs by commas: --gpus 0,1")
     return Overrides(context, users, images, kv, wanted, engine, variant, prefer, offload)
+
+
+def seconds(option: str, text: str | None) -> int | None:
+    """A length of time as it is typed: 90s, 30m, 2h. Raises USAGE."""
+    found = re.fullmatch(r"(\d{1,9})\s*([smhd])(?:in)?", text or "")
+    if text is None or (found and int(found[1])):
+        return int(found[1]) * UNITS_S[found[2]] if found else None
+    raise MscliError(Code.USAGE, f"{option} {text}: not a length of time", f"For example: {option} 30m, {option} 2h")
 
 
 def only_one(profile: str | None, file: Path | None) -> None:

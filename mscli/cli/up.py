@@ -75,6 +75,7 @@ def up(
     heal: Heal = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the command; start nothing.")] = False,
     supervise: Annotated[bool, typer.Option("--supervise", help="Restart it when it crashes or hangs.")] = False,
+    idle_stop: Annotated[str | None, typer.Option(metavar="TIME", help="Unload the model when idle: 30m.")] = None,
     adopt: Annotated[bool, typer.Option("--adopt", help="Use the Ollama server that is already running.")] = False,
     install: Annotated[bool, typer.Option(help="Install the engine if it is missing.")] = True,
     installed_only: Annotated[bool, typer.Option("--installed-only", help="Use installed engines only.")] = False,
@@ -83,7 +84,7 @@ def up(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Start a model: the given profile, or the best fit."""
-    from mscli.cli.options import overrides_of, typed_profile
+    from mscli.cli.options import overrides_of, seconds, typed_profile
     from mscli.instances.records import Request
     from mscli.lifecycle.readiness import Patience
     from mscli.lifecycle.up import Ask
@@ -92,8 +93,9 @@ def up(
     profile = typed_profile(ctx, profile, file)
     overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
     request = Request(
-        profile, _absolute(file), host, port, overrides, require_gpu, _absolute(weights), adopt, supervise
-    )
+        profile, _absolute(file), host, port, overrides, require_gpu, _absolute(weights), adopt, supervise,
+        seconds("--idle-stop", idle_stop),
+    )  # fmt: skip
     key = _key(api_key_file)
     ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline, installed_only=installed_only)
     if dry_run:

@@ -40,7 +40,9 @@ PLAN, WEIGHTS, STARTING, LOADING, READY = "plan", "weights", "starting", "loadin
 class Capabilities:
     """What an engine can do with this model family; False is said in `mscli engines`, never hidden.
 
-    `unguarded`: paths that its server answers without the API key, beside health and metrics."""
+    `unguarded`: paths that its server answers without the API key, beside health and metrics. `idle_option`: its option
+    for the seconds without a request after which it frees the model's memory, until the next request; None: it cannot.
+    """
 
     vision: bool
     tools: bool
@@ -50,6 +52,7 @@ class Capabilities:
     api_key: bool
     cpu: bool
     unguarded: tuple[str, ...] = ()
+    idle_option: str | None = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ class Request:
 
     `profile` None: the best one was to be chosen. `file`: a profile file given by path. `port` None: any free one.
     `weights`: a folder to take them from, in place of the hub cache. `adopt`: a server that runs is to be used.
-    `supervise`: it is to be started again when it ends by itself.
+    `supervise`: it is to be started again when it ends by itself. `idle_stop_s`: without a request for so long, the
+    model leaves the memory until the next one.
     """
 
     profile: str | None
@@ -40,6 +41,7 @@ class Request:
     weights: str | None = None
     adopt: bool = False
     supervise: bool = False
+    idle_stop_s: int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ STARTING, READY, UNRESPONSIVE, CRASHED, STOPPED = "starting", "ready", "unrespon
 _ANSWER_BYTES = 4 << 20
 UNLOADED = "unloaded"
 """The server answers, and the model is not in its memory."""
+_ASLEEP = "idle: the model is not in memory; the next request loads it again"
 RUNNING = (STARTING, READY, UNLOADED, UNRESPONSIVE)
 
 
@@ -30,6 +31,7 @@ class Instance:
     `stand_in`: the model is a scripted stand-in, not a language model. `note`: what else there is to say of its state.
     `restarts`: how often its companion has started it again; `last_end`: why it ended last, in words.
     `served_context`, `gpu_bytes`, `gpu_share`: what it took when it became ready (see records.Taken); None: not known.
+    `idle_stop_s`: after how many seconds without a request the model leaves the memory; None: never.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Instance:
     served_context: int | None = None
     gpu_bytes: Mapping[str, int] | None = None
     gpu_share: float | None = None
+    idle_stop_s: int | None = None
 
 
 def look(raw: Mapping[str, Any], store: Store) -> Instance | Unreadable:
@@ -97,6 +100,7 @@ def _look(raw: Mapping[str, Any], store: Store) -> Instance:
         restarts=_number(raw.get("restarts", 0)),
         last_end=str(raw["last_end"]["summary"]) if raw.get("last_end") else None,
         **_taken(raw.get("taken")),
+        idle_stop_s=raw["request"].get("idle_stop_s"),
     )
 
 
@@ -157,7 +161,7 @@ def _answers(raw: Mapping[str, Any], identity: Identity | None) -> bool:
 def _of_model(raw: Mapping[str, Any], identity: Identity | None, store: Store) -> tuple[str, str | None]:
     """The state of an instance whose server answers, by whether the model is in its memory; and what to say of that."""
     if raw["plan"]["engine"] != "ollama":
-        return READY, None
+        return (UNLOADED, _ASLEEP) if raw["request"].get("idle_stop_s") and _sleeps(raw) else (READY, None)
     from mscli.engines.ollama.loaded import other_context, unloaded
 
     def ask(path: str) -> Any:
@@ -167,6 +171,16 @@ def _of_model(raw: Mapping[str, Any], identity: Identity | None, store: Store) -
     if why := unloaded(ask, raw["alias"], has_runner):
         return (UNLOADED, why) if store.was_ready(raw["name"]) else (STARTING, None)
     return READY, other_context(ask, raw["alias"], _number(raw["plan"]["context"]))
+
+
+def _sleeps(raw: Mapping[str, Any]) -> bool:
+    """Whether llama.cpp has unloaded its idle model: its health says nothing of that, and asking does not wake it."""
+    try:
+        key = Path(raw["api_key_file"]).read_text().strip() if raw["api_key_file"] else None
+    except OSError:
+        return False
+    said = answer(raw["host"], _number(raw["port"]), "/props", key=key)
+    return isinstance(said, dict) and said.get("is_sleeping") is True
 
 
 def _left(raw: Mapping[str, Any], leader: Identity | None) -> tuple[tuple[int, ...], bool]:
@@ -208,13 +222,13 @@ def probe(host: str, port: int, path: str, timeout_s: float = 1.0) -> Probe:
     return Probe(int(parts[1]), "", time.monotonic() - begun)
 
 
-def answer(host: str, port: int, path: str, timeout_s: float = 1.0) -> Any:
+def answer(host: str, port: int, path: str, timeout_s: float = 1.0, key: str | None = None) -> Any:
     """The JSON that a server answers to GET `path`; None without an answer of status 200. Waits as `probe` does."""
     import json
 
     said = b""
     try:
-        with _asked(host, port, path, timeout_s) as link:
+        with _asked(host, port, path, timeout_s, key) as link:
             while len(said) < _ANSWER_BYTES and (more := link.recv(65536)):
                 said += more
         head, _, body = said.partition(b"\r\n\r\n")
@@ -223,10 +237,11 @@ def answer(host: str, port: int, path: str, timeout_s: float = 1.0) -> Any:
         return None
 
 
-def _asked(host: str, port: int, path: str, timeout_s: float) -> socket.socket:
+def _asked(host: str, port: int, path: str, timeout_s: float, key: str | None = None) -> socket.socket:
     """A connection over which `path` was asked for. HTTP/1.0: the answer ends with the connection, in one piece."""
     target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     name = f"[{target}]" if ":" in target else target
     link = socket.create_connection((target, port), timeout_s)
-    link.sendall(f"GET {path} HTTP/1.0\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n".encode())
+    key_line = f"Authorization: Bearer {key}\r\n" if key else ""
+    link.sendall(f"GET {path} HTTP/1.0\r\nHost: {name}:{port}\r\n{key_line}Connection: close\r\n\r\n".encode())
     return link

@@ -424,8 +424,7 @@ def _fallen(launch: Launch, observed: Observed) -> str | None:
 def _warnings(launch: Launch, record: Record, observed: Observed) -> tuple[str, ...]:
     found = []
     if record.identity and not loopback(record.host):
-        key = f"the API key is in {record.api_key_file}" if record.api_key_file else "and it asks for no key"
-        found.append(f"{record.host} can be reached from other machines; {key}")
+        found.append(f"{record.host} can be reached from other machines; the API key is in {record.api_key_file}")
         if open_paths := launch.engine.capabilities.unguarded:
             found.append(f"the key does not guard {', '.join(open_paths)}: let a proxy in front close them")
     if observed.context is not None and observed.context < record.plan.context:

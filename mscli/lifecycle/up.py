@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mscli.engines import engine as contract
-from mscli.engines.engine import Adopted, Hosted, Imaged, Observed, Preparing
+from mscli.engines.engine import Adopted, Engine, Hosted, Imaged, Observed, Preparing
 from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
@@ -287,6 +287,7 @@ def _find_engine(
         alias = engine.alias_of(name) if listener else None
         warnings = engine.check(adopted, decision.profile, decision.model, alias, ask.replace)
         return replace(launch, adopted=adopted, warnings=warnings)
+    _refuse_open(engine, ask.request.host or decision.profile.host)
     if places is None or listener is None:
         return launch
     consent = None if ask.offline else ask.consent
@@ -294,6 +295,18 @@ def _find_engine(
     if fresh:
         return replace(launch, installation=found, decision=_with_engine(decision), agree=None)
     return replace(launch, installation=found)
+
+
+def _refuse_open(engine: Engine, host: str) -> None:
+    """Raises ENGINE_UNSUPPORTED where everybody who reaches the port could use the model."""
+    if not engine.capabilities.api_key and not launching.loopback(host):
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"{engine.name} cannot ask its clients for an API key: on {host} it would answer whoever reaches it",
+            "Leave --host away and reach it through SSH or a proxy that asks for a key, or take a profile on another "
+            "engine: mscli engines",
+            {"engine": engine.name, "host": host},
+        )
 
 
 def _with_engine(decision: Decision) -> Decision:
@@ -323,7 +336,10 @@ def _adopted(engine: Hosted, ask: Ask) -> Adopted | None:
 
 def _refuse_settings(request: Request, adopted: Adopted) -> None:
     """Raises USAGE for settings that belong to the server, which mscli does not change."""
-    asked = {"--port": request.port, "--host": request.host, "--users": request.overrides.users}
+    asked = {
+        "--port": request.port, "--host": request.host, "--users": request.overrides.users,
+        "--idle-stop": request.idle_stop_s,
+    }  # fmt: skip
     at = {"--port": adopted.port, "--host": adopted.host}
     if wrong := [flag for flag, value in asked.items() if value is not None and value != at.get(flag)]:
         raise MscliError(
@@ -405,7 +421,22 @@ def _overtaken(launch: Launch, records: Records) -> bool:
 def _decide(ask: Ask, places: Places) -> tuple[Decision, str]:
     name = ask.name or ask.request.profile
     decision = decide(ask.request, places, name if ask.replace else None, ask.adjust, ask.stay, ask.installed_only)
-    return decision, check_name(ask.name or decision.profile.name)
+    return _unloading(decision, ask.request.idle_stop_s), check_name(ask.name or decision.profile.name)
+
+
+def _unloading(decision: Decision, idle_stop_s: int | None) -> Decision:
+    """The decision with the engine's own option for idle models. Raises ENGINE_UNSUPPORTED where it has none."""
+    if idle_stop_s is None:
+        return decision
+    option = engine_named(decision.plan.engine).capabilities.idle_option
+    if option is None:
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"--idle-stop: {decision.plan.engine} cannot unload an idle model and load it again by itself",
+            "Leave --idle-stop away, or take a profile on llama.cpp or Ollama: mscli profiles",
+        )
+    profile = replace(decision.profile, options={**decision.profile.options, option: idle_stop_s})
+    return replace(decision, profile=profile)
 
 
 def _same(ask: Ask, records: Records) -> Record | None:

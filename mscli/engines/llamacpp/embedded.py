@@ -169,6 +169,7 @@ VALUES: dict[tuple[str, ...], Setter] = {
     ("-cram", "--cache-ram"): _into("cache_ram_mib", int),
     ("--image-max-tokens",): _into("image_max_tokens", int),
     ("-a", "--alias"): _into("model_alias", lambda text: set(text.split(","))),
+    ("--sleep-idle-seconds",): _into("sleep_idle_seconds", int),
     ("--cors-origins",): _into("cors_origins"),
     ("--api-key-file",): _into("api_keys", _keys),
     ("--chat-template-file",): _into("chat_template", _file_text),

@@ -32,6 +32,8 @@ from mscli.weights.files import WeightFiles
 
 # The build in which --flash-attn began to take a value (August 2025); Pixtral projectors came before that.
 OLDEST_BUILD = 6325
+# Since its pull request 18228 of 2025-12-21. Health checks do not count as requests.
+SLEEP, OLDEST_BUILD_THAT_SLEEPS = "sleep-idle-seconds", 7500
 # From this verbosity on the log states every buffer's size.
 LOG_VERBOSITY = 4
 MIB = 2**20
@@ -63,6 +65,7 @@ class LlamaCpp:
         multi_gpu=True,
         api_key=True,
         cpu=True,
+        idle_option=SLEEP,
     )
     health_path = "/health"
     # llama-server ends within a second, unless a client has stopped reading its answer: then it waits for it.
@@ -81,7 +84,7 @@ class LlamaCpp:
         self, plan: Plan, profile: Profile, model: Model, weights: WeightFiles, serving: Serving, found: Installation
     ) -> Command:
         """See the contract. The context is per user: llama-server divides what it is given among its slots."""
-        _refuse_old(found)
+        _refuse_old(found, OLDEST_BUILD_THAT_SLEEPS if SLEEP in profile.options else OLDEST_BUILD)
         own = {"chat-template", "chat-template-file"} & set(profile.options)
         template = {} if own else template_file(model, serving.run_dir)
         flags = [
@@ -138,14 +141,14 @@ class LlamaCpp:
         )
 
 
-def _refuse_old(found: Installation) -> None:
+def _refuse_old(found: Installation, oldest: int) -> None:
     """A build whose number is not known is given the benefit of the doubt."""
     build = _BUILD.search(f"version: {found.version}") if found.kind in ("program", "own") else None
-    if build and (number := int(build[1] or build[2])) < OLDEST_BUILD:
+    if build and (number := int(build[1] or build[2])) < oldest:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
             f"{found.path} is build {number} of llama.cpp, which does not know the flags used here",
-            f"Install build {OLDEST_BUILD} or later: mscli engines install llama.cpp. One on PATH goes before it.",
+            f"Install build {oldest} or later: mscli engines install llama.cpp. One on PATH goes before it.",
         )
 
 

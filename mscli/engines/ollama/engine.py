@@ -65,6 +65,7 @@ class Ollama:
         multi_gpu=True,
         api_key=False,
         cpu=True,
+        idle_option="keep_alive",
     )
     health_path = "/api/version"
     stop_signals: tuple[int, ...] = (signal.SIGTERM,)

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.faults.user import until
 from support.ollama.standins import SMALL, Scene, Server
 from support.run_mscli import Mscli, Ran
 
@@ -335,3 +336,25 @@ def test_offline_fetches_nothing_and_leaves_no_server(mscli: Mscli, machine: Mac
     assert mscli("status", env=env).code == 3
     assert mscli("pull", "small-q4", "--json", env=env).code == 0
     assert up(mscli, env, "--offline").code == 0
+
+
+def test_an_idle_model_is_unloaded_by_ollama_itself(mscli: Mscli, machine: Machine) -> None:
+    env = machine("rtx4090")
+    up(mscli, env, "--idle-stop", "1s")
+
+    def shown() -> dict[str, Any]:
+        return dict(mscli("status", "--json", env=env).data["instances"][0])
+
+    until(lambda: shown()["state"] == "unloaded")
+    assert shown()["idle_stop_s"] == 1
+    assert mscli("chat", "hello", env=env).code == 0
+
+
+def test_the_idle_time_of_an_adopted_server_is_its_own(
+    mscli: Mscli, machine: Machine, start: Callable[..., Server]
+) -> None:
+    env = machine("rtx4090")
+    env["OLLAMA_HOST"] = start(**env).host
+    done = up(mscli, env, "--adopt", "--idle-stop", "30m")
+    assert (done.code, done.error["code"]) == (2, "usage")
+    assert "--idle-stop" in done.error["message"]

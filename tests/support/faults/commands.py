@@ -133,11 +133,14 @@ def _become(
         os.close(number)
     os.umask(conditions.umask)
     if conditions.most_bytes is not None:
+        sys.dont_write_bytecode = True  # Python before 3.12.8 leaves half a .pyc where it cannot write the whole
+        env = {**env, "PYTHONDONTWRITEBYTECODE": "1"}
         resource.setrlimit(resource.RLIMIT_FSIZE, (conditions.most_bytes, conditions.most_bytes))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     if conditions.real:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execve(sys.executable, [sys.executable, "-m", "mscli", *args], dict(env))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(env)
     sys.argv = ["mscli", *args]

@@ -132,7 +132,8 @@ class Home:
 
 def judge_command(played: Round, command: Command) -> list[Wrong]:
     """What is wrong with how a command ended, whatever befell it."""
-    said, line = command.out + command.err, f"mscli {' '.join(command.args)} (pid {command.pid})"
+    said = command.err if command.args[0] == "logs" else command.out + command.err  # an engine may log tracebacks
+    line = f"mscli {' '.join(command.args)} (pid {command.pid})"
     wrongs = []
     early = command.conditions.real and signal.SIGINT in command.signals and "/mscli/" not in said  # Python itself
     if ("Traceback (most recent call last)" in said and not early) or "fault of mscli's own" in said:

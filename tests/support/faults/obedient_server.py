@@ -39,7 +39,11 @@ def main() -> None:
     threading.Thread(target=obey, daemon=True).start()
     while (ORDERS / "deaf").exists():
         threading.Event().wait(0.02)
-    with socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))) as server:
+    try:
+        server = socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])))
+    except OSError as fault:
+        sys.exit(f"couldn't bind HTTP server socket: {fault.strerror}")
+    with server:
         while True:
             link, _ = server.accept()
             threading.Thread(target=answer, args=(link,), daemon=True).start()

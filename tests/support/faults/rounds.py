@@ -352,7 +352,8 @@ def _grab_port(played: Round, fault: Fault, running: list[Command]) -> str:
 
 def _spoil(played: Round, fault: Fault, running: list[Command]) -> str:
     path = played.home.instances / fault.name / "record.json"
-    if not path.exists():
+    record = played.home.record(fault.name)
+    if record is None:
         return "no record"
     whole = path.read_bytes()
     texts = {
@@ -361,7 +362,7 @@ def _spoil(played: Round, fault: Fault, running: list[Command]) -> str:
         "garbage": b"\x00\xff" * 100,
         "schema": whole.replace(b"mscli-record/1", b"mscli-record/9"),
         "other name": whole.replace(f'"name": "{fault.name}"'.encode(), b'"name": "../x"'),
-        "no plan": json.dumps({**json.loads(whole), "plan": {}}).encode(),
+        "no plan": json.dumps({**record, "plan": {}}).encode(),
         "deep": b"[" * 100_000,
     }
     kind = [*texts][fault.draw % len(texts)]

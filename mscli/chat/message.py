@@ -23,6 +23,8 @@ from mscli.paths import expanded
 Message = dict[str, Any]
 _WORD = re.compile(r"[^\W\d_]+|\d")
 _MAX_IMAGE_BYTES = 50 * 2**20
+# About ten times what the longest context of these models holds.
+MAX_TEXT_BYTES = 16 * 2**20
 _MAGIC = ((b"\x89PNG\r\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"), (b"BM", "image/bmp"))
 
 
@@ -45,6 +47,20 @@ def user(text: str, images: tuple[Path, ...] = ()) -> Message:
 def assistant(text: str) -> Message:
     """A reply that was given. Reasoning is left out, as the models' makers advise for longer conversations."""
     return {"role": "assistant", "content": text}
+
+
+def text_file(path: Path) -> str:
+    """A text file for a prompt, under its name. Raises FILE for one that is missing, no text or too large."""
+    try:
+        with expanded(path).open("rb") as handle:
+            content = handle.read(MAX_TEXT_BYTES + 1)
+    except OSError as fault:
+        raise MscliError(Code.FILE, f"file {path}: {fault.strerror}", "Give the path of a text file.") from fault
+    if len(content) > MAX_TEXT_BYTES:
+        raise MscliError(Code.FILE, f"file {path} has more than 16 MiB: no context holds that", "Send a part of it.")
+    if b"\0" in content:
+        raise MscliError(Code.FILE, f"{path} is no text file", "Send text; images go with --image.")
+    return f"{path.name}:\n\n{content.decode('utf-8', 'replace')}"
 
 
 def data_url(path: Path) -> str:
@@ -88,6 +104,11 @@ def truncation(sent_tokens: int, evaluated_tokens: int | None) -> Truncation | N
     if not evaluated_tokens or evaluated_tokens >= sent_tokens:
         return None
     return Truncation(sent_tokens, evaluated_tokens)
+
+
+def cut_prompt(messages: Iterable[Mapping[str, object]], evaluated_tokens: int | None) -> Truncation | None:
+    """Whether the prompt of this conversation was cut, by what the server says it evaluated (see `truncation`)."""
+    return truncation(least_prompt_tokens(messages), evaluated_tokens)
 
 
 def least_tokens(text: str) -> int:

@@ -1,13 +1,13 @@
-"""`mscli chat`: one prompt, a pipe, or a conversation with line history, images and slash commands."""
+"""`mscli chat`: one prompt with what is piped in, files and images, or a conversation (see `conversation`)."""
 
 from __future__ import annotations
 
-import contextlib
-import shlex
+import os
+import stat
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from mscli.chat.reply import Reply, Target
     from mscli.chat.stream import Piece
 
-_EPILOG = 'Examples: mscli chat "hello"  |  echo hello | mscli chat  |  mscli chat --image cat.png "What is this?"'
+_EPILOG = 'Examples: mscli chat "hello"  |  cat log | mscli chat "What failed?"  |  mscli chat --image cat.png "What?"'
+# How long standard input may be silent before that is said.
+_SILENT_S = 3.0
 _SYSTEM = "Set the system prompt (default: the model's)."
 _LIMIT = "Limit the reply to N tokens."
+_FILE = "Send a text file along (repeatable)."
 _TEMPERATURE = "Set the temperature (default: recommended)."
-_HELP = """/image FILE   send an image with the next message      /reset   start over
-/system TEXT  set the system prompt and start over     /bye     leave (or Ctrl-D)
-\"\"\"           starts and ends a message of several lines; Ctrl-C stops a reply"""
 
 
 def register(app: typer.Typer) -> None:
@@ -40,20 +40,23 @@ def register(app: typer.Typer) -> None:
 def chat(
     ctx: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[[NAME] PROMPT]", help="What to say; - reads standard input.")
+        list[str] | None, typer.Argument(metavar="[[NAME] PROMPT]", help="What to say; - is what is piped in.")
     ] = None,
     instance: InstanceOption = None,
     system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help=_SYSTEM)] = None,
     image: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Send an image along (repeatable).")] = None,
+    file: Annotated[list[Path] | None, typer.Option("--file", "-f", metavar="FILE", help=_FILE)] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help=_LIMIT)] = None,
     temperature: Annotated[float | None, typer.Option(metavar="X", min=0.0, help=_TEMPERATURE)] = None,
     thinking: Annotated[bool, typer.Option(help="Show the reasoning on standard error.")] = True,
+    stdin: Annotated[bool, typer.Option(help="Add what is piped in to the prompt.")] = True,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Send a prompt to an instance, or hold a conversation.
 
     One word or quoted text is the prompt; of two, the first is the instance. Without a prompt, on a terminal, a
-    conversation starts.
+    conversation starts. What is piped in goes with the prompt; --no-stdin leaves it to others, as in a `while read`
+    loop.
     """
     screen = open_screen(ctx, json)
     name, prompt = _addressed(words or [], instance)
@@ -63,17 +66,55 @@ def chat(
     if prompt is None and sys.stdin and sys.stdin.isatty():
         if json:
             raise MscliError(Code.USAGE, "a conversation has no JSON form", "Give a prompt, or pipe one in.")
-        converse(screen, target, opening, images)
+        from mscli.cli.conversation import converse
+
+        converse(screen, target, opening, images, thinking)
         return
-    # Standard input is only read when no prompt is given: inside `while read` loops it belongs to the loop.
-    text = (sys.stdin.read() if sys.stdin else "") if prompt in (None, "-") else prompt
-    if not text or not text.strip():
+    text = _whole(prompt, _piped(screen, prompt is None or prompt == "-") if stdin else "", tuple(file or ()))
+    if not text.strip():
         raise MscliError(Code.USAGE, "the prompt is empty", 'Say something: mscli chat "hello"')
     messages = [*opening, message.user(text, images)]
     if json:
         _answer_json(screen, target, messages)
     else:
         say(screen, target, messages, thinking and screen.live)
+
+
+def _whole(prompt: str | None, piped: str, files: tuple[Path, ...]) -> str:
+    """The message: the prompt, then each file under its name, then what was piped in, or that in the place of '-'."""
+    said = piped if prompt in (None, "-") else prompt or ""
+    parts = [said, *(message.text_file(path) for path in files), piped if prompt not in (None, "-") else ""]
+    return "\n\n".join(part for part in parts if part.strip())
+
+
+def _piped(screen: Screen, wanted: bool) -> str:
+    """What is piped in. A prompt of one's own goes with it; a terminal, or a device, is only read where it is `wanted`.
+
+    Raises USAGE for more than any context holds. Waits for the end, and says so after a while on a terminal.
+    """
+    if sys.stdin is None or not (wanted or _is_piped()):
+        return ""
+    said = Timer(_SILENT_S, screen.note, ["reading standard input until it ends (--no-stdin leaves it alone)", "dim"])
+    said.daemon = True
+    said.start()
+    try:
+        text = sys.stdin.buffer.read(message.MAX_TEXT_BYTES + 1)
+    finally:
+        said.cancel()
+    if len(text) > message.MAX_TEXT_BYTES:
+        raise MscliError(
+            Code.USAGE, "more than 16 MiB were piped in: no context holds that", "Send a part: tail -c 50000"
+        )
+    return text.decode("utf-8", "replace")
+
+
+def _is_piped() -> bool:
+    """True for a pipe, a file or a socket; not for a terminal or /dev/null."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
 def _addressed(words: list[str], instance: str | None) -> tuple[str | None, str | None]:
@@ -111,8 +152,8 @@ def say(screen: Screen, target: Target, messages: list[Message], thinking: bool)
         screen.piece("\n")
     if cut := reply.truncated:
         screen.note(
-            f"warning: the server cut the prompt: it read {cut.evaluated_tokens:,} of at least {cut.sent_tokens:,} "
-            "tokens. Shorten it, or start with a larger --ctx.",
+            f"warning: the server cut the prompt: at least {cut.sent_tokens} tokens were sent, it read "
+            f"{cut.evaluated_tokens}. Shorten it, or start with a larger --ctx.",
             "yellow",
         )
     if reply.finish_reason == "length":
@@ -128,8 +169,7 @@ def _target(name: str | None, max_tokens: int | None, temperature: float | None)
     target = target_of(the_one(Records(places()), name))
     sampling = target.sampling
     if max_tokens is not None:
-        # Ollama goes on beyond the context, and forgets the beginning.
-        sampling = replace(sampling, max_tokens=min(max_tokens, target.context or max_tokens))
+        sampling = replace(sampling, max_tokens=max_tokens)
     if temperature is not None:
         sampling = replace(sampling, temperature=temperature)
     return replace(target, sampling=sampling)
@@ -143,93 +183,3 @@ def _answer_json(screen: Screen, target: Target, messages: list[Message]) -> Non
     speed = reply.tokens_per_second
     data = {"instance": target.name, "model": target.model, **to_json(reply)}
     screen.data({**data, "tokens_per_second": None if speed is None else round(speed, 2)})
-
-
-def converse(screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...]) -> None:
-    """Read, ask, print, until the user leaves. A fault in one turn does not end the conversation."""
-    screen.note(f"talking to {target.model} ({target.name}); /help for commands, Ctrl-D to leave", "dim")
-    talk = _Talk(screen, target, opening, images)
-    with _history():
-        while (line := _read(screen)) is not None:
-            if not talk.take(line):
-                return
-
-
-class _Talk:
-    """The conversation so far."""
-
-    def __init__(self, screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...]) -> None:
-        self._screen, self._target = screen, target
-        self._messages, self._images = list(opening), images
-
-    def take(self, line: str) -> bool:
-        """Act on what the user typed; False when the conversation is over."""
-        word, _, rest = line.strip().partition(" ")
-        if word in ("/bye", "/exit", "/quit"):
-            return False
-        try:
-            self._command(word, rest) if word.startswith("/") else self._ask(line)
-        except MscliError as fault:
-            self._screen.error(fault)
-        return True
-
-    def _command(self, word: str, rest: str) -> None:
-        if word == "/reset":
-            self._messages = [item for item in self._messages if item["role"] == "system"]
-        elif word == "/system":
-            self._messages = [message.system(rest)] if rest else []
-        elif word == "/image":
-            paths = tuple(Path(part) for part in shlex.split(rest))
-            for path in paths:
-                message.data_url(path)  # a wrong path is told now, not with the next message
-            self._images += paths
-        else:
-            self._screen.note(_HELP)
-
-    def _ask(self, line: str) -> None:
-        if not line.strip():
-            return
-        turn = message.user(line, self._images)
-        try:
-            reply = say(self._screen, self._target, [*self._messages, turn], thinking=True)
-        except KeyboardInterrupt:
-            self._screen.note("\n(stopped)")
-            return
-        self._images = ()
-        self._messages += [turn, message.assistant(reply.text)]
-
-
-def _read(screen: Screen) -> str | None:
-    """One message of the user, or None at the end. Ctrl-C on an empty line asks again."""
-    try:
-        line = input(">>> ")
-        if not line.startswith('"""'):
-            return line
-        lines = [line[3:]]
-        while not lines[-1].rstrip().endswith('"""'):
-            lines.append(input("... "))
-        return "\n".join(lines).rstrip().removesuffix('"""')
-    except EOFError:
-        screen.piece("\n")
-        return None
-    except KeyboardInterrupt:
-        screen.piece("\n")
-        return ""
-
-
-@contextlib.contextmanager
-def _history() -> Iterator[None]:
-    """Line editing with the history of earlier conversations, kept private."""
-    import readline
-
-    path = places().history
-    with contextlib.suppress(OSError):
-        readline.read_history_file(path)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            readline.set_history_length(2000)
-            readline.write_history_file(path)
-            path.chmod(0o600)

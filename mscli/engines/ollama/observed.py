@@ -43,16 +43,9 @@ def devices(plan: Plan) -> tuple[Device, ...]:
 
 
 def of_server(
-    api: Api,
-    alias: str,
-    plan: Plan,
-    model: Model,
-    version: str | None,
-    before: tuple[Device, ...],
-    settings: str | None = None,
+    api: Api, alias: str, plan: Plan, model: Model, version: str | None, before: tuple[Device, ...]
 ) -> Observed:
-    """What the server says it took, beside what NVML says it took from each GPU. `settings`: where the server's own
-    make the model larger than planned, in words."""
+    """What the server says it took, beside what NVML says it took from each GPU."""
     loaded = api.loaded(alias)
     if loaded is None:
         raise Refusal(None, f"it does not list {alias} among the models in memory")
@@ -62,7 +55,7 @@ def of_server(
         context=loaded.context,
         gpu_share=share,
         gpu_bytes=_growth(before, devices(plan)),
-        cpu_reason=(settings or cpu_reason(plan, model, version, share, before)) if fallen else None,
+        cpu_reason=cpu_reason(plan, model, version, share, before) if fallen else None,
     )
 
 

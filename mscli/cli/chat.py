@@ -68,7 +68,7 @@ def chat(
             raise MscliError(Code.USAGE, "a conversation has no JSON form", "Give a prompt, or pipe one in.")
         from mscli.cli.conversation import converse
 
-        converse(screen, target, opening, images, thinking)
+        converse(screen, target, opening, images, thinking, say)
         return
     text = _whole(prompt, _piped(screen, prompt is None or prompt == "-") if stdin else "", tuple(file or ()))
     if not text.strip():

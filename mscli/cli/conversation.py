@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +20,14 @@ from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 
 from mscli.chat import message
 from mscli.chat.message import Message
-from mscli.cli.chat import say
 from mscli.cli.screen import Screen
 from mscli.errors import Code, MscliError
 from mscli.paths import places
 
 if TYPE_CHECKING:
     from mscli.chat.reply import Reply, Target
+
+    Say = Callable[[Screen, Target, list[Message], bool], Reply]
 
 # From this share of the context on a conversation will soon not fit any more.
 NEARLY_FULL = 0.85
@@ -47,10 +48,15 @@ _OTHERS_WORDS = {"/reset": "/clear", "/exit": "/bye", "/quit": "/bye", "/?": "/h
 _KEYS = "Alt-Enter: a new line. Ctrl-R: search the history. Ctrl-X Ctrl-E: $EDITOR. Ctrl-C: stop a reply."
 
 
-def converse(screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...], thinking: bool) -> None:
-    """Read, ask, print, until the user leaves. A fault in one turn does not end the conversation."""
+def converse(
+    screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...], thinking: bool, say: Say
+) -> None:
+    """Read, ask, print, until the user leaves. A fault in one turn does not end the conversation.
+
+    `say` asks the target and prints the reply as it comes; `thinking`: whether the reasoning is shown.
+    """
     screen.note(f"talking to {target.model} ({target.name}); /help for commands, Ctrl-D to leave", "dim")
-    talk = Talk(screen, target, opening, images, thinking)
+    talk = Talk(screen, target, opening, images, thinking, say)
     for line in _lines(screen):
         if not talk.take(line):
             return
@@ -60,9 +66,9 @@ class Talk:
     """The conversation so far. `thinking`: whether the reasoning is shown."""
 
     def __init__(
-        self, screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...], thinking: bool
+        self, screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...], thinking: bool, say: Say
     ) -> None:
-        self._screen, self._target, self._thinking = screen, target, thinking
+        self._screen, self._target, self._thinking, self._say = screen, target, thinking, say
         self._messages, self._images, self._files = list(opening), images, tuple[Path, ...]()
         self._last: Message | None = None
         self._replies: list[Reply] = []
@@ -105,7 +111,7 @@ class Talk:
     def _ask(self, turn: Message) -> None:
         self._last = turn
         try:
-            reply = say(self._screen, self._target, [*self._messages, turn], self._thinking)
+            reply = self._say(self._screen, self._target, [*self._messages, turn], self._thinking)
         except KeyboardInterrupt:
             self._screen.note("\n(stopped; /retry asks again)")
             return

@@ -5,7 +5,12 @@ import signal
 from hypothesis import HealthCheck, settings
 
 # On a busy machine an example may take any time: that is no fault of what is tested.
-settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A fixture that all examples share is what a property of one home, server or folder needs.
+settings.register_profile(
+    "busy machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 settings.load_profile("busy machine")
 
 pytest_plugins = [

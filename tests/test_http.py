@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mscli.http import HttpFault, Limits, opened, request
 from mscli.untrusted import parse_json
@@ -225,3 +227,48 @@ def test_a_proxy_that_mscli_cannot_use_is_named(
 def test_json_that_is_none_or_endless_is_one_kind_of_error(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # json's own words differ by version
         parse_json(text)
+
+
+PARTS = (
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 302 Found\r\n",
+    b"HTTP/1.1 999 ?\r\n",
+    b"HTTP/9",
+    b"ICY 200 OK\r\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: -1\r\n",
+    b"Content-Length: 99999999999999999999\r\n",
+    b"Content-Length: x\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Encoding: gzip\r\n",
+    b"Location: /\r\n",
+    b"Location: \xff://\r\n",
+    b"Location: file:///etc/passwd\r\n",
+    b"5\r\nhello\r\n0\r\n\r\n",
+    b"-1\r\n",
+    b"fffffffff\r\n",
+    b"hello",
+    gzip.compress(b"x" * 10**5),
+    b"A: " + b"b" * 70_000,
+    b"\0",
+    b": \r\n",
+    b" folded\r\n",
+)
+ANSWERS = st.lists(st.sampled_from(PARTS) | st.binary(max_size=30), max_size=8).map(b"".join)
+
+
+@settings(max_examples=40)
+@given(answers=st.lists(ANSWERS, min_size=1, max_size=3))
+def test_any_answer_is_read_or_is_a_fault_in_words(peer: Callable[[Script], Peer], answers: list[bytes]) -> None:
+    left = iter(answers)
+    server = peer(lambda peer, _head: peer.sendall(next(left, b"")))
+    seen = "nothing"
+    try:
+        assert len(request(server.url, limits=QUICK).body) <= QUICK.body_bytes
+    except HttpFault as fault:
+        seen = fault.seen
+    server.close()
+    assert seen
+    assert "\n" not in seen

@@ -68,7 +68,7 @@ def look(raw: Mapping[str, Any], store: Store) -> Instance | Unreadable:
     """
     try:
         return _look(raw, store)
-    except (KeyError, TypeError, ValueError) as fault:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as fault:
         name = str(raw.get("name"))
         return Unreadable(name, store.run_dir(name) / "record.json", f"a field is missing or damaged: {fault!r}")
 

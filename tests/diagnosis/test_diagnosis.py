@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mscli.diagnosis.causes import CAUSES
-from mscli.diagnosis.diagnose import diagnose
+from mscli.diagnosis.causes import CAUSES, UNKNOWN
+from mscli.diagnosis.diagnose import diagnose, start_failure
 from mscli.diagnosis.facts import Facts, weighed
 from mscli.diagnosis.log import telling
 
@@ -152,3 +155,22 @@ def test_facts_turn_the_order_of_causes_that_a_line_leaves_open() -> None:
 
 def test_remedies_hold_no_braces_left_over() -> None:
     assert [code for code, words in CAUSES.items() if any("{{" in text for text in words)] == []
+
+
+REAL = sorted((Path(__file__).parent / "real").rglob("*.log"))
+REAL_LINES = sorted({line for path in REAL for line in path.read_text(errors="replace").splitlines()})[::7]
+NOISE = st.text(max_size=60) | st.sampled_from(
+    ("\x1b[31m", "\r", "\0", "\ud800", "[" * 3000, "Error: ", "x" * 20_000, '{"log":"')
+)
+LINES = st.lists(st.sampled_from(REAL_LINES or ["x"]) | NOISE, max_size=12)
+ENGINES = st.sampled_from((None, "llama.cpp", "ollama", "vllm", "vllm-docker", "transformers", "mistral.rs"))
+
+
+@given(lines=LINES, cut=st.integers(0, 400), engine=ENGINES, status=st.none() | st.integers(-64, 255))
+def test_any_log_has_causes_of_the_list(lines: list[str], cut: int, engine: str | None, status: int | None) -> None:
+    log = "\n".join(lines)[cut:]
+    known = {*CAUSES, UNKNOWN}
+    assert {cause.code for cause in diagnose(log, engine)} <= known
+    cause = start_failure(log, engine or "vllm", status)
+    assert cause.code in known
+    assert cause.summary

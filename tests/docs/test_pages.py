@@ -137,3 +137,10 @@ def test_the_picture_of_the_layers_has_every_part(page: Path) -> None:
     parts = {it.stem for it in (ROOT / "mscli").iterdir() if it.suffix == ".py" or (it / "__init__.py").exists()}
     missing = sorted(it for it in parts if not it.startswith("__") and not re.search(rf"\b{it}\b", picture))
     assert not missing, f"not in the picture: {missing}"
+
+
+def test_every_claim_about_security_names_a_test() -> None:
+    claims = (ROOT / "SECURITY.md").read_text().partition("## Claims")[2].partition("## What is not guarded")[0]
+    rows = [line for line in claims.splitlines() if line.startswith("|") and not line.startswith(("| claim", "| ---"))]
+    assert len(rows) > 30
+    assert [row for row in rows if not PATH.search(row.rpartition(" | ")[2])] == []

@@ -11,6 +11,8 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.engines.releases import Heard, Releases, zstd_packed
 
 from mscli.engines.archive import LARGEST, Archive, Largest, Publisher, put
@@ -127,3 +129,38 @@ def test_a_name_of_a_gigabyte_is_not_read_into_memory(unpack: Callable[..., Path
         tar.addfile(entry, BytesIO(bytes(200 << 20)))
     with pytest.raises(MscliError, match="description has"):
         unpack(file.getvalue())
+
+
+def refused(what: Callable[[], object]) -> MscliError | None:
+    try:
+        what()
+    except MscliError as fault:
+        return fault
+    return None
+
+
+NAMES = st.lists(st.sampled_from(("a", "b", "bin", "engine", "..", ".", "", "evil", "\0", "x" * 300)), max_size=5).map(
+    "/".join
+)
+KINDS = st.sampled_from(
+    (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CONTTYPE)
+)
+ENTRIES = st.lists(st.tuples(NAMES, KINDS, NAMES), max_size=6)
+
+
+@settings(max_examples=40)
+@given(entries=ENTRIES, slash=st.booleans())
+def test_no_archive_of_any_entries_reaches_outside(
+    unpack: Callable[..., Path], tmp_path: Path, entries: list[tuple[str, bytes, str]], slash: bool
+) -> None:
+    outside = tmp_path / "evil"
+    outside.write_text("mine")
+    linked = [(name, kind, ("/" if slash else "") + target) for name, kind, target in entries]
+    data = packed(*((name, kind, b"x" if kind == tarfile.REGTYPE else target) for name, kind, target in linked))
+    fault, place = refused(lambda: unpack(data)), tmp_path / "deep" / "engine"
+    assert fault is None or fault.code in (Code.DOWNLOAD_FAILED, Code.FILE)
+    if fault is None:
+        root = os.path.realpath(place)
+        assert all(os.path.realpath(path).startswith(root) for path in place.rglob("*"))
+    assert outside.read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} <= {"evil", "deep"}

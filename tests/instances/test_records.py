@@ -8,15 +8,20 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mscli.catalog.model import Sampling
 from mscli.engines.engine import Contained
 from mscli.errors import Code, MscliError
 from mscli.instances.process import Identity
 from mscli.instances.records import Record, Records, Request
+from mscli.instances.state import Instance, look
 from mscli.instances.store import SCHEMA, Unreadable, check_name
 from mscli.paths import places
 from mscli.planning.plan import GpuMemory, Overrides, Plan
@@ -178,3 +183,45 @@ def test_base_url_is_reachable_from_this_machine(records: Records) -> None:
     assert one.base_url == "http://127.0.0.1:8000/v1"
     assert dataclasses.replace(one, host="0.0.0.0").base_url == "http://127.0.0.1:8000/v1"
     assert dataclasses.replace(one, host="::").base_url == "http://[::1]:8000/v1"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(place=st.integers(0, 10**6), value=JSON, drop=st.booleans())
+def test_a_record_with_one_change_is_read_or_named(records: Records, place: int, value: object, drop: bool) -> None:
+    path = saved(records, "one")
+    data = json.loads(path.read_text())
+    places_in = list(places_of(data))
+    holder, key = places_in[place % len(places_in)]
+    if drop:
+        del holder[key]
+    else:
+        holder[key] = value
+    path.write_text(json.dumps(data))
+    assert isinstance(records.load("one"), (Record, Unreadable))
+    raw = records.raw("one")
+    assert isinstance(raw, Unreadable) or isinstance(look(raw or {}, records), (Instance, Unreadable))
+
+
+def places_of(data: object) -> Iterator[tuple[Any, Any]]:
+    """Every place in JSON data: the list or object that holds it, and its index or key there."""
+    items = enumerate(data) if isinstance(data, list) else data.items() if isinstance(data, dict) else ()
+    for key, value in items:
+        yield data, key
+        yield from places_of(value)
+
+
+@given(
+    content=st.binary(max_size=200)
+    | st.text(max_size=200).map(str.encode)
+    | JSON.map(lambda it: json.dumps(it).encode())
+)
+def test_a_record_of_anything_is_named(records: Records, content: bytes) -> None:
+    saved(records, "one").write_bytes(content)
+    assert isinstance(records.load("one"), Unreadable)
+    assert isinstance(records.raw("one"), Unreadable)

@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.planning.planned import facts, on
 
-from mscli.errors import MscliError
-from mscli.planning.described_machine import find_card
+from mscli.errors import Code, MscliError
+from mscli.planning.described_machine import MOST_CARDS, find_card, read_machine
 from mscli.planning.figures import GIB
+
+
+def refused(what: Callable[[], object]) -> MscliError | None:
+    try:
+        what()
+    except MscliError as fault:
+        return fault
+    return None
+
+
+WORDS = (
+    "2",
+    "64",
+    "999999999999",
+    "x",
+    "×",
+    "*",
+    " ",
+    "+",
+    ",",
+    "RTX",
+    "4090",
+    "H100",
+    "ti",
+    "GB",
+    "NVIDIA",
+    "0",
+    "-1",
+)
+VALUES = st.none() | st.integers() | st.floats() | st.text(max_size=12) | st.sampled_from(
+    ("RTX 4090", "2x H100", "24 GiB", "1e9", "-3 GB", "9" * 400, "{a: b}", "*x", "!!python/object:x")
+)  # fmt: skip
+DOCUMENTS = st.dictionaries(st.sampled_from(("gpus", "free", "used", "ram", "more")), VALUES, max_size=5).map(
+    lambda keys: "".join(f"{key}: {value}\n" for key, value in keys.items()).encode(errors="replace")
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +111,19 @@ def test_free_memory_never_exceeds_the_card() -> None:
     assert device.total_bytes is not None
     assert device.free_bytes is not None
     assert device.free_bytes < device.total_bytes
+
+
+@given(text=st.text(max_size=40) | st.lists(st.sampled_from(WORDS), max_size=8).map("".join))
+def test_any_words_are_a_machine_or_wrong_use(text: str) -> None:
+    fault = refused(lambda: on(text))
+    assert fault is None or fault.code == Code.USAGE
+    assert fault or 1 <= len(on(text).devices) <= MOST_CARDS
+
+
+@given(content=st.binary(max_size=80) | st.text(max_size=80).map(str.encode) | DOCUMENTS)
+def test_a_machine_file_of_anything_is_read_or_names_the_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "machine.yaml"
+    path.write_bytes(content)
+    fault = refused(lambda: read_machine(path))
+    assert fault is None or fault.code == Code.PROFILE_INVALID
+    assert fault is None or re.search(r"machine\.yaml:[0-9]+: ", fault.message)

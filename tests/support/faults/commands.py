@@ -70,7 +70,7 @@ class Command:
         """Signal it, if it still runs."""
         if not self.ended():
             self.signals.append(number)
-            os.kill(self.pid, number)
+            os.kill(self.pid, number)  # not reaped yet: its pid is its own
 
     def kill(self) -> None:
         """End it, and wait for that."""

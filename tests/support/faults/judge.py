@@ -134,9 +134,10 @@ def judge_command(played: Round, command: Command) -> list[Wrong]:
     """What is wrong with how a command ended, whatever befell it."""
     said = command.err if command.args[0] == "logs" else command.out + command.err  # an engine may log tracebacks
     line = f"mscli {' '.join(command.args)} (pid {command.pid})"
+    if command.conditions.real and signal.SIGINT in command.signals and command.out == "" and "mscli" not in said:
+        return []  # a Ctrl-C while Python itself was starting
     wrongs = []
-    early = command.conditions.real and signal.SIGINT in command.signals and "/mscli/" not in said  # Python itself
-    if ("Traceback (most recent call last)" in said and not early) or "fault of mscli's own" in said:
+    if "Traceback (most recent call last)" in said or "fault of mscli's own" in said:
         wrongs.append(Wrong("traceback", f"{line}: {said[-1500:]}"))
     assert command.code is not None
     if command.code not in EXITS and -command.code not in command.signals:

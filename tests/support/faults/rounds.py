@@ -280,6 +280,12 @@ class Round:
         (self.orders / "ready").touch()
 
 
+def _send(pid: int, number: int) -> None:
+    """Signal a process, if it still lives."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def _signal_command(played: Round, fault: Fault, running: list[Command]) -> str:
     alive = [command for command in running if not command.ended()]
     if not alive:
@@ -294,7 +300,7 @@ def _pause_command(played: Round, fault: Fault, running: list[Command]) -> str:
     if not alive:
         return "none runs"
     pid = alive[fault.draw % len(alive)].pid
-    os.kill(pid, signal.SIGSTOP)
+    _send(pid, signal.SIGSTOP)
     played.undo.append(subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -CONT {pid}"]).wait)
     return f"SIGSTOP to pid {pid} for 0.3 s"
 
@@ -304,7 +310,7 @@ def _signal_engine(played: Round, fault: Fault, running: list[Command]) -> str:
     if not engines:
         return "none lives"
     pid, number = engines[fault.draw % len(engines)], _ENGINE_SIGNALS[fault.draw // 7 % len(_ENGINE_SIGNALS)]
-    os.kill(pid, number)
+    _send(pid, number)
     return f"{signal.Signals(number).name} to {pid}"
 
 
@@ -393,7 +399,7 @@ def _reused_pid(played: Round, fault: Fault, running: list[Command]) -> str:
         return "no record"
     for process in played.home.living():
         if process.name == fault.name:
-            os.kill(process.pid, signal.SIGKILL)
+            _send(process.pid, signal.SIGKILL)
     stranger = subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL)
     played.strangers.append(stranger)
     record["identity"]["pid"] = stranger.pid

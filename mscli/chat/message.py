@@ -106,11 +106,6 @@ def truncation(sent_tokens: int, evaluated_tokens: int | None) -> Truncation | N
     return Truncation(sent_tokens, evaluated_tokens)
 
 
-def cut_prompt(messages: Iterable[Mapping[str, object]], evaluated_tokens: int | None) -> Truncation | None:
-    """Whether the prompt of this conversation was cut, by what the server says it evaluated (see `truncation`)."""
-    return truncation(least_prompt_tokens(messages), evaluated_tokens)
-
-
 def least_tokens(text: str) -> int:
     """How many tokens `text` has at least, for tekken: one for each word and each digit.
 

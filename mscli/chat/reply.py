@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mscli.catalog.model import Sampling
-from mscli.chat.message import Message, Truncation, cut_prompt
+from mscli.chat.message import Message, Truncation, least_prompt_tokens, truncation
 from mscli.chat.stream import BadStream, CallPart, Delta, Piece, ThinkSplitter, deltas, said
 from mscli.errors import Code, MscliError
+from mscli.instances.log import part
+from mscli.instances.process import memory_kills
 from mscli.instances.records import Record, api_key, must_run
 
 if TYPE_CHECKING:
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 
 _MEASURABLE_S = 0.05
 _LONGEST_EVIDENCE = 300
+_LOG_BYTES = 2**20
+# llama-server's words, which Ollama passes on.
+_TOO_LONG = re.compile(r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Target:
     """Where to ask. `splits_think`: the answer's text may hold <think> tags. `name`: the instance, for hints.
 
     `system_prompt`: the one its model's makers recommend, None where they recommend none. `context`: in tokens, prompt
-    and reply together; None: not known.
+    and reply together; None: not known. `engine` and its `log`, to look for the cause of a reply that breaks off.
     """
 
     name: str
@@ -37,6 +44,8 @@ class Target:
     splits_think: bool
     system_prompt: str | None = None
     context: int | None = None
+    engine: str = ""
+    log: Path | None = None
 
 
 def target_of(record: Record) -> Target:
@@ -47,7 +56,16 @@ def target_of(record: Record) -> Target:
     context = record.plan.context
     sampling = _within(record.sampling, context)
     return Target(
-        record.name, record.base_url, api_key(record), record.alias, sampling, splits, record.system_prompt, context
+        record.name,
+        record.base_url,
+        api_key(record),
+        record.alias,
+        sampling,
+        splits,
+        record.system_prompt,
+        context,
+        record.plan.engine,
+        record.log,
     )
 
 
@@ -107,7 +125,8 @@ def ask(
     """
     import httpx
 
-    preview = _Preview(target.splits_think, listener)
+    sent_tokens = _too_many(target, messages, timeout_s) or least_prompt_tokens(messages)
+    preview, witness = _Preview(target.splits_think, listener), _Witness(target)
     # No compression: a few bytes could become any number of them.
     headers = {"Accept-Encoding": "identity"}
     if target.api_key:
@@ -128,11 +147,60 @@ def ask(
             Code.NOT_RUNNING, f"{target.name} does not answer at {target.base_url}", "See: mscli status"
         ) from fault
     except BadStream as fault:
-        raise _failed(target, f"{target.name} sent no valid reply: {fault}", preview, fault.evidence) from fault
+        why = f"{target.name} sent no valid reply: {fault}{witness.words(preview.unfinished)}"
+        raise _failed(target, why, preview, fault.evidence) from fault
     except httpx.RequestError as fault:
-        why = f"the connection to {target.name} broke: {fault or type(fault).__name__}"
+        why = f"the connection to {target.name} broke: {fault or type(fault).__name__}{witness.words(False)}"
         raise _failed(target, why, preview) from fault
-    return replace(reply, truncated=cut_prompt(messages, reply.prompt_tokens))
+    return replace(reply, truncated=truncation(sent_tokens, reply.prompt_tokens))
+
+
+def _too_many(target: Target, messages: Sequence[Message], timeout_s: float) -> int | None:
+    """The tokens of a conversation that is longer than the context, as Ollama counts them; None where it fits, or
+    nobody tells. Waits for the prompt to be read, and the server keeps what it has read for the request that follows.
+
+    Its OpenAI endpoint drops the oldest messages, and cuts one long one where the template is Ollama's own, without a
+    word; the native one can be told not to. No token is shorter than a byte.
+    """
+    texts = [message.get("content") for message in messages]
+    size_bytes = sum(len(text.encode()) for text in texts if isinstance(text, str))
+    if target.engine != "ollama" or size_bytes <= (target.context or size_bytes):
+        return None
+    if not all(isinstance(text, str) for text in texts):
+        return None  # images are said otherwise there
+    import httpx
+
+    body = {"model": target.model, "messages": list(messages), "options": {"num_predict": 1}}
+    url = target.base_url.removesuffix("/v1") + "/api/chat"
+    try:
+        said = httpx.post(url, json={**body, "stream": False, "truncate": False}, timeout=timeout_s, trust_env=False)
+    except httpx.RequestError:
+        return None  # the request itself will tell
+    told = _TOO_LONG.search(said.text)
+    return int(told[1]) if told else None
+
+
+class _Witness:
+    """What the engine logs, and the kernel kills, from now on: why a reply broke off is in neither the stream nor its
+    HTTP status."""
+
+    def __init__(self, target: Target) -> None:
+        self._target, self._kills = target, memory_kills()
+        self._log_start = target.log.stat().st_size if target.log and target.log.exists() else 0
+
+    def words(self, unfinished: bool) -> str:
+        """The cause as the end of a message; empty where nothing shows it. `unfinished`: the stream ended too early."""
+        from mscli.diagnosis.causes import UNKNOWN
+        from mscli.diagnosis.diagnose import start_failure  # reads the signatures; only a reply that broke off needs it
+
+        if self._kills is not None and (memory_kills() or 0) > self._kills:
+            return ". Cause: the kernel killed a process for lack of memory meanwhile"
+        said = part(self._target.log, self._log_start, _LOG_BYTES) if self._target.log else ""
+        found = start_failure(said, self._target.engine, None) if said else None
+        if found and found.code != UNKNOWN:
+            return f". Cause: {found.summary}"
+        died = unfinished and self._target.engine == "ollama"
+        return ". The process that holds the model died; the next request loads it again" if died else ""
 
 
 def _failed(target: Target, message: str, preview: _Preview, evidence: str = "") -> MscliError:
@@ -159,11 +227,16 @@ def _refused(target: Target, got: httpx.Response) -> MscliError:
         words = said(json.loads(text))
     except (ValueError, RecursionError):
         words = text.strip()[:300]
+    if too_long := _TOO_LONG.search(words):
+        sent, context = (f"{int(number):,}" for number in too_long.groups())
+        words = f"the prompt has {sent} tokens, the context holds {context}, and nothing of it was read"
     hints = {
         401: "The key is wrong; `mscli env` prints the one in force.",
         503: "The model is still loading: mscli status",
     }
     hint = hints.get(got.status_code, f"See: mscli logs {target.name} -n 30")
+    if too_long:
+        hint = "Shorten it, or start with a larger --ctx."
     return MscliError(
         Code.REQUEST_FAILED,
         f"{target.name} refused the request with HTTP {got.status_code}: {words}",
@@ -202,8 +275,8 @@ class _Preview:
         self._usage = delta.usage or self._usage
         self._say(Piece(delta.reasoning, True))
         self._text(delta.text)
-        for part in delta.calls:
-            self._call(part)
+        for call in delta.calls:
+            self._call(call)
         self._finish = delta.finish_reason or self._finish
 
     def _text(self, text: str) -> None:
@@ -226,6 +299,11 @@ class _Preview:
         """What was thought, or answered, so far."""
         text = "".join(piece.text for piece in self._pieces if piece.thought == thought)
         return text if thought else text.lstrip("\n")
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something came, and not how it ends."""
+        return self._events > 0 and self._finish is None
 
     def reply(self) -> Reply:
         """The whole reply, when the stream has ended. Raises BadStream for one that broke off or says nothing."""

@@ -152,8 +152,8 @@ def say(screen: Screen, target: Target, messages: list[Message], thinking: bool)
         screen.piece("\n")
     if cut := reply.truncated:
         screen.note(
-            f"warning: the server cut the prompt: at least {cut.sent_tokens} tokens were sent, it read "
-            f"{cut.evaluated_tokens}. Shorten it, or start with a larger --ctx.",
+            f"warning: the server cut the prompt: it read {cut.evaluated_tokens:,} of at least {cut.sent_tokens:,} "
+            "tokens. Shorten it, or start with a larger --ctx.",
             "yellow",
         )
     if reply.finish_reason == "length":
@@ -169,7 +169,8 @@ def _target(name: str | None, max_tokens: int | None, temperature: float | None)
     target = target_of(the_one(Records(places()), name))
     sampling = target.sampling
     if max_tokens is not None:
-        sampling = replace(sampling, max_tokens=max_tokens)
+        # Ollama goes on beyond the context, and forgets the beginning.
+        sampling = replace(sampling, max_tokens=min(max_tokens, target.context or max_tokens))
     if temperature is not None:
         sampling = replace(sampling, temperature=temperature)
     return replace(target, sampling=sampling)

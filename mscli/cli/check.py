@@ -25,6 +25,8 @@ def check(ctx: typer.Context, name: Instance = None, json: Json = False) -> int:
     """
     from mscli.chat.reply import target_of
     from mscli.chat.selftest import FAIL, self_test
+    from mscli.engines.engine import Hosted
+    from mscli.engines.table import engine
     from mscli.instances.json_values import to_json
     from mscli.instances.records import Records, the_one
     from mscli.paths import places
@@ -38,12 +40,16 @@ def check(ctx: typer.Context, name: Instance = None, json: Json = False) -> int:
         record.reasoning,
         lambda what: screen.note(f"trying {what} ..."),
     )
+    known = engine(record.plan.engine)
+    told = known.for_clients(record.sampling) if isinstance(known, Hosted) else None
     if json:
-        screen.data({"instance": record.name, "checks": to_json(checks)})
+        screen.data({"instance": record.name, "checks": to_json(checks), "notes": [told] if told else []})
     else:
         rows = [
             (item.name, styled(item.status, _STYLES[item.status]), f"{item.seconds:.1f} s", item.seen)
             for item in checks
         ]
         screen.table(_COLUMNS, rows)
+        if told:
+            screen.note(f"note: {told}", "yellow")
     return Exit.FINDINGS if any(item.status == FAIL for item in checks) else Exit.DONE

@@ -11,6 +11,7 @@ from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:
+    from mscli.instances.fetching import Fetching
     from mscli.instances.records import Record, Records
     from mscli.instances.store import Unreadable
     from mscli.lifecycle.shutdown import Stopped
@@ -26,7 +27,7 @@ def down(
     name: Instance = None,
     all_: Annotated[bool, typer.Option("--all", "-a", help="Stop every instance.")] = False,
     purge: Annotated[bool, typer.Option("--purge", help="Remove their records and logs as well.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Stop instances with an unreadable record too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also what is unreadable or does not answer.")] = False,
     json: Json = False,
 ) -> None:
     """Stop an instance and free its GPU memory.
@@ -35,15 +36,19 @@ def down(
     is not an error.
     """
     from mscli.instances.json_values import to_json
+    from mscli.instances.process import alive
     from mscli.instances.records import Records
     from mscli.instances.store import unreadable
-    from mscli.lifecycle.shutdown import stop, stop_unreadable, survived
+    from mscli.lifecycle.shutdown import stop, stop_start, stop_unreadable, survived
     from mscli.paths import places
 
     screen = open_screen(ctx, json)
     records = Records(places())
-    chosen, damaged = _chosen(records, name, all_)
-    stopped = [stop(record, records, screen.note, purge) for record in chosen]
+    starts = _starts(records, name, all_)
+    meant = starts[0].name if starts and not all_ else name
+    chosen, damaged = _chosen(records, meant, all_)
+    stopped = [stop(record, records, screen.note, purge, force) for record in chosen]
+    stopped += [stop_start(each, records, screen.note) for each in starts if alive(each.by)]
     if force:
         stopped += [stop_unreadable(item, records, screen.note) for item in damaged]
     left = [item for item in stopped if item.survivors]
@@ -57,6 +62,25 @@ def down(
         screen.data({"stopped": to_json(stopped)})
     else:
         _show(screen, stopped)
+
+
+def _starts(records: Records, name: str | None, all_: bool) -> tuple[Fetching, ...]:
+    """The starts that still fetch weights and are to be stopped: those of the name, all, or of the only name there is.
+
+    Raises USAGE where a name is needed to tell several apart.
+    """
+    from mscli.instances.fetching import all_fetching, fetching
+    from mscli.instances.records import running
+    from mscli.instances.store import check_name
+
+    found = fetching(records, check_name(name)) if name is not None else all_fetching(records)
+    names = {each.name for each in found}
+    if name is None and not all_ and names:
+        names |= {record.name for record in records.all()[0] if running(record)}
+        if len(names) > 1:
+            several = ", ".join(sorted(names))
+            raise MscliError(Code.USAGE, f"several instances are running or starting: {several}", "Name one, or --all.")
+    return found
 
 
 def _chosen(records: Records, name: str | None, all_: bool) -> tuple[list[Record], list[Unreadable]]:
@@ -95,6 +119,9 @@ def _show(screen: Screen, stopped: list[Stopped]) -> None:
     if not stopped:
         screen.note("nothing was running")
     for item in stopped:
+        if item.fetching:
+            screen.text(f"{item.name}: its start was stopped while it fetched weights; what has come is kept")
+            continue
         text = f"{item.name} stopped after {item.seconds:.1f} s ({item.signal or 'nothing of it was alive'})"
         text += ", port free" if item.port_free else ", its port is still in use"
         if item.memory_returned_bytes is not None:

@@ -13,6 +13,7 @@ from typing import Any
 from mscli.cli.layout import Column, ago, count, iso, size, styled
 from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
+from mscli.instances.fetching import Fetching, all_fetching, fetching
 from mscli.instances.log import last_request
 from mscli.instances.state import CRASHED, READY, RUNNING, STARTING, STOPPED, UNLOADED, UNRESPONSIVE, Instance, look
 from mscli.instances.store import Store, Unreadable, unreadable
@@ -30,15 +31,17 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Seen:
-    """The instances as they are now, each with its record as JSON data, and the records that cannot be read."""
+    """The instances as they are now, each with its record as JSON data; the records that cannot be read; and the starts
+    that still fetch weights."""
 
     instances: tuple[tuple[Instance, Mapping[str, Any]], ...]
     unreadable: tuple[Unreadable, ...]
+    fetching: tuple[Fetching, ...] = ()
 
     @property
     def running(self) -> bool:
-        """Whether one of them runs."""
-        return any(instance.state in RUNNING for instance, _ in self.instances)
+        """Whether one of them runs, or will once its weights are here."""
+        return bool(self.fetching) or any(instance.state in RUNNING for instance, _ in self.instances)
 
 
 def instance_json(instance: Instance) -> dict[str, Any]:
@@ -71,6 +74,17 @@ def instance_json(instance: Instance) -> dict[str, Any]:
     }
 
 
+def _fetching_json(each: Fetching) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "profile": each.profile,
+        "engine": each.engine,
+        "pid": each.by.pid,
+        "done_bytes": each.done_bytes,
+        "total_bytes": each.total_bytes,
+    }
+
+
 def show_status(screen: Screen, store: Store, name: str | None = None, all_: bool = False) -> Exit:
     """Show the instances (or the named one) and return the exit code. Waits at most about 2 s per silent endpoint."""
     return show_seen(screen, look_at(store, name, all_))
@@ -82,8 +96,10 @@ def show_seen(screen: Screen, seen: Seen) -> Exit:
         screen.note(f"warning: cannot read the record of {item.name!r}: {item.reason} ({item.path})", "yellow")
     if screen.json_mode:
         damaged = [{"name": item.name, "path": str(item.path), "reason": item.reason} for item in seen.unreadable]
-        screen.data({"instances": [instance_json(instance) for instance, _ in seen.instances], "unreadable": damaged})
-    elif not seen.instances:
+        fetching = [_fetching_json(each) for each in seen.fetching]
+        shown = [instance_json(instance) for instance, _ in seen.instances]
+        screen.data({"instances": shown, "unreadable": damaged, "fetching": fetching})
+    elif not seen.running and not seen.instances:
         screen.note("nothing is running. To start the best model for this machine: mscli up")
     else:
         show_instances(screen, seen)
@@ -114,7 +130,8 @@ def look_at(store: Store, name: str | None = None, all_: bool = False) -> Seen:
     Raises NOT_RUNNING or RECORD_UNREADABLE for the named one.
     """
     raw = [store.raw(item) for item in (store.names() if name is None else (name,))]
-    if name is not None and raw == [None]:
+    under_way = all_fetching(store) if name is None else fetching(store, name)
+    if name is not None and raw == [None] and not under_way:
         raise MscliError(Code.NOT_RUNNING, f"there is no instance {name!r}", "To see what is running: mscli status")
     looked = [(item if isinstance(item, Unreadable) else look(item, store), item) for item in raw if item is not None]
     broken = tuple(found for found, _ in looked if isinstance(found, Unreadable))
@@ -122,15 +139,19 @@ def look_at(store: Store, name: str | None = None, all_: bool = False) -> Seen:
         raise unreadable(broken[0])
     seen = [(found, item) for found, item in looked if isinstance(found, Instance) and isinstance(item, Mapping)]
     wanted = [pair for pair in seen if all_ or name is not None or pair[0].state != STOPPED]
-    return Seen(tuple(wanted), broken)
+    return Seen(tuple(wanted), broken, under_way)
 
 
 def show_instances(screen: Screen, seen: Seen) -> None:
     """One instance as a block with everything that is known of it, several as a table."""
     if len(seen.instances) == 1:
         _show_one(screen, *seen.instances[0])
-    else:
+    elif seen.instances:
         screen.table(_COLUMNS, [_row(instance) for instance, _ in seen.instances])
+    for each in seen.fetching:
+        size_is = f" of {size(each.total_bytes)}" if each.total_bytes else ""
+        who = f"{each.engine}, profile {each.profile}, PID {each.by.pid}"
+        screen.line(styled(each.name, "bold"), "  ", styled(f"{each.words}{size_is}", "yellow"), f" ({who})")
     for instance, _ in seen.instances:
         _warn(screen, instance)
 

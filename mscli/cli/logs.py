@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import time
 from collections import deque
@@ -9,13 +11,16 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import dropwhile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mscli.cli.options import UNITS_S, Instance, Json
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
+
+if TYPE_CHECKING:
+    from mscli.instances.records import Record
 
 _DEFAULT_LINES = 100
 
@@ -46,7 +51,7 @@ def logs(
     if json and follow:
         raise MscliError(Code.USAGE, "--follow and --json were both given", "Leave one of them out.")
     begins, matches = _since(since), _matching(grep)
-    path, lives = _log(name)
+    path, lives = _log(name, follow)
     shown = _selected(path, lines, begins, matches)
     if json:
         screen.rows({"log": str(path)}, "lines", shown)
@@ -57,21 +62,55 @@ def logs(
         _follow(screen, path, lives, matches)
 
 
-def _log(name: str | None) -> tuple[Path, Callable[[], bool]]:
+def _log(name: str | None, follow: bool) -> tuple[Path, Callable[[], bool]]:
     """The log meant, and a function that tells whether its writer lives."""
     from mscli.instances.records import Records, running, the_one
     from mscli.instances.store import check_name
     from mscli.paths import places
 
     records = Records(places())
+    record = the_one(records, None, dead=True) if name is None else records.get(check_name(name))
+    if record and record.owner is not None and running(record):
+        return _of_server(record, follow), lambda: running(record)
     if name is None:
-        record = the_one(records, None, dead=True)
+        assert record is not None
         return record.log, lambda: running(record)
     path = records.run_dir(check_name(name)) / "log"  # a failed start leaves a log without a record
     if not path.exists():
         raise MscliError(Code.NOT_RUNNING, f"there is no log of {name!r}", "To see all instances: mscli status --all")
-    known = records.get(name)
-    return path, lambda: known is not None and running(known)
+    return path, lambda: record is not None and running(record)
+
+
+def _of_server(record: Record, follow: bool) -> Path:
+    """The log of a server that mscli did not start: its file, or what its journal or its container's engine prints, in
+    a file that goes with this process. Waits for that at most 10 s.
+
+    Raises FILE, with where it is, where it cannot be read, or followed.
+    """
+    import subprocess
+
+    from mscli.engines.engine import Hosted
+    from mscli.engines.table import engine
+
+    known = engine(record.plan.engine)
+    assert isinstance(known, Hosted)
+    where = known.log_of((record.host, record.port))
+    if where.file and os.access(where.file, os.R_OK):
+        return where.file
+    said = b""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        if where.command and not follow:
+            said = subprocess.run(where.command, capture_output=True, timeout=10, check=False).stdout
+    if not said:
+        raise MscliError(
+            Code.FILE,
+            f"{record.name} is on a server that mscli did not start ({record.owner}); its log is {where.words}",
+            "Read it there, with sudo where it belongs to another user.",
+            {"owner": record.owner},
+        )
+    copy = os.memfd_create("log")
+    os.write(copy, said)
+    return Path(f"/proc/self/fd/{copy}")
 
 
 def _selected(

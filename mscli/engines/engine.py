@@ -268,6 +268,16 @@ class HeldModel:
 
 
 @dataclass(frozen=True)
+class ServerLog:
+    """Where a server logs that mscli did not start. `words`: for people. `file`: its path, or `command`: what prints
+    its last lines; neither where it cannot be read from here."""
+
+    words: str
+    file: Path | None = None
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Kept:
     """A model in a folder of this disk. `ours`: mscli fetched it into its own store; else it is only borrowed."""
 
@@ -354,6 +364,9 @@ class Hosted(Engine, Protocol):
         """Unload our model where it is loaded, and remove it when `purge`; everything else on the server stays as it
         is. Blocks until the model is out of memory, for as long as another client's request to it runs; `listener` is
         told what is waited for. Raises STOP_FAILED where the server refuses, or does not get there in time."""
+
+    def log_of(self, address: tuple[str, int]) -> ServerLog:
+        """Where the server at `address` logs, which mscli did not start."""
 
     def held(self, address: tuple[str, int]) -> tuple[HeldModel, ...]:
         """The models on the server's disk; empty when it does not answer."""

@@ -6,6 +6,7 @@ alive. So identity is (pid, start ticks, boot id), and the state letter in /proc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -118,6 +119,15 @@ def group_lazily(leader: Identity, mark: str) -> Iterator[int]:
 def _lives(pid: int) -> bool:
     seen = stat(pid)
     return seen is not None and seen.state not in _DEAD
+
+
+def children(pid: int) -> int:
+    """How many processes that `pid` has started live."""
+    found: list[str] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found += task.read_text().split()
+    return sum(_lives(int(child)) for child in found)
 
 
 def cpu_ticks(pids: Sequence[int]) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mscli.instances.process import Identity, alive, group_lazily, members
+from mscli.instances.fetching import fetching
+from mscli.instances.process import Identity, alive, children, group_lazily, members
 from mscli.instances.store import Store, Unreadable
-from mscli.inventory.ports import listens
+from mscli.inventory.ports import listens, owner
 
 STARTING, READY, UNRESPONSIVE, CRASHED, STOPPED = "starting", "ready", "unresponsive", "crashed", "stopped"
 _ANSWER_BYTES = 4 << 20
@@ -19,6 +21,10 @@ UNLOADED = "unloaded"
 """The server answers, and the model is not in its memory."""
 _ASLEEP = "idle: the model is not in memory; the next request loads it again"
 RUNNING = (STARTING, READY, UNLOADED, UNRESPONSIVE)
+
+
+# Asks a server for a path; the JSON that it answers, or None without an answer.
+Ask = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def look(raw: Mapping[str, Any], store: Store) -> Instance | Unreadable:
 def _look(raw: Mapping[str, Any], store: Store) -> Instance:
     plan, identity = raw["plan"], _identity(raw["identity"])
     state, orphans, orphaned = _state(raw, identity, store)
-    state, note = _of_model(raw, identity, store) if state == READY else (state, None)
+    state, note = _of_model(raw, identity, store) if state == READY else (state, _of_start(raw, store, state))
     contained = raw.get("contained")
     return Instance(
         name=str(raw["name"]),
@@ -162,13 +168,18 @@ def _of_model(raw: Mapping[str, Any], identity: Identity | None, store: Store) -
     """The state of an instance whose server answers, by whether the model is in its memory; and what to say of that."""
     if raw["plan"]["engine"] != "ollama":
         return (UNLOADED, _ASLEEP) if raw["request"].get("idle_stop_s") and _sleeps(raw) else (READY, None)
-    from mscli.engines.ollama.loaded import other_context, unloaded
 
     def ask(path: str) -> Any:
         return answer(raw["host"], _number(raw["port"]), path)
 
-    has_runner = identity is None or len(members(identity, raw["mark"])) > 1
-    if why := unloaded(ask, raw["alias"], has_runner):
+    if identity is None:
+        pid = owner(_number(raw["port"]))
+        runners, earlier = children(pid) if pid else None, re.match(r"pid (\d+) ", raw["owner"] or "")
+        restarted = pid is not None and earlier is not None and int(earlier[1]) != pid
+    else:
+        servers = 1 + bool(raw["request"].get("supervise"))  # with the companion before it
+        runners, restarted = len(members(identity, raw["mark"])) - servers, False
+    if why := unloaded(ask, raw["alias"], runners, restarted):
         return (UNLOADED, why) if store.was_ready(raw["name"]) else (STARTING, None)
     return READY, other_context(ask, raw["alias"], _number(raw["plan"]["context"]))
 
@@ -181,6 +192,54 @@ def _sleeps(raw: Mapping[str, Any]) -> bool:
         return False
     said = answer(raw["host"], _number(raw["port"]), "/props", key=key)
     return isinstance(said, dict) and said.get("is_sleeping") is True
+
+
+def unloaded(ask: Ask, alias: str, runners: int | None, restarted: bool) -> str | None:
+    """In words, why the model `alias` is not in memory; None if it is, or the server does not say.
+
+    `runners`: how many processes hold its models (None: not known). A server goes on listing a model whose process died
+    until the next request for it. `restarted`: it is not the process that loaded the model.
+    """
+    held = _models(ask("/api/ps"))
+    if held is None:
+        return None
+    if _named(held, alias):
+        lives = runners is None or runners >= len(held)
+        return None if lives else "the process that held the model died; the next request loads it again"
+    here = _models(ask("/api/tags"))
+    if here is not None and not _named(here, alias):
+        return "the server has no such model any more: it was removed, or another server answers on this port"
+    why = "the server was restarted" if restarted else "unloaded, evicted or expired"
+    return f"the model is not in memory ({why}); the next request loads it again"
+
+
+def other_context(ask: Ask, alias: str, planned: int) -> str | None:
+    """In words, that the model is loaded with another context than planned; None if not, or the server does not say."""
+    entry = _named(_models(ask("/api/ps")) or [], alias)
+    context = entry.get("context_length") if entry else None
+    if not isinstance(context, int) or context == planned:
+        return None
+    return f"the server serves a context of {context} tokens, {planned} were planned"
+
+
+def _models(answer: Any) -> list[dict[str, Any]] | None:
+    models = answer.get("models") if isinstance(answer, dict) else None
+    return [model for model in models if isinstance(model, dict)] if isinstance(models, list) else None
+
+
+def _named(models: list[dict[str, Any]], alias: str) -> dict[str, Any] | None:
+    wanted = (alias.lower(), f"{alias.lower()}:latest")
+    return next((model for model in models if str(model.get("model") or model.get("name")).lower() in wanted), None)
+
+
+def _of_start(raw: Mapping[str, Any], store: Store, state: str) -> str | None:
+    """How far a start is that has more to do than to spawn an engine; None if there is nothing to say."""
+    if state != STARTING or raw["plan"]["engine"] != "ollama":
+        return None
+    if pulls := fetching(store, raw["name"]):
+        return pulls[0].words
+    answers = probe(raw["host"], _number(raw["port"]), raw["health_path"]).status == 200
+    return "the server answers and loads the model" if answers else None
 
 
 def _left(raw: Mapping[str, Any], leader: Identity | None) -> tuple[tuple[int, ...], bool]:

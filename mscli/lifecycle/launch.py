@@ -68,17 +68,18 @@ class Started:
 class StartFailure(MscliError):
     """The error of a failed start, with what was to be started and all that the engine logged.
 
-    `log` is "" where the engine said nothing, or wrote no log of ours.
+    `log` is "" where the engine said nothing, or wrote no log of ours. `adopted`: the server is not ours.
     """
 
     decision: Decision
     log: str
+    adopted: bool
 
     @classmethod
-    def of(cls, fault: MscliError, decision: Decision, log: str) -> StartFailure:
+    def of(cls, fault: MscliError, decision: Decision, log: str, adopted: bool = False) -> StartFailure:
         """The same error, with what belongs to it."""
         failure = cls(fault.code, fault.message, fault.hint, fault.details)
-        failure.decision, failure.log = decision, log
+        failure.decision, failure.log, failure.adopted = decision, log, adopted
         return failure
 
 

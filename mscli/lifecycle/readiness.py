@@ -6,10 +6,12 @@ whole, and its cause is read from what it logged.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from mscli.engines import engine as contract
@@ -17,6 +19,7 @@ from mscli.engines.engine import Contained, Engine, Hosted, Observed, Talkative
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.instances.container import pids, publishes
+from mscli.instances.fetching import FetchNote
 from mscli.instances.log import LogTail
 from mscli.instances.process import Identity, alive, cpu_ticks, group_lazily, members, wait_death
 from mscli.instances.records import Record, Records, seen
@@ -27,8 +30,8 @@ from mscli.lifecycle.launch import Launch, Started, loopback
 from mscli.lifecycle.port import describe_owner
 from mscli.lifecycle.server_weights import may_fetch
 from mscli.lifecycle.shutdown import end_group, release
+from mscli.weights.progress import DONE, Note, Progress
 from mscli.weights.progress import Listener as WeightsListener
-from mscli.weights.progress import Note, Progress
 
 _POLL_S = 0.02
 _JOIN_POLL_S = 0.1
@@ -255,19 +258,31 @@ def _load(launch: Launch, started: Started, listener: Listener, records: Records
     try:
         if launch.adopted:
             _may_fetch(launch, record, launch.engine)
-        observed = launch.engine.prepare(
-            (record.host, record.port),
-            decision.plan,
-            decision.profile,
-            decision.model,
-            record.alias,
-            _Download(listener, eta),
-        )
+        with FetchNote(records, record.name, decision.plan.profile, launch.engine.name) as note:
+            observed = launch.engine.prepare(
+                (record.host, record.port),
+                decision.plan,
+                decision.profile,
+                decision.model,
+                record.alias,
+                Download(listener, note, lambda: stopped_meanwhile(record), eta),
+            )
         loaded = True
+    except MscliError as fault:
+        _keep_words(fault, record)
+        raise
     finally:
         if not loaded:  # also after Ctrl-C: a server without its model serves nobody
             _give_up(launch, record, records)
     return observed
+
+
+def _keep_words(fault: MscliError, record: Record) -> None:
+    """Add to the instance's log what its server answered: the server itself logs none of it."""
+    if words := fault.details.get("evidence"):
+        answered = " ".join(" ".join(map(str, words)).split()) if isinstance(words, list) else str(words)
+        with contextlib.suppress(OSError), record.log.open("a") as log:
+            log.write(f"mscli: the server answered: {answered}\n")
 
 
 def load_again(record: Record, records: Records, listener: Listener) -> bool:
@@ -283,15 +298,25 @@ def load_again(record: Record, records: Records, listener: Listener) -> bool:
     return True
 
 
-class _Download(WeightsListener):
-    """Hears of a pull: a start that waited for one tells nothing of the next."""
+class Download(WeightsListener):
+    """Hears of a pull and passes it on: notes how far it is, and ends it where somebody has stopped this start.
 
-    def __init__(self, listener: Listener, eta: Eta) -> None:
-        self._listener, self._eta = listener, eta
+    `eta`: a start that waited for a pull tells nothing of the next.
+    """
+
+    def __init__(
+        self, listener: WeightsListener, note: FetchNote, stopped: Callable[[], MscliError], eta: Eta | None = None
+    ) -> None:
+        self._listener, self._note, self._stopped, self._eta = listener, note, stopped, eta
 
     def progress(self, progress: Progress) -> None:
-        """Passes it on."""
-        self._eta.spoilt = True
+        """Passes it on. Raises StoppedMeanwhile."""
+        if self._eta:
+            self._eta.spoilt = True
+        if progress.stage == DONE:
+            self._note.end()
+        elif not self._note.write(progress.done_bytes, progress.total_bytes):
+            raise self._stopped()
         self._listener.progress(progress)
 
     def note(self, note: Note) -> None:
@@ -323,11 +348,16 @@ class StoppedMeanwhile(MscliError):
 
 def stopped_meanwhile(record: Record) -> StoppedMeanwhile:
     """The error for whoever waits: no failure of the start, so nothing is to be changed or remembered."""
+    return stopped_fetching(record.name, record.plan.profile, record.log)
+
+
+def stopped_fetching(name: str, profile: str, log: Path) -> StoppedMeanwhile:
+    """The same for a start that has no record yet."""
     return StoppedMeanwhile(
         Code.START_FAILED,
-        f"{record.name} was stopped by another mscli while it was starting",
-        f"What runs: mscli status. Start it again: mscli up {record.plan.profile}",
-        {"cause": "stopped", "log": str(record.log)},
+        f"{name} was stopped by another mscli while it was starting",
+        f"What runs: mscli status. Start it again: mscli up {profile}",
+        {"cause": "stopped", "log": str(log)},
     )
 
 
@@ -416,6 +446,8 @@ def _fallen(launch: Launch, observed: Observed) -> str | None:
     if placed is not None and placed[0] < min(plan.layers_on_gpu, placed[1]):
         return f"only {placed[0]} of {placed[1]} layers are on the GPU, {plan.layers_on_gpu} were planned"
     whole = plan.layers_on_gpu > launch.decision.model.architecture.text.layers
+    if share == 0 and plan.layers_on_gpu:
+        return "nothing of the model is on the GPU, it was planned there"
     if share is not None and whole and share < _WHOLE:
         return f"only {share:.0%} of the model are on the GPU, all of it was planned there"
     return None
@@ -427,6 +459,8 @@ def _warnings(launch: Launch, record: Record, observed: Observed) -> tuple[str, 
         found.append(f"{record.host} can be reached from other machines; the API key is in {record.api_key_file}")
         if open_paths := launch.engine.capabilities.unguarded:
             found.append(f"the key does not guard {', '.join(open_paths)}: let a proxy in front close them")
+    if not record.request.require_gpu and (fallen := _fallen(launch, observed)):
+        found.append(f"{fallen}: it will be slow" + (f" ({observed.cpu_reason})" if observed.cpu_reason else ""))
     if observed.context is not None and observed.context < record.plan.context:
         found.append(f"the engine serves a context of {observed.context} tokens, {record.plan.context} were planned")
     if isinstance(launch.engine, Hosted) and (told := launch.engine.for_clients(record.sampling)):

@@ -28,7 +28,7 @@ from mscli.instances.store import try_lock
 from mscli.lifecycle.server_guard import END
 from mscli.paths import places
 from mscli.weights.files import WeightFiles
-from mscli.weights.progress import Listener, Note
+from mscli.weights.progress import WAITING, Listener, Note, Progress
 
 START_TIMEOUT_S = 60.0
 _HOST = "127.0.0.1"
@@ -53,7 +53,7 @@ def ensure(
     if words := engine.closed():
         listener.note(Note("closed", words))
     may_fetch(engine, variant, offline, agree)
-    with _alone(engine, listener):
+    with _alone(engine, variant.download_bytes, listener):
         if here := engine.stored(variant):
             return here
         with _started(engine) as address:
@@ -119,7 +119,7 @@ def may_fetch(engine: Hosted, variant: Variant, offline: bool, agree: Callable[[
 
 
 @contextmanager
-def _alone(engine: Hosted, listener: Listener) -> Iterator[None]:
+def _alone(engine: Hosted, size_bytes: int, listener: Listener) -> Iterator[None]:
     """Hold the engine's lock on its store: two servers that fetch one blob into one folder break each other's file.
 
     Waits for another mscli that fetches, as long as that takes, and tells `listener` so.
@@ -130,6 +130,7 @@ def _alone(engine: Hosted, listener: Listener) -> Iterator[None]:
         if not try_lock(lock.fileno()):
             listener.note(Note("waiting", "another mscli fetches weights for this engine: waiting for it"))
             while not try_lock(lock.fileno()):
+                listener.progress(Progress(WAITING, 0, size_bytes, None, None, None))
                 time.sleep(_LOCK_POLL_S)
         yield
 

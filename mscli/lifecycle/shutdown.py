@@ -13,11 +13,12 @@ from mscli.engines.engine import Engine, Hosted
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.instances import container as containers
+from mscli.instances.fetching import Fetching, fetching, stop_fetching, stop_mscli
 from mscli.instances.orphans import Marked, end, marked
-from mscli.instances.process import Halt, describe, halt
+from mscli.instances.process import Halt, alive, describe, halt
 from mscli.instances.records import Record, Records, group, running
 from mscli.instances.state import probe
-from mscli.instances.store import Unreadable
+from mscli.instances.store import Store, Unreadable
 from mscli.inventory.inventory import total_bytes
 from mscli.lifecycle import port as ports
 
@@ -32,7 +33,8 @@ class Stopped:
     """How an instance ended. `signal`: the last one needed, None if nothing lived. `survivors`: pids still alive.
 
     `memory_returned_bytes`: what its processes held on its GPUs and no longer do; None where no GPU was used or the
-    driver does not tell. `memory_seconds`: how long that took after the processes were gone.
+    driver does not tell. `memory_seconds`: how long that took after the processes were gone. `fetching`: it was a start
+    that still fetched its weights.
     """
 
     name: str
@@ -42,20 +44,28 @@ class Stopped:
     port_free: bool
     memory_returned_bytes: int | None
     memory_seconds: float
+    fetching: bool = False
 
 
-def stop(record: Record, records: Records, listener: Listener = lambda _: None, purge: bool = False) -> Stopped:
+def stop(
+    record: Record, records: Records, listener: Listener = lambda _: None, purge: bool = False, force: bool = False
+) -> Stopped:
     """Stop everything of an instance and wait until its port and GPU memory are back.
 
     Sends the engine's signals, each with its grace, then SIGKILL; waits at most 10 s more for the port and 60 s for
-    the memory. A server that is not ours only gives our model back (and loses it when `purge`). The record stays,
-    marked as stopped, when nothing survived and no other start has taken the name meanwhile.
+    the memory. A server that is not ours only gives our model back (and loses it when `purge`); one that does not
+    answer raises STOP_FAILED, unless `force`. The record stays, marked as stopped, when nothing survived and no other
+    start has taken the name meanwhile.
     """
     engine = engine_named(record.plan.engine)
     _note_stopping(record, records)
+    for each in fetching(records, record.name):
+        stop_fetching(each, records, listener)
+    if record.owner is not None and record.starter and not records.was_ready(record.name):
+        stop_mscli(record.starter)  # a server gives up a load whose client leaves, and no other way
     pids = group(record)
     before = _held(record, pids) if pids else None
-    release(engine, record, purge, listener)
+    release(engine, record, purge, listener, told=not force)
     ended = end_group(engine, record, listener)
     port_free = record.owner is not None or _wait(lambda: not _ours_listens(record, ended), _PORT_TIMEOUT_S)
     begun = time.monotonic()
@@ -71,6 +81,14 @@ def stop(record: Record, records: Records, listener: Listener = lambda _: None, 
         memory_returned_bytes=None if before is None or left is None else before - left,
         memory_seconds=time.monotonic() - begun,
     )
+
+
+def stop_start(found: Fetching, store: Store, listener: Listener = lambda _: None) -> Stopped:
+    """Stop a start that still fetches its weights, and so has no record. Waits at most 13 s."""
+    begun = time.monotonic()
+    sent = stop_fetching(found, store, listener)
+    left = (found.by.pid,) if alive(found.by) else ()
+    return Stopped(found.name, sent, time.monotonic() - begun, left, True, None, 0.0, fetching=True)
 
 
 def stop_unreadable(damaged: Unreadable, records: Records, listener: Listener = lambda _: None) -> Stopped:
@@ -131,14 +149,26 @@ def purge(record: Record, records: Records) -> None:
             records.purge(record.name)
 
 
-def release(engine: Engine, record: Record, purge: bool, listener: Listener = lambda _: None) -> None:
-    """Have a server that is not ours give our model back, as long as it answers; one of the instance's own ends."""
-    if (
-        isinstance(engine, Hosted)
-        and record.identity is None
-        and probe(record.host, record.port, record.health_path).status == 200
-    ):
+def release(
+    engine: Engine, record: Record, purge: bool, listener: Listener = lambda _: None, told: bool = False
+) -> None:
+    """Have a server that is not ours give our model back, as long as it answers; one of the instance's own ends.
+
+    `told`: raise STOP_FAILED for one that is there and does not answer, since the model may be in its memory.
+    """
+    if not isinstance(engine, Hosted) or record.identity is not None:
+        return
+    seen = probe(record.host, record.port, record.health_path)
+    if seen.status == 200:
         engine.release((record.host, record.port), record.alias, purge, listener)
+    elif told and record.owner is not None and seen.reason != "refused":
+        raise MscliError(
+            Code.STOP_FAILED,
+            f"the server does not answer ({record.owner}, {record.host}:{record.port}): {record.alias} may still be in "
+            "its memory",
+            f"Try again once it answers. Or forget it there: mscli down {record.name} --force",
+            {"instance": record.name},
+        )
 
 
 def end_group(engine: Engine, record: Record, listener: Listener = lambda _: None) -> Halt:

@@ -16,19 +16,30 @@ from mscli.engines.engine import Adopted, Engine, Hosted, Imaged, Observed, Prep
 from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
+from mscli.instances.fetching import FetchNote
 from mscli.instances.records import Record, Records, Request, Taken, api_key, leads, running, seen
 from mscli.instances.state import READY, UNLOADED, UNRESPONSIVE, Instance
 from mscli.instances.store import check_name
 from mscli.lifecycle import launch as launching
 from mscli.lifecycle import server_weights
-from mscli.lifecycle.decision import Adjust, Decision, decide
+from mscli.lifecycle.decision import Adjust, Decision, chosen, decide
 from mscli.lifecycle.eta import eta
 from mscli.lifecycle.first_install import Consent, have_engine
 from mscli.lifecycle.launch import Launch, Started, StartFailure
 from mscli.lifecycle.learning import Heal, learn, noted, taken_bytes
 from mscli.lifecycle.port import kept
 from mscli.lifecycle.preview import Preview, expected_weights, preview, somewhere
-from mscli.lifecycle.readiness import Listener, Patience, StoppedMeanwhile, arrive, join, load_again, stopped_meanwhile
+from mscli.lifecycle.readiness import (
+    Download,
+    Listener,
+    Patience,
+    StoppedMeanwhile,
+    arrive,
+    join,
+    load_again,
+    stopped_fetching,
+    stopped_meanwhile,
+)
 from mscli.lifecycle.shutdown import stop, survived
 from mscli.paths import Places
 from mscli.planning.plan import ENGINE_READY, Choice
@@ -122,7 +133,8 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     except StoppedMeanwhile:
         raise
     except MscliError as fault:
-        raise StartFailure.of(fault, launch.decision, started.log_text() or _said(fault)) from fault
+        log = started.log_text() or _said(fault)
+        raise StartFailure.of(fault, launch.decision, log, adopted=launch.adopted is not None) from fault
     taken, record = taken_bytes(launch.decision) if arrived else {}, started.record
     warnings = (*launch.warnings, *(arrived.warnings if arrived else ()))
     if arrived:
@@ -243,7 +255,17 @@ def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch | Record:
     The record of an instance where another mscli was faster with the same request.
     """
     listener.stage(contract.PLAN, "reading this machine and planning")
-    decision, name = _decide(ask, places)
+    # Before a plan, which would only say that what runs under this name takes the memory.
+    if asked := ask.name or ask.request.profile:
+        if there := _same(ask, Records(places)):
+            return there
+        _refuse_other(check_name(asked), ask, Records(places))
+    try:
+        decision, name = _decide(ask, places)
+    except MscliError as fault:
+        if fault.code is Code.NO_FIT and ask.request.adopt:
+            _refuse_old_server(ask, places)
+        raise
     if same := _same(ask, Records(places)):
         return same
     _refuse_other(name, ask, Records(places))
@@ -252,7 +274,17 @@ def _prepare(ask: Ask, places: Places, listener: Listener) -> Launch | Record:
     if not launch.adopted:
         listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
         _ask_first(launch.agree, ask, decision)
-    return replace(launch, weights=_weights(launch, listener))
+    return replace(launch, weights=_weights(launch, places, listener))
+
+
+def _refuse_old_server(ask: Ask, places: Places) -> None:
+    """Raises ENGINE_UNSUPPORTED where the server to adopt is too old for the model: no smaller plan would mend that."""
+    if ask.request.profile is None and ask.request.file is None:
+        return
+    found = chosen(ask.request.profile, Path(ask.request.file) if ask.request.file else None, places)
+    engine = engine_named(found.profile.engine)
+    if isinstance(engine, Hosted) and (adopted := _adopted(engine, ask)):
+        engine.check(adopted, found.profile, found.model)
 
 
 def _find_engine(
@@ -386,15 +418,24 @@ def _said(fault: MscliError) -> str:
     return "\n".join(map(str, [*lines, fault.hint] if isinstance(lines, list) else []))
 
 
-def _weights(launch: Launch, listener: WeightsListener) -> WeightFiles:
+def _weights(launch: Launch, places: Places, listener: WeightsListener) -> WeightFiles:
     """The weight files, fetched first; a server that was there before fetches them itself, once it is asked to load."""
     if launch.adopted:
         return launch.weights
-    variant = launch.decision.variant
-    if isinstance(launch.engine, Hosted):
-        return server_weights.ensure(launch.engine, variant, listener, launch.offline, launch.agree)
-    folder = Path(launch.request.weights) if launch.request.weights else None
-    return ensure(launch.decision.model, variant, listener, offline=launch.offline, folder=folder)
+    variant, profile = launch.decision.variant, launch.decision.profile.name
+    store = Records(places)
+    with FetchNote(store, launch.name, profile, launch.engine.name) as note:
+        log = store.run_dir(launch.name) / "log"
+        heard = Download(listener, note, lambda: stopped_fetching(launch.name, profile, log))
+        folder = Path(launch.request.weights) if launch.request.weights else None
+        try:
+            if isinstance(launch.engine, Hosted):
+                return server_weights.ensure(launch.engine, variant, heard, launch.offline, launch.agree)
+            return ensure(launch.decision.model, variant, heard, offline=launch.offline, folder=folder)
+        except KeyboardInterrupt:
+            if note.stopped:  # by `mscli down`, which did not want to wait any longer
+                raise stopped_fetching(launch.name, profile, log) from None
+            raise
 
 
 def _ask_first(agree: Callable[[int], bool] | None, ask: Ask, decision: Decision) -> None:

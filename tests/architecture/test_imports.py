@@ -38,7 +38,7 @@ INSIDE = {
     ),
     "doctor.repair": ("fix", "instances", "profile_remedies", "profiles"),
     "doctor.report": ("redact_prompts", "redact_secrets", "redact", "private", "runs", "report"),
-    "instances": ("json_values", "process", "log", "container", "store", "state", "records", "orphans"),
+    "instances": ("json_values", "process", "log", "container", "store", "fetching", "state", "records", "orphans"),
     "lifecycle": (
         "port",
         "pinned",

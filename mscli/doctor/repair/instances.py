@@ -18,6 +18,7 @@ from mscli.doctor.checks.own_files import OWNER, Unsafe, close, unsafe_files
 from mscli.doctor.repair.fix import Fix, Listener, ManualStep, Repairs
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
+from mscli.instances.fetching import fetching
 from mscli.instances.orphans import Leftover, Marked, end, leftovers, marked, still
 from mscli.instances.process import boot_id, describe, stat
 from mscli.instances.records import Record, Records, group, running
@@ -154,7 +155,7 @@ def _without_record(records: Records) -> Iterator[str]:
     """Instance folders without a record: starts that failed keep their log in one."""
     recorded = records.names()
     for folder in records.folders():
-        if not folder.is_symlink() and folder.name not in recorded:
+        if not folder.is_symlink() and folder.name not in recorded and not fetching(records, folder.name):
             yield folder.name
 
 

@@ -27,6 +27,7 @@ from mscli.engines.engine import (
     Installation,
     Kept,
     Observed,
+    ServerLog,
     Serving,
 )
 from mscli.engines.ollama import installation, observed
@@ -45,6 +46,7 @@ from mscli.weights.progress import Listener, Note
 
 UNLOAD_TIMEOUT_S = 600.0
 _TOLD_AFTER_S = 1.0
+_SHORT_OF_MEMORY = ("oom_weights", "oom_kv", "gpu_busy", "host_ram")
 NAMESPACE = "mscli"
 _STAGES = (
     (re.compile(r"starting (?:llama-server|llama server|runner)|loading model via"), LOADING),
@@ -182,7 +184,7 @@ class Ollama:
         self, address: tuple[str, int], plan: Plan, profile: Profile, model: Model, alias: str, listener: Listener
     ) -> Observed:
         """See the contract. Raises START_FAILED when the server does not load the model."""
-        api, source = Api(*address), model.variants[plan.variant].source.repository
+        api, source, note = Api(*address), model.variants[plan.variant].source.repository, None
         try:
             server = look(Address("http", *address), api.version())
             refuse_old(server, None, model.variants[plan.variant])
@@ -192,9 +194,9 @@ class Ollama:
             api.create(alias, source, parameters(plan, profile, model.sampling), model.system_prompt)
             before = observed.devices(plan)
             api.load(alias, profile.options.get("keep_alive", FOREVER))
-            return observed.of_server(api, alias, plan, model, server.version, before)
+            return observed.of_server(api, alias, plan, model, server.version, before, note)
         except Refusal as refusal:
-            raise _failed(refusal, alias) from refusal
+            raise _failed(refusal, alias, note) from refusal
 
     def bare(self, found: Installation, address: tuple[str, int]) -> Command:
         """See the contract. Removes what of mscli's own store is damaged: a pull would take it for whole."""
@@ -240,6 +242,10 @@ class Ollama:
         except Refusal as refusal:
             if refusal.status not in (None, 404):
                 raise _not_released(refusal, alias) from refusal
+
+    def log_of(self, address: tuple[str, int]) -> ServerLog:
+        """See the contract."""
+        return look(Address("http", *address), "").log
 
     def held(self, address: tuple[str, int]) -> tuple[HeldModel, ...]:
         """See the contract."""
@@ -317,8 +323,9 @@ def _refuse_sharing(api: Api, source: str, alias: str) -> None:
         )
 
 
-def _failed(refusal: Refusal, alias: str) -> MscliError:
-    """The server did not load our model: the cause by its own words."""
+def _failed(refusal: Refusal, alias: str, settings: str | None = None) -> MscliError:
+    """The server did not load our model: the cause by its own words. `settings`: what makes the model larger than
+    planned there, in words."""
     from mscli.diagnosis.diagnose import start_failure  # reads the signatures; only a refusal needs it
 
     found = start_failure(refusal.words, NAME, None)
@@ -326,7 +333,8 @@ def _failed(refusal: Refusal, alias: str) -> MscliError:
     known = code != "unknown"
     return MscliError(
         Code.START_FAILED,
-        f"Ollama did not load {alias}: {found.summary if known else refusal.words}",
+        f"Ollama did not load {alias}: {found.summary if known else refusal.words}"
+        + (f"; {settings}" if settings and found.code in _SHORT_OF_MEMORY else ""),
         f"{found.remedy} The server's log says more.".strip() if known else "Its log says more: journalctl -u ollama",
         {"cause": code, "evidence": [refusal.words], "http_status": refusal.status},
     )

@@ -6,7 +6,6 @@ Names, types and meanings are those of Ollama 0.33's source (envconfig/config.go
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from mscli.catalog.model import Sampling
@@ -78,16 +77,19 @@ def environment(plan: Plan, profile: Profile, address: tuple[str, int], models: 
 def parameters(plan: Plan, profile: Profile, sampling: Sampling) -> dict[str, Parameter]:
     """The parameters of the derived model: the plan's, the makers' sampling, and the profile's options over both.
 
-    A reply ends at the latest after `num_ctx` tokens: without a limit a text model goes on to ten times that and
-    forgets the beginning.
+    A reply ends at the latest after `num_ctx` tokens, whatever the profile says: without a limit a text model goes on
+    to ten times that and forgets the beginning.
     """
+    options = {name: value for name, value in profile.options.items() if name != "keep_alive"}
+    context = int(options.get("num_ctx", plan.context))
+    longest = int(options.get("num_predict", sampling.max_tokens or context))
     wanted: dict[str, Parameter | None] = {
         "num_ctx": plan.context,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "num_predict": min(sampling.max_tokens or plan.context, plan.context),
         **{name: plan.settings.get(name) for name in _PLANNED},
-        **{name: [str(value)] if name in _TEXTS else value for name, value in _of_model(profile.options).items()},
+        **{name: [str(value)] if name in _TEXTS else value for name, value in options.items()},
+        "num_predict": min(longest, context) if longest > 0 else context,
     }
     return {name: value for name, value in wanted.items() if value is not None}
 
@@ -113,10 +115,6 @@ def check_options(profile: Profile) -> None:
                 "Ollama would ignore it, or fail to load the model. Correct it, or remove it.",
                 {"cause": "cli_flags", "option": name},
             )
-
-
-def _of_model(options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
-    return {name: value for name, value in options.items() if name != "keep_alive"}
 
 
 def _wrong(name: str, value: OptionValue) -> str | None:

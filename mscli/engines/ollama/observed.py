@@ -43,9 +43,16 @@ def devices(plan: Plan) -> tuple[Device, ...]:
 
 
 def of_server(
-    api: Api, alias: str, plan: Plan, model: Model, version: str | None, before: tuple[Device, ...]
+    api: Api,
+    alias: str,
+    plan: Plan,
+    model: Model,
+    version: str | None,
+    before: tuple[Device, ...],
+    settings: str | None = None,
 ) -> Observed:
-    """What the server says it took, beside what NVML says it took from each GPU."""
+    """What the server says it took, beside what NVML says it took from each GPU. `settings`: where the server's own
+    make the model larger than planned, in words."""
     loaded = api.loaded(alias)
     if loaded is None:
         raise Refusal(None, f"it does not list {alias} among the models in memory")
@@ -55,7 +62,7 @@ def of_server(
         context=loaded.context,
         gpu_share=share,
         gpu_bytes=_growth(before, devices(plan)),
-        cpu_reason=cpu_reason(plan, model, version, share, before) if fallen else None,
+        cpu_reason=(settings or cpu_reason(plan, model, version, share, before)) if fallen else None,
     )
 
 

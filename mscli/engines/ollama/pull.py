@@ -154,14 +154,21 @@ class _Attempts:
         """Waits for the whole pull. Raises what ends it."""
         while True:
             try:
-                self._once()
-                break
-            except PassingFault as passing:
-                self._again(passing)
-            except KeyboardInterrupt:
+                if self._tried():
+                    break
+            except (KeyboardInterrupt, MscliError):  # somebody stops it, here or with `mscli down`
                 time.sleep(SETTLE_S)
                 raise
         self._listener.progress(Meter(DONE, self._meter.total_bytes).look(self._meter.total_bytes))
+
+    def _tried(self) -> bool:
+        """Ask once; False after a fault that may pass. Raises what ends it."""
+        try:
+            self._once()
+        except PassingFault as passing:
+            self._again(passing)
+            return False
+        return True
 
     def _once(self) -> None:
         """One request. Raises PassingFault when it ends before the server says that everything is there."""

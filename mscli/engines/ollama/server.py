@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from mscli.engines.engine import ServerLog
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.errors import Code, MscliError
 from mscli.inventory.kernel import holder
@@ -23,6 +24,7 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11434
 UNIT = "ollama"
 SYSTEMCTL_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_S = 1.0
+LOG_LINES = "10000"
 
 _PROPERTIES = (
     *("LoadState", "ActiveState", "MainPID", "User", "Environment", "FragmentPath", "ExecStart"),
@@ -105,6 +107,27 @@ class Server:
         if not self.local or self.container or self.env is None:
             return None
         return models_folder(self.env, self.user)
+
+    @property
+    def log(self) -> ServerLog:
+        """Where it logs."""
+        asked: tuple[str, ...]
+        if not self.local:
+            return ServerLog(f"on {self.address.host}")
+        if self.container:
+            name = self.container.partition(",")[0]
+            asked = ("docker", "logs", "--tail", LOG_LINES, name)
+            return ServerLog(f"the container's: docker logs -f {name}", command=asked)
+        if self.service:
+            asked = ("journalctl", "-u", UNIT, "-n", LOG_LINES, "--no-pager", "-q", "-o", "cat")
+            return ServerLog(f"in the journal: journalctl -u {UNIT} -f", command=asked)
+        try:
+            target = Path(f"/proc/{self.pid}/fd/2").readlink()
+        except OSError:
+            return ServerLog(f"known to {self.owner} alone: ask the one who started it")
+        if target.is_file():
+            return ServerLog(f"the file {target}", file=target)
+        return ServerLog(f"not kept: pid {self.pid} writes it to {target}")
 
     @property
     def program(self) -> Path | None:

@@ -113,7 +113,8 @@ def settings_note(server: Server, plan: Plan) -> str | None:
         differing.append(f"OLLAMA_NUM_PARALLEL is {users}, planned are {plan.users}")
     if not differing:
         return None
-    return f"in the server's environment {' and '.join(differing)}: {_how_to_set(server)}"
+    takes = f"; its KV cache is for {users} times the context" if users and users != str(plan.users) else ""
+    return f"in the server's environment {' and '.join(differing)}{takes}: {_how_to_set(server)}"
 
 
 def cpu_reason(plan: Plan, model: Model, version: str | None, share: float | None, before: Sequence[Device]) -> str:

@@ -183,6 +183,7 @@ class _Attempts:
             port=self.first.request.port,
             number=len(self.healed) + 1,
             lost_bytes=_lost_bytes(fault.decision),
+            adopted=fault.adopted,
         )
 
     def _change(self, fault: MscliError, known: Failure | None) -> Change | None:

@@ -56,7 +56,8 @@ _PEERS = re.compile(r"custom_all_?reduce|peer access|P2P|vLLM is using nccl")
 @dataclass(frozen=True)
 class Failure:
     """A start that failed. `number`: of this try, from 1. `lost_bytes`: by how much less is free on its GPUs now than
-    when it was planned. `overrides`, `port`: what the user typed."""
+    when it was planned. `overrides`, `port`: what the user typed. `adopted`: on a server that is not ours, which
+    decides on KV type and users itself."""
 
     cause: str
     log: str
@@ -65,6 +66,7 @@ class Failure:
     port: int | None
     number: int
     lost_bytes: int = 0
+    adopted: bool = False
 
     @property
     def plan(self) -> Plan:
@@ -254,7 +256,7 @@ def _smaller_kv(failure: Failure) -> Iterator[Change]:
 
 def _other_kv(failure: Failure, kinds: tuple[str, ...]) -> Iterator[Change]:
     allowed = tuple(kind for kind in kinds if kind in failure.profile.kv_types)
-    if allowed and failure.overrides.kv_type is None:
+    if allowed and failure.overrides.kv_type is None and not failure.adopted:
         yield _change(Adjustment(kv_types=allowed))
 
 
@@ -267,7 +269,7 @@ def _without_flash(failure: Failure) -> Iterator[Change]:
 
 
 def _fewer_users(failure: Failure) -> Iterator[Change]:
-    if failure.overrides.users is None and failure.plan.users > 1:
+    if failure.overrides.users is None and failure.plan.users > 1 and not failure.adopted:
         yield _change(Adjustment(users=failure.plan.users // 2))
 
 

@@ -57,7 +57,9 @@ def start(program: Path, user_env: dict[str, str]) -> Iterator[Callable[..., Ser
 
     def run(**env: str) -> Server:
         told = {**user_env, "OLLAMA_HOST": "127.0.0.1:0", **env}
-        process = subprocess.Popen([program, "serve"], stderr=subprocess.PIPE, text=True, env=told)
+        process = subprocess.Popen(
+            [program, "serve"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=told
+        )
         running.append(process)
         models = Path(told.get("OLLAMA_MODELS") or Path(told["HOME"]) / ".ollama" / "models")
         server = Server(process, 0, models)
@@ -79,8 +81,8 @@ def start(program: Path, user_env: dict[str, str]) -> Iterator[Callable[..., Ser
 
 
 def _follow(server: Server, ready: threading.Event) -> None:
-    assert server.process.stderr is not None
-    for line in server.process.stderr:
+    assert server.process.stdout is not None
+    for line in server.process.stdout:
         server.lines.append(line.rstrip("\n"))
         if "Listening on" in line:
             server.port = int(line.split("Listening on ")[1].split()[0].rpartition(":")[2])

@@ -186,8 +186,8 @@ def test_a_tool_is_called_through_both_apis(able: str) -> None:
     choice = openai(able, SMALL, "What is the weather?", tools=[TOOL])
     call = native(able, SMALL, {"content": "What is the weather?"}, tools=[TOOL])["message"]["tool_calls"][0]
     assert choice["finish_reason"] == "tool_calls"
-    assert choice["message"]["tool_calls"][0]["function"] == {"name": "get_weather", "arguments": '{"city": "Paris"}'}
-    assert call["function"] == {"name": "get_weather", "arguments": {"city": "Paris"}}
+    assert choice["message"]["tool_calls"][0]["function"] == {"name": "get_weather", "arguments": '{"city":"Paris"}'}
+    assert call["function"] == {"index": 0, "name": "get_weather", "arguments": {"city": "Paris"}}
 
 
 @pytest.mark.parametrize("abilities", [["completion", "thinking"], ["completion"]])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import httpx
 import pytest
 from support.ollama.standins import SMALL, Scene, Server
 
@@ -158,8 +160,19 @@ def test_a_registry_that_refuses_for_the_moment_is_asked_again(
 ) -> None:
     scene.play(faults=[{"on": "pull", "kind": "error", "text": words}] * 2)
     heard = Heard()
-    assert pull(order(start()), heard, QUICK).bytes_on_disk == SIZE
+    assert pull(order(start()), heard, replace(QUICK, retry_s=60.0)).bytes_on_disk == SIZE
     assert heard.codes == ["retrying", "retrying"]
+
+
+def test_a_small_blob_has_no_line_of_its_own_and_none_has_a_last_one(start: Callable[..., Server]) -> None:
+    """As the real one tells it: what is here in 60 ms gets no line, and no blob one at 100 %."""
+    with httpx.stream("POST", f"{start().url}/api/pull", json={"model": SMALL}, timeout=30) as stream:
+        said = [json.loads(line) for line in stream.iter_lines()]
+    layers = [line for line in said if "digest" in line]
+    assert {line["total"] for line in layers} == {3_000_000}
+    assert all(line.get("completed", 0) < line["total"] for line in layers)
+    rest = ["pulling manifest", "verifying sha256 digest", "writing manifest", "success"]
+    assert [line["status"] for line in said if "digest" not in line] == rest
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 412])

@@ -170,6 +170,18 @@ def test_the_profiles_options_are_parameters_of_the_model(
     assert "keep_alive" not in shown(server, ALIAS)["parameters"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "made"), [(None, "16384"), (-1, "16384"), (400_000, "16384"), (512, "512"), (0, "16384")]
+)
+def test_a_reply_is_never_longer_than_the_context(
+    start: Callable[..., Server], small: tuple[Profile, Model], asked: int | None, made: str
+) -> None:
+    """Without a limit a text model goes on to ten times the context."""
+    server, options = start(), {} if asked is None else {"num_predict": asked}
+    prepare(server, replace(small[0], options=options), small[1])
+    assert shown(server, ALIAS)["parameters"]["num_predict"] == made
+
+
 def test_openai_clients_get_the_planned_context_though_they_cannot_ask_for_it(
     start: Callable[..., Server], small: tuple[Profile, Model]
 ) -> None:

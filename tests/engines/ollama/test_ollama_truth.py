@@ -3,13 +3,11 @@ one on PATH. The model is the rehearsal's, of 2 million parameters, on the CPU; 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +16,9 @@ from typing import Any
 import httpx
 import pytest
 from support.ollama.standins import Scene
+from support.ollama.tiny import TAG, answers, eventually, give, hashes, loaded, tags, write_profile
 from support.run_mscli import Mscli, Ran
 
-import mscli as package
 from mscli.chat.message import assistant, user
 from mscli.chat.reply import ask, target_of
 from mscli.chat.stream import Piece
@@ -28,38 +26,6 @@ from mscli.errors import MscliError
 from mscli.instances.process import stat
 from mscli.instances.records import Records
 from mscli.paths import places
-
-TAG = "tiny:q8"
-TIMEOUT_S = 60.0
-GGUF = Path(package.__file__).parent / "rehearsal" / "rehearsal-q8_0.gguf"
-PROFILE = """title: The rehearsal's model on Ollama
-engine: ollama
-model: tiny
-variant: q8_0
-device: cpu
-context:
-  floor: 1024
-  target: 4096
-  cap: 131072
-kv_types: [f16]
-images: 0
-automatic: false
-rank: 1000
-notes: for tests
-"""
-VARIANT = """variants:
-  q8_0:
-    format: ollama
-    quantisation: q8_0
-    weights_bytes: 2302976
-    projector_bytes: 438272
-    host_bytes: 522240
-    download_bytes: 2355744
-    bytes_source: the tensors
-    source:
-      kind: ollama
-      repository: tiny:q8
-"""
 
 
 @dataclass(frozen=True)
@@ -70,8 +36,13 @@ class Site:
     call: Mscli
     env: Mapping[str, str]
     url: str
-    server: subprocess.Popen[bytes]
+    serve: Callable[[], subprocess.Popen[bytes]]
+    servers: list[subprocess.Popen[bytes]]
     store: Path
+
+    @property
+    def server(self) -> subprocess.Popen[bytes]:
+        return self.servers[-1]
 
     def mscli(self, *args: str, **env: str) -> Ran:
         return self.call(*args, env={**self.env, **env})
@@ -98,59 +69,32 @@ def site(
         program.unlink()
         program.symlink_to(found)
     env.pop("OLLAMA_HOST", None)
-    _write_profile(Path(env["MSCLI_HOME"]) / "config" / "profiles")
+    write_profile(Path(env["MSCLI_HOME"]) / "config" / "profiles")
     with socket.create_server(("127.0.0.1", 0)) as free:
         host = f"127.0.0.1:{free.getsockname()[1]}"
-    with (tmp_path / "user-server.log").open("wb") as log:
-        own = {**env, "OLLAMA_HOST": host, "OLLAMA_NO_CLOUD": "1"}
-        server = subprocess.Popen([program, "serve"], env=own, stdout=log, stderr=log)
+    servers: list[subprocess.Popen[bytes]] = []
+
+    def serve() -> subprocess.Popen[bytes]:
+        """Start the user's own server, in place of the one before."""
+        stop()
+        with (tmp_path / "user-server.log").open("ab") as log:
+            own = {**env, "OLLAMA_HOST": host, "OLLAMA_NO_CLOUD": "1"}
+            servers.append(subprocess.Popen([program, "serve"], env=own, stdout=log, stderr=log))
+        assert eventually(lambda: answers(f"http://{host}"))
+        return servers[-1]
+
+    def stop() -> None:
+        for server in servers:
+            server.terminate()
+            server.wait(30)
+
     try:
-        _give(f"http://{host}")
-        yield Site(mscli, env, f"http://{host}", server, Path(env["HOME"]) / ".ollama" / "models")
+        serve()
+        give(f"http://{host}")
+        yield Site(mscli, env, f"http://{host}", serve, servers, Path(env["HOME"]) / ".ollama" / "models")
     finally:
         mscli("down", "--all", env=env)
-        server.terminate()
-        server.wait(30)
-
-
-def _write_profile(folder: Path) -> None:
-    shipped = Path(package.__file__).parents[1] / "profiles" / "models" / "rehearsal.yaml"
-    (folder / "models").mkdir(parents=True)
-    head = shipped.read_text().partition("variants:")[0]
-    (folder / "models" / "tiny.yaml").write_text(head + VARIANT)
-    (folder / "tiny.yaml").write_text(PROFILE)
-
-
-def _give(url: str) -> None:
-    content = GGUF.read_bytes()
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    assert eventually(lambda: answers(url)), "the user's server did not start"
-    httpx.post(f"{url}/api/blobs/{digest}", content=content, timeout=60).raise_for_status()
-    made = {"model": TAG, "files": {GGUF.name: digest}, "stream": False}
-    httpx.post(f"{url}/api/create", json=made, timeout=60).raise_for_status()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/api/version", timeout=1).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return holds()
-
-
-def loaded(url: str) -> dict[str, int]:
-    """The models in memory, with their contexts."""
-    return {model["name"]: model["context_length"] for model in httpx.get(f"{url}/api/ps").json()["models"]}
-
-
-def tags(url: str) -> set[str]:
-    return {model["name"] for model in httpx.get(f"{url}/api/tags").json()["models"]}
+        stop()
 
 
 def generate(url: str, model: str, **body: Any) -> None:
@@ -168,11 +112,6 @@ def runners(pid: int) -> list[int]:
 def lives(pid: int) -> bool:
     seen = stat(pid)
     return seen is not None and seen.state not in "ZXx"
-
-
-def hashes(store: Path) -> dict[str, str]:
-    files = (path for path in store.rglob("*") if path.is_file())
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_two_contexts_of_one_model_run_side_by_side_on_borrowed_weights(site: Site) -> None:
@@ -270,10 +209,52 @@ def test_down_leaves_a_model_that_took_the_place_of_ours(site: Site) -> None:
     assert loaded(site.url) == {TAG: 2048}
 
 
+def test_status_tells_what_became_of_the_model_on_an_adopted_server(site: Site) -> None:
+    host = site.url.removeprefix("http://")
+    site.up("--adopt", OLLAMA_HOST=host)
+    assert (site.status()["state"], site.status()["note"]) == ("ready", None)
+    for pid in runners(site.server.pid):
+        os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: site.status()["state"] == "unloaded")
+    assert "died" in site.status()["note"]
+    site.up("--adopt", OLLAMA_HOST=host)
+    assert site.status()["state"] == "ready"
+    generate(site.url, "mscli/tiny", options={"num_ctx": 2048})
+    assert "a context of 2048 tokens, 4096 were planned" in site.status()["note"]
+    site.serve()
+    shown = site.status()
+    assert (shown["state"], "the server was restarted" in shown["note"]) == ("unloaded", True)
+    site.up("--adopt", OLLAMA_HOST=host)
+    assert loaded(site.url) == {"mscli/tiny:latest": 4096}
+
+
+def test_the_log_of_an_adopted_server_is_found_and_read(site: Site) -> None:
+    host = site.url.removeprefix("http://")
+    site.up("--adopt", OLLAMA_HOST=host)
+    assert "Listening on" in site.mscli("logs", "tiny", "--grep", "listening", OLLAMA_HOST=host).out
+    assert site.mscli("logs", "tiny", "--json", OLLAMA_HOST=host).data["log"].endswith("user-server.log")
+
+
 def test_what_is_adopted_says_what_cannot_be_promised_there(site: Site) -> None:
     host = site.url.removeprefix("http://")
     done = site.mscli("up", "tiny", "--yes", "--json", "--adopt", OLLAMA_HOST=host)
     assert any("OLLAMA_KEEP_ALIVE" in warning for warning in done.data["warnings"])
+
+
+def test_a_prompt_that_does_not_fit_is_told_in_tokens(site: Site) -> None:
+    """One message that is too long is refused, and of many the oldest are dropped: the server is asked first."""
+    site.up("--ctx", "1024")
+    refused = site.mscli("chat", "word " * 3_000, "--json")
+    assert refused.error["code"] == "request_failed"
+    assert "the context holds 1,024" in refused.error["message"]
+    assert "larger --ctx" in refused.error["hint"]
+    record = Records(places(site.env)).get("tiny")
+    assert record is not None
+    turns = [(user, assistant)[turn % 2]("word " * 150) for turn in range(21)]
+    cut = ask(target_of(record), turns, lambda _: None).truncated
+    assert cut is not None
+    assert cut.sent_tokens > 3_000
+    assert cut.evaluated_tokens <= 1024
 
 
 def test_a_reply_that_breaks_off_is_a_failure_and_keeps_what_had_come(site: Site, scene: Scene) -> None:

@@ -69,6 +69,10 @@ def test_up_pulls_derives_loads_proves_and_down_gives_everything_back(
 
     chat = mscli("chat", "hello", env=env)
     assert "a stand-in for Ollama" in chat.out
+    told = "clients must send temperature=0.15"
+    assert any(told in warning for warning in done.data["warnings"])
+    assert told in mscli("env", env=env).err
+    assert any(told in note for note in mscli("check", "--json", env=env).data["notes"])
 
     down = mscli("down", "--json", env=env)
     assert down.code == 0
@@ -117,6 +121,46 @@ def test_a_model_that_falls_to_the_cpu_fails_the_start_with_the_reason(
 
     wanted = up(mscli, env, "--no-require-gpu")
     assert wanted.data["observed"]["gpu_share"] == pytest.approx(0.7)
+    assert any("only 70% of the model are on the GPU" in warning for warning in wanted.data["warnings"])
+
+    assert mscli("down", env=env).code == 0
+    scene.play(gpu_share=0.0)
+    wanted = up(mscli, env, "--no-require-gpu")
+    assert any("nothing of the model is on the GPU" in warning for warning in wanted.data["warnings"])
+
+
+def test_another_context_while_it_runs_is_a_matter_of_replacing_not_of_memory(mscli: Mscli, machine: Machine) -> None:
+    env = machine("rtx4090")
+    assert up(mscli, env).code == 0
+    refused = up(mscli, env, "--ctx", "16000")
+    assert refused.error["code"] == "instance_exists"
+    assert "--replace" in refused.error["hint"]
+    assert up(mscli, env, "--ctx", "16000", "--replace").data["instance"]["context"] == 16000
+
+
+def test_what_the_server_answered_is_kept_with_the_instance(mscli: Mscli, machine: Machine, scene: Scene) -> None:
+    words = 'tensor "output.weight" offset+size (1098272) exceeds file size (1000000)'
+    scene.play(faults=[{"on": "load", "status": 500, "text": words, "always": True}])
+    env = machine("rtx4090")
+    failed = up(mscli, env)
+    assert failed.error["details"]["cause"] == "corrupt_weights"
+    assert f"the server answered: {words}" in mscli("logs", "small-q4", env=env).out
+    told = mscli("doctor", "--log", "small-q4", "--json", env=env).data
+    assert told["causes"][0]["code"] == "corrupt_weights"
+
+
+def test_healing_leaves_alone_what_an_adopted_server_decides(
+    mscli: Mscli, machine: Machine, scene: Scene, start: Callable[..., Server]
+) -> None:
+    words = "llama-server process no longer running: exit status 1 cudaMalloc failed: out of memory"
+    scene.play(faults=[{"on": "load", "status": 500, "text": words, "always": True}])
+    env = {**machine("rtx4090"), "OLLAMA_HOST": start(**machine("rtx4090"), OLLAMA_NUM_PARALLEL="4").host}
+    failed = up(mscli, env, "--adopt")
+    healed = " ".join(heal["change"] for heal in failed.error["details"].get("healed", []))
+    assert "KV" not in healed
+    assert "user" not in healed
+    assert "OLLAMA_NUM_PARALLEL is 4" in failed.error["message"]
+    assert "4 times the context" in failed.error["message"]
 
 
 def test_half_an_answer_is_shown_and_exits_with_1(mscli: Mscli, machine: Machine, scene: Scene) -> None:
@@ -126,7 +170,16 @@ def test_half_an_answer_is_shown_and_exits_with_1(mscli: Mscli, machine: Machine
     broken = mscli("chat", "hello", env=env)
     assert (broken.code, broken.out.strip()) == (1, "Hello! This reply")
     assert "broke off" in broken.err
+    assert "The process that holds the model died" in broken.err
     assert "mscli logs small-q4" in broken.err
+
+    assert "Hello" in mscli("chat", "hello", env=env).out, "the next request loads it again"
+    words = "CUDA error: out of memory\n  current device: 0, in function alloc at ggml-cuda.cu:503"
+    scene.play(faults=[{"on": "chat", "after": 4, "log": words}])
+    broken = mscli("chat", "hello", "--json", env=env)
+    assert broken.code == 1
+    assert "Cause: " in broken.error["message"]
+    assert "memory" in broken.error["message"].partition("Cause: ")[2]
 
 
 def stored_bytes(folder: Path) -> dict[str, bytes]:
@@ -201,6 +254,35 @@ def test_a_dead_server_on_another_machine_is_named_and_not_replaced(mscli: Mscli
     assert "unset OLLAMA_HOST" in refused.error["hint"]
 
 
+def test_an_adopted_server_on_ipv6_gives_the_model_back(
+    mscli: Mscli, machine: Machine, start: Callable[..., Server]
+) -> None:
+    server = start(**machine("rtx4090"), OLLAMA_HOST="[::1]:0")
+    env = {**machine("rtx4090"), "OLLAMA_HOST": f"[::1]:{server.port}"}
+    instance = up(mscli, env, "--adopt").data["instance"]
+    assert (instance["state"], instance["base_url"]) == ("ready", f"http://[::1]:{server.port}/v1")
+    assert "a stand-in for Ollama" in mscli("chat", "hello", env=env).out
+    assert mscli("down", env=env).code == 0
+    assert httpx.get(f"http://[::1]:{server.port}/api/ps").json() == {"models": []}
+
+
+def test_an_old_server_is_used_by_what_it_answers(
+    mscli: Mscli, machine: Machine, scene: Scene, start: Callable[..., Server]
+) -> None:
+    """Before 0.11 no context is told of a loaded model, before 0.6.4 no abilities; 0.5.5 has hardly more than this."""
+    scene.play(lacks=["context_length", "capabilities", "modelfile", "thinking", "expires_at", "/api/status"])
+    server = start(**machine("rtx4090"))
+    env = {**machine("rtx4090"), "OLLAMA_HOST": server.host}
+    done = up(mscli, env, "--adopt")
+    assert (done.data["instance"]["state"], done.data["observed"]["context"]) == ("ready", None)
+    assert "a stand-in for Ollama" in mscli("chat", "hello", env=env).out
+    httpx.post(f"{server.url}/api/generate", json={"model": ALIAS, "keep_alive": 0}, timeout=30)
+    assert mscli("status", "--json", env=env).data["instances"][0]["state"] == "unloaded"
+    assert up(mscli, env, "--adopt").data["instance"]["state"] == "ready"
+    assert mscli("down", "--purge", env=env).code == 0
+    assert (models(server.url, "ps"), models(server.url)) == ([], [SMALL])
+
+
 def test_adopting_where_nothing_runs_says_so(mscli: Mscli, machine: Machine) -> None:
     refused = up(mscli, machine("rtx4090"), "--adopt")
     assert refused.error["code"] == "engine_missing"
@@ -216,6 +298,8 @@ def test_a_server_too_old_for_the_model_is_refused_before_anything_is_pulled(
     assert failed.error["details"]["cause"] == "version_backend_old"
     assert "Restart it: 0.32.15 is installed already" in failed.error["hint"]
     assert "POST /api/pull" not in server.requests
+    small = up(mscli, {**machine("t4"), "OLLAMA_HOST": server.host}, "--adopt")
+    assert small.error["details"]["cause"] == "version_backend_old", "not that it does not fit"
 
 
 def test_a_pull_that_fails_leaves_no_server_behind(mscli: Mscli, machine: Machine, scene: Scene) -> None:
@@ -257,6 +341,141 @@ def test_an_up_that_is_killed_while_it_pulls_loses_no_byte(
     assert up(mscli, env).data["instance"]["state"] == "ready"
     rows = [tuple(line.split()) for line in noted.read_text().splitlines()]
     assert len(rows) == len(set(rows)), "bytes were fetched twice"
+
+
+def fetching(env: dict[str, str], *args: str) -> subprocess.Popen[str]:
+    """An `mscli up` of its own, in the middle of its pull."""
+    started = subprocess.Popen(
+        [sys.executable, "-m", "mscli", "up", "small-q4", "--yes", "--events", *args],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert started.stdout is not None
+    next(line for line in started.stdout if '"done_bytes"' in line and '"done_bytes": 0' not in line)
+    return started
+
+
+def ended(started: subprocess.Popen[str]) -> dict[str, Any]:
+    """How it ended: its last event."""
+    out, _ = started.communicate(timeout=60)
+    return dict(json.loads(out.strip().splitlines()[-1]))
+
+
+def test_status_tells_how_far_the_weights_are_and_down_ends_their_fetch(
+    mscli: Mscli, machine: Machine, scene: Scene, user_env: dict[str, str]
+) -> None:
+    scene.play(bytes_per_s=400_000)
+    env = {**user_env, **machine("rtx4090")}
+    first = fetching(env)
+    seen = mscli("status", "--json", env=env)
+    told = seen.data["fetching"][0]
+    assert (seen.code, seen.data["instances"]) == (0, [])
+    assert (told["name"], told["profile"], told["pid"]) == ("small-q4", "small-q4", first.pid)
+    assert told["total_bytes"] > 1_000_000
+    assert "fetching weights" in mscli("status", "small-q4", env=env).out
+
+    down = mscli("down", env=env)
+    assert (down.code, "its start was stopped" in down.out) == (0, True)
+    assert "stopped by another mscli" in ended(first)["error"]["message"]
+    assert (mscli("status", env=env).code, _stand_ins(user_env)) == (3, [])
+
+    scene.play(bytes_per_s=0)
+    assert up(mscli, env).data["instance"]["state"] == "ready"
+    rows = served(env).read_text().splitlines()
+    assert len(rows) == len(set(rows)), "bytes were fetched twice"
+
+
+def test_down_ends_a_pull_through_an_adopted_server_and_nothing_comes_into_memory(
+    mscli: Mscli, machine: Machine, scene: Scene, start: Callable[..., Server], user_env: dict[str, str]
+) -> None:
+    scene.play(bytes_per_s=400_000)
+    server = start(**machine("rtx4090"))
+    env = {**user_env, **machine("rtx4090"), "OLLAMA_HOST": server.host}
+    first = fetching(env, "--adopt")
+    shown = mscli("status", "--json", env=env).data["instances"][0]
+    assert (shown["state"], shown["note"].startswith("fetching weights")) == ("starting", True)
+    assert mscli("down", "small-q4", env=env).code == 0
+    assert "stopped by another mscli" in ended(first)["error"]["message"]
+    scene.play(bytes_per_s=0)
+    assert (models(server.url, "ps"), models(server.url)) == ([], [])
+
+
+def test_down_ends_a_load_on_an_adopted_server_and_nothing_comes_into_memory(
+    mscli: Mscli, machine: Machine, scene: Scene, start: Callable[..., Server], user_env: dict[str, str]
+) -> None:
+    """A server gives up a load whose client leaves; to unload the model meanwhile is in vain."""
+    scene.play(load_s=600)
+    server = start(**machine("rtx4090"))
+    env = {**user_env, **machine("rtx4090"), "OLLAMA_HOST": server.host}
+    first = subprocess.Popen(
+        [sys.executable, "-m", "mscli", "up", "small-q4", "--yes", "--events", "--adopt"],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert eventually(lambda: "POST /api/create" in server.requests, 50)
+    shown = mscli("status", "--json", env=env).data["instances"][0]
+    assert (shown["state"], shown["note"]) == ("starting", "the server answers and loads the model")
+    assert mscli("down", "small-q4", "--purge", env=env).code == 0
+    assert "stopped by another mscli" in ended(first)["error"]["message"]
+    scene.play(load_s=0)
+    assert (models(server.url, "ps"), models(server.url)) == ([], [SMALL])
+
+
+def test_down_does_not_say_that_a_model_is_out_of_a_memory_that_it_cannot_reach(
+    mscli: Mscli, machine: Machine, start: Callable[..., Server]
+) -> None:
+    server = start(**machine("rtx4090"))
+    env = {**machine("rtx4090"), "OLLAMA_HOST": server.host}
+    assert up(mscli, env, "--adopt").code == 0
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        frozen = mscli("down", "--json", env=env)
+        assert frozen.error["code"] == "stop_failed"
+        assert "may still be in its memory" in frozen.error["message"]
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+    assert mscli("down", env=env).code == 0
+    assert models(server.url, "ps") == []
+
+
+def test_down_waits_for_another_clients_stream_and_says_so(
+    mscli: Mscli, machine: Machine, scene: Scene, start: Callable[..., Server], user_env: dict[str, str]
+) -> None:
+    server = start(**machine("rtx4090"))
+    env = {**user_env, **machine("rtx4090"), "OLLAMA_HOST": server.host}
+    assert up(mscli, env, "--adopt").code == 0
+    scene.play(token_s=600)
+    asked = {"model": ALIAS, "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=asked, timeout=60) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        down = subprocess.Popen(
+            [sys.executable, "-m", "mscli", "down"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert down.stderr is not None
+        next(line for line in down.stderr if "waiting until another client's request" in line)
+        assert models(server.url, "ps") == [f"{ALIAS}:latest"]
+        scene.play(token_s=0)
+        assert "[DONE]" in "".join(lines)
+    assert down.wait(60) == 0
+    assert models(server.url, "ps") == []
+
+
+def test_the_same_up_meanwhile_waits_and_down_ends_both(
+    mscli: Mscli, machine: Machine, scene: Scene, user_env: dict[str, str]
+) -> None:
+    scene.play(bytes_per_s=400_000)
+    env = {**user_env, **machine("rtx4090")}
+    first = fetching(env)
+    second = subprocess.Popen(
+        [sys.executable, "-m", "mscli", "up", "small-q4", "--yes", "--events"],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert second.stdout is not None
+    next(line for line in second.stdout if '"stage": "waiting"' in line)
+    assert {each["pid"] for each in mscli("status", "--json", env=env).data["fetching"]} == {first.pid, second.pid}
+    assert mscli("down", "--all", env=env).code == 0
+    for each in (first, second):
+        assert "stopped by another mscli" in ended(each)["error"]["message"]
+    assert _stand_ins(user_env) == []
 
 
 def test_without_ollama_it_says_how_to_get_it(mscli: Mscli, machine: Machine, program: Path) -> None:

@@ -48,7 +48,8 @@ class Server:
     @property
     def requests(self) -> list[str]:
         """What clients asked for so far, as `METHOD /path`."""
-        return [" ".join(line.split("|")[-1].split()[:2]).strip('"') for line in self.lines if line.startswith("[GIN]")]
+        seen = (line.split("|")[-1].split() for line in self.lines if line.startswith("[GIN]"))
+        return [f"{method} {path.strip(chr(34))}" for method, path in seen]
 
     def served(self) -> list[tuple[str, int, int]]:
         """Every piece that came from the registry: blob, offset, bytes."""

@@ -65,7 +65,7 @@ def _stranger(ctx: CheckContext, seen: OllamaState) -> Finding:
     pid, uid = owner(place.port), owner_uid(place.port)
     command = holder(pid, None, ctx.root / "proc").command or "" if pid else ""
     who = f"PID {pid}: {command}" if pid else f"a process of UID {uid}"
-    if "ollama" in command or (pid is None and seen.service and seen.service.active):
+    if ("ollama" in command and " serve" in command) or (pid is None and seen.service and seen.service.active):
         return warn(
             "ollama_not_running", f"the Ollama server at {_place(place)} does not answer properly ({who})",
             "It may be loading a model from a slow disk; else restart it.", seen.stranger or "",

@@ -8,6 +8,8 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,13 @@ from log import log
 from scene import Scene
 
 MIB = 2**20
-FOREVER_S = 10.0**9
+FOREVER_S = 9.2e9
 # A runner outlives a server that is killed, as the real one does; but not for ever where a test leaves it behind.
 RUNNER_S = 300
+
+
+class Left(Exception):
+    """The client has gone."""
 
 
 class Bad(ValueError):
@@ -36,6 +42,7 @@ class Runner:
     context: int
     expires_s: float
     process: subprocess.Popen[bytes]
+    requests: int = 0
 
 
 def seconds(keep_alive: Any) -> float:
@@ -68,20 +75,47 @@ class Memory:
         self._ctx = scene
         self._runners: dict[str, Runner] = {}
         self._lock = threading.Lock()
+        self._loading = threading.Lock()
 
-    def load(self, name: str, blob: str, context: int, keep_alive: Any) -> None:
-        """Use the runner of this blob where it has this context, else start one in its place."""
-        lives_s = seconds(keep_alive)
+    @contextmanager
+    def used(self, blob: str) -> Iterator[None]:
+        """A request runs: who unloads the model meanwhile has the answer at once; it is out when the request ends."""
         with self._lock:
-            runner = self._runners.get(blob)
-            if runner and runner.context == context and runner.process.poll() is None:
-                if keep_alive is not None:
-                    runner.expires_s = time.time() + lives_s
-                return
+            if runner := self._runners.get(blob):
+                runner.requests += 1
+        try:
+            yield
+        finally:
             if runner:
-                self._unload(blob)
-            self._make_room()
-            self._runners[blob] = self._start(name, blob, context, lives_s)
+                with self._lock:
+                    runner.requests -= 1
+
+    def load(
+        self, name: str, blob: str, context: int, keep_alive: Any, gone: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Use the runner of this blob where it has this context, else start one in its place. Raises Left."""
+        lives_s = seconds(keep_alive)
+        with self._loading:
+            with self._lock:
+                runner = self._runners.get(blob)
+                if runner and runner.context == context and runner.process.poll() is None:
+                    if keep_alive is not None:
+                        runner.expires_s = time.time() + lives_s
+                    return
+                if runner:
+                    self._unload(blob)
+                self._make_room()
+            self._wait(gone)  # it is not listed meanwhile
+            with self._lock:
+                self._runners[blob] = self._start(name, blob, context, lives_s)
+
+    def _wait(self, gone: Callable[[], bool]) -> None:
+        """For as long as a load takes; one whose client leaves is given up."""
+        begun_s = time.monotonic()
+        while time.monotonic() - begun_s < self._ctx["load_s"]:
+            if gone():
+                raise Left
+            time.sleep(0.02)
 
     def _start(self, name: str, blob: str, context: int, lives_s: float) -> Runner:
         size = self._ctx["load_bytes"]
@@ -104,9 +138,13 @@ class Memory:
             self._unload(min(self._runners.values(), key=lambda runner: runner.expires_s).blob)
 
     def unload(self, blob: str) -> None:
-        """Take whatever holds this blob out of memory."""
+        """Take whatever holds this blob out of memory, once no request runs."""
         with self._lock:
-            self._unload(blob)
+            runner = self._runners.get(blob)
+            if runner and runner.requests:
+                runner.expires_s = 0.0
+            else:
+                self._unload(blob)
 
     def kill(self, blob: str) -> None:
         """The runner dies; it stays listed until the next request for its blob."""
@@ -128,7 +166,7 @@ class Memory:
     def listed(self) -> list[Runner]:
         with self._lock:
             for runner in list(self._runners.values()):
-                if runner.expires_s < time.time():
+                if runner.expires_s < time.time() and not runner.requests:
                     self._unload(runner.blob)
             return list(self._runners.values())
 

@@ -1,14 +1,16 @@
 """What the stand-in has to play: versions, the registry's models, and faults, in a JSON file read at every request.
 
 {"version": "0.32.15", "client_version": "0.32.15", "bytes_per_s": 0, "gpu_share": 1.0, "load_bytes": 20000000000,
+ "load_s": 0, "token_s": 0, "lacks": ["context_length", "/api/status"],
  "registry": {"mistral:q4": {"layers": [65536, 1000], "capabilities": ["completion"]}},
  "faults": [{"on": "pull", "kind": "stall", "after": 1000}]}
 
-Faults are used up one by one by the requests they are for; one with "always": true stays.
+`lacks`: fields and paths that an older version does not have. Faults are used up one by one by the requests they are
+for; one with "always": true stays.
 kinds, on pull: stall (it goes on reporting, nothing grows; with `again_s` the part begins at 0 again after so long, as
 the real one's does after 31 s), cut (the connection breaks), corrupt (the registry sends
-other bytes), error (`text` in the stream). On chat: the process that
-holds the model dies `after` so many events. On pull, load, create, tags and delete: status (HTTP `status` with `text`).
+other bytes), error (`text` in the stream). On chat: the process that holds the model dies `after` so many events, with
+`log` as its last words. On pull, load, create, tags and delete: status (HTTP `status` with `text`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ DEFAULTS: dict[str, Any] = {
     "bytes_per_s": 0,
     "gpu_share": 1.0,
     "load_bytes": 20_000_000_000,
+    "load_s": 0,
+    "token_s": 0,
+    "lacks": [],
     "registry": {},
     "faults": [],
 }

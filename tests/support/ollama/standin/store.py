@@ -16,6 +16,7 @@ from typing import Any
 from scene import Scene
 
 PART_BYTES = 1 << 20
+KEPT_S = 3600.0
 STEP_BYTES = 1 << 14
 CONFIG, MODEL, PARAMS, SYSTEM = (
     "application/vnd.docker.container.image.v1+json",
@@ -62,7 +63,8 @@ class Store:
         self.blobs.mkdir(parents=True, exist_ok=True)
         if not os.environ.get("OLLAMA_NOPRUNE"):
             for leftover in self.blobs.glob("*-partial*"):
-                leftover.unlink()
+                if time.time() - leftover.stat().st_mtime > KEPT_S:
+                    leftover.unlink()
         self._downloads: dict[str, Download] = {}
         self._lock = threading.Lock()
 
@@ -104,20 +106,35 @@ class Store:
     def capabilities(self, name: str) -> list[str]:
         return list(json.loads(self.text(name, CONFIG))["capabilities"])
 
+    def own_template(self, name: str) -> bool:
+        """Whether the model has a template of Ollama's own, as its library's have, or the one in the weights' file."""
+        return json.loads(self.text(name, CONFIG)).get("template", "own") == "own"
+
+    def copy(self, source: str, name: str) -> None:
+        """The same layers under another name."""
+        self.write_manifest(name, self.layers(source))
+
     def names(self) -> list[str]:
         paths = (path for path in self.manifests.rglob("*") if path.is_file())
         return sorted(short_name(str(path.relative_to(self.manifests))) for path in paths)
 
-    def create(self, name: str, source: str, parameters: dict[str, Any], system: str) -> None:
+    def create(
+        self, name: str, source: str, parameters: dict[str, Any], system: str, template: str | None = None
+    ) -> None:
         merged = {**self.parameters(source), **parameters}
         layers = [layer for layer in self.layers(source) if layer["mediaType"] not in (PARAMS, SYSTEM)]
         layers.append(self.put(PARAMS, json.dumps(merged).encode()))
         if text := system or self.text(source, SYSTEM):
             layers.append(self.put(SYSTEM, text.encode()))
+        if template:
+            config = {**json.loads(self.text(source, CONFIG)), "template": "own"}
+            layers = [layer for layer in layers if layer["mediaType"] != CONFIG]
+            layers.append(self.put(CONFIG, json.dumps(config).encode()))
         self.write_manifest(name, layers)
 
-    def import_files(self, name: str, digests: list[str]) -> None:
-        config = self.put(CONFIG, json.dumps({"capabilities": ["completion"]}).encode())
+    def import_files(self, name: str, digests: list[str], own_template: bool) -> None:
+        told = {"capabilities": ["completion"], "template": "own" if own_template else "file"}
+        config = self.put(CONFIG, json.dumps(told).encode())
         models = [{"mediaType": MODEL, "digest": d, "size": self.blob(d).stat().st_size} for d in digests]
         self.write_manifest(name, [*models, config])
 

@@ -1,0 +1,100 @@
+"""The rehearsal's model on Ollama: what a user's own server has of it, and the profile that runs it on the CPU."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+import mscli as package
+
+TAG = "tiny:q8"
+TIMEOUT_S = 60.0
+GGUF = Path(package.__file__).parent / "rehearsal" / "rehearsal-q8_0.gguf"
+_PROFILE = """title: The rehearsal's model on Ollama
+engine: ollama
+model: tiny
+variant: q8_0
+device: cpu
+context:
+  floor: 1024
+  target: 4096
+  cap: 131072
+kv_types: [f16]
+images: 0
+automatic: false
+rank: 1000
+notes: for tests
+"""
+_VARIANT = """variants:
+  q8_0:
+    format: ollama
+    quantisation: q8_0
+    weights_bytes: 2302976
+    projector_bytes: 438272
+    host_bytes: 522240
+    download_bytes: 2355744
+    bytes_source: the tensors
+    source:
+      kind: ollama
+      repository: tiny:q8
+"""
+
+
+def program() -> str | None:
+    """A real `ollama` on PATH, None without one."""
+    return shutil.which("ollama")
+
+
+def write_profile(folder: Path, more: str = "") -> None:
+    """The profile `tiny`, into the profiles folder of a user. `more`: further lines of it."""
+    shipped = Path(package.__file__).parents[1] / "profiles" / "models" / "rehearsal.yaml"
+    (folder / "models").mkdir(parents=True, exist_ok=True)
+    head = shipped.read_text().partition("variants:")[0]
+    (folder / "models" / "tiny.yaml").write_text(head + _VARIANT)
+    (folder / "tiny.yaml").write_text(_PROFILE + more)
+
+
+def give(url: str, name: str = TAG, **made: object) -> None:
+    """Make the model on the server at `url` from its GGUF file, as `ollama create` does. `made`: more of the request,
+    a template for example."""
+    content = GGUF.read_bytes()
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert eventually(lambda: answers(url)), f"the server at {url} did not start"
+    httpx.post(f"{url}/api/blobs/{digest}", content=content, timeout=TIMEOUT_S).raise_for_status()
+    body = {"model": name, "files": {GGUF.name: digest}, "stream": False, **made}
+    httpx.post(f"{url}/api/create", json=body, timeout=TIMEOUT_S).raise_for_status()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/api/version", timeout=1).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> bool:
+    """Whether `holds` becomes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return holds()
+
+
+def loaded(url: str) -> dict[str, int]:
+    """The models in memory, with their contexts."""
+    return {model["name"]: model["context_length"] for model in httpx.get(f"{url}/api/ps").json()["models"]}
+
+
+def tags(url: str) -> set[str]:
+    return {model["name"] for model in httpx.get(f"{url}/api/tags").json()["models"]}
+
+
+def hashes(store: Path) -> dict[str, str]:
+    """Every file of a models folder with its SHA-256."""
+    files = (path for path in store.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from mscli.chat.message import Message, user
 from mscli.chat.reply import Reply, Target, ask
-from mscli.errors import MscliError
+from mscli.chat.stream import Piece
+from mscli.errors import Code, MscliError
 
 OK, FAIL, SKIPPED = "ok", "fail", "skipped"
 _TOOL: dict[str, object] = {
@@ -26,6 +27,8 @@ _TOOL: dict[str, object] = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
+FIRST_QUESTION = "Say hello in one short sentence."
+FIRST_TOKENS, FIRST_S = 32, 10.0
 _LONGEST_REPLY = 256
 _LONGEST_THOUGHT = 4096
 
@@ -72,6 +75,43 @@ def _at_most(target: Target, tokens: int) -> Target:
     return replace(target, sampling=replace(target.sampling, max_tokens=longest))
 
 
+@dataclass(frozen=True)
+class FirstAnswer:
+    """The one question that `mscli up` ends with. `line`: the first line of the answer, or of the thoughts before it.
+
+    `decode_tok_s`: measured after the first token, None for too short an answer. `fault`: why there is none.
+    """
+
+    question: str
+    line: str | None
+    seconds: float
+    tokens: int | None
+    decode_tok_s: float | None
+    fault: str | None = None
+
+
+def first_answer(target: Target) -> FirstAnswer:
+    """Ask the instance one short question: at most FIRST_TOKENS tokens and FIRST_S seconds. What goes wrong is told in
+    the answer, never raised."""
+    brief = replace(target, sampling=replace(target.sampling, max_tokens=FIRST_TOKENS))
+    begun = time.monotonic()
+
+    def on_time(_: Piece) -> None:
+        if time.monotonic() - begun > FIRST_S:
+            raise MscliError(Code.REQUEST_FAILED, f"the answer was not complete after {FIRST_S:.0f} s")
+
+    try:
+        reply = ask(brief, [user(FIRST_QUESTION)], on_time, timeout_s=FIRST_S)
+    except MscliError as fault:
+        words = fault.details.get("evidence")
+        seen = f"{fault.message}: {words[0]}" if isinstance(words, list) and words else fault.message
+        return FirstAnswer(FIRST_QUESTION, None, time.monotonic() - begun, None, None, seen)
+    said = (reply.text or reply.reasoning).strip().splitlines()
+    line = next((_short(each) for each in said if each.strip()), None)
+    empty = None if line else f"the answer is empty (it ended with {reply.finish_reason!r})"
+    return FirstAnswer(FIRST_QUESTION, line, reply.seconds, reply.completion_tokens, reply.tokens_per_second, empty)
+
+
 class _Wrong(Exception):
     """What came back is not what was asked for."""
 
@@ -85,7 +125,7 @@ def _tried(name: str, attempt: Callable[[], str]) -> Check:
 
 
 def _chat(target: Target) -> str:
-    reply = _asked(target, [user("Say hello in one short sentence.")])
+    reply = _asked(target, [user(FIRST_QUESTION)])
     if not reply.text.strip():
         raise _Wrong(f"the reply is empty (it ended with {reply.finish_reason!r})")
     return _short(reply.text)

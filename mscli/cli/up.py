@@ -30,6 +30,7 @@ from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:
+    from mscli.chat.selftest import FirstAnswer
     from mscli.cli.progress import Hears
     from mscli.lifecycle.first_install import Consent, Fetching
     from mscli.lifecycle.up import Ask, Up
@@ -79,6 +80,7 @@ def up(
     adopt: Annotated[bool, typer.Option("--adopt", help="Use the Ollama server that is already running.")] = False,
     install: Annotated[bool, typer.Option(help="Install the engine if it is missing.")] = True,
     installed_only: Annotated[bool, typer.Option("--installed-only", help="Use installed engines only.")] = False,
+    check: Annotated[bool, typer.Option(help="Ask the model one short question at the end.")] = True,
     yes: Annotated[bool, typer.Option("--yes", "-y", envvar="MSCLI_YES", help="Do not ask for confirmation.")] = False,
     events: Events = False,
     json: Json = False,
@@ -101,7 +103,7 @@ def up(
     if dry_run:
         _dry_run(screen, ask, heal)
     else:
-        _up(screen, ask, events, heal, install and not installed_only, yes)
+        _up(screen, ask, events, heal, install and not installed_only, yes, check)
 
 
 def _absolute(path: Path | None) -> str | None:
@@ -140,7 +142,7 @@ def _dry_run(screen: Screen, ask: Ask, heal: bool) -> None:
         screen.note(f"note: {note}", "yellow")
 
 
-def _up(screen: Screen, ask: Ask, events: bool, heal: bool, install: bool, yes: bool) -> None:
+def _up(screen: Screen, ask: Ask, events: bool, heal: bool, install: bool, yes: bool, check: bool) -> None:
     from dataclasses import replace
 
     from mscli.cli.progress import listener_of
@@ -158,7 +160,18 @@ def _up(screen: Screen, ask: Ask, events: bool, heal: bool, install: bool, yes: 
             done = start(asked, places(), progress)
         except KeyboardInterrupt:
             raise _interrupted(progress.started) from None
-    report(screen, done)
+    report(screen, done, _first_answer(done) if check and ask.wait and not done.already else None)
+
+
+def _first_answer(done: Up) -> FirstAnswer | None:
+    """One question to what was started: that it answers, and how fast. None where it is not ready."""
+    from mscli.chat.reply import target_of
+    from mscli.chat.selftest import first_answer
+
+    try:
+        return first_answer(target_of(done.record)) if done.instance.state == "ready" else None
+    except MscliError:  # it has ended meanwhile, which its state tells
+        return None
 
 
 def _interrupted(started: bool) -> MscliError:
@@ -189,8 +202,8 @@ def _consent(screen: Screen, progress: Hears, yes: bool) -> Consent:
     return consent
 
 
-def report(screen: Screen, done: Up) -> None:
-    """Show what `up` or `restart` did."""
+def report(screen: Screen, done: Up, answer: FirstAnswer | None = None) -> None:
+    """Show what `up` or `restart` did. `answer`: what the model said to the first question, where one was asked."""
     from mscli.cli.instance_view import instance_json
     from mscli.cli.plan_view import plan_json
     from mscli.instances.json_values import to_json
@@ -211,10 +224,11 @@ def report(screen: Screen, done: Up) -> None:
                 "taken_bytes": to_json(done.taken_bytes),
                 "warnings": list(done.warnings),
                 "healed": to_json(done.healed),
+                "answer": to_json(answer),
             }
         )
         return
-    _say_up(screen, done)
+    _say_up(screen, done, answer)
 
 
 def _alone() -> bool:
@@ -226,7 +240,28 @@ def _alone() -> bool:
     return sum(running(record) for record in records.all()[0]) == 1
 
 
-def _say_up(screen: Screen, done: Up) -> None:
+def _said(done: Up, answer: FirstAnswer) -> str:
+    """The answer with its speed beside the predicted one, and the GPU memory that was taken."""
+    if answer.fault:
+        return f"no answer to a first question: {answer.fault} (mscli check tries more)"
+    speed, planned = answer.decode_tok_s, done.record.plan.speed
+    parts = [f'"{answer.line}"']
+    if speed is not None:
+        expected = f" ({planned.decode_tok_s[0]:.0f} to {planned.decode_tok_s[2]:.0f} expected)" if planned else ""
+        parts.append(f"{speed:.0f} tok/s{expected}")
+    return ", ".join(parts)
+
+
+def _on_gpus(done: Up) -> str | None:
+    """The GPU memory that the start took, as the driver tells it, and how many layers the engine put there."""
+    if not done.taken_bytes:
+        return None
+    taken = ", ".join(f"GPU {gpu}: {size / 2**30:.1f} GiB" for gpu, size in sorted(done.taken_bytes.items()))
+    layers = done.observed.gpu_layers if done.observed else None
+    return f"{taken} taken" + (f", {layers[0]} of {layers[1]} layers" if layers else "")
+
+
+def _say_up(screen: Screen, done: Up, answer: FirstAnswer | None) -> None:
     seen, record, alone = done.instance, done.record, _alone()
     if done.decision and done.decision.choice:
         screen.paragraph(f"selected {seen.profile}, {done.decision.choice.reason}")
@@ -237,8 +272,11 @@ def _say_up(screen: Screen, done: Up) -> None:
     screen.fields(
         (
             ("model", f"{record.title} on {seen.engine}, {seen.context:,} tokens of context"),
+            *((("on", proof),) if (proof := _on_gpus(done)) else ()),
+            *((("answer", _said(done, answer)),) if answer else ()),
             ("API", f"{seen.base_url} (model {seen.model})"),
             ("try it", f'mscli chat "hello"{"" if alone else f" -i {seen.name}"}'),
+            ("watch", f"mscli logs -f{'' if alone else f' {seen.name}'}"),
             ("stop it", f"mscli down {seen.name}"),
         )
     )

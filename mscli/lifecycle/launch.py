@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving
+from mscli.engines.environment import inherited
 from mscli.errors import Code, MscliError
 from mscli.instances import container as containers
 from mscli.instances.log import LogTail, begin_part, part
@@ -137,7 +138,7 @@ def _start(launch: Launch, records: Records, where: Serving, claim: socket.socke
     try:
         _lay_out(what, run_dir)
         argv = _supervised(launch, where, what) if launch.request.supervise else what.argv
-        child = _spawn(replace(what, argv=argv), where, record.mark, claim)
+        child = _spawn(launch.engine.name, replace(what, argv=argv), where, record.mark, claim)
         record = replace(record, identity=identify(child.pid))
         if record.identity is None:
             raise MscliError(Code.START_FAILED, f"{launch.engine.name} ended at once", f"Look at its log: {where.log}")
@@ -230,10 +231,15 @@ def companion_settings(launch: Launch, where: Serving) -> dict[str, object]:
     }
 
 
-def _spawn(what: Command, where: Serving, mark: str, claim: socket.socket) -> subprocess.Popen[bytes]:
+def _spawn(engine: str, what: Command, where: Serving, mark: str, claim: socket.socket) -> subprocess.Popen[bytes]:
     # A folder of its own for temporary files: engines leave sockets behind, and this one goes with the instance.
     secrets = {name: path.read_text().strip() for name, path in what.secrets.items()}
-    env = {**os.environ, "TMPDIR": str(where.run_dir / "tmp"), **what.env, **secrets, MARK: mark}
+    own = {"TMPDIR": str(where.run_dir / "tmp")}
+    if (
+        what.contained is None
+    ):  # llama.cpp reads a config.ini there before its flags; a container's client needs its own
+        own["XDG_CONFIG_HOME"] = str(where.run_dir / "config")
+    env = {**inherited(engine, os.environ), **own, **what.env, **secrets, MARK: mark}
     try:
         return spawn(what.argv, env, where.log, where.run_dir, (claim.fileno(),))
     except OSError as fault:

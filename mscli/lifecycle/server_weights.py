@@ -20,6 +20,7 @@ from mscli.catalog.load import Catalog
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Command, Hosted
+from mscli.engines.environment import inherited
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import Code, MscliError
 from mscli.instances.records import Records, running
@@ -143,7 +144,7 @@ def _started(engine: Hosted) -> Iterator[tuple[str, int]]:
     what = engine.bare(found, (_HOST, port))
     with TemporaryDirectory(prefix="mscli-pull-") as folder:
         log = Path(folder) / "log"
-        server = _spawn(what, log)
+        server = _spawn(engine.name, what, log)
         try:
             _wait(engine, (_HOST, port), server, log)
             yield _HOST, port
@@ -157,12 +158,12 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _spawn(what: Command, log: Path) -> subprocess.Popen[bytes]:
+def _spawn(engine: str, what: Command, log: Path) -> subprocess.Popen[bytes]:
     """Its own session: Ctrl-C is for the pull, which ends first. Should mscli be killed, the server ends with it."""
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "mscli.lifecycle.server_guard", *what.argv], stdin=subprocess.PIPE, stdout=output,
-            stderr=output, env={**os.environ, **what.env}, start_new_session=True,
+            stderr=output, env={**inherited(engine, os.environ), **what.env}, start_new_session=True,
         )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from mscli.engines.engine import (
     StageListener,
     option_flags,
 )
+from mscli.engines.environment import inherited
 from mscli.engines.llamacpp import installation
 from mscli.engines.llamacpp.installation import NAME, PROGRAM
 from mscli.engines.templates import template_file
@@ -44,6 +45,9 @@ _DEVICE = re.compile(r"^ +(\w+): (.+) \(\d+ MiB", re.MULTILINE)
 _NO_GPU = re.compile(r"llvmpipe|\bBLAS\b|\bCPU\b", re.IGNORECASE)
 # CUDA starts every GPU before the program answers, which takes seconds where the driver was asleep.
 DEVICES_TIMEOUT_S = 20.0
+# Read by every program of llama.cpp before its flags; and its settings that an explicit --model does not end.
+SYSTEM_CONFIG = Path("/etc/llama.cpp/config.ini")
+_NAMES_A_MODEL = re.compile(r"hf|hfr|hf-(?:repo|file)\w*|model-url|mu|docker-repo|dr|mmproj-url|models-(?:dir|preset)")
 _STAGES = ((re.compile(r"\bloading model\b"), LOADING), (re.compile(r"\binitializing \.\.\.|^build: "), STARTING))
 
 _BUFFER = re.compile(r"(\w+:\s+\S+)\s+(model|KV|compute) buffer size\s*=\s*([\d.]+) MiB")
@@ -103,9 +107,13 @@ class LlamaCpp:
         """See the contract: the program is asked which GPUs it sees, under the environment that it will have.
 
         A build for Vulkan sees none without the driver's Vulkan part, as in most containers, and one whose libraries
-        are missing only logs that. Waits at most DEVICES_TIMEOUT_S; what does not know the question may go on.
+        are missing only logs that. Waits at most DEVICES_TIMEOUT_S; what does not know the question may go on. Settings
+        in /etc that name another model are refused.
         """
-        if not plan.devices or found.kind == "wheel":
+        if found.kind == "wheel":
+            return
+        refuse_system_settings(found)
+        if not plan.devices:
             return
         seen = devices(found.path, command.env)
         names = {memory.name for memory in plan.memory}
@@ -152,13 +160,39 @@ def _refuse_old(found: Installation, oldest: int) -> None:
         )
 
 
+def system_settings(file: Path = SYSTEM_CONFIG) -> tuple[str, ...]:
+    """The keys that the machine's config.ini for llama.cpp sets, by their names as flags; empty where there is none.
+
+    llama-server reads it before its flags (docs/preset.md there); the user's own is kept from it by XDG_CONFIG_HOME.
+    """
+    try:
+        lines = file.read_text(errors="replace").splitlines()
+    except OSError:
+        return ()
+    keys = (
+        line.partition("=")[0].strip().lstrip("-") for line in lines if "=" in line and line.strip()[0] not in ";#["
+    )
+    return tuple(dict.fromkeys(keys))
+
+
+def refuse_system_settings(found: Installation, file: Path = SYSTEM_CONFIG) -> None:
+    """Raises ENGINE_UNSUPPORTED for machine-wide settings that flags do not win over: another model would be served."""
+    if wrong := [key for key in system_settings(file) if _NAMES_A_MODEL.fullmatch(key)]:
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"{file} sets {', '.join(wrong)}, which {found.path} obeys even when it is given a model",
+            f"Take that out of {file}, or ask who looks after this machine. Other engines: mscli plan --all",
+            {"cause": "cli_flags", "path": str(file)},
+        )
+
+
 def devices(program: Path, env: Mapping[str, str]) -> tuple[str, ...] | None:
     """The models of the GPUs that llama-server sees with `env` added; None where it does not tell in time, or knows no
     such question."""
     try:
         told = subprocess.run(
             [program, "--list-devices"],
-            env={**os.environ, **env},
+            env={**inherited(NAME, os.environ), **env},
             capture_output=True,
             text=True,
             errors="replace",

@@ -88,7 +88,7 @@ class Failing:
 
     def __call__(self, verb: str, *args: str, dies: list[tuple[str, str]] | None = None) -> Ran:
         weights = ("--weights", str(self.weights)) if verb == "up" else ()
-        return self.run(verb, *args, *weights, "--json", env={**self.env, "VLLM_RULES": json.dumps(dies or [])})
+        return self.run(verb, *args, *weights, "--json", env={**self.env, "STANDIN_RULES": json.dumps(dies or [])})
 
     def starts(self) -> int:
         """How often the engine was started."""
@@ -210,7 +210,7 @@ def test_what_worked_is_begun_with_until_a_start_without_it_ends_well(failing: F
 def test_without_a_name_the_profile_that_was_chosen_is_stayed_with(failing: Failing) -> None:
     failing.profile(rank=900)
     rewrite(failing.env, lambda it: it["gpus"][0]["memory_mib"].update(used=12000))
-    failing.env["VLLM_FREES"] = "yes"  # so that a larger profile would be chosen at the second try
+    failing.env["STANDIN_FREES"] = "yes"  # so that a larger profile would be chosen at the second try
     up = failing("up", "--engine", "vllm", dies=[KV]).data
     assert (up["instance"]["profile"], up["instance"]["context"]) == ("tiny", 6400)
     assert up["reason"]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A program called vllm that dies with what the real one has said, until it is started as it wants to be.
 
-VLLM_RULES: a JSON list of [pattern, text]. The first pattern that is not found in the command line and environment
-ends it with its text; when all are found it answers as a server does. VLLM_FREES: as it dies, the memory of the
+STANDIN_RULES: a JSON list of [pattern, text]. The first pattern that is not found in the command line and environment
+ends it with its text; when all are found it answers as a server does. STANDIN_FREES: as it dies, the memory of the
 described machine's GPU becomes free, as if another program had ended.
 """
 
@@ -25,11 +25,11 @@ def free(path: Path) -> None:
 
 
 def main() -> int:
-    line = " ".join([*sys.argv, *(f"{name}={value}" for name, value in os.environ.items() if name != "VLLM_RULES")])
+    line = " ".join([*sys.argv, *(f"{name}={value}" for name, value in os.environ.items() if name != "STANDIN_RULES")])
     print("INFO non-default args:", " ".join(sys.argv[1:]), flush=True)
-    for pattern, text in json.loads(os.environ.get("VLLM_RULES", "[]")):
+    for pattern, text in json.loads(os.environ.get("STANDIN_RULES", "[]")):
         if not re.search(pattern, line):
-            if "VLLM_FREES" in os.environ:
+            if "STANDIN_FREES" in os.environ:
                 free(Path(os.environ["MSCLI_TEST_MACHINE"]))
             print(text, "RuntimeError: Engine core initialization failed. See root cause above.", sep="\n", flush=True)
             return 1

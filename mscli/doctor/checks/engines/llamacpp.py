@@ -10,7 +10,7 @@ from pathlib import Path
 from mscli.doctor.checks.check import Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext, Ran
 from mscli.doctor.checks.engines.installed import AREA, located
-from mscli.engines.llamacpp.engine import OLDEST_BUILD, listed_devices
+from mscli.engines.llamacpp.engine import OLDEST_BUILD, SYSTEM_CONFIG, listed_devices, system_settings
 from mscli.engines.llamacpp.installation import NAME, PROGRAM
 
 INSTALL = f"mscli engines install {NAME}"
@@ -76,6 +76,13 @@ def llamacpp(ctx: CheckContext) -> Iterator[Finding]:
         yield fail("version_backend_old", seen, "Install a newer build:", command=INSTALL)
         return
     yield _devices(ctx, found)
+    file = ctx.root / str(SYSTEM_CONFIG).lstrip("/")
+    if found.kind != "wheel" and (keys := system_settings(file)):
+        yield warn(
+            "cli_flags",
+            f"{file} sets {', '.join(keys)} for every program of llama.cpp",
+            "Take out what should not hold for mscli's instances; flags of the plan win over the rest.",
+        )
 
 
 def _late(ctx: CheckContext, found: Server) -> Finding:

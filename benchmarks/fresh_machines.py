@@ -34,8 +34,8 @@ HEAD = """\
 # Fresh machines
 
 What `mscli up` chooses, installs and fetches on a machine with a driver and Python, and no engine: Ubuntu 24.04 (glibc
-2.39), the CUDA that the table says, no Vulkan loader. Written by `benchmarks/fresh_machines.py` from the planner and the
-engines' own judgement; none of it ran on these cards. A test holds it.
+2.39), the CUDA that the table says, no Vulkan loader. Written by `benchmarks/fresh_machines.py` from the planner and
+the engines' own judgement; none of it ran on these cards. A test holds it.
 
 | machine | CUDA | chooses | context | installs | fetches | why |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -102,7 +102,7 @@ def row(fresh: Fresh) -> tuple[str, ...]:
     catalog = load_catalog(shipped_profiles(), None)
     inventory = seen(fresh)
     if not inventory.devices:
-        why = "never on the CPU unasked; by name: `mscli up small-cpu`, or `mscli up rehearsal` to try everything"
+        why = "mscli does not fall back to the CPU on its own; by name: `mscli up small-cpu`, or `mscli up rehearsal` to try everything"
         return fresh.name, "", "nothing", "", "", "", why
     known = engines(fresh, inventory)
     here = Snapshot(

@@ -14,13 +14,16 @@ import typer
 from support.pages import DOCS, PAGES, ROOT, anchors, code, commands, links, name, written
 from support.phrases import phrases_in
 
+from mscli.catalog.load import load_catalog
 from mscli.cli.tree import tree
 from mscli.paths import shipped_profiles
 
 PROFILES = {path.stem for path in shipped_profiles().glob("*.yaml")} - {"annotated"}
+CATALOG = load_catalog(shipped_profiles(), None)
 # Names that stand for a profile of the reader's own, and the library name that a guide types.
 OTHERS = {"mine", "mistral-small3.1"}
-TAKES_A_PROFILE = {"up", "plan", "pull", "profiles show", "profiles update"}
+TAKES_A_MODEL = {"up", "plan", "pull"}
+TAKES_A_PROFILE = {*TAKES_A_MODEL, "profiles show", "profiles update"}
 # No paths, though they look like ones: the schema of the JSON output, and models as Ollama names them.
 NO_PATHS = re.compile(r"mscli/(?:\d|small|record)")
 PATH = re.compile(r"(?<![\w/.~-])((?:mscli|tests|docs|benchmarks|profiles)/[\w./*<>-]*)(?:::(\w+))?")
@@ -65,7 +68,8 @@ def faults_of(node: Any, words: list[str], path: tuple[str, ...] = ()) -> Iterat
             yield f"no option {spelt}"
         value_follows = spelt in known and not known[spelt].is_flag
     named = positional[0] if positional and " ".join(path) in TAKES_A_PROFILE else None
-    if named and named not in PROFILES | OTHERS and not PLACEHOLDER.fullmatch(named):
+    model = named and " ".join(path) in TAKES_A_MODEL and CATALOG.ways(named)
+    if named and not model and named not in PROFILES | OTHERS and not PLACEHOLDER.fullmatch(named):
         yield f"no profile {named!r}"
 
 

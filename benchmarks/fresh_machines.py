@@ -102,7 +102,7 @@ def row(fresh: Fresh) -> tuple[str, ...]:
     catalog = load_catalog(shipped_profiles(), None)
     inventory = seen(fresh)
     if not inventory.devices:
-        why = "mscli does not fall back to the CPU on its own; by name: `mscli up small-cpu`, or `mscli up rehearsal` to try everything"
+        why = "no GPU; for the CPU by name: `mscli up small-cpu`, or `mscli up rehearsal` to try everything"
         return fresh.name, "", "nothing", "", "", "", why
     known = engines(fresh, inventory)
     here = Snapshot(

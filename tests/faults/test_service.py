@@ -98,7 +98,10 @@ def test_without_systemd_it_is_said_what_to_do(user: User) -> None:
     os.geteuid() != 0 or not Path("/lib/systemd/systemd").exists() or not shutil.which("unshare"),
     reason="needs root and systemd for a user manager in namespaces of its own",
 )
-def test_a_real_user_manager_runs_keeps_and_stops_it(user_env: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "hangs", ["", pytest.param("yes", marks=pytest.mark.rounds)], ids=["killed", "killed and hung"]
+)
+def test_a_real_user_manager_runs_keeps_and_stops_it(user_env: dict[str, str], tmp_path: Path, hangs: str) -> None:
     home = tmp_path / "systemd-home"
     home.mkdir()
     script = SUPPORT / "faults" / "user_systemd.sh"
@@ -106,10 +109,10 @@ def test_a_real_user_manager_runs_keeps_and_stops_it(user_env: dict[str, str], t
     argv = ["unshare", "-m", "-p", "-f", "--mount-proc", "bash", str(script), str(home), "bash", str(story)]
     done = subprocess.run(
         argv,
-        env={**user_env, "PYTHON": sys.executable, "PORT": str(free_port())},
+        env={**user_env, "PYTHON": sys.executable, "PORT": str(free_port()), "HANGS": hangs},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=400,
         check=False,
     )
     if "mount" in done.stderr.partition("\n")[0]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,57 @@ def test_a_killed_engine_answers_again_and_status_tells_why_it_fell(user: User) 
     assert (after["pid"], after["port"], after["restarts"]) == (before["pid"], before["port"], 1)
     assert after["last_end"] == "it was killed (signal 9), and not by the kernel for lack of memory"
     said = " ".join(user.mscli("status").out.split())
-    assert "restarts 1 (last: it was killed (signal 9)" in said
+    assert "restarts 1 last end it was killed (signal 9)" in said
     (stopped,) = user.mscli("down", "--json").data["stopped"]
     assert stopped["signal"] != "SIGKILL"
     assert (user.engines(), shown(user)["state"]) == ([], "stopped")
     assert len(user.starts()) == 2
+
+
+@pytest.fixture
+def small_memory(tmp_path: Path) -> Iterator[Path]:
+    """A group of processes that may take 64 MB together: the kernel kills one that takes more."""
+    root, limit = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+    if not root.is_dir():
+        root, limit = Path("/sys/fs/cgroup"), "memory.max"
+    group = root / f"mscli-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(64 * 2**20))
+    except OSError as fault:
+        pytest.skip(f"no group with a limit on memory can be made here: {fault}")
+    yield group
+    until(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+@pytest.mark.rounds  # the kernel counts its kills for the whole machine: no other test may look at them meanwhile
+def test_an_engine_that_the_kernel_kills_for_memory_answers_again_and_status_says_so(
+    user: User, small_memory: Path
+) -> None:
+    pid = supervised(user)
+    (small_memory / "cgroup.procs").write_text(str(pid))
+    user.order("eat", str(pid))
+    user.begun(2)
+    until(lambda: shown(user)["state"] == "ready")
+    assert shown(user)["restarts"] == 1
+    assert shown(user)["last_end"] == "it was killed (signal 9), which is what the kernel does when RAM runs out"
+
+
+@pytest.mark.rounds  # a minute without an answer counts as hung
+@pytest.mark.parametrize("how", ["stopped", "deaf to requests"])
+def test_an_engine_that_hangs_answers_again_and_status_says_so(user: User, how: str) -> None:
+    pid = supervised(user)
+    if how == "stopped":
+        os.kill(pid, signal.SIGSTOP)
+    else:
+        (user.orders / "ready").unlink()
+    assert shown(user)["state"] == "unresponsive"
+    until(lambda: pid not in user.engines(), 120)
+    user.order("ready")
+    until(lambda: shown(user)["state"] == "ready")
+    now = shown(user)
+    assert (now["restarts"], now["last_end"]) == (1, "it did not answer any more, and was stopped")
 
 
 def test_an_engine_that_ends_with_0_is_started_again(user: User) -> None:

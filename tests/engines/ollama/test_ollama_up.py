@@ -577,3 +577,26 @@ def test_the_idle_time_of_an_adopted_server_is_its_own(
     done = up(mscli, env, "--adopt", "--idle-stop", "30m")
     assert (done.code, done.error["code"]) == (2, "usage")
     assert "--idle-stop" in done.error["message"]
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_supervised_server_and_its_runner_are_killed_and_answer_again(mscli: Mscli, machine: Machine) -> None:
+    env = machine("rtx4090")
+    companion = up(mscli, env, "--supervise").data["instance"]["pid"]
+
+    def shown() -> dict[str, Any]:
+        return dict(mscli("status", "--json", env=env).data["instances"][0])
+
+    (server,) = children(companion)
+    assert shown()["state"] == "ready"
+    for runner in children(server):
+        os.kill(runner, signal.SIGKILL)
+    until(lambda: shown()["state"] == "unloaded")
+    assert mscli("chat", "hello", env=env).code == 0
+    os.kill(server, signal.SIGKILL)
+    until(lambda: shown()["restarts"] == 1 and shown()["state"] in ("ready", "unloaded"))
+    assert mscli("chat", "hello", env=env).code == 0
+    assert mscli("down", env=env).code == 0

@@ -2,8 +2,9 @@
 """A program called llama-server that does what the folder SERVER_ORDERS says, by files that a test makes there.
 
 ready: it answers 200, before that 503. deaf: it does not listen as long as the file is there. die: it ends with the
-exit status in the file. say: what it says first. stubborn: it ignores SIGINT and SIGTERM. Each start leaves a file
-`started.PID` there. To whoever chats it says "hello".
+exit status in the file. eat: the process whose pid is in the file takes memory until it is killed. say: what it says
+first. stubborn: it ignores SIGINT and SIGTERM. Each start leaves a file `started.PID` there. To whoever chats it says
+"hello".
 """
 
 from __future__ import annotations
@@ -50,8 +51,11 @@ def main() -> None:
 
 
 def obey() -> None:
+    held = []
     while not (ORDERS / "die").exists():
         threading.Event().wait(0.02)
+        while (ORDERS / "eat").exists() and (ORDERS / "eat").read_text() == str(os.getpid()):
+            held.append(bytearray(2**24))
     print("main: died as it was told", flush=True)
     os._exit(int((ORDERS / "die").read_text()))
 

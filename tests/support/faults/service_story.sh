@@ -1,12 +1,13 @@
 # The life of a service under a systemd user manager, from install to remove. PYTHON: the one that has mscli.
-# PORT: one that nobody else chooses while the instance is down for a moment.
+# PORT: one that nobody else chooses while the instance is down for a moment. HANGS: not empty where the engine is to
+# hang as well, which takes a minute to be noticed.
 set -e
 told() {
     mscli status --all --json |
         "$PYTHON" -c 'import json,sys; print(json.load(sys.stdin)["data"]["instances"][0][sys.argv[1]])' "$1"
 }
 until_told() {
-    for _ in $(seq 200); do
+    for _ in $(seq 1000); do
         [ "$(told "$1")" = "$2" ] && return
         sleep 0.1
     done
@@ -22,8 +23,13 @@ main=$(systemctl --user show -p MainPID --value $unit)
 [ "$main" = "$(told pid)" ]
 kill -KILL $(cat /proc/$main/task/$main/children)          # the engine: its companion starts it again
 until_told restarts 1; until_told state ready
-mscli status | grep -q "restarts  *1 (last: it was killed"
+mscli status | grep -q "restarts  *1$"; mscli status | grep -q "last end  *it was killed"
 [ "$(systemctl --user is-active $unit)" = active ]
+if [ -n "$HANGS" ]; then
+    kill -STOP $(cat /proc/$main/task/$main/children)
+    until_told restarts 2; until_told state ready
+    mscli status | grep -q "last end  *it did not answer any more"
+fi
 kill -KILL $main                                            # the companion: systemd starts the service again
 systemctl --user restart $unit                              # and we do not wait for RestartSec
 until_told state ready

@@ -1,44 +1,81 @@
-"""`mscli env`: what OpenAI clients need to know, for `eval`."""
+"""`mscli env`: what clients need to know, as shell exports or as code to begin with."""
 
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mscli.cli.options import Instance, Json
 from mscli.cli.screen import open_screen
+from mscli.errors import Code, MscliError
+
+if TYPE_CHECKING:
+    from mscli.instances.records import Record
+
+_FOR = "Print code for curl, python, js, langchain and others."
+# Of the context, what a reply may take where the model's makers recommend no limit, or more than half.
+_OUTPUT_SHARE = 4
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("env", epilog='Example: eval "$(mscli env)"')(env)
+    app.command("env", epilog='Examples: eval "$(mscli env)"  |  mscli env --for curl')(env)
 
 
-def env(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
-    """Print an instance's URL, key and model as shell exports.
+def env(
+    ctx: typer.Context,
+    name: Instance = None,
+    client: Annotated[str | None, typer.Option("--for", metavar="CLIENT", help=_FOR)] = None,
+    json: Json = False,
+) -> None:
+    """Print what clients need to know as shell exports.
 
     MSCLI_SYSTEM_PROMPT is set where the model card recommends a system prompt (Magistral reasons because of it).
     """
-    from mscli.instances.records import Records, api_key, must_run, the_one
+    from mscli.instances.records import Records, must_run, the_one
     from mscli.paths import places
 
     screen = open_screen(ctx, json)
+    if client is not None:
+        from mscli.cli.snippets import SNIPPETS, snippet
+
+        if client not in SNIPPETS:
+            raise MscliError(Code.USAGE, f"no code for {client!r}", f"Name one of {', '.join(SNIPPETS)}.")
     record = the_one(Records(places()), name)
     must_run(record)
-    # Clients insist on some key: without one the customary placeholder is given.
-    values = {
-        "OPENAI_BASE_URL": record.base_url,
-        "OPENAI_API_KEY": api_key(record) or "EMPTY",
-        "MSCLI_MODEL": record.alias,
-        **({"MSCLI_SYSTEM_PROMPT": record.system_prompt} if record.system_prompt else {}),
-    }
+    if client is not None:
+        code = snippet(client, record.base_url, record.alias, record.sampling.temperature)
+        screen.data({"client": client, "code": code}) if json else screen.text(code.rstrip("\n"))
+        return
+    values = variables(record)
     if json:
         screen.data(values)
-    else:
-        if record.plan.engine == "ollama":
-            from mscli.engines.ollama.flags import for_clients  # the table of engines would cost more than all the rest
+        return
+    if record.plan.engine == "ollama":
+        from mscli.engines.ollama.flags import for_clients  # the table of engines would cost more than all the rest
 
-            if told := for_clients(record.sampling):
-                screen.note(f"note: {told}")
-        screen.text("\n".join(f"export {key}={shlex.quote(value)}" for key, value in values.items()))
+        if told := for_clients(record.sampling):
+            screen.note(f"note: {told}")
+    screen.text("\n".join(f"export {key}={shlex.quote(value)}" for key, value in values.items()))
+
+
+def variables(record: Record) -> dict[str, str]:
+    """What clients read, by the names that they know it by. The context is the engine's own word where it gave one."""
+    from mscli.instances.records import api_key
+
+    context = (record.taken.context if record.taken else None) or record.plan.context
+    longest = record.sampling.max_tokens or context // _OUTPUT_SHARE
+    return {
+        "OPENAI_BASE_URL": record.base_url,
+        "OPENAI_API_BASE": record.base_url,
+        # Clients insist on some key: without one the customary placeholder is given.
+        "OPENAI_API_KEY": api_key(record) or "EMPTY",
+        "MSCLI_MODEL": record.alias,
+        "MSCLI_CONTEXT": str(context),
+        "MSCLI_MAX_OUTPUT": str(min(longest, context // 2)),
+        "MSCLI_ABILITIES": " ".join(("chat", *record.capabilities)),
+        **({"OLLAMA_HOST": record.base_url.removesuffix("/v1")} if record.plan.engine == "ollama" else {}),
+        **({"MSCLI_SYSTEM_PROMPT": record.system_prompt} if record.system_prompt else {}),
+    }

@@ -363,7 +363,7 @@ def ended(started: subprocess.Popen[str]) -> dict[str, Any]:
 def test_status_tells_how_far_the_weights_are_and_down_ends_their_fetch(
     mscli: Mscli, machine: Machine, scene: Scene, user_env: dict[str, str]
 ) -> None:
-    scene.play(bytes_per_s=400_000)
+    scene.play(bytes_per_s=60_000)
     env = {**user_env, **machine("rtx4090")}
     first = fetching(env)
     seen = mscli("status", "--json", env=env)
@@ -387,7 +387,7 @@ def test_status_tells_how_far_the_weights_are_and_down_ends_their_fetch(
 def test_down_ends_a_pull_through_an_adopted_server_and_nothing_comes_into_memory(
     mscli: Mscli, machine: Machine, scene: Scene, start: Callable[..., Server], user_env: dict[str, str]
 ) -> None:
-    scene.play(bytes_per_s=400_000)
+    scene.play(bytes_per_s=60_000)
     server = start(**machine("rtx4090"))
     env = {**user_env, **machine("rtx4090"), "OLLAMA_HOST": server.host}
     first = fetching(env, "--adopt")
@@ -462,7 +462,7 @@ def test_down_waits_for_another_clients_stream_and_says_so(
 def test_the_same_up_meanwhile_waits_and_down_ends_both(
     mscli: Mscli, machine: Machine, scene: Scene, user_env: dict[str, str]
 ) -> None:
-    scene.play(bytes_per_s=400_000)
+    scene.play(bytes_per_s=60_000)
     env = {**user_env, **machine("rtx4090")}
     first = fetching(env)
     second = subprocess.Popen(

@@ -218,33 +218,48 @@ def this_environment() -> PythonEnvironment:
     return PythonEnvironment(Path(sys.executable), tuple(folders))
 
 
-def make_environment(folder: Path, requirements: Sequence[str], listener: Listener) -> PythonEnvironment:
+def make_environment(
+    folder: Path, requirements: Sequence[str], listener: Listener, pythons: str | None = None
+) -> PythonEnvironment:
     """Install `requirements` into an environment in `folder`, made where there is none; with uv if it is there, else
     with pip. Blocks for the download, which may be gigabytes. Until all is in place the environment counts as absent,
     also after a cut; the next call goes on with it.
 
+    `pythons`: which versions of Python will do (">=3.10,<3.14"), for an engine that does not run on every one. Then uv
+    finds one on this machine, or fetches it; without uv on PATH it is installed beside `folder` first.
     Raises MscliError(DOWNLOAD_FAILED) with the installer's last words; what it wrote lies in `folder`.log.
     """
-    uv = shutil.which("uv")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    uv = shutil.which("uv") or (_own_uv(folder.parent, listener) if pythons else None)
     python = folder / "bin" / "python"
     made = [uv, "venv", str(folder), "--allow-existing"] if uv else [sys.executable, "-m", "venv", str(folder)]
+    if pythons:
+        made += ["--python", pythons]
     filled = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
     log = folder.with_name(f"{folder.name}.log")
     log.unlink(missing_ok=True)
     fresh = not python.exists() or not finished(folder)
     _mark(folder).touch()
     if fresh:
-        _do(made, log)
+        run_logged(made, log)
     listener.note(Note("installing", f"installing {', '.join(requirements)}; see {log}"))
-    _do([*filled, *requirements], log)
+    run_logged([*filled, *requirements], log)
     _mark(folder).unlink()
     environment = environment_in(folder)
     assert environment is not None
     return environment
 
 
-def _do(argv: Sequence[str], log: Path) -> None:
+def _own_uv(engines: Path, listener: Listener) -> str:
+    """mscli's own uv, installed from the Python package index where it is not there yet (about 25 MB)."""
+    folder = engines / "uv"
+    if environment_in(folder) is None or not (folder / "bin" / "uv").exists():
+        make_environment(folder, ("uv",), listener)
+    return str(folder / "bin" / "uv")
+
+
+def run_logged(argv: Sequence[str], log: Path) -> None:
+    """Run a program of an installation, its output appended to `log`. Raises DOWNLOAD_FAILED with its last words."""
     with log.open("ab") as output:
         status = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False).returncode
     if status == 0:

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from mscli.engines.engine import Installation, Offer
-from mscli.engines.installed import PythonEnvironment, finished, make_environment, package_folders
+from mscli.engines.installed import PythonEnvironment, finished, make_environment, package_folders, run_logged
 from mscli.engines.vllm.pairs import pins
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
 from mscli.paths import hub_cache, places, vllm_place
+from mscli.planning.request import parse_version
 from mscli.weights.progress import Listener, Note
 from mscli.weights.room import check_room
 
@@ -35,8 +35,11 @@ VERSION = "0.32.0"
 # torch with its CUDA libraries unpacks to 8 to 10 GB, and the installer keeps the wheels meanwhile.
 ROOM_BYTES = 15 * 10**9
 DOWNLOAD_BYTES = 6 * 10**9
-# The newest Python that this version supports; uv brings one where the running one is newer.
-NEWEST_PYTHON = (3, 13)
+# The versions of Python that this one supports: not always that which runs mscli.
+PYTHONS = ">=3.10,<3.14"
+# From this release on its wheel comes without FlashInfer's kernels, and compiles them at the first start unless they
+# are fetched, which takes nvcc.
+FETCHES_KERNELS = (0, 32)
 
 
 def locate() -> Installation:
@@ -55,41 +58,35 @@ def locate() -> Installation:
 
 
 def offer(device: str, inventory: Inventory) -> Offer:
-    """What `install` would put here. Raises ENGINE_UNSUPPORTED where it would not run: without a GPU and its driver,
-    or on a Python that vLLM does not support."""
+    """What `install` would put here. Raises ENGINE_UNSUPPORTED where it would not run: without a GPU and its driver."""
     if device != "gpu" or inventory.cuda is None:
         raise _no_driver()
-    if sys.version_info[:2] > NEWEST_PYTHON:
-        newest = ".".join(map(str, NEWEST_PYTHON))
-        raise MscliError(
-            Code.ENGINE_UNSUPPORTED,
-            f"vLLM {VERSION} supports Python up to {newest}, and mscli runs on {sys.version.split()[0]}",
-            f"Install mscli on Python {newest}, or name a vLLM that is there: export MSCLI_VLLM=/path/to/environment",
-        )
     return Offer(NAME, f"vLLM {VERSION}", "the Python package index", DOWNLOAD_BYTES, ROOM_BYTES, own_environment())
 
 
 def install(
     listener: Listener, *, version: str = VERSION, cuda: str | None = None, folder: Path | None = None
 ) -> Installation:
-    """Install vLLM `version` from PyPI into `folder` (default: mscli's own) and return it; with uv where there is one.
+    """Install vLLM `version` from PyPI into `folder` (default: mscli's own) and return it, with uv, which finds or
+    fetches a Python that vLLM supports, and chooses the torch build for this driver.
 
-    `cuda`: what the driver offers ("12.8"), by default what it says itself. uv chooses the torch build for it; pip
-    takes the one that PyPI carries, and whether that suits an older driver is not known beforehand. Blocks for
-    gigabytes. Raises ENGINE_UNSUPPORTED where no NVIDIA driver answers, DISK_FULL, and DOWNLOAD_FAILED with the
-    installer's last words; its whole output is in `folder`.log.
+    `cuda`: what the driver offers ("12.8"), by default what it says itself. Blocks for gigabytes. Kernels that cannot
+    be fetched afterwards are only told: vLLM then compiles them. Raises ENGINE_UNSUPPORTED where no NVIDIA driver
+    answers, DISK_FULL, and DOWNLOAD_FAILED with the installer's last words; its whole output is in `folder`.log.
     """
     place = folder or own_environment()
-    offered = cuda or _offered()
+    if cuda is None:
+        _require_driver()
     check_room(place.parent, ROOM_BYTES, f"vLLM {version}")
-    has_uv = shutil.which("uv") is not None
-    if not has_uv:
-        listener.note(
-            Note("unchecked", f"without uv on PATH pip takes PyPI's torch, made for one CUDA; the driver has {offered}")
-        )
-    backend = ("--torch-backend=auto",) if has_uv else ()
-    make_environment(place, (f"vllm=={version}", *pins(version), *backend), listener)
-    return installation(place / "bin" / "vllm", "own")
+    make_environment(place, (f"vllm=={version}", *pins(version), "--torch-backend=auto"), listener, PYTHONS)
+    found = installation(place / "bin" / "vllm", "own")
+    if (parse_version(version) or ()) >= FETCHES_KERNELS:
+        listener.note(Note("kernels", "fetching FlashInfer's kernels"))
+        try:
+            run_logged([str(found.path), "download-kernels"], place.with_name(f"{place.name}.log"))
+        except MscliError as fault:
+            listener.note(Note("kernels", f"{fault.message}; vLLM compiles them at its first start, which takes nvcc"))
+    return found
 
 
 def own_environment() -> Path:
@@ -179,14 +176,12 @@ def _package_folders(program: Path, python: Path | None) -> Iterator[Path]:
         yield from package_folders(prefix)
 
 
-def _offered() -> str:
-    """The CUDA version that the driver offers. Raises ENGINE_UNSUPPORTED where there is none."""
+def _require_driver() -> None:
+    """Raises ENGINE_UNSUPPORTED where no NVIDIA driver answers."""
     from mscli.inventory.detect import detect
 
-    offered = detect(hub_cache()).cuda
-    if offered is None:
+    if detect(hub_cache()).cuda is None:
         raise _no_driver()
-    return offered
 
 
 def _no_driver() -> MscliError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ echo "$@" >> {asked}
 if [ "$1" = venv ]; then mkdir -p "$2/bin" "$2/lib/python3.12/site-packages"; touch "$2/bin/python"; exit 0; fi
 case "$*" in *vllm==0.99*) echo "No solution found: there is no version of vllm==0.99"; exit 1;; esac
 mkdir -p {place}/lib/python3.12/site-packages/vllm-0.32.0.dist-info {place}/bin
-printf '#!{place}/bin/python\\n' > {place}/bin/vllm
+printf '#!/bin/sh\\n# {place}/bin/python\\necho vllm "$@" >> {asked}\\n' > {place}/bin/vllm
+chmod +x {place}/bin/vllm
 """
 
 
@@ -36,13 +38,16 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_version_comes_with_its_pin_and_torch_for_this_driver(asked: Path, tmp_path: Path) -> None:
     found = install(Silence(), version="0.32.0", cuda="12.8", folder=tmp_path / "engines" / "vllm")
     assert (found.version, found.kind) == ("0.32.0", "own")
-    wanted = asked.read_text().splitlines()[-1]
+    made, wanted, kernels = asked.read_text().splitlines()
+    assert made.endswith("--python >=3.10,<3.14")
     assert wanted.endswith("vllm==0.32.0 mistral_common==1.12.0 --torch-backend=auto")
+    assert kernels == "vllm download-kernels"
 
 
 def test_a_version_that_gets_on_with_everything_has_no_pin(asked: Path, tmp_path: Path) -> None:
     install(Silence(), version="0.19.1", cuda="12.8", folder=tmp_path / "engines" / "vllm")
     assert "mistral_common" not in asked.read_text()
+    assert "download-kernels" not in asked.read_text(), "0.19 knows no such command"
 
 
 def test_an_old_version_comes_with_every_pin_that_it_needs(asked: Path, tmp_path: Path) -> None:
@@ -62,3 +67,26 @@ def test_without_a_driver_nothing_is_fetched(asked: Path, tmp_path: Path) -> Non
         install(Silence(), folder=tmp_path / "engines" / "vllm")
     assert refused.value.details["cause"] == "no_driver"
     assert not asked.exists()
+
+
+def test_without_uv_it_is_brought_from_the_index_whatever_python_runs_mscli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index is a folder with one wheel, whose uv notes what it is asked."""
+    asked, place = tmp_path / "asked", tmp_path / "engines" / "vllm"
+    wheel = tmp_path / "index" / "uv-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        script = zipfile.ZipInfo("uv-1.0.data/scripts/uv")
+        script.external_attr = 0o100755 << 16
+        archive.writestr(script, UV.format(asked=asked, place=place))
+        archive.writestr("uv-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: uv\nVersion: 1.0\n")
+        archive.writestr("uv-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("uv-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    found = install(Silence(), version="0.32.0", cuda="12.8", folder=place)
+    assert (found.version, found.kind) == ("0.32.0", "own")
+    assert asked.read_text().splitlines()[0] == f"venv {place} --allow-existing --python >=3.10,<3.14"
+    assert (tmp_path / "engines" / "uv" / "bin" / "uv").is_file()

@@ -148,13 +148,14 @@ def _crash(log: str) -> str | None:
 def _read(log: str) -> tuple[str, bool, bool]:
     """The text, whether it is only the end of the log, and whether it is the log of an instance of this machine."""
     from mscli.diagnosis.log import READ_BYTES, read_log, read_stream
+    from mscli.instances.log import last_start
 
     if log == "-":
         return *read_stream(sys.stdin.buffer, READ_BYTES), False
     path = _log_file(log)
     own = path != Path(log)
     try:
-        return *read_log(path), own
+        return *read_log(path, last_start(path) if own else 0), own
     except OSError as fault:
         raise MscliError(
             Code.FILE, f"cannot read {path}: {fault.strerror}", "Check its rights, or pipe it in."

@@ -181,10 +181,22 @@ class LogTail:
 
 
 def begin_part(log: Path) -> int:
-    """Where the part of a start that begins now will be, in bytes."""
+    """Where the part of a start that begins now will be, in bytes; noted beside the log for starts without a record."""
     (log.parent / "rotated").unlink(missing_ok=True)
     found = _stat(log)
-    return found.st_size if found else 0
+    start = found.st_size if found else 0
+    with contextlib.suppress(OSError):
+        (log.parent / "log_start").write_text(str(start))
+    return start
+
+
+def last_start(log: Path) -> int:
+    """Where the last start's part begins, in bytes, as `begin_part` has noted; 0 where it has not."""
+    try:
+        noted = int((log.parent / "log_start").read_text())
+    except (OSError, ValueError):
+        return 0
+    return part_start(log, max(0, noted))
 
 
 def part_start(log: Path, noted: int) -> int:

@@ -97,8 +97,10 @@ def judge(record: Record, ended: Ended, records: Records) -> float | None:
     with records.still(record) as kept:
         if kept is None or records.is_stopping(record.name):
             return None
-        again = kept.restarts + (after_s is not None)
-        records.save(replace(kept, restarts=again, last_end=end, log_start=begin_part(record.log)))
+        kept = replace(kept, last_end=end)
+        if after_s is not None:
+            kept = replace(kept, restarts=kept.restarts + 1, log_start=begin_part(record.log))
+        records.save(kept)
     return after_s
 
 

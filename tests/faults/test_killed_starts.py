@@ -71,3 +71,16 @@ def test_a_state_that_cannot_be_written_is_a_warning(user: User, make: Callable[
     up = user.mscli("up", "rehearsal", "--json")
     assert up.code == 0
     assert "starts.jsonl" in up.data["warnings"][0]
+
+
+def test_a_start_that_failed_is_explained_by_its_own_part_of_the_log(user: User) -> None:
+    for said in ("ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9000.00 MiB on device 0: cudaMalloc failed: "
+                 "out of memory", "error: invalid argument: --teleport"):  # fmt: skip
+        user.order("say", said)
+        user.order("die", "1")
+        assert user.mscli("up", "rehearsal", "--no-heal", "--json").code == 1
+    found = user.mscli("doctor", "--log", "rehearsal", "--json").data["causes"]
+    assert [cause["code"] for cause in found] == ["cli_flags"]
+    checked = user.mscli("doctor", "--only", "instances", "--json").out
+    assert "cli_flags" in checked
+    assert "oom_" not in checked

@@ -17,7 +17,7 @@ from mscli.engines.engine import LOADING, STARTING, Engine
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import MscliError
 from mscli.instances import state as instance
-from mscli.instances.log import part, part_start
+from mscli.instances.log import last_start, part, part_start
 from mscli.instances.orphans import Leftover, leftovers
 from mscli.instances.process import boot_id, describe
 from mscli.instances.process import stat as process_stat
@@ -134,7 +134,7 @@ def failed_starts(ctx: CheckContext) -> Iterator[Finding]:
             age_s = time.time() - log.stat().st_mtime
         except OSError:
             continue
-        cause = _cause(ctx, log) if age_s < _RECENT_S else None
+        cause = _cause(ctx, log, last_start(log)) if age_s < _RECENT_S else None
         if cause is not None:
             name = log.parent.name
             seen = f"the last start of {name} failed {age_s / 3600:.1f} h ago: {cause.summary}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mscli.lifecycle.snapshot import Snapshot
     from mscli.planning.plan import Overrides, Plan
 
-_ON = 'Plan for "2x RTX 4090", a file, or all.'
+_ON = 'Plan for "2x RTX 4090", "24 GB 8.6", a file, list, all.'
 _FREE = 'With --on: free memory per GPU ("22 GiB").'
 _PRICE = "Compare costs: 1.20/day, 0.5/hour."
 _CARD_COUNTS = (1, 2, 4, 8)
@@ -68,6 +68,8 @@ def plan(
     if on is None and (free or ram):
         raise MscliError(Code.USAGE, "--free and --ram describe another machine", "Give --on as well.")
     overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
+    if on == "list":
+        return _list_cards(screen)
     if on == "all":
         return _all_cards(screen, overrides, profile, price)
     look = _Look(profile, file, on, free, ram)
@@ -205,6 +207,25 @@ def _report_one(screen: Screen, look: _Look, choice: Choice) -> None:
     show_plan(screen, outcome, title, made)
     for note in made.notes:
         screen.note(f"note: {note}", "yellow")
+
+
+def _list_cards(screen: Screen) -> int:
+    """The cards that --on knows by name."""
+    from mscli.catalog.gpus import load_gpus
+    from mscli.cli.layout import Column, size
+    from mscli.paths import shipped_profiles
+
+    cards = sorted(load_gpus(shipped_profiles()).values(), key=lambda card: (card.architecture, card.name))
+    if screen.json_mode:
+        screen.data({"gpus": [{"name": card.name, "memory_bytes": card.memory_total_bytes,
+                               "compute_capability": card.compute_capability} for card in cards]})  # fmt: skip
+        return Exit.DONE
+    columns = (Column("GPU"), Column("MEMORY", right=True), Column("COMPUTE", right=True))
+    memory = [size(card.memory_total_bytes) if card.memory_total_bytes else "the host's" for card in cards]
+    rows = [(card.name, held, card.compute_capability) for card, held in zip(cards, memory, strict=True)]
+    screen.table(columns, rows)
+    screen.note('any other: mscli plan --on "24 GB 8.6" (memory and compute capability)')
+    return Exit.DONE
 
 
 def _all_cards(screen: Screen, overrides: Overrides, name: str | None, price: str | None) -> int:

@@ -24,6 +24,8 @@ COMMON = {
     "a100": "NVIDIA A100-SXM4-80GB",
     "rtx pro 6000": "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
 }
+# A card that no list has: its memory and compute capability, "24 GB 8.6". Its speed is unknown.
+_ANY_CARD = re.compile(r"([0-9]{1,4})\s*GI?B\s+([0-9]{1,2}\.[0-9])", re.IGNORECASE)
 FILLERS = {"nvidia", "geforce", "tesla", "gpu", "generation", "edition", "blackwell", "gb", "graphics", "card"}
 
 
@@ -34,7 +36,7 @@ def machine(
     ram_bytes: int | None = None,
     used_bytes: int = 0,
 ) -> Inventory:
-    """The inventory of "2x RTX 4090", "RTX 4090 + RTX 3060" or "8x H100".
+    """The inventory of "2x RTX 4090", "RTX 4090 x2", "RTX 4090 + RTX 3060", or "2x 24 GB 8.6" for cards of no list.
 
     `free_bytes`: free on every GPU; without it all that CUDA can give, less `used_bytes` on the first (a desktop).
     `ram_bytes`: host RAM, all of it available; 64 GiB where nothing is said. Raises MscliError(USAGE) for a card that
@@ -59,6 +61,7 @@ def cards_of(text: str, facts: Mapping[str, GpuFacts]) -> tuple[GpuFacts, ...]:
     """The cards that "2x RTX 4090 + RTX 3060" names, in order. Raises MscliError(USAGE) for one that is not known."""
     found: list[GpuFacts] = []
     for part in re.split(r"[+,;]", text):
+        part = re.sub(r"^(.*\S)\s+[x×*]\s*([0-9]+)\s*$", r"\2x \1", part, flags=re.IGNORECASE)
         match = re.fullmatch(r"\s*(?:([0-9]+)\s*[x×*]\s*)?(.*?)\s*", part, re.IGNORECASE)
         if not match or not match[2] or match[1] == "0":
             raise MscliError(
@@ -68,8 +71,21 @@ def cards_of(text: str, facts: Mapping[str, GpuFacts]) -> tuple[GpuFacts, ...]:
         if len(found) + count > MOST_CARDS:
             message = f"a machine of more than {MOST_CARDS} GPUs cannot be planned"
             raise MscliError(Code.USAGE, message, "mscli plans for one machine at a time")
-        found += [find_card(match[2], facts)] * count
+        found += [_any_card(match[2]) or find_card(match[2], facts)] * count
     return tuple(found)
+
+
+def _any_card(text: str) -> GpuFacts | None:
+    """The card that "24 GB 8.6" describes; None for a name. Formats by compute capability, as NVIDIA's documents have
+    them: BF16 from 8.0, FP8 from 8.9, FP4 from 10.0."""
+    told = _ANY_CARD.fullmatch(text.strip())
+    if told is None:
+        return None
+    size, capability = int(told[1]), float(told[2])
+    return GpuFacts(
+        f"GPU of {size} GB", "unknown", told[2], size, size * GIB, False, 0.0, False, capability >= 8.0,
+        capability >= 8.9, capability >= 10.0, None, "described by hand",
+    )  # fmt: skip
 
 
 def find_card(name: str, facts: Mapping[str, GpuFacts]) -> GpuFacts:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.planning.planned import facts, on
 
 from mscli.errors import Code, MscliError
-from mscli.planning.described_machine import MOST_CARDS, find_card, read_machine
+from mscli.planning.described_machine import MOST_CARDS, find_card, machine, read_machine
 from mscli.planning.figures import GIB
 
 
@@ -127,3 +127,11 @@ def test_a_machine_file_of_anything_is_read_or_names_the_line(tmp_path: Path, co
     fault = refused(lambda: read_machine(path))
     assert fault is None or fault.code == Code.PROFILE_INVALID
     assert fault is None or re.search(r"machine\.yaml:[0-9]+: ", fault.message)
+
+
+def test_a_card_of_no_list_is_described_by_its_memory_and_compute_capability() -> None:
+    there = machine("2x 24 GB 8.6", facts())
+    assert [(each.name, each.total_bytes, each.compute_capability) for each in there.devices] == [
+        ("GPU of 24 GB", 24 << 30, "8.6")
+    ] * 2
+    assert [each.name for each in machine("RTX 4090 x2", facts()).devices] == ["NVIDIA GeForce RTX 4090"] * 2

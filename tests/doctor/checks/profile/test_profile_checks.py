@@ -119,8 +119,16 @@ def test_host_memory_that_does_not_suffice(here: Doctor, home: Path) -> None:
 def test_an_engine_that_is_not_here(doctor: Doctor, machine: Machine, tmp_path: Path) -> None:
     env = machine("h100-80") | {"PATH": str(tmp_path)}
     found = doctor("small-fp8", *PROFILE, env=env).bad("profile.engine")
-    assert (found["status"], found["code"]) == ("fail", "engine_missing")
+    assert (found["status"], found["code"]) == ("warn", "engine_missing"), "`mscli up` installs it: no fault"
+    assert "`mscli up` installs vLLM" in found["remedy"]
     assert found["command"] == "mscli engines install vllm"
+
+
+def test_an_engine_that_mscli_cannot_install_either(doctor: Doctor, machine: Machine, tmp_path: Path) -> None:
+    env = machine("h100-80") | {"PATH": str(tmp_path)}
+    found = doctor("small-isq", *PROFILE, env=env).bad("profile.engine")
+    assert (found["status"], found["code"]) == ("fail", "engine_missing")
+    assert "mscli cannot install it here" in found["seen"]
 
 
 def test_an_engine_that_is_too_old(doctor: Doctor, machine: Machine, tmp_path: Path) -> None:

@@ -99,7 +99,10 @@ class Failing:
 def failing(mscli: Mscli, machine: Machine, home: Path, tmp_path: Path) -> Failing:
     program = home / "vllm" / "bin" / "vllm"
     program.parent.mkdir(parents=True)
-    text = (SUPPORT / "vllm" / "failing_vllm.py").read_text().replace("/usr/bin/env python3", sys.executable, 1)
+    # A Python of its own: the packages of the one that runs the tests are not beside this vLLM.
+    python = program.with_name("python")
+    python.symlink_to(sys.executable)
+    text = (SUPPORT / "vllm" / "failing_vllm.py").read_text().replace("/usr/bin/env python3", str(python), 1)
     program.write_text(text)
     program.chmod(0o755)
     weights = tmp_path / "weights"

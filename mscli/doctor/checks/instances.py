@@ -54,11 +54,14 @@ def _watched(ctx: CheckContext) -> tuple[tuple[Record, Instance], ...]:
 
 
 def states(ctx: CheckContext) -> Iterator[Finding]:
-    """Each instance: ready, starting, silent, crashed with the cause its log shows, or served by somebody else."""
+    """Each instance: ready, starting, silent, without its model, crashed with the cause its log shows, or served by
+    somebody else."""
     found = watched(ctx)
     for record, now in found:
         if now.state in (instance.READY, instance.STARTING):
             yield _running(ctx, record, now)
+        elif now.state == instance.UNLOADED:
+            yield _unloaded(record, now)
         elif now.state == instance.UNRESPONSIVE:
             yield _silent(ctx, record)
         elif now.state == instance.CRASHED:
@@ -68,11 +71,23 @@ def states(ctx: CheckContext) -> Iterator[Finding]:
         yield ok(f"{stopped} stopped" if found else "no instances")
 
 
+def _unloaded(record: Record, now: Instance) -> Finding:
+    """A model that is out of memory: as it was asked for where it is idle, else by somebody."""
+    seen = f"{record.name} is unloaded: {now.note}"
+    if record.request.idle_stop_s:
+        return ok(seen)
+    return warn(None, seen, "Load it again:", command=f"mscli restart {record.name}")
+
+
 def _running(ctx: CheckContext, record: Record, now: Instance) -> Finding:
     holder = owner(record.port)
     strange = (
         record.identity is not None and record.plan.engine != "vllm-docker" and holder not in (None, *group(record))
     )
+    if not strange and now.note and now.state == instance.READY:
+        return warn(
+            None, f"{record.name} is ready, but {now.note}", "Start it again:", command=f"mscli restart {record.name}"
+        )
     if not strange:
         return ok(f"{record.name} is {now.state} at {record.base_url}", f"{record.plan.engine}, {record.title}")
     return fail(

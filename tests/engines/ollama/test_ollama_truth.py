@@ -135,6 +135,8 @@ def test_status_tells_when_the_model_is_out_of_memory_and_up_loads_it_again(site
     generate(url, "mscli/tiny", keep_alive=0)
     assert eventually(lambda: site.status()["state"] == "unloaded")
     assert "not in memory" in site.status()["note"]
+    found = site.mscli("doctor", "--only", "instances", "--json").data["findings"]
+    assert [item["status"] for item in found if "tiny is unloaded" in item["seen"]] == ["warn"]
     assert site.up() == url
     assert loaded(url) == {"mscli/tiny:latest": 4096}
     assert site.status()["state"] == "ready"

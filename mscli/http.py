@@ -145,7 +145,7 @@ def _joined(url: str, target: str) -> str:
         further = urljoin(url, target)
         urlsplit(further)
     except ValueError as error:
-        raise HttpFault("strange", f"{host_in(url)} redirects to what is no address ({error})") from error
+        raise HttpFault("strange", f"{host_in(url)} redirects to an invalid address ({error})") from error
     return further
 
 
@@ -155,10 +155,10 @@ def host_in(url: str) -> str:
 
 
 def connection(url: SplitResult, timeout_s: float, direct: bool = False) -> http.client.HTTPConnection:
-    """An unopened connection towards `url`; the first request opens it. Raises HttpFault for what is no HTTP address,
+    """An unopened connection towards `url`; the first request opens it. Raises HttpFault for another kind of address,
     and for a SOCKS proxy."""
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise HttpFault("strange", f"{url.scheme}://{host_in(url.geturl())} is no HTTP address")
+        raise HttpFault("strange", f"{url.scheme}://{host_in(url.geturl())} is not an HTTP address")
     proxy = None if direct else _proxy(url)
     first = proxy or url
     if url.scheme == "http":
@@ -212,7 +212,7 @@ def _answered(
         made = connection(parts, limits.connect_s, direct)
         target, more = request_target(parts, direct)
     except ValueError as error:
-        raise HttpFault("strange", f"'{url}' is no HTTP address ({error})") from error
+        raise HttpFault("strange", f"'{url}' is not an HTTP address ({error})") from error
     try:
         made.connect()
         made.response_class = _within(limits.stall_s, deadline_s)

@@ -191,7 +191,7 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise MscliError(Code.USAGE, f"'{path}': there is no such user", "write the folder out") from error
+        raise MscliError(Code.USAGE, f"'{path}': there is no such user", "give the full path") from error
 
 
 def _home(env: Mapping[str, str]) -> Path:

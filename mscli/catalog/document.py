@@ -150,7 +150,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise invalid(path, [Fault(0, (), f"cannot be read: {error.strerror}")]) from error
     if len(raw) > _LARGEST_BYTES:
-        raise invalid(path, [Fault(0, (), "is larger than 1 MiB, so it is no profile")])
+        raise invalid(path, [Fault(0, (), "is larger than 1 MiB, so it is not a profile")])
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -285,7 +285,7 @@ class _Builder:
             if name == "<<":
                 self._merge(merged, node, key)
             elif name in own:
-                message = f"given twice; it stands on line {own[name].line} already"
+                message = f"given twice; first on line {own[name].line}"
                 self._fault(event, (*key, name), message)
             else:
                 own[name] = node

@@ -66,7 +66,7 @@ def _variant_contradictions(variant: Mapping[str, Any], architecture: Architectu
     if variant["host_bytes"] > variant["weights_bytes"]:
         yield ("host_bytes",), f"more than all {variant['weights_bytes']:,} bytes of the weights"
     if (source.kind == "ollama") != (variant["format"] == "ollama"):
-        yield ("source", "kind"), f"'{source.kind}' does not go with the format '{variant['format']}'"
+        yield ("source", "kind"), f"'{source.kind}' does not match the format '{variant['format']}'"
     if source.kind == "hub" and source.repository.count("/") != 1:
         yield ("source", "repository"), f"expected OWNER/NAME on Hugging Face, got '{source.repository}'"
     for key, name in (("repository", source.repository), ("revision", source.revision)):
@@ -90,13 +90,11 @@ def _too_heavy(key: str, variant: Mapping[str, Any], parameters: int) -> Iterato
 # Flags that the plan, or a key of its own, decides: set twice, the plan would not be what runs. Engines take dashes and
 # underscores alike; here they stand with dashes.
 DECIDED = {
-    **dict.fromkeys(("host", "port"), "it has a key of its own"),
-    **dict.fromkeys(("max-model-len", "ctx-size", "c", "num-ctx"), "the key 'context' decides it"),
-    **dict.fromkeys(
-        ("tensor-parallel-size", "tp", "tensor-split", "main-gpu"), "the key 'gpus' and the plan decide it"
-    ),
-    **dict.fromkeys(("kv-cache-dtype", "cache-type-k", "cache-type-v"), "the key 'kv_types' decides it"),
-    **dict.fromkeys(("gpu-memory-utilization", "n-gpu-layers", "ngl"), "the plan decides it from the free memory"),
+    **dict.fromkeys(("host", "port"), "it has its own key"),
+    **dict.fromkeys(("max-model-len", "ctx-size", "c", "num-ctx"), "set by the key 'context'"),
+    **dict.fromkeys(("tensor-parallel-size", "tp", "tensor-split", "main-gpu"), "set by the key 'gpus' and the plan"),
+    **dict.fromkeys(("kv-cache-dtype", "cache-type-k", "cache-type-v"), "set by the key 'kv_types'"),
+    **dict.fromkeys(("gpu-memory-utilization", "n-gpu-layers", "ngl"), "set by the plan from the free memory"),
     **dict.fromkeys(("api-key",), "mscli makes the key and keeps it out of files and process lists"),
 }
 
@@ -132,11 +130,11 @@ def _profile_contradictions(values: Mapping[str, Any]) -> Iterator[Fault]:
     """What contradicts itself within the file."""
     on_gpu, engine = values["device"] == "gpu", values["engine"]
     if on_gpu and not values["gpus"]:
-        yield Fault(0, ("gpus",), "a gpu profile needs at least one number of GPUs; write [1], or device: cpu")
+        yield Fault(0, ("gpus",), "a GPU profile needs at least one GPU count; write [1], or device: cpu")
     if not on_gpu and values["gpus"]:
-        yield Fault(0, ("gpus",), "a cpu profile uses no GPUs; write []")
+        yield Fault(0, ("gpus",), "a CPU profile uses no GPUs; write []")
     if not on_gpu and values["automatic"]:
-        yield Fault(0, ("automatic",), "a cpu profile is only started by name; write false")
+        yield Fault(0, ("automatic",), "a CPU profile is only started by name; write false")
     if values["offload"] and values["automatic"]:
         yield Fault(0, ("automatic",), "a profile with offload is only started by name; write false")
     if engine == "vllm-docker" and not values["image"]:
@@ -168,7 +166,7 @@ def _model_faults(values: Mapping[str, Any], models: Mapping[str, Model | MscliE
         wrong = refuse(f"unknown model '{name}'", name, sorted(models))
         yield Fault(0, ("model",), wrong.message, wrong.nearest)
     elif isinstance(model, MscliError):
-        yield Fault(0, ("model",), f"that model's own file has a fault: {model.message}")
+        yield Fault(0, ("model",), f"the model's file has an error: {model.message}")
     else:
         if values["context"]["cap"] > model.context_limit:
             limit = f"{model.name} ends at {model.context_limit} tokens"
@@ -202,7 +200,7 @@ def _variant_faults(values: Mapping[str, Any], model: Model) -> Iterator[Fault]:
         wrong = refuse(f"{engine} cannot load '{name}' ({variant.format}, {variant.quantisation})", name, usable)
         yield Fault(0, ("variant",), wrong.message, wrong.nearest)
     if values["images"] and not _sees(model, variant):
-        yield Fault(0, ("images",), f"{model.name} in the variant '{name}' takes text only; write 0")
+        yield Fault(0, ("images",), f"{model.name} in the variant '{name}' accepts text only; write 0")
 
 
 def _sees(model: Model, variant: Variant) -> bool:
@@ -244,8 +242,8 @@ def new_profile(name: str, based_on: Profile | None, folder: Path) -> Path:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        hint = f"edit it, or choose another name; {path} was left as it is"
-        raise MscliError(Code.FILE, f"there is a profile '{name}' of yours already", hint) from error
+        hint = f"edit it, or choose another name; {path} was not changed"
+        raise MscliError(Code.FILE, f"your profile '{name}' already exists", hint) from error
     except OSError as error:
         raise MscliError(
             Code.FILE, f"{path} cannot be written: {error.strerror}", "choose a writable folder"
@@ -256,9 +254,7 @@ def new_profile(name: str, based_on: Profile | None, folder: Path) -> Path:
 def _template() -> list[str]:
     lines = (shipped_profiles() / f"{ANNOTATED}.yaml").read_text(encoding="utf-8").splitlines()
     start = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    own = (
-        "# A profile of your own. `mscli profiles validate` checks it, `mscli profiles` lists it with the shipped ones."
-    )
+    own = "# Your own profile. `mscli profiles validate` checks it, `mscli profiles` lists it with the shipped ones."
     return [own, *lines[start:]]
 
 

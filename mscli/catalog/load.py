@@ -217,11 +217,9 @@ def _unknown(name: str, known: list[str], running: list[str]) -> MscliError:
     close = running[0] if running else nearest(name, known, likeness=0.6)
     details = {"name": name, "nearest": close, "profiles": sorted(known)}
     if running:
-        hint = (
-            f"that is a model; profiles that run it: {', '.join(running)}. `mscli up {name}` takes the best that fits"
-        )
+        hint = f"that is a model; profiles that run it: {', '.join(running)}. `mscli up {name}` selects the best fit"
     elif not re.fullmatch(NAME, name) or name.endswith(".yaml"):
-        hint = f"a profile in a file of its own is named so: --file {name}"
+        hint = f"to use a profile file: --file {name}"
     else:
         hint = f"did you mean {close}? `mscli profiles` lists them all" if close else "`mscli profiles` lists them all"
     return MscliError(Code.PROFILE_UNKNOWN, f"there is no profile '{name}'", hint, details)

@@ -69,7 +69,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The sampling its makers recommend; None leaves the engine's default."""
+    """The sampling its authors recommend; None leaves the engine's default."""
 
     temperature: float | None
     top_p: float | None
@@ -113,7 +113,7 @@ class Variant:
     `weights_bytes`: text weights as the engine holds them, without the projector.
     `projector_bytes`: image tower and projector (0 for text only).
     `host_bytes`: the part of weights_bytes that stays in host memory even at full offload (llama.cpp's embedding).
-    `download_bytes`: what is fetched and stored on disk.
+    `download_bytes`: what is downloaded and stored on disk.
     `format`: one of FORMATS. `quantisation`: one of QUANTISATIONS; bnb and isq are made by the engine while loading.
     `bytes_source`: where the figures come from.
     """

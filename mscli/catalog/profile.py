@@ -30,7 +30,7 @@ class ContextRange:
 
 @dataclass(frozen=True)
 class Needs:
-    """What the machine must have beside GPU memory. None: nothing is asked."""
+    """What the machine must have besides GPU memory. None: nothing is asked."""
 
     compute_capability: str | None
     cuda: str | None
@@ -42,7 +42,7 @@ class Needs:
 class Profile:
     """One deployable choice.
 
-    `device`: gpu or cpu. `gpus`: the numbers of GPUs it may spread over, in the order to try (empty on the CPU).
+    `device`: gpu or cpu. `gpus`: the GPU counts that it may use, in the order to try (empty on the CPU).
     `kv_types`: KV cache types in the order to try. `images`: images allowed per request (0: text only).
     `users`: concurrent requests planned for. `offload`: part of the weights may sit in host memory, knowingly.
     `automatic`: False keeps it out of the choice that `mscli up` makes without a name.

@@ -80,26 +80,26 @@ NEEDS = Table(
 
 PROFILE = Table(
     (
-        Key("title", text(), "one line for people that says what runs on what"),
+        Key("title", text(), "a one-line title: what runs on what"),
         Key("engine", word(ENGINES, "engine"), f"the inference engine: {', '.join(ENGINES)}"),
-        Key("model", _NAME, "the name of a model of the catalogue (a file models/NAME.yaml)"),
+        Key("model", _NAME, "the name of a model of the catalog (a file models/NAME.yaml)"),
         Key("variant", _NAME, "the name of one of that model's weight variants"),
         Key("device", word(("gpu", "cpu"), "device"), "what it runs on: gpu or cpu", "gpu"),
-        Key("gpus", list_of(whole(1, 64, "GPUs")), "the numbers of GPUs it may spread over, in the order to try", None),
+        Key("gpus", list_of(whole(1, 64, "GPUs")), "the GPU counts that it may use, in the order to try", None),
         Key("context", CONTEXT, "the context length that the planner may choose", {}),
         Key("kv_types", list_of(word(KV_TYPES, "KV cache type"), 1), "KV cache types in the order to try", ("f16",)),
         Key("images", whole(0, 1000, "images"), "how many images one request may hold (0: text only)", 0),
         Key("users", whole(1, 100_000, "users"), "how many requests at once to plan for", 1),
-        Key("offload", flag(), "whether part of the weights may sit in host memory, knowingly and slowly", False),
+        Key("offload", flag(), "whether part of the weights may stay in host memory (slow)", False),
         Key("automatic", flag(), "whether `mscli up` may choose it when no profile is named", False),
         Key("rank", whole(0, 10_000), "its place in that choice: lower is preferred where several fit", 100),
-        Key("needs", NEEDS, "what the machine must have beside GPU memory", {}),
+        Key("needs", NEEDS, "what the machine must have besides GPU memory", {}),
         Key("host", checked(_host_complaint, "an IP address or a host name"), "where the server listens", "127.0.0.1"),
         Key("port", whole(1, 65535, "a port"), "the port it listens on (none: a free one is chosen)", None),
         Key("image", text(r"\S+", "a container image"), "the container image, for vllm-docker", None),
         Key("options", map_of(plain(), _OPTION), "further flags of the engine, without their dashes", {}),
         Key("env", map_of(written(r".*", "text"), _VARIABLE), "environment variables of the engine", {}),
-        Key("notes", text(blank=True), "what one should know, in plain words", ""),
+        Key("notes", text(blank=True), "notes for the user", ""),
     )
 )
 
@@ -123,7 +123,7 @@ DEFAULTS = Table(
 _TEXT = Table(
     (
         Key("parameters", whole(1), "all parameters of the decoder, embedding and output head included"),
-        Key("linear_parameters", whole(1), "the parameters inside the layers' matrices, which quantisation shrinks"),
+        Key("linear_parameters", whole(1), "the parameters inside the layers' matrices, which quantization shrinks"),
         Key("layers", whole(1), "the number of layers"),
         Key("hidden", whole(1), "the width of the residual stream"),
         Key("heads", whole(1), "the number of query heads"),
@@ -160,9 +160,9 @@ _ARCHITECTURE = Table(
 
 _SAMPLING = Table(
     (
-        Key("temperature", number(0, 2), "the temperature its makers recommend", None),
-        Key("top_p", number(0, 1), "the top-p its makers recommend", None),
-        Key("max_tokens", whole(1, unit="tokens"), "the longest reply its makers recommend", None),
+        Key("temperature", number(0, 2), "the temperature its authors recommend", None),
+        Key("top_p", number(0, 1), "the top-p its authors recommend", None),
+        Key("max_tokens", whole(1, unit="tokens"), "the longest reply its authors recommend", None),
     ),
     model.Sampling,
 )
@@ -197,7 +197,7 @@ _VARIANT = Table(
         Key("weights_bytes", size(1), "the text weights as the engine holds them"),
         Key("projector_bytes", size(), "the image tower and projector (0: text only)", 0),
         Key("host_bytes", size(), "the part of weights_bytes that stays in host memory at full offload", 0),
-        Key("download_bytes", size(), "what is fetched and stored on disk"),
+        Key("download_bytes", size(), "what is downloaded and stored on disk"),
         Key("bytes_source", text(), "where the four figures come from"),
         Key("source", _SOURCE, "where the files come from"),
     )
@@ -207,17 +207,17 @@ MODEL = Table(
     (
         Key("title", text(), "the model's full name"),
         Key("released", _DATE, "its release date"),
-        Key("license", text(), "its licence, as an SPDX identifier"),
+        Key("license", text(), "its license, as an SPDX identifier"),
         Key("architecture", _ARCHITECTURE, "its sizes"),
         Key("context_limit", whole(1, unit="tokens"), "the longest context in tokens that it was made for"),
-        Key("context_recommended", whole(1, unit="tokens"), "the longest context that its makers recommend", None),
-        Key("capabilities", list_of(word(model.CAPABILITIES, "capability")), "what it can do beside chat", ()),
-        Key("reasoning", word(model.REASONING, "way of reasoning"), "how it writes its thoughts", "none"),
+        Key("context_recommended", whole(1, unit="tokens"), "the longest context that its authors recommend", None),
+        Key("capabilities", list_of(word(model.CAPABILITIES, "capability")), "what it can do besides chat", ()),
+        Key("reasoning", word(model.REASONING, "way of reasoning"), "how it marks its reasoning", "none"),
         Key(
             "tokenizer", word(model.TOKENIZERS, "version of a tokenizer"), "its tokenizer's version (tekken.json)", None
         ),
-        Key("sampling", _SAMPLING, "the sampling its makers recommend", {}),
-        Key("system_prompt", text(), "the system prompt its makers recommend", None),
+        Key("sampling", _SAMPLING, "the sampling its authors recommend", {}),
+        Key("system_prompt", text(), "the system prompt its authors recommend", None),
         Key("prices", list_of(_PRICE), "what it, or its successor, costs through an API", ()),
         Key("variants", map_of(_VARIANT, _NAME, 1), "the ways in which its weights are stored"),
         Key("stand_in", flag(), "whether it is a scripted stand-in that only imitates a model", False),

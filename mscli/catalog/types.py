@@ -187,7 +187,7 @@ def list_of(item: Kind, least: int = 0) -> Kind:
         before = len(faults)
         items = [item(entry, (*key, str(place)), faults) for place, entry in enumerate(node.value)]
         if len(faults) == before and len(set(items)) < len(items):
-            faults.append(Fault(node.line, key, "the same entry stands in the list twice"))
+            faults.append(Fault(node.line, key, "the same entry is listed twice"))
         return tuple(items)
 
     return read
@@ -274,7 +274,7 @@ def _entries(node: Node, key: KeyPath, faults: list[Fault]) -> Mapping[str, Node
 
 def _within(node: Node, value: float, least: float, most: float | None) -> None:
     if value < least or (most is not None and value > most):
-        bounds = f"the least is {least:,}" if most is None else f"it goes from {least:,} to {most:,}"
+        bounds = f"the minimum is {least:,}" if most is None else f"the range is {least:,} to {most:,}"
         raise Wrong(f"{node.text} is out of range; {bounds}")
 
 

@@ -80,7 +80,7 @@ def _media_type(path: Path, content: bytes) -> str:
     for magic, media_type in _MAGIC:
         if content.startswith(magic):
             return media_type
-    raise MscliError(Code.FILE, f"{path} is no PNG, JPEG, WebP, GIF or BMP image", "Convert it, then send it again.")
+    raise MscliError(Code.FILE, f"{path} is not a PNG, JPEG, WebP, GIF or BMP image", "Convert it, then send it again.")
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ class _Witness:
 
 
 def _failed(target: Target, message: str, preview: _Preview, evidence: str = "") -> MscliError:
-    hint = f"To see whether it still runs: mscli status. Its log: mscli logs {target.name} -n 30"
+    hint = f"To see whether it is running: mscli status. Its log: mscli logs {target.name} -n 30"
     details: dict[str, object] = {"text": preview.said(thought=False), "reasoning": preview.said(thought=True)}
     if line := " ".join(evidence.split())[:_LONGEST_EVIDENCE]:
         details["evidence"] = [line]

@@ -48,7 +48,7 @@ def self_test(
 ) -> tuple[Check, ...]:
     """Ask the instance once for each of its abilities; `listener` hears what is being tried.
 
-    `capabilities`: of the model on its engine; `images`: allowed per request; `reasoning`: how it writes its thoughts.
+    `capabilities`: of the model on its engine; `images`: allowed per request; `reasoning`: how it marks its reasoning.
     Waits for each reply; a refusal of the server is a failed check, never raised.
     """
     brief, patient = _at_most(target, _LONGEST_REPLY), _at_most(target, _LONGEST_THOUGHT)
@@ -136,12 +136,12 @@ def _tools(target: Target) -> str:
     content = [{"type": "text", "text": "What is the weather in Paris? Use the tool."}]
     reply = _asked(target, [{"role": "user", "content": content}], (_TOOL,))
     if not reply.tool_calls:
-        raise _Wrong(f"no tool call came back, but text: {_short(reply.text)!r}")
+        raise _Wrong(f"text came back instead of a tool call: {_short(reply.text)!r}")
     call = reply.tool_calls[0]
     try:
         arguments = json.loads(call.arguments)
     except ValueError:
-        raise _Wrong(f"the arguments of the call are no JSON: {_short(call.arguments)!r}") from None
+        raise _Wrong(f"the arguments of the call are not JSON: {_short(call.arguments)!r}") from None
     if call.name != "get_weather" or not isinstance(arguments, dict):
         raise _Wrong(f"another call came back: {call.name}({_short(call.arguments)})")
     return f"{call.name}({call.arguments})"
@@ -157,9 +157,9 @@ def _image(target: Target) -> str:
 
 
 def _reasoning(target: Target) -> str:
-    reply = _asked(target, [user("How many days have two weeks?")])
+    reply = _asked(target, [user("How many days are in two weeks?")])
     if not reply.reasoning.strip():
-        raise _Wrong(f"no thoughts came apart from the answer: {_short(reply.text)!r}")
+        raise _Wrong(f"no reasoning was separated from the answer: {_short(reply.text)!r}")
     return f"{_short(reply.reasoning)} | {_short(reply.text)}"
 
 

@@ -104,7 +104,7 @@ def deltas(blocks: Iterable[bytes]) -> Iterator[Delta]:
                 return
             yield _delta(_event(value.strip()))
         elif field not in ("", "event", "id", "retry"):
-            raise BadStream("it sent something else than a stream of events", line)
+            raise BadStream("it did not send an event stream", line)
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[str]:

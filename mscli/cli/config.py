@@ -82,7 +82,7 @@ def unset(ctx: typer.Context, key: KeyName, json: Json = False) -> None:
     if json:
         screen.data({"key": key, "value": None, "file": str(places().defaults)})
     else:
-        screen.text(f"{key} is not set any more")
+        screen.text(f"{key} is no longer set")
 
 
 def _list(screen: Screen) -> None:

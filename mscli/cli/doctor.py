@@ -26,9 +26,9 @@ _EPILOG = (
 _FOUND = 0.5
 _SURE = 0.85
 
-_EMPTY = "It is empty. Start the engine again and keep what it prints, standard error too."
+_EMPTY = "The log is empty. Start the engine again and capture its output, including standard error."
 _NEXT = (
-    "What to do next: give the whole log from the start of the engine on, not only its last lines; with Ollama run the "
+    "Next: give the whole log from the start of the engine, not only its last lines; with Ollama run the "
     "server with OLLAMA_DEBUG=1, with vLLM VLLM_LOGGING_LEVEL=DEBUG, with several GPUs NCCL_DEBUG=INFO; and look at "
     "the kernel's log: sudo dmesg | tail -50"
 )
@@ -94,9 +94,9 @@ def doctor(
 def _refuse_mixed(fix: bool, report: bool, for_fix: bool, log: bool) -> None:
     """Raise USAGE for options that mean nothing together."""
     if fix and (report or log):
-        raise MscliError(Code.USAGE, "--fix goes with neither --report nor --log", "Run them one after the other.")
+        raise MscliError(Code.USAGE, "--fix cannot be used with --report or --log", "Run them one after the other.")
     if for_fix and not fix:
-        raise MscliError(Code.USAGE, "--dry-run and --yes belong to --fix", "Add it: mscli doctor --fix --dry-run")
+        raise MscliError(Code.USAGE, "--dry-run and --yes need --fix", "Add it: mscli doctor --fix --dry-run")
 
 
 def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:
@@ -158,7 +158,7 @@ def _read(log: str) -> tuple[str, bool, bool]:
         return *read_log(path, last_start(path) if own else 0), own
     except OSError as fault:
         raise MscliError(
-            Code.FILE, f"cannot read {path}: {fault.strerror}", "Check its rights, or pipe it in."
+            Code.FILE, f"cannot read {path}: {fault.strerror}", "Check its permissions, or pipe it in."
         ) from fault
 
 

@@ -74,7 +74,7 @@ def _treated(screen: Screen, fix: Fix, asked: _Asked) -> Outcome:
     if asked.dry_run:
         return Outcome(fix, False, "only shown (--dry-run)")
     if fix.ends_processes and not asked.yes and not _agreed(screen, fix):
-        return _told(screen, Outcome(fix, False, "not done: processes are only ended with --yes, or where you agree"))
+        return _told(screen, Outcome(fix, False, "not done: ending processes needs --yes or your confirmation"))
     return _told(screen, carry_out(fix, lambda step: screen.note(f"    {step}", "dim")))
 
 
@@ -108,7 +108,7 @@ def _show_rest(screen: Screen, about: About, seen: Visit, left: list[ManualStep]
     screen.text("")
     show_visit(screen, seen, about.verbose)
     if left:
-        screen.text("\nFor you to do (mscli runs none of it):")
+        screen.text("\nRun these yourself (mscli does not):")
     for repair in left:
         screen.text(f"  {repair.area}: {repair.why}")
         if repair.command:
@@ -117,10 +117,10 @@ def _show_rest(screen: Screen, about: About, seen: Visit, left: list[ManualStep]
 
 def _last_word(outcomes: list[Outcome], dry_run: bool) -> str:
     if not outcomes:
-        return "\nNothing of mscli's own is to be put right."
+        return "\nNothing to fix."
     if dry_run:
-        return "\nNothing was changed. Do it: mscli doctor --fix"
-    return f"\n{sum(outcome.done for outcome in outcomes)} of {len(outcomes)} put right"
+        return "\nNothing was changed. To apply: mscli doctor --fix"
+    return f"\n{sum(outcome.done for outcome in outcomes)} of {len(outcomes)} fixed"
 
 
 def _json(outcome: Outcome) -> dict[str, object]:

@@ -210,7 +210,7 @@ def _place(path: Path) -> Path:
     if path.exists() and not _is_report(path):
         raise MscliError(
             Code.FILE,
-            f"{path} is there already and is no report",
+            f"{path} already exists and is not a report",
             "Name another file, or a folder: mscli doctor --report .",
         )
     return path

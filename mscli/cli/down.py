@@ -93,7 +93,7 @@ def _chosen(records: Records, name: str | None, all_: bool) -> tuple[list[Record
     from mscli.instances.store import Unreadable, check_name
 
     if name is not None and all_:
-        raise MscliError(Code.USAGE, "a name and --all were both given", "Give one of them.")
+        raise MscliError(Code.USAGE, "a name and --all cannot be used together", "Give one of them.")
     if name is not None:
         record = records.load(check_name(name))
         if isinstance(record, Unreadable):
@@ -120,9 +120,9 @@ def _show(screen: Screen, stopped: list[Stopped]) -> None:
         screen.note("nothing was running")
     for item in stopped:
         if item.fetching:
-            screen.text(f"{item.name}: its start was stopped while it fetched weights; what has come is kept")
+            screen.text(f"{item.name}: its start was stopped during the download; what was downloaded is kept")
             continue
-        text = f"{item.name} stopped after {item.seconds:.1f} s ({item.signal or 'nothing of it was alive'})"
+        text = f"{item.name} stopped after {item.seconds:.1f} s ({item.signal or 'already dead'})"
         text += ", port free" if item.port_free else ", its port is still in use"
         if item.memory_returned_bytes is not None:
             text += f", {size(item.memory_returned_bytes)} of GPU memory back after {item.memory_seconds:.1f} s"

@@ -144,7 +144,9 @@ def _show_links(screen: Screen, inventory: Inventory) -> None:
     screen.line()
     columns = [Column("LINKS"), *(Column(f"GPU{number}") for number in numbers)]
     screen.table(columns, [(f"GPU{one}", *(cells.get((one, other), "-") for other in numbers)) for one in numbers])
-    screen.paragraph("NV4: 4 NVLinks; PIX, PXB, PHB, NODE, SYS: PCIe, ever farther; *: no peer-to-peer", style="dim")
+    screen.paragraph(
+        "NV4: 4 NVLinks; PIX, PXB, PHB, NODE, SYS: PCIe, from near to far; *: no peer-to-peer", style="dim"
+    )
 
 
 def _link(link: Link) -> str:

@@ -49,7 +49,7 @@ def logs(
     """Show an instance's log, even after it stopped or failed."""
     screen = open_screen(ctx, json)
     if json and follow:
-        raise MscliError(Code.USAGE, "--follow and --json were both given", "Leave one of them out.")
+        raise MscliError(Code.USAGE, "--follow and --json cannot be used together", "Leave one of them out.")
     begins, matches = _since(since), _matching(grep)
     path, lives = _log(name, follow)
     shown = _selected(path, lines, begins, matches)

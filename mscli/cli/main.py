@@ -185,7 +185,7 @@ def _machine(fault: OSError) -> MscliError:
     where = f": {fault.filename}" if fault.filename else ""
     text = f"{fault.strerror or fault}{where}"
     if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MscliError(Code.DISK_FULL, text, "Make room there, then try again; nothing was lost.")
+        return MscliError(Code.DISK_FULL, text, "Free disk space there, then try again; nothing was lost.")
     return MscliError(Code.FILE, text, "Check that the path exists and that this user may read and write it.")
 
 
@@ -201,5 +201,5 @@ def _own(fault: BaseException) -> MscliError:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(text)
     except OSError:
-        return MscliError(Code.INTERNAL, f"a fault of mscli's own: {fault!r}", "Run it again with MSCLI_DEBUG=1.")
-    return MscliError(Code.INTERNAL, f"a fault of mscli's own: {fault!r}", f"The details are in {kept}")
+        return MscliError(Code.INTERNAL, f"internal error: {fault!r}", "Run it again with MSCLI_DEBUG=1.")
+    return MscliError(Code.INTERNAL, f"internal error: {fault!r}", f"The details are in {kept}")

@@ -62,7 +62,7 @@ def overrides_of(
     _one_of("--prefer", prefer, PREFERENCES)
     wanted = tuple(word.strip() for word in gpus.split(",") if word.strip()) if gpus is not None else None
     if wanted == ():
-        raise MscliError(Code.USAGE, "--gpus names no GPU", "Give indices or UUIDs by commas: --gpus 0,1")
+        raise MscliError(Code.USAGE, "--gpus names no GPU", "Separate indices or UUIDs by commas: --gpus 0,1")
     return Overrides(context, users, images, kv, wanted, engine, variant, prefer, offload)
 
 
@@ -77,7 +77,7 @@ def seconds(option: str, text: str | None) -> int | None:
 def only_one(profile: str | None, file: Path | None) -> None:
     """Raise USAGE when a profile's name and a profile file were both given."""
     if profile is not None and file is not None:
-        raise MscliError(Code.USAGE, "a profile's name and --file were both given", "Give one of them.")
+        raise MscliError(Code.USAGE, "a profile name and --file cannot be used together", "Give one of them.")
 
 
 def typed_profile(ctx: typer.Context, profile: str | None, file: Path | None) -> str | None:

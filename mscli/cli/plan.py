@@ -66,7 +66,7 @@ def plan(
     screen = open_screen(ctx, json)
     only_one(profile, file)
     if on is None and (free or ram):
-        raise MscliError(Code.USAGE, "--free and --ram describe another machine", "Give --on as well.")
+        raise MscliError(Code.USAGE, "--free and --ram need --on", "Give --on as well.")
     overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
     if on == "list":
         return _list_cards(screen)
@@ -185,7 +185,7 @@ def _report(screen: Screen, look: _Look, choice: Choice, explain: bool, all_: bo
     else:
         show_choice(screen, choice, look.catalog, look.previewed(choice.chosen) if choice.chosen else None)
     if explain:
-        for line in look.learned(choice) or ("no earlier start of this profile on this card",):
+        for line in look.learned(choice) or ("no earlier start of this profile on this GPU",):
             screen.paragraph(line, "  learned: ", "    ")
 
 

@@ -174,13 +174,13 @@ def update(
     _, variant = catalog.model_of(catalog.profile(name))
     source = variant.source
     if source.kind != "hub":
-        raise MscliError(Code.USAGE, f"the weights of {name} have no revisions to move to ({source.kind})", "")
+        raise MscliError(Code.USAGE, f"the weights of {name} come from {source.kind}: nothing to update", "")
     commit = revision or newest_revision(variant)
     pin(places(), source.repository, commit)
     if json:
         screen.data({"repository": source.repository, "before": source.revision, "now": commit})
     else:
-        screen.text(f"{source.repository}: {source.revision} -> {commit}. Fetch it: mscli pull {name}")
+        screen.text(f"{source.repository}: {source.revision} -> {commit}. Download it: mscli pull {name}")
 
 
 def _advice(model: Model) -> list[str]:
@@ -190,7 +190,9 @@ def _advice(model: Model) -> list[str]:
     said = ", ".join(f"{name} {value}" for name, value in wanted.items() if value is not None)
     lines = [f"recommended: {said or 'no sampling of its own'}; at most {model.context_recommended} tokens of context"]
     if model.system_prompt:
-        lines += ["system prompt, which `mscli chat` sends and `mscli env` tells other clients (MSCLI_SYSTEM_PROMPT):"]
+        lines += [
+            "system prompt, which `mscli chat` sends and `mscli env` exports for other clients (MSCLI_SYSTEM_PROMPT):"
+        ]
         lines += [f"  {line}" for line in model.system_prompt.strip().splitlines()]
     return lines
 

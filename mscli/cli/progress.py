@@ -103,7 +103,7 @@ class StartProgress:
         engine = fetching.engine
         self._line.stop()
         try:
-            self._screen.note(f"{engine.what} is not installed. To start, mscli fetches:", "bold")
+            self._screen.note(f"{engine.what} is not installed. To start, mscli downloads:", "bold")
             self._screen.note(f"  engine   {engine.what}, about {size(engine.download_bytes)}, into {engine.folder}")
             if fetching.weights_bytes:
                 weights = f"{fetching.weights}, {size(fetching.weights_bytes)}, into {fetching.weights_folder}"

@@ -48,7 +48,7 @@ def pull(
 
     screen = open_screen(ctx, json or events)
     if to is not None and verify:
-        raise MscliError(Code.USAGE, "--to and --verify were both given", "Copying checks every byte anyway.")
+        raise MscliError(Code.USAGE, "--to and --verify cannot be used together", "Copying checks every byte anyway.")
     with listener_of(screen, events) as progress, _resumable():
         progress.stage("plan", "reading profiles")
         what = chosen(typed_profile(ctx, profile, file), file, places())
@@ -86,7 +86,7 @@ def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Hea
     if missing > LARGE_BYTES and screen.live and not yes and not progress.agree(missing):
         raise typer.Abort
     files = ensure(what.model, what.variant, progress, offline=offline)
-    said = f"{files.model}\n{size(files.bytes_on_disk)}, {size(missing)} of it fetched now"
+    said = f"{files.model}\n{size(files.bytes_on_disk)}, {size(missing)} of it downloaded now"
     return {
         "model": files.model,
         "projector": files.projector,
@@ -104,15 +104,15 @@ def _verify(what: Chosen, offline: bool, progress: Listener) -> dict[str, object
     if (found.bad or found.absent) and not found.repaired:
         raise MscliError(
             Code.WEIGHTS_MISSING,
-            f"damaged: {', '.join(found.bad) or 'none'}; not here: {', '.join(found.absent) or 'none'}",
-            "Fetch them again: mscli pull --verify, without --offline.",
+            f"damaged: {', '.join(found.bad) or 'none'}; missing: {', '.join(found.absent) or 'none'}",
+            "Download them again: mscli pull --verify, without --offline.",
             {
                 "cause": "corrupt_weights" if found.bad else "offline",
                 "bad": list(found.bad),
                 "absent": list(found.absent),
             },
         )
-    repaired = f"; fetched again: {', '.join((*found.bad, *found.absent))}" if found.repaired else ""
+    repaired = f"; downloaded again: {', '.join((*found.bad, *found.absent))}" if found.repaired else ""
     said = f"{found.files} files, {size(found.checked_bytes)} hashed in {found.seconds:.1f} s{repaired}"
     return {
         "files": found.files,

@@ -47,7 +47,7 @@ def install(ctx: typer.Context, name: Instance = None, json: Json = False) -> No
 
     screen = open_screen(ctx, json)
     record = the_one(Records(places()), name, dead=True)
-    screen.note(f"starting {record.name} as a service of systemd")
+    screen.note(f"starting {record.name} as a systemd service")
     _show(screen, (services.install(record),))
 
 
@@ -63,7 +63,7 @@ def remove(ctx: typer.Context, name: Name, json: Json = False) -> None:
     screen = open_screen(ctx, json)
     unit = services.remove(check_name(name))
     if unit is None:
-        raise MscliError(Code.NOT_RUNNING, f"there is no service of {name!r}", "Those there are: mscli service status")
+        raise MscliError(Code.NOT_RUNNING, f"there is no service of {name!r}", "To list services: mscli service status")
     if json:
         screen.data({"removed": str(unit)})
     else:
@@ -99,8 +99,8 @@ def _show(screen: Screen, found: tuple[object, ...]) -> None:
         screen.data({"services": to_json(known)})
         return
     if not known:
-        screen.note("no service is installed. To make one of an instance: mscli service install NAME")
+        screen.note("no service is installed. To create one: mscli service install NAME")
         return
     screen.table(_COLUMNS, [(it.name, it.enabled, it.active, str(it.unit)) for it in known])
     if any(it.lingers is False for it in known):
-        screen.note("they start when you log in; to start them at boot: loginctl enable-linger", "yellow")
+        screen.note("services start when you log in; to start them at boot: loginctl enable-linger", "yellow")

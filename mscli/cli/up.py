@@ -118,7 +118,7 @@ def _key(file: Path | None) -> str | None:
         return os.environ.get("MSCLI_API_KEY") or None
     key = file.read_text().strip()
     if not key:
-        raise MscliError(Code.USAGE, f"the key file {file} is empty", "Write the key into it, one line.")
+        raise MscliError(Code.USAGE, f"the key file {file} is empty", "Write the key to it, on one line.")
     return key
 
 
@@ -268,7 +268,7 @@ def _say_up(screen: Screen, done: Up, answer: FirstAnswer | None) -> None:
     how = "is already running" if done.already else f"is {seen.state} after {done.seconds:.1f} s"
     screen.paragraph(f"{seen.name} {how}", style="bold green" if seen.state == "ready" else "bold")
     for heal in done.healed:
-        screen.paragraph(f"changed to make it start here: {heal.change} ({heal.why})", "  ", "    ", "yellow")
+        screen.paragraph(f"adjusted so that it starts: {heal.change} ({heal.why})", "  ", "    ", "yellow")
     screen.fields(
         (
             ("model", f"{record.title} on {seen.engine}, {seen.context:,} tokens of context"),

@@ -155,7 +155,7 @@ def _show_held(screen: Screen, held: tuple[OnServer, ...]) -> None:
     for model in held:
         need = f"of instance {model.instance}" if model.derived else f"for {', '.join(model.profiles) or 'no profile'}"
         place = f"at {model.host}:{model.port}" if model.folder is None else f"in {model.folder}"
-        shared = "" if model.ours else " (not mscli's: borrowed, never freed)"
+        shared = "" if model.ours else " (not mscli's; never deleted)"
         screen.text(f"{size(model.size_bytes)}  {model.name} on {model.engine} {place}  {need}{shared}")
 
 

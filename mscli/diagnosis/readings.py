@@ -20,7 +20,7 @@ _OLLAMA_PS = re.compile(r"\b(\d+)%/\d+% CPU/GPU\b|\b100% CPU\b")
 _DOWNLOADING = re.compile(r"msg=\"downloading ([0-9a-f]{8,}) in \d+ ")
 _CPU_GRAPH = re.compile(rf"compute graph\" .*\bCPU\b.*size={_SIZE}")
 
-_HELD = "See who holds GPU memory: `mscli gpus`. Stop it, or plan again with what is free: `mscli up`."
+_HELD = "See which processes use GPU memory: `mscli gpus`. Stop them, or plan again with what is free: `mscli up`."
 _LESS = "Ask for less: a smaller --ctx, --kv q8_0, or a smaller variant; `mscli plan` shows what fits."
 
 

@@ -168,9 +168,9 @@ def _check(archive: Archive, partial: Path, listener: Listener) -> None:
         partial.unlink()
         raise MscliError(
             Code.DOWNLOAD_FAILED,
-            f"{archive.name} has another sha256 than the release states ({digest.hexdigest()[:16]}..., not "
-            f"{archive.sha256[:16]}...): it was changed on the way and is removed",
-            "Try again, without a proxy in between if there is one.",
+            f"{archive.name} does not match the release's sha256 ({digest.hexdigest()[:16]}..., not "
+            f"{archive.sha256[:16]}...): changed in transit; removed",
+            "Try again, without a proxy if there is one.",
             {"cause": "corrupt_download"},
         )
 
@@ -236,7 +236,7 @@ def _extract(tar: tarfile.TarFile, folder: Path, limits: Largest) -> None:
             continue
         left -= entry.size
         if count > limits.entries or left < 0 or name.count("/") >= limits.depth:
-            raise tarfile.TarError(f"it is larger than an engine ({entry.name}, entry {count:,})")
+            raise tarfile.TarError(f"it is too large for an engine ({entry.name}, entry {count:,})")
         place = folder / name
         if not stays_below(name) or _through_a_link(folder, place):
             raise tarfile.TarError(f"{entry.name} would lie outside the folder")
@@ -262,7 +262,7 @@ def _write_entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path, pla
     elif entry.islnk() and stays_below(entry.linkname) and not _through_a_link(folder, folder / entry.linkname):
         os.link(folder / entry.linkname, place, follow_symlinks=False)
     else:
-        raise tarfile.TarError(f"{entry.name} is no plain file, or a link to {entry.linkname} outside the folder")
+        raise tarfile.TarError(f"{entry.name} is not a regular file, or links to {entry.linkname} outside the folder")
 
 
 def _link_stays(target: str, depth: int) -> bool:
@@ -306,7 +306,7 @@ def _zstd() -> Any:
             return import_module(name)
         except ImportError:
             continue
-    hint = "Install it beside mscli: pip install backports.zstd"
+    hint = "Install it in mscli's environment: pip install backports.zstd"
     raise MscliError(Code.ENGINE_MISSING, "the archive is packed with zstd, and this Python cannot unpack it", hint)
 
 
@@ -319,7 +319,7 @@ def _check_room(folder: Path, needed_bytes: int, what: str) -> None:
 
 def _with_own_hint(fault: MscliError) -> MscliError:
     """A fault of the disk, with the setting that moves mscli's own folder."""
-    hint = "Make room, or set MSCLI_HOME to a folder on a larger disk that you may write."
+    hint = "Free disk space, or set MSCLI_HOME to a folder on a larger disk that you may write."
     return MscliError(fault.code, fault.message, hint, fault.details)
 
 
@@ -331,16 +331,15 @@ def _unreached(url: str, fault: HttpFault, publisher: Publisher) -> MscliError:
     cause = "stalled_download" if fault.kind == "silent" else "network_proxy"
     return MscliError(
         Code.DOWNLOAD_FAILED,
-        f"cannot fetch {url}: {fault.seen}",
-        f"Offline? Then {publisher.offline} Behind a proxy: set HTTPS_PROXY. What has been fetched is kept for the "
-        "next call.",
+        f"cannot download {url}: {fault.seen}",
+        f"Offline? Then {publisher.offline} Behind a proxy: set HTTPS_PROXY. What was downloaded is kept.",
         {"cause": cause, "url": url},
     )
 
 
 def _refused(url: str, status: int, publisher: Publisher) -> MscliError:
     cause = "model_not_found" if status == 404 else "network_proxy"
-    hint = f"Is there such a release? {publisher.page}" if status == 404 else "Try again later."
+    hint = f"Check that the release exists: {publisher.page}" if status == 404 else "Try again later."
     if status in (403, 429):
         hint = "Too many requests have come from your address (GitHub allows 60 an hour): try again later."
     return MscliError(Code.DOWNLOAD_FAILED, f"{url} answers HTTP {status}", hint, {"cause": cause, "url": url})

@@ -64,7 +64,7 @@ def version_answer(program: Path, what: str, hint: str) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise broken(f"it did not tell its version within {VERSION_TIMEOUT_S:.0f} s") from None
+        raise broken(f"it did not report its version within {VERSION_TIMEOUT_S:.0f} s") from None
     except OSError as error:
         raise broken(str(error)) from None
     said = (answer.stdout + answer.stderr).strip()

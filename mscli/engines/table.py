@@ -92,7 +92,7 @@ def install_engine(wanted: str, listener: Listener) -> Installation:
     if name not in INSTALLABLE:
         hint = _missing_hint(name)
         known = ", ".join(INSTALLABLE)
-        raise MscliError(Code.USAGE, f"mscli installs {known}, not {name!r}", hint or "What is here: mscli engines")
+        raise MscliError(Code.USAGE, f"mscli installs {known}, not {name!r}", hint or "To list engines: mscli engines")
     run: Callable[..., Installation] = import_module(f"mscli.engines.{_ENGINES[name].installer}").install
     return run(listener, version=version) if version else run(listener)
 
@@ -104,7 +104,7 @@ def offer(name: str, device: str, inventory: Inventory) -> Offer:
     it could not run here.
     """
     if name not in INSTALLABLE:
-        raise MscliError(Code.USAGE, f"mscli does not install {name}", "What is here: mscli engines")
+        raise MscliError(Code.USAGE, f"mscli does not install {name}", "To list engines: mscli engines")
     told: Callable[..., Offer] = import_module(f"mscli.engines.{_ENGINES[name].installer}").offer
     return told(device, inventory)
 
@@ -116,7 +116,7 @@ def _missing_hint(name: str) -> str | None:
         found = engine(name).locate()
     except MscliError as fault:
         return fault.hint
-    return f"It is here already: {found.path}"
+    return f"Already installed: {found.path}"
 
 
 def _state(name: str) -> EngineState:

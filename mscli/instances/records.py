@@ -174,7 +174,7 @@ def api_key(record: Record) -> str | None:
         raise MscliError(
             Code.FILE,
             f"the API key of {record.name} cannot be read: {fault}",
-            "Start it anew with a new key: mscli up --replace",
+            "Start it again with a new key: mscli up --replace",
         ) from fault
 
 
@@ -230,8 +230,8 @@ def must_run(record: Record) -> None:
         return
     raise MscliError(
         Code.NOT_RUNNING,
-        f"{record.name} does not run any more",
-        f"What it said last: mscli logs {record.name} -n 30. Start it again: mscli restart {record.name}",
+        f"{record.name} is no longer running",
+        f"Its last lines: mscli logs {record.name} -n 30. Start it again: mscli restart {record.name}",
     )
 
 

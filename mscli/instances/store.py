@@ -45,7 +45,7 @@ def check_name(name: str) -> str:
         raise MscliError(
             Code.USAGE,
             f"{name!r} cannot name an instance: letters, digits, '.', '_' and '-' only, at most 63",
-            "Give another name with --name.",
+            "Use another name: --name.",
         )
     return name
 
@@ -98,7 +98,7 @@ class Store:
         with os.fdopen(handle, "rb") as file:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file")
+                raise OSError(errno.EINVAL, "it is not a regular file")
             if found.st_uid not in self._trusted():
                 raise OSError(errno.EPERM, f"it belongs to another user (uid {found.st_uid})")
             return file.read(_LONGEST_RECORD)
@@ -172,7 +172,7 @@ class Store:
             handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as fault:
             raise MscliError(
-                Code.FILE, f"{path} cannot be opened: {fault.strerror}", f"Look at it: ls -l {path}. It may be removed."
+                Code.FILE, f"{path} cannot be opened: {fault.strerror}", f"Look at it: ls -l {path}. It can be removed."
             ) from fault
         try:
             _wait_for_lock(handle, path, patience_s)
@@ -204,13 +204,13 @@ def private_folder(folder: Path) -> None:
             folder.chmod(0o700)
     except OSError as fault:
         raise MscliError(
-            Code.FILE, f"{folder} cannot be made: {fault.strerror}", "Check its rights, or set MSCLI_HOME."
+            Code.FILE, f"{folder} cannot be made: {fault.strerror}", "Check its permissions, or set MSCLI_HOME."
         ) from fault
     if os.geteuid() not in (0, found.st_uid):
         raise MscliError(
             Code.FILE,
             f"{folder} belongs to another user (uid {found.st_uid}; was mscli run with sudo?)",
-            f"Give it back: sudo chown -R {os.geteuid()} {folder}",
+            f"Change the owner: sudo chown -R {os.geteuid()} {folder}",
         )
 
 
@@ -226,7 +226,9 @@ def write_private(path: Path, text: str) -> None:
         raise MscliError(
             Code.DISK_FULL if full else Code.FILE,
             f"{path} cannot be written: {fault.strerror}",
-            "Make room there, or give mscli another place with MSCLI_HOME." if full else "Check its folder's rights.",
+            "Free disk space there, or set MSCLI_HOME to another folder."
+            if full
+            else "Check the permissions of its folder.",
         ) from fault
     finally:  # a Ctrl-C comes at any moment
         with contextlib.suppress(OSError):
@@ -238,7 +240,7 @@ def unreadable(found: Unreadable) -> MscliError:
     return MscliError(
         Code.RECORD_UNREADABLE,
         f"the record of {found.name!r} cannot be read: {found.reason} ({found.path})",
-        f"It was left as it is, and what it started may still run. Stop that: mscli down {found.name} --force. Then "
+        f"It was not changed; its processes may still run. Stop them: mscli down {found.name} --force. Then "
         "move the file away.",
     )
 

@@ -19,7 +19,7 @@ from mscli.inventory.host import read_host
 from mscli.inventory.inventory import Device, Gpu, Host, Inventory, MigInstance, Problem
 from mscli.inventory.nvml import Answer, read_gpus
 
-_NOT_ASKED = Problem("nvml", "not_asked", "the GPUs were not looked at")
+_NOT_ASKED = Problem("nvml", "not_asked", "GPUs not checked")
 
 
 def detect(
@@ -188,7 +188,7 @@ def _order_unknown(entries: Sequence[int | str], order: str | None, gpus: Sequen
         return []
     message = (
         "CUDA_VISIBLE_DEVICES holds indices, and CUDA counts unlike GPUs from the fastest: which GPU an index means is "
-        "not known. It is read in PCI order here. Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the GPUs by UUID"
+        "unknown. mscli reads it in PCI order. Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the GPUs by UUID"
     )
     return [Problem("visible_devices", "ambiguous_order", message)]
 

@@ -74,7 +74,7 @@ def have_engine(
     both = ((found.folder, found.room_bytes), (fetching.weights_folder, fetching.weights_bytes))
     check_rooms(both, f"{found.what} with the weights")
     if not consent(fetching):
-        raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Other ways to run it: mscli plan --all")
+        raise MscliError(Code.INTERRUPTED, "nothing was downloaded", "Other ways to run it: mscli plan --all")
     with _alone(found, listener):
         if not isinstance(again := _here(engine, decision), MscliError):
             return again, True  # another mscli has installed it meanwhile

@@ -195,7 +195,7 @@ def _claimed(launch: Launch, records: Records) -> tuple[Serving, socket.socket]:
             raise MscliError(
                 Code.PORT_TAKEN,
                 f"port {where.port} is being used by another instance that starts now",
-                "Take another one with --port, or leave --port away and a free one is chosen.",
+                "Use another one with --port, or leave out --port to use a free one.",
                 {"port": where.port, "owner_pid": None},
             )
 
@@ -316,6 +316,6 @@ def _asked(host: str, port: int) -> int:
     raise MscliError(
         Code.PORT_TAKEN,
         f"port {port} on {host} is taken by {who}",
-        "Take another one with --port, or leave --port away and a free one is chosen.",
+        "Use another one with --port, or leave out --port to use a free one.",
         {"port": port, "owner_pid": ports.owner(port)},
     )

@@ -145,7 +145,7 @@ def noted(write: Callable[[], None]) -> tuple[str, ...]:
     try:
         write()
     except OSError as fault:
-        return (f"nothing is remembered of this start: {fault.filename}: {fault.strerror}",)
+        return (f"cannot save what this start took: {fault.filename}: {fault.strerror}",)
     return ()
 
 

@@ -72,7 +72,7 @@ def _to_install(name: str, device: str) -> str:
     except MscliError as fault:
         return fault.message
     fetched = f"about {made.download_bytes / 1e9:.1f} GB from {made.source}"
-    return f"`mscli up` installs {made.what} first ({fetched}, into {made.folder}); it asks before, unless -y is given"
+    return f"`mscli up` installs {made.what} first ({fetched}, into {made.folder}); it asks first, unless -y is given"
 
 
 @cache

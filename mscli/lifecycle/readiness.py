@@ -216,8 +216,8 @@ def join(record: Record, patience: Patience, listener: Listener, records: Record
         if time.monotonic() > deadline:
             raise MscliError(
                 Code.START_TIMEOUT,
-                f"{record.name} was not ready after {patience.timeout_s:.0f} s; it goes on starting",
-                f"Give it longer: --timeout. Follow it: mscli logs {record.name} -f",
+                f"{record.name} was not ready after {patience.timeout_s:.0f} s; it is still starting",
+                f"Allow more time: --timeout. Follow it: mscli logs {record.name} -f",
             )
         time.sleep(_JOIN_POLL_S)
 
@@ -356,7 +356,7 @@ def stopped_fetching(name: str, profile: str, log: Path) -> StoppedMeanwhile:
     return StoppedMeanwhile(
         Code.START_FAILED,
         f"{name} was stopped by another mscli while it was starting",
-        f"What runs: mscli status. Start it again: mscli up {profile}",
+        f"To list instances: mscli status. Start it again: mscli up {profile}",
         {"cause": "stopped", "log": str(log)},
     )
 
@@ -380,7 +380,7 @@ def _port_taken(launch: Launch, record: Record, by: str) -> MscliError:
     return MscliError(
         Code.START_FAILED,
         f"{launch.name} did not start: {summary}",
-        "Take another one with --port, or leave --port away and a free one is chosen.",
+        "Use another one with --port, or leave out --port to use a free one.",
         {"cause": "port", "summary": summary, "evidence": [], "log": str(record.log)},
     )
 
@@ -395,12 +395,12 @@ def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
     cause = cause_of(text, launch.engine.name, ended.exit_status, started.memory_kills, facts)
     seen = {
         "died": f"{launch.engine.name} ended with {_status(ended.exit_status)} after {ended.seconds:.1f} s",
-        "stalled": f"{launch.engine.name} showed no sign of life any more and was stopped after {ended.seconds:.0f} s",
+        "stalled": f"{launch.engine.name} stopped responding and was stopped after {ended.seconds:.0f} s",
         "timeout": f"{launch.engine.name} was not ready after {ended.seconds:.0f} s and was stopped",
     }[ended.outcome]
     late = ended.outcome == "timeout"
     what = seen if late and cause.code == "unknown" else f"{cause.summary} ({seen})"
-    remedy = cause.remedy or ("Give it longer: --timeout." if late else "")
+    remedy = cause.remedy or ("Allow more time: --timeout." if late else "")
     return MscliError(
         Code.START_TIMEOUT if late else Code.START_FAILED,
         f"{launch.name} did not start: {what}",
@@ -431,8 +431,8 @@ def _require_gpu(launch: Launch, record: Record, observed: Observed, records: Re
     raise MscliError(
         Code.START_FAILED,
         f"{record.name} was stopped: {fallen}{why}",
-        f"See why: mscli logs {record.name}, and who holds the GPU: mscli gpus. To run it partly on the CPU all the "
-        "same: --no-require-gpu",
+        f"See why: mscli logs {record.name}, and what uses the GPU: mscli gpus. To run it partly on the CPU "
+        "anyway: --no-require-gpu",
         {"cause": "cpu_fallback", "log": str(record.log)},
     )
 
@@ -458,7 +458,7 @@ def _warnings(launch: Launch, record: Record, observed: Observed) -> tuple[str, 
     if record.identity and not loopback(record.host):
         found.append(f"{record.host} can be reached from other machines; the API key is in {record.api_key_file}")
         if open_paths := launch.engine.capabilities.unguarded:
-            found.append(f"the key does not guard {', '.join(open_paths)}: let a proxy in front close them")
+            found.append(f"the key does not protect {', '.join(open_paths)}: block them with a reverse proxy")
     if not record.request.require_gpu and (fallen := _fallen(launch, observed)):
         found.append(f"{fallen}: it will be slow" + (f" ({observed.cpu_reason})" if observed.cpu_reason else ""))
     if observed.context is not None and observed.context < record.plan.context:

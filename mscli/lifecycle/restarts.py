@@ -89,7 +89,7 @@ def judge(record: Record, ended: Ended, records: Records) -> float | None:
     log = part(record.log, record.log_start, _LOG_BYTES)
     cause = cause_of(log, record.plan.engine, ended.status, ended.memory_kills)
     if ended.how == "hung" and cause.code in _BY_STATUS_ALONE:
-        cause = replace(cause, code=UNKNOWN, summary="it did not answer any more, and was stopped")
+        cause = replace(cause, code=UNKNOWN, summary="it stopped answering and was stopped")
     lines = tuple(line[:200] for line in log.splitlines() if line.strip())[-_LINES:]
     after_s = wait_s(ended, cause, load_lines(path, End), now)
     end = End(now, ended.how, ended.status, ended.served, cause.code, cause.summary, lines, after_s)

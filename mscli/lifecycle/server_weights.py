@@ -74,7 +74,7 @@ def pull(
     WEIGHTS_MISSING for damaged weights that are not mscli's.
     """
     known = engine(profile.engine)
-    assert isinstance(known, Hosted), "the catalogue has such weights for engines with a server only"
+    assert isinstance(known, Hosted), "the catalog has such weights for engines with a server only"
     adopted = known.adopt()
     if adopted is None:
         found = ensure(known, variant, listener, offline)
@@ -98,7 +98,7 @@ def _discard(known: Hosted, variant: Variant, found: WeightFiles, bad: tuple[Pat
         raise MscliError(
             Code.WEIGHTS_MISSING,
             f"{tag} is damaged: {', '.join(map(str, bad))} is not what its name says",
-            f"Fetch it again: ollama rm {tag}; ollama pull {tag}. Or remove it, and mscli fetches it for itself.",
+            f"Download it again: ollama rm {tag}; ollama pull {tag}. Or remove it, and mscli downloads it itself.",
             {"cause": "corrupt_weights", "bad": [str(path) for path in bad]},
         )
     for path in bad:
@@ -111,12 +111,12 @@ def may_fetch(engine: Hosted, variant: Variant, offline: bool, agree: Callable[[
     if offline:
         raise MscliError(
             Code.WEIGHTS_MISSING,
-            f"{variant.source.repository} is not on this disk for {engine.name}, and --offline forbids to fetch it",
-            "Leave --offline away, or fetch it first: mscli pull",
+            f"{variant.source.repository} is not on this disk for {engine.name}, and --offline forbids downloading it",
+            "Leave out --offline, or download it first: mscli pull",
             {"cause": "offline"},
         )
     if agree and not agree(variant.download_bytes):
-        raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Another profile may need less: mscli profiles")
+        raise MscliError(Code.INTERRUPTED, "nothing was downloaded", "Another profile may need less: mscli profiles")
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def _alone(engine: Hosted, size_bytes: int, listener: Listener) -> Iterator[None
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f".{engine.name}.lock").open("w") as lock:
         if not try_lock(lock.fileno()):
-            listener.note(Note("waiting", "another mscli fetches weights for this engine: waiting for it"))
+            listener.note(Note("waiting", "another mscli is downloading weights for this engine: waiting for it"))
             while not try_lock(lock.fileno()):
                 listener.progress(Progress(WAITING, 0, size_bytes, None, None, None))
                 time.sleep(_LOCK_POLL_S)

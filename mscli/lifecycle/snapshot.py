@@ -98,7 +98,7 @@ def unfit(found: Installation, inventory: Inventory) -> MscliError | None:
         return MscliError(Code.ENGINE_MISSING, f"{found.path} {seen}", hint, details)
 
     if found.gpu is False:
-        hint = f"Install {found.engine} with CUDA in its place, or take it away: mscli can then install one."
+        hint = f"Install {found.engine} with CUDA in its place, or remove it: mscli can then install one."
         return refused("has no GPU code", hint)
     if found.cuda is None or not inventory.devices:
         return None

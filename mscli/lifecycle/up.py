@@ -198,7 +198,7 @@ def _join(ask: Ask, there: Record, listener: Listener, records: Records) -> Reco
     if state == UNRESPONSIVE:
         raise MscliError(
             Code.INSTANCE_EXISTS,
-            f"an instance {there.name!r} is there already, and does not answer",
+            f"an instance {there.name!r} already exists and does not answer",
             f"Look at it: mscli logs {there.name}. Start it again: mscli restart {there.name}",
             {"instance": there.name, "state": state, "port": there.port},
         )
@@ -216,9 +216,7 @@ def dry_run(ask: Ask, places: Places) -> DryRun:
     if decision.plan.engine in STARTABLE:
         launch = _find_engine(ask, decision, name)
         if launch.adopted:
-            return DryRun(
-                decision, name, Preview(None, (f"uses the server that runs already: {launch.adopted.owner}",))
-            )
+            return DryRun(decision, name, Preview(None, (f"uses the running server: {launch.adopted.owner}",)))
         where = launching.serving(launch, Records(places))
     return DryRun(decision, name, preview(decision.plan, profile, model, where, ask.request.weights))
 
@@ -299,7 +297,7 @@ def _find_engine(
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
             f"{engine.name} cannot ask its clients for an API key",
-            "Leave the key away (MSCLI_API_KEY, --api-key-file), or take a profile on another engine: mscli engines",
+            "Leave out the key (MSCLI_API_KEY, --api-key-file), or use a profile on another engine: mscli engines",
         )
     no_weights = WeightFiles(decision.variant.source.repository, None, 0)
     launch = Launch(
@@ -352,7 +350,7 @@ def _adopted(engine: Hosted, ask: Ask) -> Adopted | None:
         raise MscliError(
             Code.USAGE,
             f"{engine.name} loads a model when it is asked to: --no-wait would leave a server without one",
-            "Leave --no-wait away.",
+            "Leave out --no-wait.",
         )
     if not ask.request.adopt:
         return engine.adopt()
@@ -361,7 +359,7 @@ def _adopted(engine: Hosted, ask: Ask) -> Adopted | None:
     raise MscliError(
         Code.ENGINE_MISSING,
         f"--adopt: no {engine.name} server answers here",
-        "Leave --adopt away, and mscli starts one for the instance. Or start yours first.",
+        "Leave out --adopt, and mscli starts one for the instance. Or start yours first.",
         {"cause": "ollama_not_running"},
     )
 
@@ -376,9 +374,8 @@ def _refuse_settings(request: Request, adopted: Adopted) -> None:
     if wrong := [flag for flag, value in asked.items() if value is not None and value != at.get(flag)]:
         raise MscliError(
             Code.USAGE,
-            f"{', '.join(wrong)} cannot be set on a server that runs already ({adopted.owner}, "
-            f"{adopted.host}:{adopted.port})",
-            f"Leave {' and '.join(wrong)} away. Or leave --adopt away, and mscli starts a server for the instance.",
+            f"{', '.join(wrong)} cannot be set on a running server ({adopted.owner}, {adopted.host}:{adopted.port})",
+            f"Leave out {' and '.join(wrong)}. Or leave out --adopt, and mscli starts a server for the instance.",
         )
 
 
@@ -408,7 +405,7 @@ def _refuse_supervision(launch: Launch, what: str) -> None:
         raise MscliError(
             Code.USAGE,
             f"--supervise: {launch.name} would be {what}, which mscli does not restart",
-            "Leave --supervise away; who runs it can restart it (systemd, or the container engine).",
+            "Leave out --supervise; systemd or the container engine can restart it.",
         )
 
 
@@ -444,7 +441,7 @@ def _ask_first(agree: Callable[[int], bool] | None, ask: Ask, decision: Decision
         return
     missing = wanted(decision.model, decision.variant, offline=ask.offline).missing_bytes
     if missing > LARGE_BYTES and not agree(missing):
-        raise MscliError(Code.INTERRUPTED, "nothing was fetched", "Another profile may need less: mscli profiles")
+        raise MscliError(Code.INTERRUPTED, "nothing was downloaded", "Another profile may need less: mscli profiles")
 
 
 def _overtaken(launch: Launch, records: Records) -> bool:
@@ -515,8 +512,8 @@ def _refuse_other(name: str, ask: Ask, records: Records) -> None:
     other = seen(record, records)
     raise MscliError(
         Code.INSTANCE_EXISTS,
-        f"an instance {name!r} is there already: profile {other.profile}, context {other.context}, port {other.port}, "
-        f"{other.state}; what was asked for differs from it",
-        f"Replace it: add --replace. Or run this one beside it: --name {name}-2. Or stop it first: mscli down {name}",
+        f"an instance {name!r} already exists: profile {other.profile}, context {other.context}, port {other.port}, "
+        f"{other.state}; the request differs",
+        f"Replace it: add --replace. Or run both: --name {name}-2. Or stop it first: mscli down {name}",
         {"instance": name, "state": other.state, "port": other.port},
     )

@@ -79,7 +79,7 @@ class Adjustment:
         if self.users:
             found.append(f"{_count(self.users, 'user')} at once")
         if self.utilisation:
-            found.append(f"a GPU memory utilisation of {self.utilisation}")
+            found.append(f"a GPU memory utilization of {self.utilisation}")
         flags = [_flag(key, value) for key, value in self.options.items()]
         return (*found, *flags, *(f"{name}={value}" for name, value in self.env.items()))
 

@@ -60,7 +60,7 @@ def token_known(endpoint: str, sent: Token, timeout_s: float) -> bool:
     answer = ask(f"{endpoint}/api/whoami-v2", timeout_s, {"Authorization": f"Bearer {sent.value}"})
     _judge(answer, endpoint)
     if answer.status not in (200, 401):
-        raise Unreached(STRANGE, f"{host_in(endpoint)} does not tell (HTTP {answer.status})")
+        raise Unreached(STRANGE, f"{host_in(endpoint)} does not say (HTTP {answer.status})")
     return answer.status == 200
 
 

@@ -154,7 +154,7 @@ def _read_journal(journal: FileIO, data: FileIO, size: int) -> tuple[int, list[i
 
 
 def _stored_counts(journal: FileIO, data: FileIO, size: int) -> tuple[int, list[int]]:
-    """Part size and counts as stored; no counts when the two files do not belong together (any more)."""
+    """Part size and counts as stored; no counts when the two files do not match (any more)."""
     raw = os.pread(journal.fileno(), _COUNT.size * (2 + size // MIN_PART_BYTES), 0)
     values = [value for (value,) in _COUNT.iter_unpack(raw[: len(raw) // _COUNT.size * _COUNT.size])]
     part_bytes, arrived = (values[0], values[1:]) if values else (0, [])

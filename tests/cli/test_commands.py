@@ -50,7 +50,7 @@ WRONG = [
     (["up", "rehearsal", "--ctx", "-5"], "ctx"),
     (["up", "rehersal"], "rehersal"),
     (["up", "rehearsal", "--name", "../x"], "cannot name an instance"),
-    (["up", "rehearsal", "--file", "x.yaml"], "both given"),
+    (["up", "rehearsal", "--file", "x.yaml"], "cannot be used together"),
     (["up", "rehearsal", "--kv", "q9"], "q9"),
     (["profiles", "show", "nope"], "nope"),
 ]

@@ -117,7 +117,7 @@ def test_what_leaves_the_folder_is_refused_and_nothing_stays(
 def test_an_archive_beyond_any_engine_is_refused(unpack: Callable[..., Path], limits: Largest) -> None:
     data = packed(*((f"{'d/' * 8}{number}", tarfile.REGTYPE, bytes(300_000)) for number in range(4)))
     assert unpack(data).is_dir()
-    with pytest.raises(MscliError, match="larger than an engine"):
+    with pytest.raises(MscliError, match="too large for an engine"):
         unpack(data, limits)
 
 

@@ -225,7 +225,7 @@ def test_cards_without_nvlink_say_how_they_meet(machines: dict[str, Any]) -> Non
         (NO_DRIVER, "LIBRARY_NOT_FOUND", "libnvidia-ml.so.1 was not found"),
         ("driver-not-loaded", "DRIVER_NOT_LOADED", "kernel module is not loaded"),
         ("driver-mismatch", "LIB_RM_VERSION_MISMATCH", "of different versions"),
-        ("nvml-no-permission", "NO_PERMISSION", "may not talk to the NVIDIA driver"),
+        ("nvml-no-permission", "NO_PERMISSION", "has no permission to use the NVIDIA driver"),
     ],
 )
 def test_why_there_is_no_nvml(name: str, code: str, words: str, look: Look) -> None:

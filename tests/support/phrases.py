@@ -46,6 +46,22 @@ PHRASES = {
     r"\b[Rr]esumed by byte\b|\b[Cc]arried by disk\b": "resumable; copied for offline machines",
     r"\b[Ww]hat of it was shown where\b": "how each engine was tested",
     r"\bNo GPU was at hand\b": "not yet tested on a physical GPU",
+    r"(?<!there) is no (?:profile|number|text|regular|plain|HTTP|Python|JSON|GGUF|duration|whole|report)\b": "is not a",
+    r"\b[Ll]eave \S+ away\b": "leave out",
+    r"\bthose that are there\b|\bThose there are\b|\bone that is there\b": "To list them: ...; an installed one",
+    r"\bwere both given\b": "cannot be used together",
+    r"\b[Ii]ts makers\b|\b[Tt]he makers'": "Mistral recommends; its authors",
+    r"\b[Ll]et it name\b|\blet [A-Z_]+ name\b": "set it to",
+    r"\bgoes on (?:starting|from|running)\b": "is still starting; resumes; keeps running",
+    r"\banew\b": "again; reinstall; recreate",
+    r"\bsigns? of life\b": "stopped responding",
+    r"\bnot let go of\b": "did not unload",
+    r"\bknowingly\b": "only by name; slow",
+    r"\b[Mm]ake room\b": "free disk space",
+    r"\ball the same\b": "anyway",
+    r"\b[Gg]ive it longer\b": "allow more time",
+    r"\bmay not (?:talk|speak) to\b": "has no permission to use",
+    r"\bquantis|\butilis|\blicence\b|\bcatalogue\b": "American spelling",
 }
 _PATTERNS = {re.compile(phrase.replace(" ", r"\s+")): better for phrase, better in PHRASES.items()}
 

@@ -23,7 +23,7 @@ from mscli.paths import container_client, container_environment, container_setti
 DOCKER, PODMAN = "docker", "podman"
 TIMEOUT_S = 20.0
 GET_ONE = (
-    "Install Docker (https://docs.docker.com/engine/install) or Podman, or name one that is there: "
+    "Install Docker (https://docs.docker.com/engine/install) or Podman, or name an installed one: "
     "export MSCLI_CONTAINER_ENGINE=/path/to/docker"
 )
 DEFAULT_CONTEXT = "default"
@@ -175,8 +175,8 @@ def look(client: Client, container: str) -> Seen | None:
         return None
     raise MscliError(
         Code.ENGINE_MISSING,
-        f"{client.argv[0]} does not tell what became of the container {container}: {last_line(said.text)}",
-        "Is its container engine running? Then try again.",
+        f"{client.argv[0]} does not report the state of the container {container}: {last_line(said.text)}",
+        "Check that its container engine is running, then try again.",
         {"cause": "engine_missing"},
     )
 
@@ -210,7 +210,7 @@ def telling(text: str) -> list[str]:
 def last_line(text: str) -> str:
     """The last line of what a client said that is no advice on its usage."""
     lines = telling(text)
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "no output"
 
 
 def _text(raw: bytes | None) -> str:

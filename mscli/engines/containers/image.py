@@ -127,15 +127,15 @@ def have_image(
         raise MscliError(
             Code.WEIGHTS_MISSING,
             f"the image {image} is not downloaded",
-            f"Leave --offline away, or bring it by disk: docker save {image} on another machine, docker load here.",
+            f"Leave out --offline, or copy the image: docker save {image} on another machine, docker load here.",
             {"cause": "offline", "image": image},
         )
     size = compressed_bytes(client, image)
     _check_room(engine, image, size)
     expected = TYPICAL_BYTES if size is None else size
     if agree and expected > LARGE_BYTES and not agree(expected):
-        raise MscliError(Code.INTERRUPTED, "nothing was fetched", "A profile on native vLLM needs no image.")
-    listener.stage(PLAN, f"fetching the image {image}; whole layers are kept if that is interrupted")
+        raise MscliError(Code.INTERRUPTED, "nothing was downloaded", "A profile on native vLLM needs no image.")
+    listener.stage(PLAN, f"downloading the image {image}; whole layers are kept if that is interrupted")
     pull(client, image, listener, size)
 
 
@@ -175,8 +175,8 @@ def _check_room(engine: EngineInfo, image: str, size: int | None) -> None:
     if free < needed:
         raise MscliError(
             Code.DISK_FULL,
-            f"{engine.root} has {free / 1e9:.1f} GB free; {image} is {size / 1e9:.1f} GB as fetched, and more unpacked",
-            "Free some: docker system df shows what lies there. Or move it: `data-root` in /etc/docker/daemon.json.",
+            f"{engine.root} has {free / 1e9:.1f} GB free; {image} is {size / 1e9:.1f} GB compressed, and more unpacked",
+            "Free some: docker system df shows what is stored. Or move it: `data-root` in /etc/docker/daemon.json.",
             {"cause": "disk_full", "free_bytes": free, "needed_bytes": needed, "path": engine.root},
         )
 
@@ -227,7 +227,7 @@ def _pulling(client: Client, image: str) -> Iterator[tuple[subprocess.Popen[byte
     except OSError as fault:
         os.close(ours)
         raise MscliError(
-            Code.ENGINE_MISSING, f"{client.argv[0]} could not be executed: {fault.strerror}", "Install it anew."
+            Code.ENGINE_MISSING, f"{client.argv[0]} could not be executed: {fault.strerror}", "Reinstall it."
         ) from fault
     finally:
         os.close(theirs)
@@ -280,7 +280,7 @@ def _failed(image: str, said: str) -> MscliError:
     code = Code.DISK_FULL if cause and cause.code == "disk_full" else Code.DOWNLOAD_FAILED
     return MscliError(
         code,
-        f"the image {image} was not fetched: {cause.summary if cause else last_line(said)}",
+        f"the image {image} was not downloaded: {cause.summary if cause else last_line(said)}",
         cause.remedy if cause else f"Try it by hand: docker pull {image}",
         {"cause": cause.code if cause else "unknown", "evidence": list(cause.evidence) if cause else [last_line(said)]},
     )

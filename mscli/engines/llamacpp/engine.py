@@ -123,9 +123,9 @@ class LlamaCpp:
         planned = ", ".join(sorted(names))
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
-            f"{found.path} sees {', '.join(seen) or 'no GPU'}, planned is {planned}: it would run somewhere else",
+            f"{found.path} sees {', '.join(seen) or 'no GPU'}, but {planned} is planned: it would run somewhere else",
             "Through Vulkan it needs libvulkan.so.1 and the driver's Vulkan part (in a container "
-            "NVIDIA_DRIVER_CAPABILITIES=all). Or take another engine: mscli plan --all",
+            "NVIDIA_DRIVER_CAPABILITIES=all). Or use another engine: mscli plan --all",
             {"cause": "backend_no_gpu_build", "path": str(found.path)},
         )
 

@@ -31,12 +31,12 @@ WHEEL = "xllamacpp"
 # What a llama-server is, and what to do when it does not run.
 ON_PATH = (
     "the first llama-server on PATH",
-    "Fix it, or take it off PATH to use the embedded server (pip install 'mscli[embedded]').",
+    "Fix it, or remove it from PATH to use the embedded server (pip install 'mscli[embedded]').",
 )
 IN_OWN_FOLDER = (
     "the llama-server that mscli installs",
     "It is built for Ubuntu and may need newer system libraries than are here. Use the embedded server (pip install "
-    "'mscli[embedded]'; remove mscli's copy if it is in place), or put a llama-server of your own on PATH.",
+    "'mscli[embedded]'; remove mscli's copy if it is in place), or put your own llama-server on PATH.",
 )
 
 # The build whose command line was tested here.
@@ -155,7 +155,7 @@ def build_for(inventory: Inventory, kind: str, system: Version | None, vulkan: b
     reasons = "; ".join(f"{name}: {reason}" for name, reason in wrong.items())
     raise MscliError(
         Code.ENGINE_UNSUPPORTED,
-        f"none of llama.cpp's official builds runs on this GPU here ({reasons})",
+        f"no official llama.cpp build runs on this GPU ({reasons})",
         "Install libvulkan.so.1 (Debian, Ubuntu: apt install libvulkan1), or put a llama-server with CUDA on PATH.",
     )
 
@@ -166,11 +166,11 @@ def _unfit(build: Build, inventory: Inventory, kind: str, system: Version | None
         return f"not made for {kind}"
     if system is None or system < build.glibc:
         here = _dotted(system) if system else "another C library"
-        return f"needs glibc {_dotted(build.glibc)}, here is {here}"
+        return f"needs glibc {_dotted(build.glibc)}, this machine has {here}"
     if not build.cuda[0]:
         if any(device.mig for device in inventory.devices):
             return "Vulkan does not see MIG instances"
-        return None if vulkan else "libvulkan.so.1 is not here"
+        return None if vulkan else "libvulkan.so.1 not found"
     driver = _version(inventory.cuda)
     if driver < build.cuda[:1]:
         return f"the driver offers CUDA {inventory.cuda or 'of an unknown version'}"
@@ -263,8 +263,8 @@ def _tag(version: str) -> str:
     if not re.fullmatch(r"b?\d+", version):
         raise MscliError(
             Code.USAGE,
-            f"{version!r} is no build of llama.cpp",
-            f"Builds are numbers: mscli engines install llama.cpp=={VERSION}. Which there are: {PAGE}",
+            f"{version!r} is not a llama.cpp build",
+            f"Builds are numbers: mscli engines install llama.cpp=={VERSION}. Releases: {PAGE}",
         )
     return f"b{version.removeprefix('b')}"
 
@@ -295,10 +295,10 @@ def _part(assets: Mapping[str, tuple[str, str]], pattern: str, url: str) -> tupl
     found = max((name for name in assets if re.fullmatch(pattern, name)), default=None)
     if found is None:
         name = pattern.replace(r"\d+", "*").replace("\\", "")
-        raise _unusable(f"the release at {url} has no {name}", f"Take another build: {PAGE}")
+        raise _unusable(f"the release at {url} has no {name}", f"Use another build: {PAGE}")
     address, digest = assets[found]
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise _unusable(f"{url} states no sha256 of {found}", f"Take a newer build: {PAGE}")
+        raise _unusable(f"{url} states no sha256 of {found}", f"Use a newer build: {PAGE}")
     return address, digest.removeprefix("sha256:")
 
 
@@ -333,7 +333,7 @@ def _wheel() -> Installation:
             Code.ENGINE_MISSING,
             f"llama.cpp was not found: no llama-server on PATH or in {own_folder()}, no {WHEEL} wheel in {sys.prefix}",
             "Install the build for this machine: mscli engines install llama.cpp. For the CPU alone: pip install "
-            "'mscli[embedded]'. Or put a llama-server of your own on PATH.",
+            "'mscli[embedded]'. Or put your own llama-server on PATH.",
         )
     package = Path(found.origin).parent
     metadata = next(package.parent.glob(f"{WHEEL}-*.dist-info"), None)

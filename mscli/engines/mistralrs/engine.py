@@ -47,7 +47,7 @@ _MAPPED = re.compile(r"Layers (\d+)-(\d+): (\w+)")
 
 
 class MistralRs:
-    """The engine of `--isq`: safetensors, quantised while loading."""
+    """The engine of `--isq`: safetensors, quantized while loading."""
 
     name = mistralrs_installation.NAME
     program = "mistralrs"

@@ -36,7 +36,7 @@ GET_ONE = (
 # What a program is, and what to do when it does not run.
 IN_USE = (
     "the mistral.rs to be used",
-    "Fix it, or take it off PATH (and out of MSCLI_MISTRALRS) to use another.",
+    "Fix it, or remove it from PATH (and from MSCLI_MISTRALRS) to use another.",
 )
 
 _ANSWER = re.compile(r"^(?P<name>mistralrs(?:-server|-cli)?)\s+v?(?P<version>\d\S*)", re.MULTILINE)
@@ -111,7 +111,7 @@ def _named(place: Path) -> Installation:
         raise MscliError(
             Code.ENGINE_MISSING,
             f"MSCLI_MISTRALRS is {place}, and there is no wheel of mistral.rs in it",
-            "Let it name a Python environment with the wheel, or the mistralrs program itself. Or unset it.",
+            "Set it to a Python environment with the wheel or to the mistralrs program, or unset it.",
             {"path": str(place)},
         )
     return _program(place)

@@ -151,7 +151,7 @@ class Ollama:
             except PermissionError:
                 above = " ".join(str(folder) for folder in (models.parent.parent, models.parent))
                 return (
-                    f"the models folder {models} may not be read by this user: what lies there would be fetched again. "
+                    f"the models folder {models} is not readable by this user: its models would be downloaded again. "
                     f"To open it: sudo chmod o+x {above} && sudo chmod -R o+rX {models}"
                 )
         return None
@@ -316,9 +316,9 @@ def _refuse_sharing(api: Api, source: str, alias: str) -> None:
     if shared:
         raise MscliError(
             Code.INSTANCE_EXISTS,
-            f"{shared} is in the memory of this server, with the same weights: loading {alias} would put it out",
-            f"Stop it first: ollama stop {shared}. Or let it be put out: --replace. Or leave --adopt away: a server of "
-            "the instance's own holds a copy of its own.",
+            f"{shared} is in the memory of this server, with the same weights: loading {alias} would unload it",
+            f"Stop it first: ollama stop {shared}. Or unload it: --replace. Or leave out --adopt: the instance "
+            "then has its own server and its own copy.",
             {"model": shared},
         )
 
@@ -343,7 +343,7 @@ def _failed(refusal: Refusal, alias: str, settings: str | None = None) -> MscliE
 def _not_released(refusal: Refusal, alias: str) -> MscliError:
     return MscliError(
         Code.STOP_FAILED,
-        f"Ollama did not let go of {alias}: {refusal.words}",
+        f"Ollama did not unload {alias}: {refusal.words}",
         f"ollama stop {alias}; ollama rm {alias}",
         {"http_status": refusal.status},
     )

@@ -122,15 +122,15 @@ def _wrong(name: str, value: OptionValue) -> str | None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if name == "keep_alive":
         takes = number or (isinstance(value, str) and _DURATION.fullmatch(value))
-        return None if takes else f'{value!r} is no duration: a number of seconds, or a text such as "10m"'
+        return None if takes else f'{value!r} is not a duration: use a number of seconds, or text such as "10m"'
     if name in _NUMBERS:
-        return None if number else f"{value!r} is no number"
+        return None if number else f"{value!r} is not a number"
     if name in _WHOLE_NUMBERS:
-        return None if number and value == int(value) else f"{value!r} is no whole number"
+        return None if number and value == int(value) else f"{value!r} is not a whole number"
     if name in _SWITCHES:
         return None if isinstance(value, bool) else f"{value!r} is neither true nor false"
     if name in _TEXTS:
-        return None if isinstance(value, str) else f"{value!r} is no text"
+        return None if isinstance(value, str) else f"{value!r} is not text"
     from difflib import get_close_matches
 
     near = get_close_matches(name, ("keep_alive", *_NUMBERS, *_WHOLE_NUMBERS, *_SWITCHES, *_TEXTS), n=1)

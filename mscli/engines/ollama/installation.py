@@ -134,7 +134,7 @@ def _published_hash(checksums: str, release: Release) -> str:
         raise MscliError(
             Code.DOWNLOAD_FAILED,
             f"{release.url(CHECKSUMS)} states no sha256 of {release.archive}",
-            "Is it the release's own file, or a proxy's page?",
+            "Check whether it is the release's file or a proxy's page.",
             {"cause": "model_not_found"},
         )
     return found

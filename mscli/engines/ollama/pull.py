@@ -53,12 +53,12 @@ _CODES: Mapping[str, Code] = {
     "version_backend_old": Code.ENGINE_UNSUPPORTED,
 }
 _REMEDIES: Mapping[str, str] = {
-    "stalled_download": "Run the same command again: it goes on from where it stopped. If it stalls again, restart the "
+    "stalled_download": "Run the same command again: it resumes where it stopped. If it stalls again, restart the "
     "server first.",
     "ollama_not_running": "See whether it runs: `mscli status`, `systemctl status ollama`.",
-    "network_proxy": "Run the same command again: it goes on from where it stopped.",
+    "network_proxy": "Run the same command again: it resumes where it stopped.",
 }
-_LATER = "The registry, or a proxy before it, refuses for the moment: run the same command again later."
+_LATER = "The registry, or a proxy before it, refuses the request at the moment: run the same command again later."
 _LOG = "The server's log may say more: `journalctl -u ollama -n 50`."
 
 
@@ -95,7 +95,7 @@ def pull(order: Order, listener: Listener, timeouts: Timeouts = OLLAMA_TIMEOUTS)
             _Attempts(client, order, listener, timeouts).run()
             size = _present(client, order)
     if size is None:
-        raise final(PassingFault("unknown", "the server says it has it, and does not list it"), order.tag)
+        raise final(PassingFault("unknown", "the server reports the model but does not list it"), order.tag)
     return WeightFiles(order.tag, None, size)
 
 
@@ -203,7 +203,7 @@ class _Attempts:
     def _layer(self, digest: str, completed: int, total: int, now: float) -> None:
         known = self._layers.get(digest)
         if known is None and RESUMED_SHARE * self._order.size_bytes < completed < total:
-            self._note("resumed", f"going on after {completed:,} bytes of {digest[7:19]} that are there already")
+            self._note("resumed", f"resuming {digest[7:19]} at {completed / 2**20:,.2f} MiB")
         if completed > self._highest.get(digest, -1):
             self._heard_s, self._highest[digest] = now, completed
         if known is not None and completed > known[0]:
@@ -266,7 +266,7 @@ def fault(error: Exception, tag: str) -> PassingFault:
         return PassingFault("ollama_not_running", "no Ollama server answers")
     if isinstance(error, httpx.TransportError):
         return PassingFault("network_proxy", f"the connection to the server broke ({error or type(error).__name__})")
-    return PassingFault("network_proxy", "something answers that is no Ollama server")
+    return PassingFault("network_proxy", "a program that is not Ollama answers")
 
 
 def final(passing: PassingFault, tag: str) -> MscliError:

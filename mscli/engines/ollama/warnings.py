@@ -107,10 +107,10 @@ def settings_note(server: Server, plan: Plan) -> str | None:
     differing = []
     kv_type = server.env.get("OLLAMA_KV_CACHE_TYPE") or "f16"
     if kv_type != plan.kv_type:
-        differing.append(f"OLLAMA_KV_CACHE_TYPE is {kv_type}, planned is {plan.kv_type}")
+        differing.append(f"OLLAMA_KV_CACHE_TYPE is {kv_type}, but {plan.kv_type} is planned")
     users = server.env.get("OLLAMA_NUM_PARALLEL")
     if users and users != str(plan.users):
-        differing.append(f"OLLAMA_NUM_PARALLEL is {users}, planned are {plan.users}")
+        differing.append(f"OLLAMA_NUM_PARALLEL is {users}, but {plan.users} are planned")
     if not differing:
         return None
     takes = f"; its KV cache is for {users} times the context" if users and users != str(plan.users) else ""
@@ -130,7 +130,7 @@ def cpu_reason(plan: Plan, model: Model, version: str | None, share: float | Non
         f"{_holder(holder)} on GPU {device.gpu}" for device in _planned(plan, before) for holder in device.holders
     ]
     if holders:
-        reasons.append(f"GPU memory was held by {', '.join(holders)}: stop it, or plan anew with what is free")
+        reasons.append(f"GPU memory was held by {', '.join(holders)}: stop it, or plan again with what is free")
     if not reasons and share == 0:
         reasons.append(
             "the server uses no GPU: look in its log (`journalctl -u ollama`) for a driver that does not answer, at "
@@ -215,7 +215,7 @@ def _setting_remarks(server: Server, env: Mapping[str, str]) -> Iterator[Remark]
 def _renew(server: Server, on_disk: Installation | None) -> str:
     """How to get a newer server running: restarted, where a newer one is installed already, else upgraded first."""
     if server.container:
-        return "Pull a newer image and start the container anew: docker pull ollama/ollama"
+        return "Pull a newer image and recreate the container: docker pull ollama/ollama"
     restart = "sudo systemctl restart ollama" if server.service else "stop it and start it again"
     if on_disk and _newer(server, on_disk):
         return f"Restart it: {on_disk.version} is installed already ({restart})."

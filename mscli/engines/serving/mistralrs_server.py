@@ -120,7 +120,7 @@ def _call(call: Any) -> dict[str, Any]:
 def main() -> None:
     """The whole life of the process."""
     parser = flags("mistralrs_server")
-    parser.add_argument("--isq", help="how weights are quantised while loading: q4k, q8_0 ...")
+    parser.add_argument("--isq", help="how weights are quantized while loading: q4k, q8_0 ...")
     parser.add_argument("--kv-tokens", type=int, help="tokens of KV cache to reserve in GPU memory")
     options = parser.parse_args()
     run(options, lambda: Served(options))

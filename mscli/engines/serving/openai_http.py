@@ -284,7 +284,7 @@ def _json_object(raw: bytes) -> Body:
     """Raises ValueError for anything else, for numbers that are none, and for halves of characters."""
 
     def refused(word: str) -> None:
-        raise ValueError(f"{word} is no number")
+        raise ValueError(f"{word} is not a number")
 
     body = json.loads(raw, parse_constant=refused)
     if not isinstance(body, dict):

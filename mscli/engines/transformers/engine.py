@@ -107,7 +107,7 @@ def _refuse(found: Installation, plan: Plan) -> None:
         oldest = ".".join(map(str, OLDEST))
         raise _unsupported(f"Transformers {found.version} is too old", f"{add} 'transformers>={oldest}'", NAME + "_old")
     if plan.settings.get("quantization") and "bitsandbytes" not in found.beside:
-        raise _unsupported(f"{found.path} has no bitsandbytes, which quantises", f"{add} bitsandbytes", "bitsandbytes")
+        raise _unsupported(f"{found.path} has no bitsandbytes, which quantizes", f"{add} bitsandbytes", "bitsandbytes")
     if plan.images and "torchvision" not in found.beside:
         raise _unsupported(f"{found.path} has no torchvision, which reads images", f"{add} torchvision", "python_env")
     if plan.devices and "+cpu" in found.beside.get("torch", ""):

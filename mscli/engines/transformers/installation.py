@@ -33,7 +33,7 @@ REQUIREMENTS = (
 ABSENT = "absent"  # what is shown of an engine that is not here yet
 SERVER = SERVERS / "transformers_server.py"
 GET_ONE = (
-    "Install it in mscli's own environment: mscli engines install transformers. Or name one that is there: "
+    "Install it in mscli's own environment: mscli engines install transformers. Or name an installed one: "
     "export MSCLI_TRANSFORMERS=/path/to/its/environment"
 )
 
@@ -83,8 +83,8 @@ def _environments() -> Iterator[tuple[str, PythonEnvironment]]:
         if environment is None:
             raise MscliError(
                 Code.ENGINE_MISSING,
-                f"MSCLI_TRANSFORMERS is {named}, and that is no Python environment: it has no bin/python",
-                "Let it name the folder of an environment that has Transformers, or unset it.",
+                f"MSCLI_TRANSFORMERS is {named}, and that is not a Python environment: it has no bin/python",
+                "Set it to the folder of an environment with Transformers, or unset it.",
                 {"path": str(named)},
             )
         yield "named", environment

@@ -119,7 +119,7 @@ def _client(found: Installation) -> Client:
 
 
 def _image(profile: Profile) -> str:
-    assert profile.image, "the catalogue refuses profiles of this engine without an image"
+    assert profile.image, "the catalog refuses profiles of this engine without an image"
     return profile.image
 
 

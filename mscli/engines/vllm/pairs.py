@@ -123,7 +123,7 @@ def unequal_flashinfer(found: Installation) -> str | None:
     kernels, library = (found.beside.get(name, "").partition("+")[0] for name in FLASHINFER)
     if not kernels or not library or kernels == library:
         return None
-    return f"flashinfer-cubin {kernels} beside flashinfer-python {library}: FlashInfer wants one version of both"
+    return f"flashinfer-cubin {kernels} beside flashinfer-python {library}: FlashInfer needs the same version of both"
 
 
 def _has(pair: Pair, vllm: Version, packages: Mapping[str, str]) -> bool:

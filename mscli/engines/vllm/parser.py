@@ -80,7 +80,7 @@ def check_flags(found: Installation, argv: Sequence[str], profile: Profile | Non
         return
     python = environment_python(found)
     if python is None:
-        raise MscliError(Code.ENGINE_MISSING, f"{found.path} does not tell which Python runs it", "Install vLLM anew.")
+        raise MscliError(Code.ENGINE_MISSING, f"{found.path} does not say which Python runs it", "Reinstall vLLM.")
     said = _ask(python, words)
     if said is None:
         return
@@ -99,7 +99,7 @@ def check_image_flags(client: Client, image: str, command: Command, plan: Plan, 
     noted = _noted_at(image_id(client, image), list(words[2:]))
     if Path(words[1]).is_absolute() or noted.exists():
         return
-    listener.stage(PLAN, f"asking {image} whether its vLLM takes these flags, before weights come")
+    listener.stage(PLAN, f"asking {image} whether its vLLM accepts these flags, before weights are downloaded")
     run = (*gpus(client.kind, plan.devices), "--env", "HF_HUB_OFFLINE=1", "--entrypoint", "python3")
     said = throw_away(client, *run, image, "-c", _CHILD_IN_IMAGE, *words, timeout_s=IMAGE_TIMEOUT_S)
     if ACCEPTED in said.out:
@@ -141,7 +141,7 @@ def _ask(python: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]
     except subprocess.TimeoutExpired:
         return None
     except OSError as fault:
-        raise MscliError(Code.ENGINE_MISSING, f"{python} does not run: {fault}", "Install vLLM anew.") from fault
+        raise MscliError(Code.ENGINE_MISSING, f"{python} does not run: {fault}", "Reinstall vLLM.") from fault
 
 
 def _refused(found: Installation, said: subprocess.CompletedProcess[str], profile: Profile | None) -> MscliError:
@@ -176,7 +176,7 @@ def _remedy(found: Installation, why: Cause, told: str, profile: Profile | None)
     if new := renamed(found.version, [key]).get(key):
         return f"Write `{new}` in place of `{key}` below `options` in {profile.path}: this vLLM calls it so."
     nearest = [] if blamed in flags else get_close_matches(blamed, flags, n=1)
-    like = f" The flag most like it that this vLLM takes is {nearest[0]}." if nearest else ""
+    like = f" The closest flag that this vLLM accepts is {nearest[0]}." if nearest else ""
     return f"Correct or remove `{key}` below `options` in {profile.path}.{like}"
 
 

@@ -128,9 +128,9 @@ class _Attempts:
             self.recalled = self.memory.adjustment != NOTHING and not self.memory.due
             self.state = self.memory.adjustment if self.recalled else NOTHING
             if self.recalled:
-                self.listener.stage(contract.PLAN, f"as it worked here before: {words} (not with --no-heal)")
+                self.listener.stage(contract.PLAN, f"with earlier adjustments: {words} (--no-heal turns them off)")
             elif self.memory.due:
-                self.listener.stage(contract.PLAN, f"without what earlier starts needed, as a trial: {words}")
+                self.listener.stage(contract.PLAN, f"trying without earlier adjustments: {words}")
         return self.state
 
     @property
@@ -225,7 +225,7 @@ class _Attempts:
         if not self.healed and kept is None:
             return fault
         if kept:
-            hint = f"{hint} Not tried, since it was asked for otherwise: {kept.what}.".strip()
+            hint = f"{hint} Not tried, as you asked for something else: {kept.what}.".strip()
         return MscliError(fault.code, message, hint, details)
 
 

@@ -30,7 +30,7 @@ _WRONG_VALUE = re.compile(
 )
 _SUGGESTED = re.compile(r"(?:[Dd]id you mean|similar argument exists|Possible options?):? *['\"`(]*(--[\w-]+)")
 # mscli's own guess, from the flags of an engine's parser: only taken where it is close.
-_NEAREST = re.compile(r"flag most like it that this vLLM takes is (--[\w-]+)")
+_NEAREST = re.compile(r"closest flag that this vLLM accepts is (--[\w-]+)")
 _CHOICES = re.compile(r"choose from (.+?)\)")
 _COUNTS = re.compile(r"\w+=\d+(?:,\w+=\d+)*")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

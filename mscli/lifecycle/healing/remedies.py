@@ -199,7 +199,7 @@ def _ram_short(failure: Failure) -> Iterator[Change]:
 
 def _planned_anew(failure: Failure) -> Iterator[Change]:
     if failure.lost_bytes >= _LOST_BYTES:
-        yield Change("a plan from what is free now")
+        yield Change("a new plan for what is free now")
 
 
 def _compiler(failure: Failure) -> Iterator[Change]:

@@ -1,4 +1,4 @@
-"""mistral.rs: weights quantised while loading (ISQ), KV cache in paged attention blocks.
+"""mistral.rs: weights quantized while loading (ISQ), KV cache in paged attention blocks.
 
 Source: mistralrs-core/src/paged_attention/mod.rs (cap = available less max(2 %, 512 MiB), block 32, KV sized by
 context) and the automatic device map (layers over GPUs).

@@ -128,7 +128,7 @@ def test_a_download_that_never_moves_again_ends_with_its_name(start: Callable[..
     with pytest.raises(MscliError) as raised:
         pull(order(start()), Heard(), QUICK)
     assert raised.value.details["cause"] == "stalled_download"
-    assert "goes on from where it stopped" in raised.value.hint
+    assert "resumes where it stopped" in raised.value.hint
 
 
 def test_a_part_that_begins_again_at_0_and_stops_at_the_same_place_is_given_up(

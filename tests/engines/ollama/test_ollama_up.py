@@ -198,7 +198,7 @@ def test_weights_of_the_users_own_store_are_borrowed_and_stay_as_they_are(
     assert "a stand-in for Ollama" in mscli("chat", "hello", env=env).out
     assert mscli("down", "--purge", env=env).code == 0
     assert stored_bytes(server.models) == before
-    assert not served(env).exists(), "nothing was fetched"
+    assert not served(env).exists(), "nothing was downloaded"
 
 
 def test_two_instances_of_one_model_run_side_by_side_each_with_its_context(

@@ -38,7 +38,7 @@ def test_a_wrong_flag_is_named_before_weights_are_fetched(home: Home, tiny_model
     assert (failed.code, failed.error["code"]) == (1, "engine_unsupported")
     assert failed.error["details"]["cause"] == "cli_flags"
     assert "does not know --max-model-length" in failed.error["message"]
-    assert failed.error["hint"].endswith("The flag most like it that this vLLM takes is --max-model-len.")
+    assert failed.error["hint"].endswith("The closest flag that this vLLM accepts is --max-model-len.")
     assert_nothing_left(home)
 
 

@@ -45,7 +45,7 @@ def test_a_context_that_the_engine_cannot_hold_becomes_the_one_it_can(home: Home
     again = home.mscli(*arguments, "--events")
     events = [json.loads(line) for line in again.out.splitlines()]
     assert (again.code, [event for event in events if event.get("event") == "heal"]) == (0, []), again.out
-    assert any("as it worked here before" in str(event.get("text")) for event in events)
+    assert any("with earlier adjustments" in str(event.get("text")) for event in events)
     assert events[-1]["data"]["instance"]["context"] == 6400
 
 

@@ -111,7 +111,7 @@ def test_a_context_that_was_asked_for_is_not_shrunk(
     folder = str(tiny_model("text", "kv24b").folder)
     failed = limited(user_env, "up", "mine", "--weights", folder, "--ctx", "16384")
     assert (failed.code, failed.error["details"]["cause"]) == (1, "oom_kv")
-    assert "Not tried, since it was asked for otherwise: a context of at most 8,192 tokens" in failed.error["hint"]
+    assert "Not tried, as you asked for something else: a context of at most 8,192 tokens" in failed.error["hint"]
     assert "healed" not in failed.error["details"]
     assert mscli("status").code == 3
 
@@ -131,9 +131,9 @@ def test_each_step_is_said(mscli: Mscli, home: Path) -> None:
     done = mscli("up", "mine")
     assert "retry    1 of 3: without --flash_attn, --flash-attn on" in done.err
     assert "does not know the flag --flash_attn" in done.err
-    assert "changed to make it start here: without --flash_attn, --flash-attn on" in done.out
+    assert "adjusted so that it starts: without --flash_attn, --flash-attn on" in done.out
     mscli("down")
-    assert "as it worked here before: without --flash_attn, --flash-attn on" in mscli("up", "mine").err
+    assert "with earlier adjustments: without --flash_attn, --flash-attn on" in mscli("up", "mine").err
     mscli("down")
     shown = mscli("up", "mine", "--dry-run")
     assert "--flash-attn on" in shown.out

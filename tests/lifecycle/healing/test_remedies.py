@@ -94,7 +94,7 @@ def test_gpus_that_do_not_reach_each_other_are_no_matter_on_one() -> None:
 
 def test_memory_that_went_since_the_plan_is_planned_anew() -> None:
     log = f"INFO Starting to load model\n{OOM}"
-    assert tried(failure(log, lost_bytes=2**30)) == ["a plan from what is free now"]
+    assert tried(failure(log, lost_bytes=2**30)) == ["a new plan for what is free now"]
 
 
 def test_without_an_estimate_the_context_is_halved_then_quartered_then_the_floor() -> None:
@@ -181,9 +181,9 @@ RESPELT: list[tuple[str, str, dict[str, OptionValue], dict[str, OptionValue] | N
     ("vllm", "vllm: error: unrecognized arguments: true", {"enforce-eager": "true"}, {"enforce-eager": True}),
     ("vllm", "vllm: error: unrecognized arguments: --swap-space 4 --teleport",
      {"swap-space": 4, "teleport": True}, None),
-    ("vllm", "vllm: error: unrecognized arguments: --enforce-eagr\nThe flag most like it that this vLLM takes is "
+    ("vllm", "vllm: error: unrecognized arguments: --enforce-eagr\nThe closest flag that this vLLM accepts is "
      "--enforce-eager.", {"enforce-eagr": True}, {"enforce-eagr": False, "enforce-eager": True}),
-    ("vllm", "vllm: error: unrecognized arguments: --fast\nThe flag most like it that this vLLM takes is --task.",
+    ("vllm", "vllm: error: unrecognized arguments: --fast\nThe closest flag that this vLLM accepts is --task.",
      {"fast": True}, None),
     ("vllm", "vllm: error: unrecognized arguments: --of-mscli-itself", {"swap-space": 4}, None),
     ("vllm", "vllm serve: error: argument --seed: invalid int value: 'many'", {"seed": "many"}, None),

@@ -193,7 +193,7 @@ def test_with_context_and_kv_type_asked_for_the_margin_and_users_give_way(failin
     failed = failing("up", "tiny", "--ctx", "65536", "--kv", "f16", dies=dies)
     tried = [heal["change"] for heal in failed.error["details"]["healed"]]
     assert [change.split(" 0.")[0] for change in tried] == [
-        "a GPU memory utilisation of",
+        "a GPU memory utilization of",
         "1 user at once",
         "--enforce-eager",
     ]

@@ -137,7 +137,7 @@ def judge_command(played: Round, command: Command) -> list[Wrong]:
     if command.conditions.real and signal.SIGINT in command.signals and command.out == "" and "mscli" not in said:
         return []  # a Ctrl-C while Python itself was starting
     wrongs = []
-    if "Traceback (most recent call last)" in said or "fault of mscli's own" in said:
+    if "Traceback (most recent call last)" in said or "internal error" in said:
         wrongs.append(Wrong("traceback", f"{line}: {said[-1500:]}"))
     assert command.code is not None
     if command.code not in EXITS and -command.code not in command.signals:

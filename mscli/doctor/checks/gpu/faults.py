@@ -36,7 +36,7 @@ def faults(ctx: CheckContext) -> Iterator[Finding]:
     elif hard:
         yield warn("xid", _told(hard), None, *(line.text for line in hard[-5:]))
     elif recent := [line for line in found if line.recent]:
-        remedy = "Usually a program fault; if several programs are affected, test the GPU:"
+        remedy = "Usually a bug in a program; if several programs are affected, test the GPU:"
         yield warn("xid", _told(recent), remedy, *(line.text for line in recent[-5:]), command="dcgmi diag -r 3")
     else:
         yield ok(f"no GPU faults in the kernel log ({log.source})")

@@ -108,7 +108,7 @@ def _files_missing(ctx: CheckContext, subject: _Subject) -> Iterator[Finding]:
 
 
 def sampling(ctx: CheckContext) -> Iterator[Finding]:
-    """A temperature in the options, against the one its makers recommend."""
+    """A temperature in the options, against the one its authors recommend."""
     for subject in _subjects(ctx):
         wanted, given = subject.model.sampling.temperature, _temperature(subject)
         if wanted is None:

@@ -20,7 +20,7 @@ def parse_json(text: bytes | str) -> Any:
     try:
         return json.loads(text, parse_int=_whole)
     except RecursionError as error:
-        raise ValueError("nested too deep") from error
+        raise ValueError("nested too deeply") from error
 
 
 def _whole(digits: str) -> int:

@@ -239,7 +239,7 @@ class _Builder:
             return Node(1, None)
         next(self._events)
         if _is(event := next(self._events), "DocumentStart"):
-            self._fault(event, (), "a second document starts here; a file holds one")
+            self._fault(event, (), "a second document starts here; a file may contain only one")
         return node
 
     def _fault(self, event: Event, key: KeyPath, message: str) -> None:

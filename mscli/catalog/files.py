@@ -140,12 +140,12 @@ def _profile_contradictions(values: Mapping[str, Any]) -> Iterator[Fault]:
     if engine == "vllm-docker" and not values["image"]:
         yield Fault(0, ("image",), "missing; vllm-docker needs a container image")
     if engine != "vllm-docker" and values["image"]:
-        yield Fault(0, ("image",), f"the engine {engine} runs in no container; remove it, or use vllm-docker")
+        yield Fault(0, ("image",), f"the engine {engine} does not run in a container; remove it, or use vllm-docker")
     for option in values["options"]:
         if reason := DECIDED.get(option.replace("_", "-")):
-            yield Fault(0, ("options", option), f"not to be set here: {reason}")
+            yield Fault(0, ("options", option), f"cannot be set here: {reason}")
     if "CUDA_VISIBLE_DEVICES" in values["env"]:
-        yield Fault(0, ("env", "CUDA_VISIBLE_DEVICES"), "not to be set here: the plan decides it (`mscli up --gpus`)")
+        yield Fault(0, ("env", "CUDA_VISIBLE_DEVICES"), "cannot be set here: the plan decides it (`mscli up --gpus`)")
     yield from _context_contradictions(values["context"])
 
 
@@ -233,7 +233,7 @@ def new_profile(name: str, based_on: Profile | None, folder: Path) -> Path:
     exists already (it is never overwritten) or cannot be written.
     """
     if not re.fullmatch(NAME, name) or name == ANNOTATED:
-        message = f"'{name}' cannot be a profile's name"
+        message = f"'{name}' is not a valid profile name"
         raise MscliError(Code.USAGE, message, "use letters, digits, '.', '_' and '-', beginning with a letter or digit")
     path = folder / f"{name}.yaml"
     try:

@@ -54,7 +54,7 @@ def _host_complaint(host: str) -> str | None:
 def _file_complaint(name: str) -> str | None:
     """What is wrong with a name that becomes part of a path."""
     if not name.isprintable():
-        return "control characters have no place in a name"
+        return "control characters are not allowed in a name"
     return None if stays_below(name) else f"'{name}' leads out of its folder; write it without '..' and a leading '/'"
 
 
@@ -70,10 +70,10 @@ CONTEXT = Table(
 
 NEEDS = Table(
     (
-        Key("compute_capability", _VERSION, "the least CUDA compute capability of each GPU, such as 8.0", None),
-        Key("cuda", _VERSION, "the least CUDA version that the driver must offer, such as 12.0", None),
-        Key("ram_bytes", size(1), "the least host memory, such as 32 GiB", None),
-        Key("disk_bytes", size(1), "the least free disk where weights go, such as 50 GB", None),
+        Key("compute_capability", _VERSION, "the minimum CUDA compute capability of each GPU, such as 8.0", None),
+        Key("cuda", _VERSION, "the minimum CUDA version that the driver must offer, such as 12.0", None),
+        Key("ram_bytes", size(1), "the minimum host memory, such as 32 GiB", None),
+        Key("disk_bytes", size(1), "the minimum free disk space for weights, such as 50 GB", None),
     ),
     Needs,
 )

@@ -327,9 +327,9 @@ class _Preview:
         if not self._events:
             raise BadStream("it sent no event")
         if self._finish is None:
-            raise BadStream("the reply broke off: it ended without a finish_reason")
+            raise BadStream("the reply was cut off: it ended without a finish_reason")
         if self._finish in ("abort", "error"):
-            raise BadStream(f"the reply broke off: the server ended it with finish_reason {self._finish!r}")
+            raise BadStream(f"the reply was cut off: the server ended it with finish_reason {self._finish!r}")
         if any(not call.name for call in self._calls.values()):
             raise BadStream("a tool call has no name")
         if not self._pieces and not self._calls:

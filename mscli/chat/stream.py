@@ -114,7 +114,7 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[str]:
         total += len(block)
         *whole, held = (held + block).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         if len(held) > _LONGEST_LINE_BYTES or total > _MOST_BYTES:
-            raise BadStream("it sends more than a reply can hold")
+            raise BadStream("it sent more than a reply can hold")
         yield from (line.decode(errors="replace") for line in whole if line)
     if held.strip():
         yield held.decode(errors="replace")

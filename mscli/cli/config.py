@@ -122,7 +122,7 @@ def _parsed(key: str, text: str) -> object:
     faults: list[Fault] = []
     value = next(each for each in DEFAULTS.keys if each.name == key).kind(scalar_node(text), (key,), faults)
     if faults:
-        raise MscliError(Code.USAGE, f"{key} {text}: {faults[0].message}", f"For example: mscli config get {key}")
+        raise MscliError(Code.USAGE, f"{key} {text}: {faults[0].message}", "See: mscli help config set")
     if key == "profile":
         catalogue(places()).profile(text)
     if key == "price":

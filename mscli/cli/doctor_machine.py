@@ -94,7 +94,7 @@ def context_in_spite(about: About) -> tuple[CheckContext, MscliError | None]:
 def areas_of(about: About) -> Sequence[str]:
     """The areas to look at. Raises USAGE for an area that there is not."""
     if unknown := [area for area in about.only if area not in AREAS]:
-        raise MscliError(Code.USAGE, f"there is no area {unknown[0]!r}", f"There are: {', '.join(AREAS)}")
+        raise MscliError(Code.USAGE, f"unknown area {unknown[0]!r}", f"Areas:  {', '.join(AREAS)}")
     return about.only or AREAS
 
 

@@ -93,7 +93,7 @@ def _chosen(records: Records, name: str | None, all_: bool) -> tuple[list[Record
     from mscli.instances.store import Unreadable, check_name
 
     if name is not None and all_:
-        raise MscliError(Code.USAGE, "a name and --all cannot be used together", "Give one of them.")
+        raise MscliError(Code.USAGE, "a name and --all cannot be used together", "Use one of them.")
     if name is not None:
         record = records.load(check_name(name))
         if isinstance(record, Unreadable):

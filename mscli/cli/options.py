@@ -77,7 +77,7 @@ def seconds(option: str, text: str | None) -> int | None:
 def only_one(profile: str | None, file: Path | None) -> None:
     """Raise USAGE when a profile's name and a profile file were both given."""
     if profile is not None and file is not None:
-        raise MscliError(Code.USAGE, "a profile name and --file cannot be used together", "Give one of them.")
+        raise MscliError(Code.USAGE, "a profile name and --file cannot be used together", "Use one of them.")
 
 
 def typed_profile(ctx: typer.Context, profile: str | None, file: Path | None) -> str | None:

@@ -66,7 +66,7 @@ def plan(
     screen = open_screen(ctx, json)
     only_one(profile, file)
     if on is None and (free or ram):
-        raise MscliError(Code.USAGE, "--free and --ram need --on", "Give --on as well.")
+        raise MscliError(Code.USAGE, "--free and --ram need --on", "Add --on.")
     overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
     if on == "list":
         return _list_cards(screen)

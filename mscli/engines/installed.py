@@ -268,6 +268,6 @@ def run_logged(argv: Sequence[str], log: Path) -> None:
     raise MscliError(
         Code.DOWNLOAD_FAILED,
         f"{argv[0]} ended with status {status}: {' '.join(last)}",
-        f"Its whole output: {log}. Behind a proxy set HTTPS_PROXY; what is missing on the disk shows `df -h`.",
+        f"Full output: {log}. Behind a proxy set HTTPS_PROXY; `df -h` shows the free disk space.",
         {"log": str(log)},
     )

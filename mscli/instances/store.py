@@ -44,7 +44,7 @@ def check_name(name: str) -> str:
     if not _NAME.match(name):
         raise MscliError(
             Code.USAGE,
-            f"{name!r} cannot name an instance: letters, digits, '.', '_' and '-' only, at most 63",
+            f"{name!r} is not a valid instance name: letters, digits, '.', '_' and '-' only, at most 63",
             "Use another name: --name.",
         )
     return name

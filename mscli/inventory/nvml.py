@@ -24,7 +24,7 @@ _UNLOADABLE = re.compile(
 _FAILURES = {
     "LIBRARY_NOT_FOUND": "NVIDIA's libnvidia-ml.so.1 was not found: no NVIDIA driver is installed{inside}",
     "DRIVER_NOT_LOADED": "the NVIDIA kernel module is not loaded{inside}",
-    "LIB_RM_VERSION_MISMATCH": "the NVIDIA library and the loaded kernel module are of different versions, "
+    "LIB_RM_VERSION_MISMATCH": "the NVIDIA library and the loaded kernel module differ in version, "
     "as after a driver upgrade without a restart",
     "NO_PERMISSION": "this user has no permission to use the NVIDIA driver (see who may open /dev/nvidia*)",
 }

@@ -141,7 +141,9 @@ def _start(launch: Launch, records: Records, where: Serving, claim: socket.socke
         child = _spawn(launch.engine.name, replace(what, argv=argv), where, record.mark, claim)
         record = replace(record, identity=identify(child.pid))
         if record.identity is None:
-            raise MscliError(Code.START_FAILED, f"{launch.engine.name} ended at once", f"Look at its log: {where.log}")
+            raise MscliError(
+                Code.START_FAILED, f"{launch.engine.name} exited immediately", f"Look at its log: {where.log}"
+            )
         records.save(record)
     except (MscliError, OSError):
         if child:
@@ -296,10 +298,10 @@ def _port(host: str, launch: Launch, records: Records) -> int:
         raise MscliError(
             Code.USAGE,
             f"cannot listen on {host}: {fault.strerror or fault}",
-            "Give an address of this machine with --host; the default is 127.0.0.1.",
+            "Use an address of this machine with --host; the default is 127.0.0.1.",
         ) from fault
     if chosen is None:
-        raise MscliError(Code.PORT_TAKEN, f"no free port from {first} on", "Give one with --port.")
+        raise MscliError(Code.PORT_TAKEN, f"no free port from {first} on", "Choose one with --port.")
     return chosen
 
 
@@ -312,7 +314,7 @@ def _replaced(launch: Launch, port: int, records: Records) -> bool:
 def _asked(host: str, port: int) -> int:
     if ports.free(host, port):
         return port
-    who = ports.describe_owner(port) if ports.listening(port) else "a reservation of the system (ports below 1024)"
+    who = ports.describe_owner(port) if ports.listening(port) else "a system reservation (ports below 1024)"
     raise MscliError(
         Code.PORT_TAKEN,
         f"port {port} on {host} is taken by {who}",

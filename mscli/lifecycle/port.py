@@ -74,4 +74,4 @@ def _unclaimed(port: int) -> bool:
 def describe_owner(port: int) -> str:
     """Who listens on `port`, for people: `pid (command)`, or that it cannot be seen."""
     pid = owner(port)
-    return describe(pid) if pid else "a process that this user may not see"
+    return describe(pid) if pid else "a process of another user"

@@ -449,7 +449,7 @@ def _fallen(launch: Launch, observed: Observed) -> str | None:
     if share == 0 and plan.layers_on_gpu:
         return "nothing of the model is on the GPU, it was planned there"
     if share is not None and whole and share < _WHOLE:
-        return f"only {share:.0%} of the model are on the GPU, all of it was planned there"
+        return f"only {share:.0%} of the model is on the GPU, but all of it was planned there"
     return None
 
 

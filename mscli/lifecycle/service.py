@@ -200,7 +200,7 @@ def _no_systemd(said: str) -> MscliError:
     return MscliError(
         Code.USAGE,
         f"the systemd of this user cannot be used: {_last(said)}",
-        "Without it an instance is kept running by: mscli up --supervise",
+        "Without systemd, this keeps an instance running: mscli up --supervise",
     )
 
 

@@ -296,7 +296,7 @@ def _find_engine(
     if ask.api_key is not None and not engine.capabilities.api_key:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
-            f"{engine.name} cannot ask its clients for an API key",
+            f"{engine.name} cannot require an API key",
             "Leave out the key (MSCLI_API_KEY, --api-key-file), or use a profile on another engine: mscli engines",
         )
     no_weights = WeightFiles(decision.variant.source.repository, None, 0)
@@ -349,7 +349,7 @@ def _adopted(engine: Hosted, ask: Ask) -> Adopted | None:
     if not ask.wait:
         raise MscliError(
             Code.USAGE,
-            f"{engine.name} loads a model when it is asked to: --no-wait would leave a server without one",
+            f"{engine.name} loads a model on demand: with --no-wait the server would have none",
             "Leave out --no-wait.",
         )
     if not ask.request.adopt:

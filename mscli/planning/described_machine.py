@@ -158,8 +158,8 @@ def _host(ram_bytes: int) -> Host:
 _MACHINE = Table(
     (
         Key("gpus", text(), 'its cards, as "2x RTX 4090 + RTX 3060"'),
-        Key("free", size(1), "what is free on each of them; without it all that CUDA can give", None),
-        Key("used", size(), "what a desktop holds on the first of them", 0),
+        Key("free", size(1), "free memory on each GPU (default: all that CUDA can use)", None),
+        Key("used", size(), "memory that a desktop uses on the first GPU", 0),
         Key("ram", size(1), "the host's RAM", None),
     )
 )

@@ -53,7 +53,7 @@ class Cache:
     def commit(self, repository: str, revision: str) -> str | None:
         """The commit that `revision` names: itself, or what a branch named when it was last looked up (None: never).
 
-        Raises MscliError(USAGE) for what cannot be a revision."""
+        Raises MscliError(USAGE) for what is not a valid revision."""
         if COMMIT.fullmatch(revision):
             return revision
         ref = self._ref(repository, revision)
@@ -120,7 +120,7 @@ class Cache:
 
     def _ref(self, repository: str, revision: str) -> Path:
         if not stays_below(revision):
-            raise MscliError(Code.USAGE, f"'{revision}' cannot be a revision", "use a branch, a tag or a commit")
+            raise MscliError(Code.USAGE, f"'{revision}' is not a valid revision", "use a branch, a tag or a commit")
         return self.repository(repository) / "refs" / revision
 
     def _listing(self, repository: str, commit: str) -> Path:

@@ -133,7 +133,7 @@ def _gated(repository: str, status: int, said: str, has_token: bool) -> MscliErr
 
 def _token_refused(repository: str) -> MscliError:
     message = f"the hub does not accept the token for {repository}: mistyped, expired or revoked"
-    hint = "make a new one at https://huggingface.co/settings/tokens, then `hf auth login` or set HF_TOKEN"
+    hint = "create a new one at https://huggingface.co/settings/tokens, then `hf auth login` or set HF_TOKEN"
     return MscliError(Code.DOWNLOAD_FAILED, message, hint, _gate_details(repository, "invalid"))
 
 
@@ -179,7 +179,7 @@ def unwritable(path: Path, error: OSError, needed_bytes: int) -> MscliError:
         return disk_full(folder, needed_bytes, disk.f_bavail * disk.f_frsize, path.name)
     hint = "make the folder writable, or set HF_HOME to one that is; the download resumes"
     if error.errno == errno.EFBIG:
-        hint = "this file system holds no file that large (FAT32: 4 GiB): use ext4, XFS or exFAT"
+        hint = "this file system cannot store a file that large (FAT32: 4 GiB): use ext4, XFS or exFAT"
     return MscliError(Code.FILE, f"cannot write {path}: {error.strerror}", hint, {"folder": str(folder)})
 
 

@@ -77,7 +77,9 @@ class Hub:
         try:
             return _contents(answer.json())
         except (ValueError, KeyError, TypeError) as error:
-            raise PassingFault("network_proxy", f"{host_in(url)} does not answer like a hub ({error})") from error
+            raise PassingFault(
+                "network_proxy", f"{host_in(url)} does not respond like a Hugging Face hub ({error})"
+            ) from error
 
     def commit(self, repository: str, revision: str = "main") -> str:
         """The newest commit of a branch. Raises as `files` does."""
@@ -99,7 +101,7 @@ class Hub:
     def _location(self, answer: Answer, file: RemoteFile, seen: str) -> Location:
         host, headers = host_in(answer.url), answer.headers
         if not headers.get("X-Repo-Commit") or not (headers.get("X-Linked-Etag") or headers.get("ETag")):
-            raise WrongAnswerFault("network_proxy", f"{host} does not answer like a hub")
+            raise WrongAnswerFault("network_proxy", f"{host} does not respond like a Hugging Face hub")
         url = headers.get("Location", "") if answer.status in MOVED else answer.url
         if not url.lower().startswith(("http://", "https://")):
             raise PassingFault("network_proxy", f"{host} redirects {seen} to an address that is not HTTP")

@@ -40,7 +40,7 @@ class RemoteFile:
         """Raises ValueError for a name or an etag that would leave the repository's folders, and for a size that no
         file has: names and etags become paths, and all come from a hub or from a file that anyone may have written."""
         if not stays_below(self.name) or not re.fullmatch(r"([0-9a-f]{40}|[0-9a-f]{64})?", self.etag):
-            raise ValueError(f"{self.name!r} with the etag {self.etag!r} has no place in the cache")
+            raise ValueError(f"{self.name!r} with the etag {self.etag!r} cannot be stored in the cache")
         if not 0 <= self.size_bytes <= MOST_BYTES:
             raise ValueError(f"{self.name!r} cannot have {self.size_bytes} bytes")
 

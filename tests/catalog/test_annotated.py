@@ -97,7 +97,7 @@ def test_a_new_profile_never_overwrites_one(user: Path, catalog: Catalog) -> Non
 
 @pytest.mark.parametrize("name", ["", "../x", "a b", "-x", ".hidden", "annotated", "x" * 65, "a/b"])
 def test_a_name_that_cannot_be_typed_is_refused(name: str, user: Path) -> None:
-    with pytest.raises(MscliError, match="cannot be a profile's name") as caught:
+    with pytest.raises(MscliError, match="is not a valid profile name") as caught:
         new_profile(name, None, user)
     assert caught.value.code == Code.USAGE
     assert list(user.iterdir()) == []

@@ -49,7 +49,7 @@ WRONG = [
     (["up", "rehearsal", "--ctx", "many"], "ctx"),
     (["up", "rehearsal", "--ctx", "-5"], "ctx"),
     (["up", "rehersal"], "rehersal"),
-    (["up", "rehearsal", "--name", "../x"], "cannot name an instance"),
+    (["up", "rehearsal", "--name", "../x"], "is not a valid instance name"),
     (["up", "rehearsal", "--file", "x.yaml"], "cannot be used together"),
     (["up", "rehearsal", "--kv", "q9"], "q9"),
     (["profiles", "show", "nope"], "nope"),

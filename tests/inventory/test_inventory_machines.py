@@ -224,7 +224,7 @@ def test_cards_without_nvlink_say_how_they_meet(machines: dict[str, Any]) -> Non
     [
         (NO_DRIVER, "LIBRARY_NOT_FOUND", "libnvidia-ml.so.1 was not found"),
         ("driver-not-loaded", "DRIVER_NOT_LOADED", "kernel module is not loaded"),
-        ("driver-mismatch", "LIB_RM_VERSION_MISMATCH", "of different versions"),
+        ("driver-mismatch", "LIB_RM_VERSION_MISMATCH", "differ in version"),
         ("nvml-no-permission", "NO_PERMISSION", "has no permission to use the NVIDIA driver"),
     ],
 )

@@ -124,7 +124,7 @@ def test_page_in_place_of_the_api_is_no_hub(published: Hub) -> None:
     published.fault(STATUS, API, status=200, times=None)
     error = failure()
     assert error.details["cause"] == "network_proxy"
-    assert "not answer like a hub" in error.message
+    assert "not respond like a Hugging Face hub" in error.message
 
 
 def test_hub_that_nobody_serves(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

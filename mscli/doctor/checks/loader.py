@@ -128,7 +128,7 @@ _REMEDIES: Mapping[str, tuple[str, str, str | None]] = {
     DEPENDENCY: ("nvml_not_found", "Install the library that it names.", None),
     DAMAGED: ("nvml_not_found", "Reinstall the driver's libraries.", None),
     ARCHITECTURE: ("nvml_not_found", "Install the driver's libraries for this architecture.", None),
-    SYMBOL: ("nvml_mismatch", "Its libraries are of different versions: reinstall the driver and restart.", None),
+    SYMBOL: ("nvml_mismatch", "Its libraries differ in version: reinstall the driver and restart.", None),
     GLIBC: ("nvml_not_found", "Use a newer Linux or container image (its glibc is {glibc}), or an older driver.", None),
     PERMISSION: ("permissions", "Give this user access to it (or the mount is noexec):", "namei -l {path}"),
     OTHER: ("nvml_not_found", "Load it by hand to see more:", _BY_HAND),

@@ -37,7 +37,7 @@ OLLAMA_REGISTRY = "https://registry.ollama.ai"
 _REMEDIES = {
     DNS: "Check the spelling (HF_ENDPOINT, HTTPS_PROXY) and DNS (/etc/resolv.conf).",
     TLS: "Behind a TLS-intercepting proxy, set SSL_CERT_FILE (older tools: REQUESTS_CA_BUNDLE) to its CA certificate.",
-    PROXY: "Set the proxy's address and login in HTTPS_PROXY, have the host allowed, or add it to NO_PROXY.",
+    PROXY: "Set the proxy's address and login in HTTPS_PROXY, ask for the host to be allowed, or add it to NO_PROXY.",
     SILENT: "A firewall blocks it, or a proxy is needed: set HTTPS_PROXY.",
     STRANGE: "Open the hub in a browser on this machine: the network may require a login.",
 }
@@ -189,7 +189,7 @@ def _xet(found: Sample, deadline: float) -> Iterator[Finding]:
         yield warn(
             "network_proxy",
             f"cannot reach Xet storage: {seen}",
-            "Have the host allowed, or use plain HTTP, which works:",
+            "Ask for the host to be allowed, or use plain HTTP, which works:",
             command="export HF_HUB_DISABLE_XET=1",
         )
 

@@ -53,7 +53,7 @@ class _Visit:
         timeout_s = self._check.timeout_s(self._ctx)
         left = self._begun + timeout_s - time.monotonic()
         if not self._over.wait(max(left, 0.0)):
-            return [*self._found, self._named(Finding(CRASHED, f"gave no answer within {timeout_s:g} s"))]
+            return [*self._found, self._named(Finding(CRASHED, f"did not answer within {timeout_s:g} s"))]
         return self._found
 
     def _run(self) -> None:

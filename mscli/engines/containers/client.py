@@ -142,7 +142,7 @@ def call(client: Client, *words: str, timeout_s: float = TIMEOUT_S) -> Said:
     try:
         out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as late:
-        told = f"{_text(late.stderr)}\n{words[0]} gave no answer within {timeout_s:g} s"
+        told = f"{_text(late.stderr)}\n{words[0]} did not answer within {timeout_s:g} s"
         return Said(None, _text(late.stdout), told.strip())
     finally:  # on Ctrl-C too
         if process.returncode is None:

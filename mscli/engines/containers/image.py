@@ -135,7 +135,7 @@ def have_image(
     expected = TYPICAL_BYTES if size is None else size
     if agree and expected > LARGE_BYTES and not agree(expected):
         raise MscliError(Code.INTERRUPTED, "nothing was downloaded", "A profile on native vLLM needs no image.")
-    listener.stage(PLAN, f"downloading the image {image}; whole layers are kept if that is interrupted")
+    listener.stage(PLAN, f"downloading the image {image}; complete layers are kept if interrupted")
     pull(client, image, listener, size)
 
 
@@ -257,7 +257,7 @@ def _lines(descriptor: int, image: str) -> Iterator[str | None]:
                 raise MscliError(
                     Code.DOWNLOAD_FAILED,
                     f"nothing of {image} has arrived for {STALL_S:.0f} s",
-                    "Start it again: whole layers are kept.",
+                    "Run it again: complete layers are kept.",
                     {"cause": "stalled_download"},
                 )
             yield None
@@ -281,6 +281,6 @@ def _failed(image: str, said: str) -> MscliError:
     return MscliError(
         code,
         f"the image {image} was not downloaded: {cause.summary if cause else last_line(said)}",
-        cause.remedy if cause else f"Try it by hand: docker pull {image}",
+        cause.remedy if cause else f"Try it yourself: docker pull {image}",
         {"cause": cause.code if cause else "unknown", "evidence": list(cause.evidence) if cause else [last_line(said)]},
     )

@@ -105,7 +105,7 @@ def _address(host: str) -> str:
         return f"[{known}]" if ip_address(known).version == 6 else known
     except ValueError:
         raise MscliError(
-            Code.USAGE, f"a container's port is published on an address, and {host} is a name", "Give it by number."
+            Code.USAGE, f"a container's port is published on an address, and {host} is a name", "Use an IP address."
         ) from None
 
 
@@ -126,7 +126,7 @@ def probe_engine(client: Client) -> EngineInfo | Cause:
     if isinstance(found, EngineInfo):
         return found
     said = found.text
-    unknown = Cause("engine_missing", f"{client.argv[0]} reaches no container engine", "Try: docker info", ())
+    unknown = Cause("engine_missing", f"{client.argv[0]} cannot reach a container engine", "Try: docker info", ())
     cause = client_failure(said) or unknown
     return cause if cause.evidence else Cause(cause.code, cause.summary, cause.remedy, (last_line(said),))
 
@@ -173,10 +173,10 @@ def probe_gpus(client: Client, image: str, devices: Sequence[str]) -> Cause | No
 
 
 def _unnamed(said: Said, missing: Sequence[str]) -> Cause:
-    remedy = "Try it by hand: docker run --rm --gpus all IMAGE nvidia-smi"
+    remedy = "Try it yourself: docker run --rm --gpus all IMAGE nvidia-smi"
     if said.status == 0:
         return Cause("visible_devices", f"the container does not see {', '.join(missing)}", remedy, (said.out.strip(),))
-    return Cause("docker_gpu", "a container with GPUs could not be run", remedy, (last_line(said.text),))
+    return Cause("docker_gpu", "cannot run a container with GPUs", remedy, (last_line(said.text),))
 
 
 def folders(model: Path) -> tuple[Path, ...]:

@@ -123,7 +123,7 @@ class LlamaCpp:
         planned = ", ".join(sorted(names))
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
-            f"{found.path} sees {', '.join(seen) or 'no GPU'}, but {planned} is planned: it would run somewhere else",
+            f"{found.path} sees {', '.join(seen) or 'no GPU'}, but {planned} is planned: it would run elsewhere",
             "Through Vulkan it needs libvulkan.so.1 and the driver's Vulkan part (in a container "
             "NVIDIA_DRIVER_CAPABILITIES=all). Or use another engine: mscli plan --all",
             {"cause": "backend_no_gpu_build", "path": str(found.path)},
@@ -155,8 +155,8 @@ def _refuse_old(found: Installation, oldest: int) -> None:
     if build and (number := int(build[1] or build[2])) < oldest:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
-            f"{found.path} is build {number} of llama.cpp, which does not know the flags used here",
-            f"Install build {oldest} or later: mscli engines install llama.cpp. One on PATH goes before it.",
+            f"{found.path} is build {number} of llama.cpp, which does not support the flags that mscli uses",
+            f"Install build {oldest} or later: mscli engines install llama.cpp. One on PATH takes precedence.",
         )
 
 

@@ -35,7 +35,7 @@ ON_PATH = (
 )
 IN_OWN_FOLDER = (
     "the llama-server that mscli installs",
-    "It is built for Ubuntu and may need newer system libraries than are here. Use the embedded server (pip install "
+    "It is built for Ubuntu and may need newer system libraries. Use the embedded server (pip install "
     "'mscli[embedded]'; remove mscli's copy if it is in place), or put your own llama-server on PATH.",
 )
 
@@ -48,7 +48,7 @@ PAGE = "https://github.com/ggml-org/llama.cpp/releases"
 OFFLINE = "put another machine's llama-server on PATH, or install the wheel: pip install 'mscli[embedded]'."
 VULKAN_NOTE = (
     "this build reaches the GPU through Vulkan (it needs libvulkan.so.1 and the driver's Vulkan part), else it runs on "
-    "the CPU. A llama-server with CUDA on PATH is used before it"
+    "the CPU. A llama-server with CUDA on PATH takes precedence"
 )
 Version = tuple[int, ...]
 
@@ -163,7 +163,7 @@ def build_for(inventory: Inventory, kind: str, system: Version | None, vulkan: b
 def _unfit(build: Build, inventory: Inventory, kind: str, system: Version | None, vulkan: bool) -> str | None:
     """What keeps a build from running here, in words; None where nothing does."""
     if kind not in build.machines:
-        return f"not made for {kind}"
+        return f"not built for {kind}"
     if system is None or system < build.glibc:
         here = _dotted(system) if system else "another C library"
         return f"needs glibc {_dotted(build.glibc)}, this machine has {here}"
@@ -287,7 +287,7 @@ def _assets(release: str, url: str) -> Mapping[str, tuple[str, str]]:
             for asset in json.loads(release)["assets"]
         }
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise _unusable(f"{url} does not answer as GitHub does", "A proxy's page?", "network_proxy") from fault
+        raise _unusable(f"{url} does not respond like GitHub", "A proxy's page?", "network_proxy") from fault
 
 
 def _part(assets: Mapping[str, tuple[str, str]], pattern: str, url: str) -> tuple[str, str]:
@@ -298,7 +298,7 @@ def _part(assets: Mapping[str, tuple[str, str]], pattern: str, url: str) -> tupl
         raise _unusable(f"the release at {url} has no {name}", f"Use another build: {PAGE}")
     address, digest = assets[found]
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise _unusable(f"{url} states no sha256 of {found}", f"Use a newer build: {PAGE}")
+        raise _unusable(f"{url} lists no sha256 for {found}", f"Use a newer build: {PAGE}")
     return address, digest.removeprefix("sha256:")
 
 
@@ -332,7 +332,7 @@ def _wheel() -> Installation:
         raise MscliError(
             Code.ENGINE_MISSING,
             f"llama.cpp was not found: no llama-server on PATH or in {own_folder()}, no {WHEEL} wheel in {sys.prefix}",
-            "Install the build for this machine: mscli engines install llama.cpp. For the CPU alone: pip install "
+            "Install the build for this machine: mscli engines install llama.cpp. For the CPU only: pip install "
             "'mscli[embedded]'. Or put your own llama-server on PATH.",
         )
     package = Path(found.origin).parent

@@ -62,7 +62,7 @@ class Api:
         """The version of the server that runs. Refusal also when something else answers there."""
         version = self._ask("GET", "/api/version", None, timeout_s).get("version")
         if not isinstance(version, str):
-            raise Refusal(None, f"{self.url} answers, but not as Ollama does")
+            raise Refusal(None, f"{self.url} responds, but not like Ollama")
         return version
 
     def create(self, name: str, source: str, parameters: Mapping[str, Parameter], system: str | None) -> None:
@@ -138,7 +138,7 @@ class Api:
         """A text page: what Ollama answers for a path that its version does not have, or a server of another kind."""
         if answer.status == HTTPStatus.NOT_FOUND and answer.body.startswith(b"404 page not found"):
             return Refusal(HTTPStatus.NOT_IMPLEMENTED, f"this version of Ollama has no {path}")
-        return Refusal(None, f"{self.url} answers, but not as Ollama does")
+        return Refusal(None, f"{self.url} responds, but not like Ollama")
 
 
 def _without_prompt(name: str, keep_alive: Parameter) -> dict[str, object]:

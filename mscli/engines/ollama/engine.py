@@ -141,7 +141,7 @@ class Ollama:
             drop(kept.manifest)
         except OSError as fault:
             message = f"{kept.name} could not be removed from {kept.folder}: {fault.strerror}"
-            raise MscliError(Code.FILE, message, f"By hand: rm {kept.manifest}") from fault
+            raise MscliError(Code.FILE, message, f"To remove it yourself: rm {kept.manifest}") from fault
 
     def closed(self) -> str | None:
         """See the contract."""
@@ -263,7 +263,9 @@ class Ollama:
             api.delete(name)
         except Refusal as refusal:
             raise MscliError(
-                Code.REQUEST_FAILED, f"Ollama did not remove {name}: {refusal.words}", f"By hand: ollama rm {name}"
+                Code.REQUEST_FAILED,
+                f"Ollama did not remove {name}: {refusal.words}",
+                f"To remove it yourself: ollama rm {name}",
             ) from refusal
 
 

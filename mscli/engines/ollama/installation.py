@@ -133,7 +133,7 @@ def _published_hash(checksums: str, release: Release) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", found):
         raise MscliError(
             Code.DOWNLOAD_FAILED,
-            f"{release.url(CHECKSUMS)} states no sha256 of {release.archive}",
+            f"{release.url(CHECKSUMS)} lists no sha256 for {release.archive}",
             "Check whether it is the release's file or a proxy's page.",
             {"cause": "model_not_found"},
         )

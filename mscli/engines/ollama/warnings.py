@@ -55,11 +55,11 @@ class Remark:
 
 
 def refuse_old(server: Server, on_disk: Installation | None, variant: Variant) -> None:
-    """Raises MscliError(ENGINE_UNSUPPORTED) when the server that runs is too old for the variant, with the remedy.
+    """Raises MscliError(ENGINE_UNSUPPORTED) when the running server is too old for the variant, with the remedy.
 
     A version that does not say (0.0.0: built from source) is given the benefit of the doubt.
     """
-    what = f"the Ollama server that runs ({server.owner})"
+    what = f"the running Ollama server ({server.owner})"
     _refuse_old(what, server.version, variant, lambda: _renew(server, on_disk))
 
 
@@ -136,9 +136,7 @@ def cpu_reason(plan: Plan, model: Model, version: str | None, share: float | Non
             "the server uses no GPU: look in its log (`journalctl -u ollama`) for a driver that does not answer, at "
             "CUDA_VISIBLE_DEVICES in its environment, and at --gpus all where it is a container"
         )
-    return (
-        "; ".join(reasons) or "the server found less GPU memory free than was planned with: `mscli plan`, `ollama ps`"
-    )
+    return "; ".join(reasons) or "the server found less free GPU memory than planned: `mscli plan`, `ollama ps`"
 
 
 def _version_remarks(server: Server, on_disk: Installation | None, model: Model | None) -> Iterator[Remark]:
@@ -152,7 +150,7 @@ def _version_remarks(server: Server, on_disk: Installation | None, model: Model 
         )
     if not on_disk or not _same(server, on_disk) or on_disk.version in (None, server.version):
         return
-    seen = f"the server that runs is {server.version}, {on_disk.path} is {on_disk.version}"
+    seen = f"the running server is {server.version}, {on_disk.path} is {on_disk.version}"
     if _newer(server, on_disk):
         yield Remark("version_backend_old", seen, _renew(server, on_disk))
     else:
@@ -181,7 +179,7 @@ def _twin_remarks(server: Server, on_disk: Installation | None) -> Iterator[Rema
     if server.models and server.models != own and _has_models(own):
         yield Remark(
             "ollama_two_users",
-            f"two models folders: the server's is {server.models} (user {server.user}); what lies in {own} is not used",
+            f"two models folders: the server's is {server.models} (user {server.user}); models in {own} is not used",
         )
 
 
@@ -193,7 +191,7 @@ def _promise_remarks(server: Server) -> Iterator[Remark]:
     after = f"after {keeps or '5m'} without a request" if server.env is not None else "after its own OLLAMA_KEEP_ALIVE"
     yield Remark(
         None,
-        f"this server unloads a model {after}, once another client has had it loaded again",
+        f"this server unloads a model {after}, once another client has loaded it again",
         f"OLLAMA_KEEP_ALIVE=-1 keeps it. {_how_to_set(server)} Or leave out --adopt.",
     )
 

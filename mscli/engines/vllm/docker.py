@@ -78,8 +78,8 @@ class VllmDocker(Vllm):
         if elsewhere := remote(client):
             raise MscliError(
                 Code.ENGINE_UNSUPPORTED,
-                f"{client.kind} speaks to an engine on another machine ({elsewhere}), which has other GPUs and folders",
-                "Run mscli on that machine. Or speak to the engine of this one: unset DOCKER_HOST; docker context use "
+                f"{client.kind} uses an engine on another machine ({elsewhere}), which has other GPUs and folders",
+                "Run mscli on that machine. Or use this machine's engine: unset DOCKER_HOST; docker context use "
                 "default",
                 {"cause": "engine_missing"},
             )

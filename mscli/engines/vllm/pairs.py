@@ -64,7 +64,7 @@ PAIRS = (
         end=(0, 34),
         package="mistral_common",
         until=(1, 11),
-        what="it ends at once (No module named 'mistral_common.guidance')",
+        what="it exits immediately (No module named 'mistral_common.guidance')",
         pin="mistral_common==1.12.0",
     ),
     # vllm-project/vllm#22178. Transformers 4.54 brought a model of the name that vLLM 0.9.0 to 0.9.2 register.
@@ -73,7 +73,7 @@ PAIRS = (
         end=(0, 10),
         package="transformers",
         since=(4, 54),
-        what="it ends at once ('aimv2' is already used by a Transformers config)",
+        what="it exits immediately ('aimv2' is already used by a Transformers config)",
         pin="transformers<4.54",
     ),
     # vllm-project/vllm#29686. Transformers 5 took the attribute away, 0.12.0 no longer asks for it.
@@ -83,7 +83,7 @@ PAIRS = (
         package="transformers",
         since=(5,),
         format="safetensors-hf",
-        what="its tokenizer is not read (it has no attribute all_special_tokens_extended)",
+        what="it cannot read its tokenizer (it has no attribute all_special_tokens_extended)",
         pin="transformers<5",
     ),
     # gpustack/gpustack#2769. numba 0.61 refuses a newer NumPy; vLLM 0.8.4 to 0.15 import it at every start.
@@ -93,7 +93,7 @@ PAIRS = (
         package="numpy",
         since=(2, 3),
         beside=("numba", (0, 62)),
-        what="it ends at once (Numba needs NumPy 2.2 or less)",
+        what="it exits immediately (Numba needs NumPy 2.2 or less)",
         pin="numpy<2.3",
     ),
 )

@@ -162,7 +162,7 @@ def test_a_page_in_place_of_the_api_is_not_taken_for_it(serve: Serve, tmp_path: 
 
 def test_a_release_without_a_digest_is_not_trusted(serve: Serve, tmp_path: Path) -> None:
     releases = _published(serve, _archive(), sha256="none")
-    assert "states no sha256" in _refused(releases, tmp_path / "llama.cpp").message
+    assert "lists no sha256" in _refused(releases, tmp_path / "llama.cpp").message
     assert _ranges(releases) == [], "an archive was fetched that nothing could check"
 
 

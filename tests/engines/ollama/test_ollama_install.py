@@ -124,7 +124,7 @@ def test_a_page_in_place_of_the_checksums_is_not_taken_for_them(
     serve: Callable[[dict[str, bytes]], Releases], tmp_path: Path
 ) -> None:
     releases = serve({f"/v{VERSION}/sha256sum.txt": b"<html>please log in</html>"})
-    with pytest.raises(MscliError, match="states no sha256"):
+    with pytest.raises(MscliError, match="lists no sha256"):
         _install(releases, tmp_path / "ollama")
 
 

@@ -272,6 +272,6 @@ def test_a_reply_that_breaks_off_is_a_failure_and_keeps_what_had_come(site: Site
             os.kill(runner, signal.SIGKILL)
 
     unending = [user("hello"), assistant("one")]
-    with pytest.raises(MscliError, match="broke off") as raised:
+    with pytest.raises(MscliError, match="was cut off") as raised:
         ask(target_of(record), unending, hear)
     assert raised.value.details["text"]

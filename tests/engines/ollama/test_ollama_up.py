@@ -169,7 +169,7 @@ def test_half_an_answer_is_shown_and_exits_with_1(mscli: Mscli, machine: Machine
     scene.play(faults=[{"on": "chat", "after": 4}])
     broken = mscli("chat", "hello", env=env)
     assert (broken.code, broken.out.strip()) == (1, "Hello! This reply")
-    assert "broke off" in broken.err
+    assert "was cut off" in broken.err
     assert "The process that holds the model died" in broken.err
     assert "mscli logs small-q4" in broken.err
 

@@ -89,7 +89,9 @@ def _late(ctx: CheckContext, found: Server) -> Finding:
     if not _thorough(ctx):
         return skipped(f"{found.words} did not answer in time (`mscli doctor --only engines` waits longer)")
     seen = f"{found.words} did not answer within {_THOROUGH_S:g} s"
-    return fail("engine_missing", seen, "Run it by hand, or remove it from PATH to use another.", *_last(found.said))
+    return fail(
+        "engine_missing", seen, "Run it by hand to see why, or remove it from PATH to use another.", *_last(found.said)
+    )
 
 
 def _thorough(ctx: CheckContext) -> bool:

@@ -147,7 +147,7 @@ def _packages(found: Found, kind: Kind, seen: Environment) -> Iterator[Finding]:
         words = [each.words for each in others]
         # Many an environment works without one of these, and says so only when something asks for it.
         yield warn(
-            "python_env", f"{found.words}: {len(others)} required packages missing or of another version",
+            "python_env", f"{found.words}: {len(others)} required packages missing or the wrong version",
             "Reinstall the engine:", *words[:5], command=found.install,
         )  # fmt: skip
     if {"opencv-python", "opencv-python-headless"} <= seen.versions.keys():
@@ -193,7 +193,7 @@ def _import_finding(ctx: CheckContext, found: Found, imported: Imported, seen: E
     if imported.error:
         return _failed(ctx, found, imported.name, imported.error)
     if imported.name == "transformers" and imported.told is False:
-        version = seen.versions.get("transformers", "of an unknown version")
+        version = seen.versions.get("transformers", "(unknown version)")
         return fail(
             "transformers_old",
             f"{found.words}: Transformers {version} does not support mistral3 (needs 4.50)",

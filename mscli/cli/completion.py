@@ -183,8 +183,11 @@ def _values(kind: str, typed: str, driver: Path) -> list[tuple[str, str]]:
 
 
 def _profiles(*_: object) -> list[tuple[str, str]]:
-    names = {path.stem for folder in (shipped_profiles(), places().profiles) for path in folder.glob("[!.]*.yaml")}
-    return [(name, "") for name in sorted(names - {"annotated"})]
+    """Profiles, and the models that may be named in their place."""
+    folders = (shipped_profiles(), places().profiles)
+    names = {path.stem: "" for folder in folders for path in folder.glob("[!.]*.yaml") if path.stem != "annotated"}
+    models = {path.stem: "model" for folder in folders for path in (folder / "models").glob("[!.]*.yaml")}
+    return sorted({**models, **names}.items())
 
 
 def _instances(*_: object) -> list[tuple[str, str]]:

@@ -333,7 +333,7 @@ def _refuse_open(engine: Engine, host: str) -> None:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
             f"{engine.name} cannot ask its clients for an API key: on {host} it would answer whoever reaches it",
-            "Leave --host away and reach it through SSH or a proxy that asks for a key, or take a profile on another "
+            "Leave out --host and reach it through SSH or a proxy that asks for a key, or take a profile on another "
             "engine: mscli engines",
             {"engine": engine.name, "host": host},
         )
@@ -471,7 +471,7 @@ def _unloading(decision: Decision, idle_stop_s: int | None) -> Decision:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
             f"--idle-stop: {decision.plan.engine} cannot unload an idle model and load it again by itself",
-            "Leave --idle-stop away, or take a profile on llama.cpp or Ollama: mscli profiles",
+            "Leave out --idle-stop, or use a profile on llama.cpp or Ollama: mscli profiles",
         )
     profile = replace(decision.profile, options={**decision.profile.options, option: idle_stop_s})
     return replace(decision, profile=profile)

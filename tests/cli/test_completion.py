@@ -94,6 +94,7 @@ LINES = {
     "an option": ("mscli up --dry\t\n", "<up><--dry-run>"),
     "a profile": ("mscli up rehea\t\n", "<up><rehearsal>"),
     "a profile of one's own": ("mscli plan night\t\n", "<plan><nightly>"),
+    "a model": ("mscli up mistral-small-3.1\t\n", "<up><mistral-small-3.1>"),
     "an instance": ("mscli down mi\t\n", "<down><mine>"),
     "an engine": ("mscli up --engine olla\t\n", "<up><--engine><ollama>"),
     "a value after =": ("mscli up --engine=olla\t\n", "<up><--engine=ollama>"),

@@ -126,11 +126,12 @@ def user_of(machine: str) -> Path:
 def environment(machine: str, more: Mapping[str, str]) -> dict[str, str]:
     """The variables of a process that takes the screens of a machine. `more`: those that put it on that machine."""
     user, programs = user_of(machine), ROOT / "bin"
-    shutil.rmtree(programs, ignore_errors=True)
-    programs.mkdir(parents=True)
+    programs.mkdir(parents=True, exist_ok=True)
     llama = programs / "llama-server"  # a script, which does not show what it was built for; no other program is there
-    llama.write_text("#!/bin/sh\necho 'version: 11669 (abcdef0)'\n")
-    llama.chmod(0o755)
+    fresh = programs / f".{os.getpid()}"  # in its place at once: another place may be taken at the same time
+    fresh.write_text("#!/bin/sh\necho 'version: 11669 (abcdef0)'\n")
+    fresh.chmod(0o755)
+    fresh.replace(llama)
     return {
         "PATH": str(programs), "HOME": str(user),
         "MSCLI_HOME": str(user / "mscli"), "HF_HUB_CACHE": str(user / "hub"),

@@ -71,6 +71,10 @@ def main() -> None:
                 "import typer": lambda: seconds([sys.executable, "-c", "import typer"], env),
                 "mscli status --json, nothing runs": lambda: seconds([*MSCLI, "status", "--json"], env),
                 "mscli --help": lambda: seconds([*MSCLI, "--help"], env),
+                "mscli up --help": lambda: seconds([*MSCLI, "up", "--help"], env),
+                "mscli, nothing runs": lambda: seconds(MSCLI, env),
+                "a TAB: options": lambda: seconds([*MSCLI, "__complete", "up", "--"], env),
+                "a TAB: profiles": lambda: seconds([*MSCLI, "__complete", "up", "small"], env),
             },
             runs,
         )
@@ -97,6 +101,7 @@ def main() -> None:
 def report(quick: dict[str, float], starts: dict[str, float]) -> None:
     bare = statistics.mean((quick["bare Python"], quick["bare Python again"]))
     limits = {"mscli status --json, nothing runs": 65, "mscli status --json, one runs": 65, "mscli --help": 125}
+    limits |= {"mscli up --help": 125, "mscli, nothing runs": 65, "a TAB: options": 60, "a TAB: profiles": 60}
     print(f"{'':40}{'ms':>8}{'over bare':>11}{'limit':>8}")
     for name, value in quick.items():
         print(f"{name:40}{value * 1e3:8.1f}{(value - bare) * 1e3:11.1f}{limits.get(name, ''):>8}")

@@ -117,7 +117,7 @@ def _is_option(parameter: Any) -> bool:
 
 def _argument(parameter: Any) -> dict[str, str]:
     name = parameter.metavar or parameter.name.upper()
-    several = "..." if parameter.nargs == -1 and not name.endswith("...") else ""
+    several = "..." if parameter.nargs == -1 and " " not in name and not name.endswith("...") else ""
     return {"name": name + several, "help": _clause(parameter.help)}
 
 

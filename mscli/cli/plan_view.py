@@ -99,6 +99,8 @@ def show_choice(screen: Screen, choice: Choice, catalog: Catalog, previewed: Pre
     if others:
         screen.line()
         screen.table(_OTHERS, [_other_row(outcome, catalog) for outcome in others])
+    if chosen is None and fitting:
+        screen.paragraph(f"To start one by name: mscli up {fitting[0].profile}")
     _show_rest(screen, len(fitting) - len(others), len(choice.ranked) - len(fitting) - bool(chosen))
 
 

@@ -164,7 +164,10 @@ def update(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Pin a profile's repository to its newest commit, or a given one."""
+    """Pin a profile's repository to its newest commit.
+
+    With --revision: to that commit.
+    """
     from mscli.lifecycle.pinned import pin
     from mscli.paths import places
     from mscli.weights.ensure import newest_revision

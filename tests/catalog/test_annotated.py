@@ -89,7 +89,7 @@ def test_a_new_profile_without_a_base_is_the_annotated_example(shipped: Path, us
 def test_a_new_profile_never_overwrites_one(user: Path, catalog: Catalog) -> None:
     path = user / "mine.yaml"
     path.write_text("precious")
-    with pytest.raises(MscliError, match="there is a profile 'mine' of yours already") as caught:
+    with pytest.raises(MscliError, match="your profile 'mine' already exists") as caught:
         new_profile("mine", catalog.profile("small-q4"), user)
     assert caught.value.code == Code.FILE
     assert path.read_text() == "precious"

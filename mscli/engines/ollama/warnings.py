@@ -107,10 +107,10 @@ def settings_note(server: Server, plan: Plan) -> str | None:
     differing = []
     kv_type = server.env.get("OLLAMA_KV_CACHE_TYPE") or "f16"
     if kv_type != plan.kv_type:
-        differing.append(f"OLLAMA_KV_CACHE_TYPE is {kv_type}, but {plan.kv_type} is planned")
+        differing.append(f"OLLAMA_KV_CACHE_TYPE is {kv_type} (planned: {plan.kv_type})")
     users = server.env.get("OLLAMA_NUM_PARALLEL")
     if users and users != str(plan.users):
-        differing.append(f"OLLAMA_NUM_PARALLEL is {users}, but {plan.users} are planned")
+        differing.append(f"OLLAMA_NUM_PARALLEL is {users} (planned: {plan.users})")
     if not differing:
         return None
     takes = f"; its KV cache is for {users} times the context" if users and users != str(plan.users) else ""

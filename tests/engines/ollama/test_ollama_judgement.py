@@ -203,7 +203,7 @@ def test_a_cache_type_that_the_server_has_not_is_noted(
     server = look(Address("http", "127.0.0.1", start(OLLAMA_NUM_PARALLEL="4").port), "0.32.15")
     note = settings_note(server, plan(small[0], kv_type="q8_0"))
     assert note is not None
-    assert "OLLAMA_KV_CACHE_TYPE is f16, planned is q8_0 and OLLAMA_NUM_PARALLEL is 4, planned are 1" in note
+    assert "OLLAMA_KV_CACHE_TYPE is f16 (planned: q8_0) and OLLAMA_NUM_PARALLEL is 4 (planned: 1)" in note
     assert settings_note(server, plan(small[0], users=4)) is None
 
 

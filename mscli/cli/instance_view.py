@@ -14,7 +14,6 @@ from mscli.cli.layout import Column, ago, count, iso, size, styled
 from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
 from mscli.instances.fetching import Fetching, all_fetching, fetching
-from mscli.instances.log import last_request
 from mscli.instances.state import CRASHED, READY, RUNNING, STARTING, STOPPED, UNLOADED, UNRESPONSIVE, Instance, look
 from mscli.instances.store import Store, Unreadable, unreadable
 
@@ -216,6 +215,8 @@ def _context(instance: Instance) -> str:
 
 
 def _last_request(instance: Instance) -> str:
+    from mscli.instances.log import last_request  # only people are shown it
+
     last = last_request(instance.log, instance.since) if instance.state in RUNNING else None
     return "" if last is None else f"last one {ago(max(0.0, time.time() - last))} ago"
 

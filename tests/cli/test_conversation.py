@@ -81,7 +81,7 @@ def test_what_is_piped_in_and_files_go_with_the_prompt(running: Mscli, tmp_path:
     ("args", "stdin", "message"),
     [
         (("hi", "-f", "/no/such/file"), "", "No such file"),
-        (("hi", "-f", sys.executable), "", "is no text file"),
+        (("hi", "-f", sys.executable), "", "is not a text file"),
         (("hi",), "x" * (16 * 2**20 + 1), "more than 16 MiB were piped in"),
         ((), "  \n", "the prompt is empty"),
     ],

@@ -206,7 +206,8 @@ class Native:
         with download.waited_for():
             while not download.done.wait(TICK_S):
                 completed = download.completed
-                yield {**told, "completed": completed} if completed else told
+                if completed < told["total"]:  # the last line of a blob is never one at 100 %
+                    yield {**told, "completed": completed} if completed else told
                 if kind in ("cut", "error") and completed >= after:
                     if kind == "cut":
                         raise Cut

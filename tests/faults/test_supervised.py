@@ -91,7 +91,7 @@ def test_an_engine_that_hangs_answers_again_and_status_says_so(user: User, how: 
     user.order("ready")
     until(lambda: shown(user)["state"] == "ready")
     now = shown(user)
-    assert (now["restarts"], now["last_end"]) == (1, "it did not answer any more, and was stopped")
+    assert (now["restarts"], now["last_end"]) == (1, "it stopped answering and was stopped")
 
 
 def test_an_engine_that_ends_with_0_is_started_again(user: User) -> None:

@@ -121,7 +121,7 @@ def test_a_model_that_falls_to_the_cpu_fails_the_start_with_the_reason(
 
     wanted = up(mscli, env, "--no-require-gpu")
     assert wanted.data["observed"]["gpu_share"] == pytest.approx(0.7)
-    assert any("only 70% of the model are on the GPU" in warning for warning in wanted.data["warnings"])
+    assert any("only 70% of the model is on the GPU" in warning for warning in wanted.data["warnings"])
 
     assert mscli("down", env=env).code == 0
     scene.play(gpu_share=0.0)

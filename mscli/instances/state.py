@@ -150,7 +150,7 @@ def _state(raw: Mapping[str, Any], identity: Identity | None, store: Store) -> t
     if not store.was_ready(name):
         if waited_for:  # it answers; whether the model is where it was planned is still looked at
             return STARTING, (), False
-        store.mark_ready(name)
+        store.mark_ready(name, raw["mark"])
     return READY, (), False
 
 

@@ -140,10 +140,17 @@ class Store:
         (self.run_dir(name) / "record.json").unlink(missing_ok=True)
         self.tidy(name)
 
-    def mark_ready(self, name: str) -> None:
-        """Remember that the instance has answered once: from now on silence means unresponsive, not starting."""
+    def mark_ready(self, name: str, mark: str) -> None:
+        """Remember that this start has answered once: from now on silence means unresponsive, not starting.
+
+        Not under the lock, for `status` never waits: where the start has ended meanwhile, the note is taken back.
+        """
+        noted = self.run_dir(name) / "ready"
         with contextlib.suppress(OSError):
-            (self.run_dir(name) / "ready").touch()
+            noted.touch()
+            now = self.raw(name)
+            if not isinstance(now, dict) or now.get("mark") != mark or now.get("stopped_at") is not None:
+                noted.unlink()
 
     def was_ready(self, name: str) -> bool:
         """True once the instance has answered its health check."""

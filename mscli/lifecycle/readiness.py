@@ -180,7 +180,7 @@ def arrive(
     observed = _load(launch, started, listener, records, eta)
     if started.record.request.require_gpu:
         _require_gpu(launch, started.record, observed, records)
-    records.mark_ready(started.record.name)
+    records.mark_ready(started.record.name, started.record.mark)
     eta.ready()
     listener.stage(contract.READY, started.record.base_url)
     return Arrived(ended.seconds if ended else None, observed, _warnings(launch, started.record, observed))

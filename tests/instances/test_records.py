@@ -225,3 +225,18 @@ def test_a_record_of_anything_is_named(records: Records, content: bytes) -> None
     saved(records, "one").write_bytes(content)
     assert isinstance(records.load("one"), Unreadable)
     assert isinstance(records.raw("one"), Unreadable)
+
+
+def test_only_the_start_that_runs_is_noted_as_ready(records: Records) -> None:
+    path = saved(records, "one")
+    one = records.get("one")
+    assert one is not None
+    records.mark_ready("one", "another start's")
+    assert not records.was_ready("one")
+    records.mark_ready("one", one.mark)
+    assert records.was_ready("one")
+    records.save(dataclasses.replace(one, stopped_at=2.0))
+    records.tidy("one")
+    records.mark_ready("one", one.mark)  # a status that looked a moment before the stop
+    assert not records.was_ready("one")
+    assert [file.name for file in path.parent.iterdir() if file.name != "tmp"] == ["record.json"]

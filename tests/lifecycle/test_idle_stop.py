@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from support.faults.user import until
 from support.run_mscli import Mscli
 
 Machine = Callable[..., dict[str, str]]
-
-
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize("key", ["", "secret"], ids=["without a key", "with a key"])
@@ -27,10 +21,9 @@ def test_llama_cpp_sleeps_is_shown_so_and_wakes(mscli: Mscli, key: str) -> None:
         (instance,) = mscli("status", "--json").data["instances"]
         return dict(instance)
 
-    awake = resident_bytes(up["instance"]["pid"])
     until(lambda: shown()["state"] == "unloaded")  # asking does not keep it awake
     assert shown()["idle_stop_s"] == 1
-    assert resident_bytes(up["instance"]["pid"]) < awake
+    assert "server is entering sleeping state" in mscli("logs").out
     assert "unloads after 1 s without a request" in mscli("status").out
     assert mscli("chat", "hello").code == 0
     assert mscli("up", "rehearsal", "--idle-stop", "1s", "--json").data["already"] is True

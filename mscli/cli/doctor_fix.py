@@ -1,4 +1,4 @@
-"""`mscli doctor --fix`: what is safe and ours is put right, everything else is shown as commands."""
+"""`mscli doctor --fix`: applies safe fixes to mscli's own files, prints commands for the rest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Asked:
 
 
 def fix_machine(screen: Screen, about: About, dry_run: bool, yes: bool) -> int:
-    """Show what can be put right, do it (unless `dry_run`), look again, and show what is left; the exit code."""
+    """Show what can be fixed, do it (unless `dry_run`), look again, and show what is left; the exit code."""
     areas = areas_of(about)  # an unknown area is told before anything is changed
     ctx, broken = context_in_spite(about)
     fixes, repairs = look(ctx, areas)

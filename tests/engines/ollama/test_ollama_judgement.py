@@ -96,7 +96,7 @@ def test_a_server_older_than_the_program_on_disk_is_warned_about(
 ) -> None:
     scene.play(version="0.31.0", client_version="0.32.15")
     said = checked(start(), small, as_user)
-    assert "the server that runs is 0.31.0" in said
+    assert "the running server is 0.31.0" in said
     assert "Restart it: 0.32.15 is installed already" in said
 
 

@@ -24,8 +24,8 @@ def text(layers: int, hidden: int, heads: int, kv_heads: int, head_dim: int, ffn
 def model(name: str, sizes: Text, variant: Variant, context: int, vision: Vision | None = None) -> Model:
     """A model with one variant."""
     return Model(
-        name, name, "", "", Architecture(sizes, vision), context, context, (), "none", Sampling(None, None, None), None,
-        None, {variant.name: variant}, False, Path(),
+        name, name, "", "", Architecture(sizes, vision), context, context, (), "none", None, Sampling(None, None, None),
+        None, None, {variant.name: variant}, False, Path(),
     )  # fmt: skip
 
 

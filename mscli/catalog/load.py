@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -54,7 +54,8 @@ class Catalog:
         if name in broken:
             raise broken[name]
         ways = self.ways(name)
-        raise _unknown(name, [*self.profiles, *broken], [way.name for way in ways.profiles] if ways else [])
+        running = [way.name for way in ways.profiles] if ways else []
+        raise _unknown(name, [*self.profiles, *broken], running, self.models.values())
 
     def ways(self, name: str) -> Ways | None:
         """The ways to run the model or family that `name` means, as people type it: its name or title, a family's
@@ -144,8 +145,10 @@ def load_one(name: str, shipped: Path, user: Path | None) -> tuple[Profile, Mode
     """The profile called `name` and its model, parsing those two files only. Raises as Catalog.profile does."""
     models, profiles = _shelves(shipped, user)
     if name not in profiles:
-        ways = load_catalog(shipped, user).ways(name)
-        raise _unknown(name, list(profiles), [way.name for way in ways.profiles] if ways else [])
+        catalog = load_catalog(shipped, user)
+        ways = catalog.ways(name)
+        running = [way.name for way in ways.profiles] if ways else []
+        raise _unknown(name, list(profiles), running, catalog.models.values())
     profile = profiles[name]
     if isinstance(profile, MscliError):
         raise profile
@@ -213,8 +216,10 @@ def _source(name: str, model: Model) -> Variant | None:
     return next((each for each in model.variants.values() if each.source.repository.lower() == wanted), None)
 
 
-def _unknown(name: str, known: list[str], running: list[str]) -> MscliError:
-    close = running[0] if running else nearest(name, known, likeness=0.6)
+def _unknown(name: str, known: list[str], running: list[str], models: Iterable[Model]) -> MscliError:
+    sources = [variant.source for model in models for variant in model.variants.values() if not model.stand_in]
+    tags = {source.repository.partition(":")[0] for source in sources if source.kind == "ollama"}
+    close = running[0] if running else nearest(name, [*known, *sorted(tags)], likeness=0.6)
     details = {"name": name, "nearest": close, "profiles": sorted(known)}
     if running:
         hint = f"that is a model; profiles that run it: {', '.join(running)}. `mscli up {name}` selects the best fit"

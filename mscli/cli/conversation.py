@@ -191,13 +191,12 @@ def used(reply: Reply) -> int:
 
 def cost(reply: Reply, context: int | None) -> str:
     """What a reply took: tokens, speed, time to the first, and how much of the context is used now."""
-    parts = [f"{reply.completion_tokens:,} tokens"] if reply.completion_tokens else []
-    if speed := reply.tokens_per_second:
-        parts.append(f"{speed:.1f} tokens/s")
+    speed = f" at {reply.tokens_per_second:.1f}/s" if reply.tokens_per_second else ""
+    parts = [f"{reply.completion_tokens:,} tokens{speed}"] if reply.completion_tokens else []
     if reply.ttft_s is not None:
         parts.append(f"first after {reply.ttft_s:.2f} s")
     if (tokens := used(reply)) and context:
-        parts.append(f"{tokens:,} of {context:,} tokens of context ({tokens / context:.0%})")
+        parts.append(f"context {tokens:,} of {context:,} ({tokens / context:.0%})")
     return ", ".join(parts) or f"{reply.seconds:.1f} s"
 
 

@@ -11,7 +11,7 @@ import pytest
 from support.chat.terminal import CTRL_C, CTRL_D, ENTER, Terminal, terminal
 from support.run_mscli import Mscli
 
-REPLY_ENDS = "tokens of context ("
+REPLY_ENDS = ", context "
 HELLO = "Hello! This is a scripted stand-in"
 
 

@@ -69,8 +69,11 @@ def test_chat_makes_it_think_and_takes_the_thought_apart(magistral: Mscli) -> No
     assert "</think>" not in reply["text"]
 
 
-def test_without_its_prompt_it_does_not_think(magistral: Mscli) -> None:
-    assert not magistral("chat", "hello", "--system", "", "--json").data["reasoning"]
+def test_with_another_prompt_it_does_not_think_and_its_own_stands_in_for_none(magistral: Mscli) -> None:
+    assert not magistral("chat", "hello", "--system", "Be brief.", "--json").data["reasoning"]
+    env = magistral("env", "--json").data
+    answer = post(env["OPENAI_BASE_URL"], model=env["MSCLI_MODEL"], messages=[{"role": "user", "content": "hello"}])
+    assert answer["reasoning_content"]
 
 
 def test_other_clients_get_the_prompt_from_env(magistral: Mscli) -> None:

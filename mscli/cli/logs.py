@@ -93,7 +93,8 @@ def _of_server(record: Record, follow: bool) -> Path:
     from mscli.engines.table import engine
 
     known = engine(record.plan.engine)
-    assert isinstance(known, Hosted)
+    if not isinstance(known, Hosted):  # a record that somebody wrote
+        return record.log
     where = known.log_of((record.host, record.port))
     if where.file and os.access(where.file, os.R_OK):
         return where.file

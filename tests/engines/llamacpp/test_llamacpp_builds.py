@@ -55,10 +55,10 @@ def test_arm_has_one_build_with_cuda(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("name", "glibc", "vulkan", "said"),
     [
-        ("rtx4090", OLD, False, "CUDA 13: needs glibc 2.39, here is 2.35"),
-        ("rtx4090", None, True, "needs glibc 2.39, here is another C library"),
+        ("rtx4090", OLD, False, "CUDA 13: needs glibc 2.39, this machine has 2.35"),
+        ("rtx4090", None, True, "needs glibc 2.39, this machine has another C library"),
         ("h100-mig", OLD, True, "Vulkan does not see MIG instances"),
-        ("rtx4090", (2, 31), True, "Vulkan: needs glibc 2.35, here is 2.31"),
+        ("rtx4090", (2, 31), True, "Vulkan: needs glibc 2.35, this machine has 2.31"),
     ],
 )
 def test_where_none_runs_each_says_what_it_would_need(

@@ -120,7 +120,7 @@ def test_a_context_of_another_machine_is_said_to_be_one(programs: Programs, visi
 def test_a_daemon_that_hangs_is_named_in_time(programs: Programs, visit: Visit) -> None:
     programs.docker(Answer("{}", seconds=30))
     found = visit()["engine"][0]
-    assert "no answer within 2 s" in found.evidence[0]
+    assert "did not answer within 2 s" in found.evidence[0]
 
 
 def test_a_toolkit_that_is_not_installed_is_named(programs: Programs, visit: Visit) -> None:

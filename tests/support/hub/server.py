@@ -305,33 +305,32 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self, file: HubFile, start: int, end: int) -> None:
         hub, at = self.server_hub, start
         fault = hub.faults.strike((CUT, STALL, CORRUPT), file.name, start, end)
-        try:
-            while at < end:
-                until = min(end, at + STEP_BYTES, fault.at if fault and fault.at > at else end)
-                if fault is not None and fault.at == at:
-                    if fault.kind != CORRUPT:
-                        self._break_off(fault)
-                        return
-                    self.wfile.write(bytes([file.read(at, at + 1)[0] ^ 0xFF]))
-                    at, fault = at + 1, None
-                    continue
-                step = self._step(file, at, until)
-                at += step
-                hub.count(step)
-        finally:
-            hub.sent(file, start, at)
+        while at < end:
+            until = min(end, at + STEP_BYTES, fault.at if fault and fault.at > at else end)
+            if fault is not None and fault.at == at:
+                if fault.kind != CORRUPT:
+                    self._break_off(fault)
+                    return
+                self.wfile.write(bytes([file.read(at, at + 1)[0] ^ 0xFF]))
+                hub.sent(file, at, at + 1)
+                at, fault = at + 1, None
+                continue
+            step = self._step(file, at, until)
+            at += step
+            hub.count(step)
 
     def _step(self, file: HubFile, at: int, until: int) -> int:
         hub = self.server_hub
-        if hub.rate is not None:
-            self.wfile.write(file.read(at, until))
-            hub.closing.wait((until - at) / hub.rate)
-            return until - at
-        if isinstance(file.content, Path):
+        size = until - at
+        if hub.rate is None and isinstance(file.content, Path):
             with file.content.open("rb") as content:
-                return os.sendfile(self.connection.fileno(), content.fileno(), at, until - at)
-        self.wfile.write(file.read(at, until))
-        return until - at
+                size = os.sendfile(self.connection.fileno(), content.fileno(), at, size)
+        else:
+            self.wfile.write(file.read(at, until))
+        hub.sent(file, at, at + size)  # before any wait: who got the last of it may look at once
+        if hub.rate is not None:
+            hub.closing.wait(size / hub.rate)
+        return size
 
     def _break_off(self, fault: Fault) -> None:
         self.close_connection = True

@@ -3,6 +3,8 @@
     python benchmarks/soak.py [--rounds 200] [--seed 1] [--workers 2] [--report benchmarks/soak.md]
     python benchmarks/soak.py --replay SEED
 
+`--again N`: what went wrong is played N times more, and only what comes again is a failure; the rest is told.
+
 Round N has the seed that was given, plus N. Run as root, every second worker plays as the user `nobody`. Each round in
 which something is wrong is told with its seed and story, and its folder is kept; the exit status is 1 then.
 """
@@ -156,6 +158,12 @@ def _line(text: str) -> str:
     return " ".join(text.replace("`", "'").split())[:200]
 
 
+def came_again(seed: int, tries: int) -> bool:
+    """Play a round again, each time in a process of its own; True once something is wrong."""
+    words = [sys.executable, __file__, "--replay", str(seed)]
+    return any(subprocess.run(words, check=False).returncode for _ in range(tries))
+
+
 def main() -> int:
     """Play rounds; 1 where something was wrong."""
     if sys.argv[1:2] == ["--worker"]:
@@ -168,6 +176,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2 * (os.cpu_count() or 1))
     parser.add_argument("--report", type=Path)
     parser.add_argument("--replay", type=int)
+    parser.add_argument("--again", type=int, default=0, help="how often a round that went wrong is played again")
     asked = parser.parse_args()
     if asked.replay is not None:
         load()
@@ -182,11 +191,15 @@ def main() -> int:
         if asked.report and len(all_) % 20 == 0:
             report(asked.report, sorted(all_, key=lambda p: p.seed), asked.seed, time.monotonic() - begun)
     all_.sort(key=lambda played: played.seed)
-    wrong = sum(bool(played.wrongs) for played in all_)
-    print(f"{len(all_)} rounds, {wrong} in which something was wrong, {time.monotonic() - begun:.0f} s")
+    wrong = [played.seed for played in all_ if played.wrongs]
+    once = [seed for seed in wrong if asked.again and not came_again(seed, asked.again)]
+    print(
+        f"{len(all_)} rounds, {len(wrong)} in which something was wrong ({len(once)} of them not in {asked.again} "
+        f"further tries: {once}), {time.monotonic() - begun:.0f} s"
+    )
     if asked.report:
         report(asked.report, all_, asked.seed, time.monotonic() - begun)
-    return int(wrong > 0 or len(all_) < asked.rounds)
+    return int(len(wrong) > len(once) or len(all_) < asked.rounds)
 
 
 if __name__ == "__main__":

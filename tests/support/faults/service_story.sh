@@ -28,7 +28,7 @@ mscli status | grep -q "restarts  *1$"; mscli status | grep -q "last end  *it wa
 if [ -n "$HANGS" ]; then
     kill -STOP $(cat /proc/$main/task/$main/children)
     until_told restarts 2; until_told state ready
-    mscli status | grep -q "last end  *it did not answer any more"
+    mscli status | grep -q "last end  *it stopped answering"
 fi
 kill -KILL $main                                            # the companion: systemd starts the service again
 systemctl --user restart $unit                              # and we do not wait for RestartSec

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.llamacpp.llama_servers import PLAN, Rehearsal, Server, rehearsal, weight_files
 from support.templates.conversations import Maker, Message, with_parsed_arguments
-from support.templates.reference import render
+from support.templates.rendering import render
 from support.tiny_models import TinyModels
 
 from mscli.engines.engine import Installation

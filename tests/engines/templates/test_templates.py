@@ -13,7 +13,8 @@ import pytest
 from mistral_common.integrations.chat_templates.chat_templates import generate_chat_template
 from mistral_common.tokens.tokenizers.base import TokenizerVersion
 from support.templates.conversations import PICTURE, Maker, Message, with_parsed_arguments
-from support.templates.reference import Refused, reference, render
+from support.templates.reference import Refused, reference
+from support.templates.rendering import render
 
 from mscli.engines.templates import chat_template
 

@@ -1,4 +1,7 @@
-"""What mistral_common encodes a conversation to, and a rendered prompt as tokens, by tokenizer version."""
+"""What mistral_common encodes a conversation to, and a rendered prompt as tokens, by tokenizer version.
+
+It needs Python 3.11.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import mistral_common
 import numpy as np
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from mistral_common.exceptions import MistralCommonException
 from mistral_common.protocol.instruct.normalize import get_normalizer
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
@@ -87,23 +88,3 @@ class Reference:
 def reference(version: str) -> Reference:
     """Made once: the vocabulary takes a second to read."""
     return Reference(version)
-
-
-@cache
-def _compiled(template: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    environment.globals["raise_exception"] = _refuse
-    return environment.from_string(template)
-
-
-def render(template: str, messages: Sequence[Message], tools: Sequence[Message] = ()) -> str:
-    """The prompt as Transformers renders it: its environment, JSON without escapes."""
-    values = {"messages": list(messages), "tools": list(tools) or None, "bos_token": "<s>", "eos_token": "</s>"}
-    return _compiled(template).render(**values)
-
-
-def _refuse(reason: str) -> None:
-    raise jinja2.TemplateError(reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -53,9 +53,28 @@ class Catalog:
         broken = self._broken("profile")
         if name in broken:
             raise broken[name]
-        ways = self.ways(name)
+        raise self.unknown(name)
+
+    def unknown(self, name: str) -> MscliError:
+        """The error for a name that is no profile's: what it means, or the nearest name that would do."""
+        known, ways = [*self.profiles, *self._broken("profile")], self.ways(name)
+        sources = [each.source for model in self.models.values() for each in model.variants.values()]
+        tags = {source.repository.partition(":")[0] for source in sources if source.kind == "ollama"}
         running = [way.name for way in ways.profiles] if ways else []
-        raise _unknown(name, [*self.profiles, *broken], running, self.models.values())
+        close = running[0] if running else nearest(name, [*known, *sorted(tags)], likeness=0.6)
+        details = {"name": name, "nearest": close, "profiles": sorted(known)}
+        if running:
+            hint = (
+                f"that is a model; profiles that run it: {', '.join(running)}. `mscli up {name}` takes the best that "
+                "fits"
+            )
+        elif not re.fullmatch(NAME, name) or name.endswith(".yaml"):
+            hint = f"a profile in a file of its own is named so: --file {name}"
+        else:
+            hint = (
+                f"did you mean {close}? `mscli profiles` lists them all" if close else "`mscli profiles` lists them all"
+            )
+        return MscliError(Code.PROFILE_UNKNOWN, f"there is no profile '{name}'", hint, details)
 
     def ways(self, name: str) -> Ways | None:
         """The ways to run the model or family that `name` means, as people type it: its name or title, a family's
@@ -145,10 +164,7 @@ def load_one(name: str, shipped: Path, user: Path | None) -> tuple[Profile, Mode
     """The profile called `name` and its model, parsing those two files only. Raises as Catalog.profile does."""
     models, profiles = _shelves(shipped, user)
     if name not in profiles:
-        catalog = load_catalog(shipped, user)
-        ways = catalog.ways(name)
-        running = [way.name for way in ways.profiles] if ways else []
-        raise _unknown(name, list(profiles), running, catalog.models.values())
+        raise load_catalog(shipped, user).unknown(name)
     profile = profiles[name]
     if isinstance(profile, MscliError):
         raise profile
@@ -214,17 +230,3 @@ def _source(name: str, model: Model) -> Variant | None:
     """The variant whose repository or tag `name` is."""
     wanted = name.lower().removeprefix("https://").removeprefix("huggingface.co/").removeprefix("hf.co/").rstrip("/")
     return next((each for each in model.variants.values() if each.source.repository.lower() == wanted), None)
-
-
-def _unknown(name: str, known: list[str], running: list[str], models: Iterable[Model]) -> MscliError:
-    sources = [variant.source for model in models for variant in model.variants.values() if not model.stand_in]
-    tags = {source.repository.partition(":")[0] for source in sources if source.kind == "ollama"}
-    close = running[0] if running else nearest(name, [*known, *sorted(tags)], likeness=0.6)
-    details = {"name": name, "nearest": close, "profiles": sorted(known)}
-    if running:
-        hint = f"that is a model; profiles that run it: {', '.join(running)}. `mscli up {name}` selects the best fit"
-    elif not re.fullmatch(NAME, name) or name.endswith(".yaml"):
-        hint = f"to use a profile file: --file {name}"
-    else:
-        hint = f"did you mean {close}? `mscli profiles` lists them all" if close else "`mscli profiles` lists them all"
-    return MscliError(Code.PROFILE_UNKNOWN, f"there is no profile '{name}'", hint, details)

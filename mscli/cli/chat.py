@@ -70,21 +70,17 @@ def chat(
 
         converse(screen, target, opening, images, thinking, say)
         return
-    text = _whole(prompt, _piped(screen, prompt is None or prompt == "-") if stdin else "", tuple(file or ()))
-    if not text.strip():
+    in_place = prompt in (None, "-")
+    piped = _piped(screen, in_place) if stdin else ""
+    parts = [piped if in_place else prompt or "", *map(message.text_file, file or ()), "" if in_place else piped]
+    text = "\n\n".join(part for part in parts if part.strip())
+    if not text:
         raise MscliError(Code.USAGE, "the prompt is empty", 'Say something: mscli chat "hello"')
     messages = [*opening, message.user(text, images)]
     if json:
         _answer_json(screen, target, messages)
     else:
         say(screen, target, messages, thinking and screen.live)
-
-
-def _whole(prompt: str | None, piped: str, files: tuple[Path, ...]) -> str:
-    """The message: the prompt, then each file under its name, then what was piped in, or that in the place of '-'."""
-    said = piped if prompt in (None, "-") else prompt or ""
-    parts = [said, *(message.text_file(path) for path in files), piped if prompt not in (None, "-") else ""]
-    return "\n\n".join(part for part in parts if part.strip())
 
 
 def _piped(screen: Screen, wanted: bool) -> str:

@@ -91,11 +91,13 @@ def candidates(words: Sequence[str], driver: Path = DRIVER) -> Iterator[tuple[st
 
     `driver`: where the NVIDIA driver lists its GPUs.
     """
-    from mscli.cli.help import commands, resolved
+    from mscli.cli.help import commands, longest_path, resolved
 
     *before, last = words or [""]
     known = commands()
-    path, rest = _path(resolved(before), known)
+    begun = resolved(before)
+    path = longest_path(begun)
+    rest = begun[len(path.split()) :]
     node = known.get(path, _PROGRAM)
     flag, typed = _unfinished(rest, last, node)
     if flag is not None:
@@ -113,14 +115,6 @@ def candidates(words: Sequence[str], driver: Path = DRIVER) -> Iterator[tuple[st
     for word, about in found:
         if word.startswith((typed, ":")):
             yield lead + word, about
-
-
-def _path(words: Sequence[str], known: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The command that the words begin with, and the words after it."""
-    for length in (2, 1):
-        if (path := " ".join(words[:length])) in known and len(words) >= length:
-            return path, list(words[length:])
-    return "", list(words)
 
 
 def _unfinished(rest: list[str], last: str, node: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:

@@ -49,7 +49,7 @@ def env(
         code = snippet(client, record.base_url, record.alias, record.sampling.temperature)
         screen.data({"client": client, "code": code}) if json else screen.text(code.rstrip("\n"))
         return
-    values = variables(record)
+    values = _variables(record)
     if json:
         screen.data(values)
         return
@@ -61,7 +61,7 @@ def env(
     screen.text("\n".join(f"export {key}={shlex.quote(value)}" for key, value in values.items()))
 
 
-def variables(record: Record) -> dict[str, str]:
+def _variables(record: Record) -> dict[str, str]:
     """What clients read, by the names that they know it by. The context is the engine's own word where it gave one."""
     from mscli.instances.records import api_key
 

@@ -126,10 +126,15 @@ def _next_steps(running: Sequence[str]) -> list[tuple[str, str]]:
     return [chat, (f"  mscli logs{which} -f", "follow its log"), (f"  mscli down{which}", "stop it")]
 
 
-def _path(words: Sequence[str]) -> str:
-    """The longest path that the words begin with. Raises USAGE when the first one is no command."""
+def longest_path(words: Sequence[str]) -> str:
+    """The longest path of a command that the words begin with; "" where the first one is none."""
     known = commands()
-    path = next((path for length in (2, 1) if (path := " ".join(words[:length])) in known), "")
+    return next((path for length in (2, 1) if (path := " ".join(words[:length])) in known), "")
+
+
+def _path(words: Sequence[str]) -> str:
+    """The same. Raises USAGE when the first one is no command."""
+    path = longest_path(words)
     if words and not path:
         raise unknown(words[0])
     return path

@@ -12,9 +12,10 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 
 from mscli.errors import Code, MscliError
 from mscli.weights.progress import Listener, Note
@@ -44,6 +45,14 @@ class PythonEnvironment:
         return {name: version for name in distributions if (version := self.version(name))}
 
 
+def ask(argv: Sequence[str | Path], timeout_s: float, env: Mapping[str, str] | None = None) -> CompletedProcess[str]:
+    """What a program answers, with `env` in place of this process's. Raises OSError where it does not run, and
+    subprocess.TimeoutExpired."""
+    return subprocess.run(
+        argv, env=env, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False
+    )
+
+
 def version_answer(program: Path, what: str, hint: str) -> str:
     """All that `program --version` says. Waits at most VERSION_TIMEOUT_S.
 
@@ -55,14 +64,7 @@ def version_answer(program: Path, what: str, hint: str) -> str:
         return MscliError(Code.ENGINE_MISSING, message, hint, {"path": str(program)})
 
     try:
-        answer = subprocess.run(
-            [program, "--version"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=VERSION_TIMEOUT_S,
-            check=False,
-        )
+        answer = ask([program, "--version"], VERSION_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise broken(f"it did not report its version within {VERSION_TIMEOUT_S:.0f} s") from None
     except OSError as error:

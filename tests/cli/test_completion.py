@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import select
 import shutil
-import subprocess
 import sys
-import termios
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from support.terminal import Terminal
 
 from mscli.cli.completion import candidates
 from mscli.cli.help import commands
 
-WAIT_S = 60.0
 # In each shell `mscli` is a function that shows its arguments, so that a test sees what the TAB has made of the line.
 SHOWS = 'mscli() { if [ "$1" = __complete ]; then command mscli "$@"; else printf "<%s>" "$@"; echo; fi; }\n'
 SHELLS: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -33,37 +27,13 @@ SHELLS: Mapping[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-class Shell:
+class Shell(Terminal):
     """A shell on a terminal of its own."""
 
     def __init__(self, name: str, env: Mapping[str, str], folder: Path) -> None:
-        self._terminal, theirs = pty.openpty()
-        self._child = subprocess.Popen(
-            [name, *SHELLS[name][0]], env=env, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs,
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )  # fmt: skip
-        os.close(theirs)
-        self._shown = b""
-        self.type(SHELLS[name][1] + "echo READ''Y\n")
+        super().__init__([name, *SHELLS[name][0]], env, folder)
+        self.press(SHELLS[name][1] + "echo READ''Y\n")
         self.until("READY")
-
-    def type(self, text: str) -> None:
-        os.write(self._terminal, text.encode())
-
-    def until(self, text: str) -> None:
-        """Read on until the text is shown, and forget all up to there."""
-        end = time.monotonic() + WAIT_S
-        while text.encode() not in self._shown:
-            left = end - time.monotonic()
-            assert left > 0, f"no {text!r} in {self._shown!r}"
-            assert select.select([self._terminal], [], [], left)[0], f"no {text!r} in {self._shown!r}"
-            self._shown += os.read(self._terminal, 65536)
-        self._shown = self._shown.partition(text.encode())[2]
-
-    def close(self) -> None:
-        self._child.kill()
-        self._child.wait()
-        os.close(self._terminal)
 
 
 @pytest.fixture(scope="module", params=SHELLS)
@@ -107,7 +77,7 @@ LINES = {
 
 @pytest.mark.parametrize(("typed", "ran"), LINES.values(), ids=LINES)
 def test_a_tab_completes(shell: Shell, typed: str, ran: str) -> None:
-    shell.type(typed)
+    shell.press(typed)
     shell.until(ran)
 
 

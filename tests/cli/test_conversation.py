@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.chat.terminal import CTRL_C, CTRL_D, ENTER, Terminal, terminal
 from support.run_mscli import Mscli
+from support.terminal import CTRL_C, CTRL_D, ENTER, Terminal, on_a_terminal
 
 REPLY_ENDS = ", context "
 HELLO = "Hello! This is a scripted stand-in"
@@ -32,7 +32,7 @@ def enter(screen: Terminal, text: str, shown: str = REPLY_ENDS) -> str:
 def test_a_conversation_is_typed_pasted_taken_back_and_left(
     running: Mscli, user_env: dict[str, str], home: Path
 ) -> None:
-    with terminal("chat", env=user_env) as screen:
+    with on_a_terminal("chat", env=user_env) as screen:
         screen.until(">>>")
         assert HELLO in enter(screen, "hello")
         screen.paste("three\nlines\npasted")
@@ -51,7 +51,7 @@ def test_a_conversation_is_typed_pasted_taken_back_and_left(
 
 
 def test_ctrl_c_drops_a_line_and_leaves_the_second_time(running: Mscli, user_env: dict[str, str]) -> None:
-    with terminal("chat", env=user_env) as screen:
+    with on_a_terminal("chat", env=user_env) as screen:
         screen.until(">>>")
         screen.press("half a li" + CTRL_C)
         screen.until("Ctrl-C again leaves")

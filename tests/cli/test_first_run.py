@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import pty
 import shutil
-import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
@@ -17,12 +14,12 @@ import pytest
 from support.engines.releases import Releases, zstd_packed
 from support.ollama.standins import SMALL, STANDIN, Scene
 from support.run_mscli import Mscli, Ran
+from support.terminal import on_a_terminal
 
 from mscli.engines.ollama.installation import VERSION
 
 Machine = Callable[..., dict[str, str]]
 NAME = "ollama-linux-amd64.tar.zst"
-WAIT_S = 60.0
 
 
 @pytest.fixture
@@ -67,22 +64,11 @@ def engines(home: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.exists() else []
 
 
-def on_a_terminal(env: dict[str, str], answer: str, *args: str) -> tuple[int, str]:
+def answered(env: dict[str, str], answer: str, *args: str) -> tuple[int, str]:
     """One call of mscli on a terminal of its own, with `answer` typed; its exit code and all that was shown."""
-    master, slave = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "mscli", *args], env=env, stdin=slave, stdout=slave, stderr=slave, close_fds=True
-    )
-    os.close(slave)
-    os.write(master, answer.encode())
-    shown = b""
-    try:
-        while piece := os.read(master, 65536):
-            shown += piece
-    except OSError:  # the child has closed the terminal
-        pass
-    os.close(master)
-    return child.wait(WAIT_S), shown.decode(errors="replace")
+    with on_a_terminal(*args, env=env, width=200) as terminal:
+        terminal.press(answer)
+        return terminal.ended(), terminal.raw
 
 
 def test_up_yes_installs_the_engine_fetches_the_weights_and_ends_ready(
@@ -114,14 +100,14 @@ def test_without_a_terminal_and_without_yes_it_says_what_to_type_and_fetches_not
 def test_on_a_terminal_it_asks_once_for_all_and_no_fetches_nothing(
     mscli: Mscli, user_env: dict[str, str], bare: dict[str, str], home: Path, releases: Releases
 ) -> None:
-    code, shown = on_a_terminal({**user_env, **bare, "COLUMNS": "200"}, "n\n", "up", "small-q4")
+    code, shown = answered({**user_env, **bare}, "n\n", "up", "small-q4")
     assert code == 130, shown
     assert f"Ollama {VERSION}" in shown
     assert "GiB, into" in shown
     assert "free" in shown
     assert shown.count("Continue?") == 1
     assert (releases.asked, engines(home)) == ([], [])
-    code, shown = on_a_terminal({**user_env, **bare, "COLUMNS": "200"}, "y\n", "up", "small-q4")
+    code, shown = answered({**user_env, **bare}, "y\n", "up", "small-q4")
     assert code == 0, shown
     assert shown.count("Continue?") == 1
     assert engines(home) == ["ollama"]

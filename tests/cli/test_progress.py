@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.hub import Hub
-from support.terminal import WAIT_S, on_a_terminal, read_until
+from support.terminal import on_a_terminal
 from support.weights.hub_profile import at, own_profile, published
 
 from mscli.cli.progress import pull_text
@@ -32,12 +31,11 @@ def test_a_slow_download_is_one_moving_line_and_ctrl_c_says_what_is_kept(
     width: int, hub: Hub, home: Path, user_env: dict[str, str]
 ) -> None:
     own_profile(home)
-    child, terminal = on_a_terminal(width, "pull", "tiny", env={**user_env, **at(hub)})
-    shown = read_until(terminal, lambda text: "KiB/s" in text)
-    child.send_signal(signal.SIGINT)
-    shown = read_until(terminal, lambda text: "kept" in text, shown)
-    assert child.wait(WAIT_S) == 130, shown
-    os.close(terminal)
+    with on_a_terminal("pull", "tiny", env={**user_env, **at(hub)}, width=width) as terminal:
+        terminal.read_until(lambda: "KiB/s" in terminal.raw, "a speed")
+        terminal.child.send_signal(signal.SIGINT)
+        code, shown = terminal.ended(), terminal.raw
+    assert code == 130, shown
     drawn = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]+", shown)]
     assert [line for line in drawn if len(line) >= width] == []
     bars = [line for line in drawn if "KiB/s" in line]

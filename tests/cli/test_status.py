@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.instances.instance_records import PLAN, write_record
 from support.run_mscli import Mscli
-from support.terminal import WAIT_S, on_a_terminal, read_until
+from support.terminal import on_a_terminal
 
 from mscli.cli.main import main
 from mscli.instances.log import last_request
@@ -73,12 +73,11 @@ def test_watching_redraws_and_leaves_the_terminal_as_it_was(
     width: int, records: Records, user_env: dict[str, str]
 ) -> None:
     write_record(records, "mine", DEAD, "none", plan=PLAN)
-    child, terminal = on_a_terminal(width, "status", "--watch", env={**user_env, **os.environ})
-    shown = read_until(terminal, lambda text: text.count("Ctrl-C to stop") >= 2)
-    child.send_signal(signal.SIGINT)
-    shown = read_until(terminal, lambda text: "\x1b[?1049l" in text, shown)
-    assert child.wait(WAIT_S) == 3  # nothing runs
-    os.close(terminal)
+    with on_a_terminal("status", "--watch", env={**user_env, **os.environ}, width=width) as terminal:
+        terminal.read_until(lambda: terminal.raw.count("Ctrl-C to stop") >= 2, "two frames")
+        terminal.child.send_signal(signal.SIGINT)
+        assert terminal.ended() == 3  # nothing runs
+        shown = terminal.raw
     assert shown.startswith("\x1b[?1049h\x1b[?25l")
     assert shown.rstrip().endswith("\x1b[?25h\x1b[?1049l")
     frame = shown.split("\x1b[H\x1b[J")[1]

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.engines.releases import Heard, Releases, zstd_packed
+from support.refused import refused
 
 from mscli.engines.archive import LARGEST, Archive, Largest, Publisher, put
 from mscli.errors import Code, MscliError
@@ -129,14 +130,6 @@ def test_a_name_of_a_gigabyte_is_not_read_into_memory(unpack: Callable[..., Path
         tar.addfile(entry, BytesIO(bytes(200 << 20)))
     with pytest.raises(MscliError, match="description has"):
         unpack(file.getvalue())
-
-
-def refused(what: Callable[[], object]) -> MscliError | None:
-    try:
-        what()
-    except MscliError as fault:
-        return fault
-    return None
 
 
 NAMES = st.lists(st.sampled_from(("a", "b", "bin", "engine", "..", ".", "", "evil", "\0", "x" * 300)), max_size=5).map(

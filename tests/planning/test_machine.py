@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.planning.planned import facts, on
+from support.refused import refused
 
 from mscli.errors import Code, MscliError
 from mscli.planning.described_machine import MOST_CARDS, find_card, machine, read_machine
 from mscli.planning.figures import GIB
-
-
-def refused(what: Callable[[], object]) -> MscliError | None:
-    try:
-        what()
-    except MscliError as fault:
-        return fault
-    return None
-
 
 WORDS = (
     "2",

@@ -24,6 +24,7 @@ from mscli.engines.engine import (
     option_flags,
 )
 from mscli.engines.environment import inherited
+from mscli.engines.installed import ask
 from mscli.engines.llamacpp import installation
 from mscli.engines.llamacpp.installation import NAME, PROGRAM
 from mscli.engines.templates import template_file
@@ -190,15 +191,7 @@ def devices(program: Path, env: Mapping[str, str]) -> tuple[str, ...] | None:
     """The models of the GPUs that llama-server sees with `env` added; None where it does not tell in time, or knows no
     such question."""
     try:
-        told = subprocess.run(
-            [program, "--list-devices"],
-            env={**inherited(NAME, os.environ), **env},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=DEVICES_TIMEOUT_S,
-            check=False,
-        )
+        told = ask([program, "--list-devices"], DEVICES_TIMEOUT_S, {**inherited(NAME, os.environ), **env})
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = listed_devices(told.stdout + told.stderr) if told.returncode == 0 else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.engines.engine import Installation, Offer
-from mscli.engines.installed import GpuCode, gpu_code
+from mscli.engines.installed import GpuCode, ask, gpu_code
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
 from mscli.paths import places, releases
@@ -147,15 +147,7 @@ def client_version(path: Path) -> str | None:
     own where the two differ. So it is sent to a port that nobody can listen on.
     """
     try:
-        told = subprocess.run(
-            [path, "--version"],
-            env={**os.environ, "OLLAMA_HOST": NOBODY},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=VERSION_TIMEOUT_S,
-            check=False,
-        )
+        told = ask([path, "--version"], VERSION_TIMEOUT_S, {**os.environ, "OLLAMA_HOST": NOBODY})
     except (OSError, subprocess.TimeoutExpired):
         return None
     return told_version(told.stdout + told.stderr)

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mscli.engines.engine import ServerLog
+from mscli.engines.installed import ask
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.errors import Code, MscliError
 from mscli.inventory.kernel import holder
@@ -208,10 +209,7 @@ def systemd_service() -> Service | None:
     if (systemctl := shutil.which("systemctl")) is None:
         return None
     try:
-        shown = subprocess.run(
-            [systemctl, "show", UNIT, "--property", ",".join(_PROPERTIES)],
-            capture_output=True, text=True, errors="replace", timeout=SYSTEMCTL_TIMEOUT_S, check=False,
-        )  # fmt: skip
+        shown = ask([systemctl, "show", UNIT, "--property", ",".join(_PROPERTIES)], SYSTEMCTL_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
     values = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)

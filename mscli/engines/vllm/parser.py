@@ -17,6 +17,7 @@ from mscli.diagnosis.causes import Cause
 from mscli.engines.containers.client import Client, Said, image_id, throw_away
 from mscli.engines.containers.run import gpus
 from mscli.engines.engine import PLAN, Command, Installation, StageListener
+from mscli.engines.installed import ask
 from mscli.engines.vllm.flags import renamed
 from mscli.engines.vllm.installation import environment_python
 from mscli.errors import Code, MscliError
@@ -129,15 +130,7 @@ def _ask(python: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]
     """What came of it; None where it took too long."""
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     try:
-        return subprocess.run(
-            [str(python), "-c", _CHILD, *words],
-            env=env,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        return ask([python, "-c", _CHILD, *words], TIMEOUT_S, env)
     except subprocess.TimeoutExpired:
         return None
     except OSError as fault:

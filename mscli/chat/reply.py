@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mscli.catalog.model import Sampling
 from mscli.chat.message import Message, Truncation, least_prompt_tokens, truncation
 from mscli.chat.stream import BadStream, CallPart, Delta, Piece, ThinkSplitter, deltas, said
+from mscli.chat.watchdog import Watchdog
 from mscli.errors import Code, MscliError
 from mscli.instances.log import part
 from mscli.instances.process import memory_kills
@@ -34,6 +35,7 @@ class Target:
 
     `system_prompt`: the one its model's makers recommend, None where they recommend none. `context`: in tokens, prompt
     and reply together; None: not known. `engine` and its `log`, to look for the cause of a reply that breaks off.
+    `health_path`: what a server answers that lives.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Target:
     context: int | None = None
     engine: str = ""
     log: Path | None = None
+    health_path: str = "/health"
 
 
 def target_of(record: Record) -> Target:
@@ -66,6 +69,7 @@ def target_of(record: Record) -> Target:
         context,
         record.plan.engine,
         record.log,
+        record.health_path,
     )
 
 
@@ -119,43 +123,51 @@ def ask(
 ) -> Reply:
     """Send the conversation and return the reply; `listener` hears each piece as it comes.
 
-    Waits at most `timeout_s` between two pieces. Raises REQUEST_FAILED with the server's own words, or when the
-    connection breaks, or when the stream ends before the reply does (details["text"]: what had come of it);
+    Waits at most `timeout_s` between two pieces, and no longer than a server that does not respond at all needs to be
+    sure of (see watchdog.py). Raises REQUEST_FAILED with the server's own words, or when the connection breaks, or when
+    the stream ends before the reply does (details["text"]: what had come of it), or with details["unresponsive"];
     NOT_RUNNING when nobody answers. KeyboardInterrupt passes: the request ends with it.
     """
     import httpx
 
-    sent_tokens = _too_many(target, messages, timeout_s) or least_prompt_tokens(messages)
     preview, witness = _Preview(target.splits_think, listener), _Witness(target)
     # No compression: a few bytes could become any number of them.
     headers = {"Accept-Encoding": "identity"}
     if target.api_key:
         headers["Authorization"] = f"Bearer {target.api_key}"
     client = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), headers=headers, trust_env=False)
+    watchdog = Watchdog(target.base_url, target.health_path)
     try:
-        with (
-            client,
-            client.stream("POST", f"{target.base_url}/chat/completions", json=_body(target, messages, tools)) as got,
-        ):
-            if got.status_code != 200:
-                raise _refused(target, got)
-            for delta in deltas(got.iter_bytes()):
-                preview.add(delta)
+        with client, watchdog:
+            sent_tokens = _too_many(target, messages, client, watchdog) or least_prompt_tokens(messages)
+            _read(target, _body(target, messages, tools), client, watchdog, preview)
         reply = preview.reply()
     except httpx.ConnectError as fault:
         raise MscliError(
             Code.NOT_RUNNING, f"{target.name} does not answer at {target.base_url}", "See: mscli status"
         ) from fault
-    except BadStream as fault:
-        why = f"{target.name} sent no valid reply: {fault}{witness.words(preview.unfinished)}"
-        raise _failed(target, why, preview, fault.evidence) from fault
-    except httpx.RequestError as fault:
+    except (BadStream, httpx.RequestError) as fault:
+        if watchdog.hung:
+            raise _unresponsive(target, watchdog, preview) from fault
+        if isinstance(fault, BadStream):
+            why = f"{target.name} sent no valid reply: {fault}{witness.words(preview.unfinished)}"
+            raise _failed(target, why, preview, fault.evidence) from fault
         why = f"the connection to {target.name} broke: {fault or type(fault).__name__}{witness.words(False)}"
         raise _failed(target, why, preview) from fault
     return replace(reply, truncated=truncation(sent_tokens, reply.prompt_tokens))
 
 
-def _too_many(target: Target, messages: Sequence[Message], timeout_s: float) -> int | None:
+def _read(target: Target, body: dict[str, Any], client: httpx.Client, watchdog: Watchdog, preview: _Preview) -> None:
+    """Send the request and give the preview what comes."""
+    extensions = {"trace": watchdog.trace}
+    with client.stream("POST", f"{target.base_url}/chat/completions", json=body, extensions=extensions) as got:
+        if got.status_code != 200:
+            raise _refused(target, got)
+        for delta in deltas(got.iter_bytes()):
+            preview.add(delta)
+
+
+def _too_many(target: Target, messages: Sequence[Message], client: httpx.Client, watchdog: Watchdog) -> int | None:
     """The tokens of a conversation that is longer than the context, as Ollama counts them; None where it fits, or
     nobody tells. Waits for the prompt to be read, and the server keeps what it has read for the request that follows.
 
@@ -173,7 +185,7 @@ def _too_many(target: Target, messages: Sequence[Message], timeout_s: float) -> 
     body = {"model": target.model, "messages": list(messages), "options": {"num_predict": 1}}
     url = target.base_url.removesuffix("/v1") + "/api/chat"
     try:
-        said = httpx.post(url, json={**body, "stream": False, "truncate": False}, timeout=timeout_s, trust_env=False)
+        said = client.post(url, json={**body, "stream": False, "truncate": False}, extensions={"trace": watchdog.trace})
     except httpx.RequestError:
         return None  # the request itself will tell
     told = _TOO_LONG.search(said.text)
@@ -201,6 +213,13 @@ class _Witness:
             return f". Cause: {found.summary}"
         died = unfinished and self._target.engine == "ollama"
         return ". The process that holds the model died; the next request loads it again" if died else ""
+
+
+def _unresponsive(target: Target, watchdog: Watchdog, preview: _Preview) -> MscliError:
+    message = f"{target.name} does not respond: its health check went unanswered for {watchdog.patience_s:.0f} s"
+    fault = _failed(target, message, preview)
+    hint = f"To start it again: mscli restart {target.name}. Its log: mscli logs {target.name} -n 30"
+    return MscliError(fault.code, fault.message, hint, {**fault.details, "unresponsive": True})
 
 
 def _failed(target: Target, message: str, preview: _Preview, evidence: str = "") -> MscliError:

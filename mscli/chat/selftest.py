@@ -49,7 +49,8 @@ def self_test(
     """Ask the instance once for each of its abilities; `listener` hears what is being tried.
 
     `capabilities`: of the model on its engine; `images`: allowed per request; `reasoning`: how it marks its reasoning.
-    Waits for each reply; a refusal of the server is a failed check, never raised.
+    Waits for each reply; a refusal of the server is a failed check, never raised. A server that does not respond at all
+    is not asked for the rest.
     """
     brief, patient = _at_most(target, _LONGEST_REPLY), _at_most(target, _LONGEST_THOUGHT)
     thinks = reasoning != "none" and "reasoning" in capabilities
@@ -59,13 +60,21 @@ def self_test(
         ("image", None if images else "no images planned", lambda: _image(brief)),
         ("reasoning", None if thinks else "no reasoning output from this model", lambda: _reasoning(patient)),
     ]
-    checks = []
+    checks: list[Check] = []
+    gone: str | None = None
     for name, why_not, attempt in tries:
-        if why_not:
-            checks.append(Check(name, SKIPPED, why_not, 0.0))
+        if why := why_not or gone:
+            checks.append(Check(name, SKIPPED, why, 0.0))
             continue
         listener(name)
-        checks.append(_tried(name, attempt))
+        begun = time.monotonic()
+        try:
+            status, seen = OK, attempt()
+        except (_Wrong, MscliError) as fault:
+            status, seen = FAIL, str(fault)
+            if isinstance(fault, MscliError) and fault.details.get("unresponsive"):
+                gone = "not tried: it does not respond"
+        checks.append(Check(name, status, seen, time.monotonic() - begun))
     return tuple(checks)
 
 
@@ -114,14 +123,6 @@ def first_answer(target: Target) -> FirstAnswer:
 
 class _Wrong(Exception):
     """What came back is not what was asked for."""
-
-
-def _tried(name: str, attempt: Callable[[], str]) -> Check:
-    begun = time.monotonic()
-    try:
-        return Check(name, OK, attempt(), time.monotonic() - begun)
-    except (_Wrong, MscliError) as fault:
-        return Check(name, FAIL, str(fault), time.monotonic() - begun)
 
 
 def _chat(target: Target) -> str:

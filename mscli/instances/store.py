@@ -125,14 +125,18 @@ class Store:
 
         shutil.rmtree(self.run_dir(name), ignore_errors=True)
 
-    def tidy(self, name: str) -> None:
-        """Remove a stopped instance's temporary files. Record, log and key stay: `restart` needs them."""
+    def tidy(self, name: str, recorded: bool = True) -> None:
+        """Remove a stopped instance's temporary files. Record, log and key stay: `restart` needs them.
+
+        `recorded` False: its record could not be written, so the note stays that says it is stopped.
+        """
         import shutil
 
         run_dir = self.run_dir(name)
         shutil.rmtree(run_dir / "tmp", ignore_errors=True)
         half_written = run_dir.glob(".record.json.*")  # by an mscli that was killed: who writes it holds the lock
-        for left in (run_dir / "ready", run_dir / "stopping", *half_written):
+        notes = [run_dir / "ready", *([run_dir / "stopping"] if recorded else [])]
+        for left in (*notes, *half_written):
             left.unlink(missing_ok=True)
 
     def forget(self, name: str) -> None:

@@ -138,6 +138,7 @@ def _note_stopped(record: Record, records: Records) -> None:
         except MscliError:
             if not records.is_stopping(record.name):
                 raise
+            records.tidy(record.name, recorded=False)
         else:
             records.tidy(record.name)
 

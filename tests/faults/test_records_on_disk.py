@@ -57,7 +57,16 @@ def test_down_on_a_full_disk_stops_and_is_believed(user: User) -> None:
     (shown,) = user.mscli("status", "--all", "--json").data["instances"]
     assert shown["state"] == "stopped"
     assert left_files(user) == []
+    assert not (user.home / "state" / "instances" / "rehearsal" / "tmp").exists()
     assert user.mscli("up", "rehearsal").code == 0
+
+
+def test_down_removes_the_half_record_of_an_mscli_that_was_killed_while_it_wrote(user: User) -> None:
+    user.order("ready")
+    assert user.mscli("up", "rehearsal").code == 0
+    (user.home / "state" / "instances" / "rehearsal" / ".record.json.4242").write_text('{"schema": "mscli-rec')
+    assert user.mscli("down").code == 0
+    assert left_files(user) == []
 
 
 def test_stopping_keeps_the_record_of_a_start_that_came_meanwhile(user: User) -> None:

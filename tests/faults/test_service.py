@@ -94,27 +94,38 @@ def test_without_systemd_it_is_said_what_to_do(user: User) -> None:
     assert len(user.engines()) == 1
 
 
-@pytest.mark.skipif(
+needs_user_manager = pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/lib/systemd/systemd").exists() or not shutil.which("unshare"),
     reason="needs root and systemd for a user manager in namespaces of its own",
 )
-@pytest.mark.parametrize(
-    "hangs", ["", pytest.param("yes", marks=pytest.mark.rounds)], ids=["killed", "killed and hung"]
-)
+
+
+@needs_user_manager
+@pytest.mark.parametrize("hangs", ["", pytest.param("yes", marks=pytest.mark.rounds)], ids=["killed", "hung"])
 def test_a_real_user_manager_runs_keeps_and_stops_it(user_env: dict[str, str], tmp_path: Path, hangs: str) -> None:
+    told_under_systemd({**user_env, "HANGS": hangs, "ORDERS": ""}, tmp_path)
+
+
+@needs_user_manager
+@pytest.mark.rounds  # a minute without an answer counts as hung, and the kernel's kills are counted
+def test_a_real_user_manager_keeps_what_answers_503_and_what_the_kernel_kills(
+    user: User, tmp_path: Path, small_memory: Path
+) -> None:
+    user.order("ready")
+    server = tmp_path / "bin" / "llama-server"
+    server.write_text(server.read_text().replace('os.environ["SERVER_ORDERS"]', repr(str(user.orders))))
+    told_under_systemd({**user.env, "HANGS": "", "ORDERS": str(user.orders), "MEMORY": str(small_memory)}, tmp_path)
+
+
+def told_under_systemd(env: dict[str, str], tmp_path: Path) -> None:
+    """Plays the story of a service beside a systemd user manager in namespaces of its own."""
     home = tmp_path / "systemd-home"
     home.mkdir()
     script = SUPPORT / "faults" / "user_systemd.sh"
     story = SUPPORT / "faults" / "service_story.sh"
     argv = ["unshare", "-m", "-p", "-f", "--mount-proc", "bash", str(script), str(home), "bash", str(story)]
-    done = subprocess.run(
-        argv,
-        env={**user_env, "PYTHON": sys.executable, "PORT": str(free_port()), "HANGS": hangs},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    more = {"PYTHON": sys.executable, "PORT": str(free_port())}
+    done = subprocess.run(argv, env={**env, **more}, capture_output=True, text=True, timeout=400, check=False)
     if "mount" in done.stderr.partition("\n")[0]:
         pytest.skip(f"no namespaces here: {done.stderr}")
     assert done.stdout.endswith("all of it\n"), done.stdout + done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +45,6 @@ def test_a_killed_engine_answers_again_and_status_tells_why_it_fell(user: User) 
     assert stopped["signal"] != "SIGKILL"
     assert (user.engines(), shown(user)["state"]) == ([], "stopped")
     assert len(user.starts()) == 2
-
-
-@pytest.fixture
-def small_memory(tmp_path: Path) -> Iterator[Path]:
-    """A group of processes that may take 64 MB together: the kernel kills one that takes more."""
-    root, limit = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
-    if not root.is_dir():
-        root, limit = Path("/sys/fs/cgroup"), "memory.max"
-    group = root / f"mscli-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / limit).write_text(str(64 * 2**20))
-    except OSError as fault:
-        pytest.skip(f"no group with a limit on memory can be made here: {fault}")
-    yield group
-    until(lambda: not (group / "cgroup.procs").read_text())
-    group.rmdir()
 
 
 @pytest.mark.rounds  # the kernel counts its kills for the whole machine: no other test may look at them meanwhile

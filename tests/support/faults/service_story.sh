@@ -1,6 +1,7 @@
 # The life of a service under a systemd user manager, from install to remove. PYTHON: the one that has mscli.
 # PORT: one that nobody else chooses while the instance is down for a moment. HANGS: not empty where the engine is to
-# hang as well, which takes a minute to be noticed.
+# hang as well, which takes a minute to be noticed. ORDERS: the folder that an obedient engine reads, where it is one;
+# MEMORY: a group of processes with a limit.
 set -e
 told() {
     mscli status --all --json |
@@ -15,20 +16,33 @@ until_told() {
     exit 1
 }
 mscli() { "$PYTHON" -m mscli "$@"; }
+engine() { cat "/proc/$main/task/$main/children"; }
 unit=mscli-rehearsal.service
 mscli up rehearsal --port "$PORT"
 mscli service install rehearsal
 [ "$(systemctl --user is-active $unit)" = active ]
 main=$(systemctl --user show -p MainPID --value $unit)
 [ "$main" = "$(told pid)" ]
-kill -KILL $(cat /proc/$main/task/$main/children)          # the engine: its companion starts it again
+kill -KILL $(engine)                                        # the engine: its companion starts it again
 until_told restarts 1; until_told state ready
 mscli status | grep -q "restarts  *1$"; mscli status | grep -q "last end  *it was killed"
 [ "$(systemctl --user is-active $unit)" = active ]
 if [ -n "$HANGS" ]; then
-    kill -STOP $(cat /proc/$main/task/$main/children)
+    kill -STOP $(engine)
     until_told restarts 2; until_told state ready
     mscli status | grep -q "last end  *it stopped answering"
+fi
+if [ -n "$ORDERS" ]; then
+    rm "$ORDERS/ready"                                      # it answers 503 without end
+    until_told restarts 2
+    touch "$ORDERS/ready"
+    until_told state ready
+    mscli status | grep -q "last end  *it stopped answering"
+    engine >"$MEMORY/cgroup.procs"
+    echo -n $(engine) >"$ORDERS/eat"
+    until_told restarts 3; until_told state ready
+    mscli status | tr -s ' \n' ' ' | grep -q "which is what the kernel does when RAM runs out"
+    rm "$ORDERS/eat"
 fi
 kill -KILL $main                                            # the companion: systemd starts the service again
 systemctl --user restart $unit                              # and we do not wait for RestartSec

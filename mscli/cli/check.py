@@ -41,7 +41,7 @@ def check(ctx: typer.Context, name: Instance = None, json: Json = False) -> int:
         lambda what: screen.note(f"trying {what} ..."),
     )
     known = engine(record.plan.engine)
-    told = known.for_clients(record.sampling) if isinstance(known, Hosted) else None
+    told = known.for_clients(record.sampling) if isinstance(known, Hosted) and record.gateway is None else None
     if json:
         screen.data({"instance": record.name, "checks": to_json(checks), "notes": [told] if told else []})
     else:

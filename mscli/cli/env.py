@@ -53,7 +53,7 @@ def env(
     if json:
         screen.data(values)
         return
-    if record.plan.engine == "ollama":
+    if record.plan.engine == "ollama" and record.gateway is None:
         from mscli.engines.ollama.flags import for_clients  # the table of engines would cost more than all the rest
 
         if told := for_clients(record.sampling):

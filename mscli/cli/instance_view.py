@@ -70,6 +70,7 @@ def instance_json(instance: Instance) -> dict[str, Any]:
         "gpu_bytes": instance.gpu_bytes,
         "gpu_share": instance.gpu_share,
         "idle_stop_s": instance.idle_stop_s,
+        "engine_port": instance.engine_port,
     }
 
 
@@ -172,6 +173,7 @@ def _row(instance: Instance) -> tuple[str, ...]:
 def _show_one(screen: Screen, instance: Instance, raw: Mapping[str, Any]) -> None:
     plan, version = raw["plan"], raw.get("engine_version") or ""
     process = f"PID {instance.pid}" if instance.pid else f"not started by mscli ({instance.owner})"
+    behind = instance.engine_port is not None and instance.state in RUNNING
     for_whom = count(int(plan.get("users") or 1), "user")
     screen.line(styled(instance.name, "bold"), "  ", _state(instance))
     screen.fields(
@@ -179,6 +181,7 @@ def _show_one(screen: Screen, instance: Instance, raw: Mapping[str, Any]) -> Non
             ("API", instance.base_url if instance.state in RUNNING else ""),
             ("model", f"{raw['title']} (as {instance.model})"),
             ("engine", f"{instance.engine} {version}".strip() + f", {process}"),
+            ("behind", f"127.0.0.1:{instance.engine_port}, the engine's own port, unprotected" if behind else ""),
             ("context", f"{_context(instance)}, {plan.get('kv_type')} KV cache, {for_whom}"),
             ("memory", _memory(instance, plan)),
             ("container", instance.container or ""),

@@ -42,7 +42,7 @@ _NAME = "Name the instance (default: as the profile)."
 _PORT = "Listen on this port (default: a free one)."
 _HOST = "Listen on this address (default: as the profile)."
 _WEIGHTS = "Use weights copied by `mscli pull --to`."
-_KEY_FILE = "Read the key that clients must send from FILE."
+_KEY_FILE = "Read the keys that clients must send from FILE."
 
 
 def register(app: typer.Typer) -> None:
@@ -78,6 +78,8 @@ def up(
     supervise: Annotated[bool, typer.Option("--supervise", help="Restart it when it crashes or hangs.")] = False,
     idle_stop: Annotated[str | None, typer.Option(metavar="TIME", help="Unload the model when idle: 30m.")] = None,
     adopt: Annotated[bool, typer.Option("--adopt", help="Use the Ollama server that is already running.")] = False,
+    gateway: Annotated[bool, typer.Option("--gateway", help="Put mscli's gateway before the engine.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Leave out the gateway.")] = False,
     install: Annotated[bool, typer.Option(help="Install the engine if it is missing.")] = True,
     installed_only: Annotated[bool, typer.Option("--installed-only", help="Use installed engines only.")] = False,
     check: Annotated[bool, typer.Option(help="Ask the model one short question at the end.")] = True,
@@ -96,7 +98,7 @@ def up(
     overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
     request = Request(
         profile, _absolute(file), host, port, overrides, require_gpu, _absolute(weights), adopt, supervise,
-        seconds("--idle-stop", idle_stop),
+        seconds("--idle-stop", idle_stop), _front(gateway, plain),
     )  # fmt: skip
     key = _key(api_key_file)
     ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline, installed_only=installed_only)
@@ -110,6 +112,12 @@ def _absolute(path: Path | None) -> str | None:
     from mscli.paths import expanded
 
     return str(expanded(path).absolute()) if path else None
+
+
+def _front(gateway: bool, plain: bool) -> bool | None:
+    if gateway and plain:
+        raise MscliError(Code.USAGE, "--gateway and --plain exclude each other", "Leave out one of them.")
+    return gateway or (False if plain else None)
 
 
 def _key(file: Path | None) -> str | None:

@@ -20,7 +20,7 @@ failed is not asked of the engine: mscli.diagnosis reads its log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -42,6 +42,7 @@ class Capabilities:
 
     `unguarded`: paths that its server answers without the API key, beside health and metrics. `idle_option`: its option
     for the seconds without a request after which it frees the model's memory, until the next request; None: it cannot.
+    `gateway`: how the gateway speaks to it (see serving/gateway.py); "library": only the gateway speaks HTTP.
     """
 
     vision: bool
@@ -53,6 +54,7 @@ class Capabilities:
     cpu: bool
     unguarded: tuple[str, ...] = ()
     idle_option: str | None = None
+    gateway: str = "openai"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Installation:
     `beside`: versions of packages in the same environment that the engine may not get on with, by name. `env`: settings
     of the environment that `argv` was found under and has to be run under. `gpu`, `cpu`: whether this copy can
     run on the one and on the other; None: it does not tell. `cuda`: the major version of the CUDA that its GPU code was
-    built with, where it tells; `vulkan`: it has code for Vulkan."""
+    built with, where it tells; `vulkan`: it has code for Vulkan. `library`: it is no server (see Capabilities)."""
 
     engine: str
     argv: tuple[str, ...]
@@ -75,6 +77,7 @@ class Installation:
     cpu: bool | None = None
     cuda: int | None = None
     vulkan: bool = False
+    library: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,11 @@ class Offer:
 
 @dataclass(frozen=True)
 class Serving:
-    """Where and how the instance serves. `run_dir` is private to it (0700) and holds log, key and temporary files."""
+    """Where and how the instance serves. `run_dir` is private to it (0700) and holds log, key and temporary files.
+
+    `gateway`: how a gateway at `host` and `port` speaks to the engine; None: there is none, and the engine listens
+    there. `engine_port`: the engine's own behind a gateway, on loopback; None for a library.
+    """
 
     name: str
     host: str
@@ -103,6 +110,15 @@ class Serving:
     run_dir: Path
     log: Path
     api_key_file: Path | None
+    gateway: str | None = None
+    engine_port: int | None = None
+
+    @property
+    def behind(self) -> Serving:
+        """Where the engine itself serves."""
+        if self.gateway is None:
+            return self
+        return replace(self, host="127.0.0.1", port=self.engine_port or self.port, api_key_file=None)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ class Request:
     `profile` None: the best one was to be chosen. `file`: a profile file given by path. `port` None: any free one.
     `weights`: a folder to take them from, in place of the hub cache. `adopt`: a server that runs is to be used.
     `supervise`: it is to be started again when it ends by itself. `idle_stop_s`: without a request for so long, the
-    model leaves the memory until the next one.
+    model leaves the memory until the next one. `gateway`: with or without one in front of the engine; None: as the
+    engine and the address need it.
     """
 
     profile: str | None
@@ -42,6 +43,7 @@ class Request:
     adopt: bool = False
     supervise: bool = False
     idle_stop_s: int | None = None
+    gateway: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Record:
     an `owner` it is about to be spawned. `weights`: the files or folders it serves from. `contained`: the container it
     runs in; `identity` is then its client's. `starter`: the mscli that started it, which waits until it is ready;
     `log_start`: where this start's part of the log begins, in bytes. `restarts`: how often its companion has started
-    it again, after `last_end`; `identity` is then the companion's. `taken`: None until it was ready.
+    it again, after `last_end`; `identity` is then the companion's. `taken`: None until it was ready. `gateway`: how one
+    at `host` and `port` speaks to the engine (None: the engine listens there), and `engine_port` the engine's own then.
     """
 
     schema: str
@@ -113,6 +116,13 @@ class Record:
     restarts: int = 0
     last_end: End | None = None
     taken: Taken | None = None
+    gateway: str | None = None
+    engine_port: int | None = None
+
+    @property
+    def engine_address(self) -> tuple[str, int]:
+        """Where the engine itself listens: for what the gateway does not pass."""
+        return ("127.0.0.1", self.engine_port) if self.engine_port else (self.host, self.port)
 
     @property
     def base_url(self) -> str:
@@ -162,7 +172,14 @@ class Records(Store):
 
 
 def api_key(record: Record) -> str | None:
-    """The key that clients of this instance must send; None where none is asked for.
+    """The key that clients of this instance send, the first of several; None where none is asked for. Raises as
+    `api_keys` does."""
+    keys = api_keys(record)
+    return keys.split()[0] if keys else None
+
+
+def api_keys(record: Record) -> str | None:
+    """All keys that this instance takes, by lines; None where it asks for none.
 
     Raises FILE when there should be one and it cannot be read.
     """

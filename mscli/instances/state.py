@@ -38,6 +38,7 @@ class Instance:
     `restarts`: how often its companion has started it again; `last_end`: why it ended last, in words.
     `served_context`, `gpu_bytes`, `gpu_share`: what it took when it became ready (see records.Taken); None: not known.
     `idle_stop_s`: after how many seconds without a request the model leaves the memory; None: never.
+    `engine_port`: the engine's own behind a gateway, on loopback and without a key; None: there is none.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Instance:
     gpu_bytes: Mapping[str, int] | None = None
     gpu_share: float | None = None
     idle_stop_s: int | None = None
+    engine_port: int | None = None
 
 
 def look(raw: Mapping[str, Any], store: Store) -> Instance | Unreadable:
@@ -107,6 +109,7 @@ def _look(raw: Mapping[str, Any], store: Store) -> Instance:
         last_end=str(raw["last_end"]["summary"]) if raw.get("last_end") else None,
         **_taken(raw.get("taken")),
         idle_stop_s=raw["request"].get("idle_stop_s"),
+        engine_port=raw.get("engine_port"),
     )
 
 
@@ -166,22 +169,30 @@ def _answers(raw: Mapping[str, Any], identity: Identity | None) -> bool:
 
 def _of_model(raw: Mapping[str, Any], identity: Identity | None, store: Store) -> tuple[str, str | None]:
     """The state of an instance whose server answers, by whether the model is in its memory; and what to say of that."""
+    host, port = _engine_address(raw)
     if raw["plan"]["engine"] != "ollama":
         return (UNLOADED, _ASLEEP) if raw["request"].get("idle_stop_s") and _sleeps(raw) else (READY, None)
 
     def ask(path: str) -> Any:
-        return answer(raw["host"], _number(raw["port"]), path)
+        return answer(host, port, path)
 
     if identity is None:
         pid = owner(_number(raw["port"]))
         runners, earlier = children(pid) if pid else None, re.match(r"pid (\d+) ", raw["owner"] or "")
         restarted = pid is not None and earlier is not None and int(earlier[1]) != pid
     else:
-        servers = 1 + bool(raw["request"].get("supervise"))  # with the companion before it
+        # with the companion and the gateway before it
+        servers = 1 + bool(raw["request"].get("supervise")) + bool(raw.get("gateway"))
         runners, restarted = len(members(identity, raw["mark"])) - servers, False
     if why := unloaded(ask, raw["alias"], runners, restarted):
         return (UNLOADED, why) if store.was_ready(raw["name"]) else (STARTING, None)
     return READY, other_context(ask, raw["alias"], _number(raw["plan"]["context"]))
+
+
+def _engine_address(raw: Mapping[str, Any]) -> tuple[str, int]:
+    """See `Record.engine_address`."""
+    port = raw.get("engine_port")
+    return ("127.0.0.1", _number(port)) if port else (raw["host"], _number(raw["port"]))
 
 
 def _sleeps(raw: Mapping[str, Any]) -> bool:
@@ -190,7 +201,7 @@ def _sleeps(raw: Mapping[str, Any]) -> bool:
         key = Path(raw["api_key_file"]).read_text().strip() if raw["api_key_file"] else None
     except OSError:
         return False
-    said = answer(raw["host"], _number(raw["port"]), "/props", key=key)
+    said = answer(*_engine_address(raw), "/props", key=key)
     return isinstance(said, dict) and said.get("is_sleeping") is True
 
 
@@ -238,7 +249,7 @@ def _of_start(raw: Mapping[str, Any], store: Store, state: str) -> str | None:
         return None
     if pulls := fetching(store, raw["name"]):
         return pulls[0].words
-    answers = probe(raw["host"], _number(raw["port"]), raw["health_path"]).status == 200
+    answers = probe(*_engine_address(raw), "/api/version").status == 200
     return "the server answers and loads the model" if answers else None
 
 

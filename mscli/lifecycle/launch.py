@@ -24,6 +24,7 @@ from mscli.lifecycle.decision import Decision
 from mscli.weights.files import WeightFiles
 
 FIRST_PORT = 8000
+GATEWAY, LIBRARY = "mscli.engines.serving.gateway", "library"
 LOG_LIMIT_BYTES, LOGS_KEPT = 64 * 2**20, 3
 _LOG_BYTES = 50 * 2**20
 
@@ -89,7 +90,8 @@ def serving(launch: Launch, records: Records) -> Serving:
     name, adopted = launch.name, launch.adopted
     host = adopted.host if adopted else launch.request.host or launch.decision.profile.host
     run_dir = records.run_dir(name)
-    keyed = launch.engine.capabilities.api_key and (launch.api_key is not None or not loopback(host))
+    front = gateway(launch)
+    keyed = (front or launch.engine.capabilities.api_key) and (launch.api_key is not None or not loopback(host))
     return Serving(
         name=name,
         host=host,
@@ -98,7 +100,32 @@ def serving(launch: Launch, records: Records) -> Serving:
         run_dir=run_dir,
         log=run_dir / "log",
         api_key_file=run_dir / "key" if keyed and not adopted else None,
+        gateway=front,
+        engine_port=_engine_port() if front not in (None, LIBRARY) else None,
     )
+
+
+def gateway(launch: Launch) -> str | None:
+    """How the gateway in front of the instance speaks to its engine; None where there is none.
+
+    There is one where a library is the engine, where it was asked for, and where a key is needed that the engine itself
+    does not ask for.
+    """
+    engine, request, found = launch.engine, launch.request, launch.installation
+    if launch.adopted:
+        return None
+    if engine.capabilities.gateway == LIBRARY or (found and found.library):
+        return LIBRARY
+    host = request.host or launch.decision.profile.host
+    needed = not engine.capabilities.api_key and (launch.api_key is not None or not loopback(host))
+    wanted = needed if request.gateway is None else request.gateway
+    return engine.capabilities.gateway if wanted else None
+
+
+def _engine_port() -> int:
+    """A port on loopback that is free now, from those that the kernel gives to anybody."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def command(launch: Launch, where: Serving) -> Command:
@@ -107,7 +134,7 @@ def command(launch: Launch, where: Serving) -> Command:
     if launch.adopted or launch.installation is None:
         return Command(())
     return launch.engine.command(
-        decision.plan, decision.profile, decision.model, launch.weights, where, launch.installation
+        decision.plan, decision.profile, decision.model, launch.weights, where.behind, launch.installation
     )
 
 
@@ -137,7 +164,9 @@ def _start(launch: Launch, records: Records, where: Serving, claim: socket.socke
     child, killed_before = None, memory_kills()
     try:
         _lay_out(what, run_dir)
-        argv = _supervised(launch, where, what) if launch.request.supervise else what.argv
+        argv = _fronted(launch, where, what.argv) if where.gateway else what.argv
+        if launch.request.supervise:
+            argv = _supervised(launch, where, argv)
         child = _spawn(launch.engine.name, replace(what, argv=argv), where, record.mark, claim)
         record = replace(record, identity=identify(child.pid))
         if record.identity is None:
@@ -202,12 +231,33 @@ def _claimed(launch: Launch, records: Records) -> tuple[Serving, socket.socket]:
             )
 
 
-def _supervised(launch: Launch, where: Serving, what: Command) -> tuple[str, ...]:
+def _fronted(launch: Launch, where: Serving, argv: tuple[str, ...]) -> tuple[str, ...]:
+    """The command line of the instance's gateway, which starts the engine and answers for it."""
+    plan, sampling = launch.decision.plan, launch.decision.model.sampling
+    flags = {
+        "--kind": where.gateway,
+        "--alias": where.alias,
+        "--host": where.host,
+        "--port": where.port,
+        "--engine-port": where.engine_port,
+        "--health-path": launch.engine.health_path,
+        "--api-key-file": where.api_key_file,
+        "--context": plan.context,
+        "--users": plan.users,
+        "--images": plan.images,
+        "--temperature": sampling.temperature,
+        "--top-p": sampling.top_p,
+    }
+    words = (word for flag, value in flags.items() if value is not None for word in (flag, str(value)))
+    return (sys.executable, "-m", GATEWAY, *words, "--", *argv)
+
+
+def _supervised(launch: Launch, where: Serving, argv: tuple[str, ...]) -> tuple[str, ...]:
     """The command line of the instance's companion, which starts the engine and keeps it running."""
     folder = str(Path(__file__).parent)  # imported from there, its compiled form is used
     code = f"import sys; sys.path.append({folder!r}); import companion; sys.exit(companion.main(sys.argv[1:]))"
     settings = (f"{key}={value}" for key, value in companion_settings(launch, where).items())
-    return (sys.executable, "-I", "-S", "-c", code, *settings, "--", *what.argv)
+    return (sys.executable, "-I", "-S", "-c", code, *settings, "--", *argv)
 
 
 def companion_settings(launch: Launch, where: Serving) -> dict[str, object]:
@@ -223,7 +273,7 @@ def companion_settings(launch: Launch, where: Serving) -> dict[str, object]:
         "log_kept": LOGS_KEPT,
         "host": {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host),
         "port": where.port,
-        "health_path": launch.engine.health_path,
+        "health_path": _health_path(launch, where),
         "signals": " ".join(str(int(number)) for number in launch.engine.stop_signals),
         "grace_s": launch.engine.stop_grace_s,
         "judge": "\n".join((sys.executable, "-m", "mscli.lifecycle.restarts", launch.name)),
@@ -275,7 +325,7 @@ def _record(launch: Launch, where: Serving, what: Command, mark: str, log_start:
         env=dict(what.env),
         host=where.host,
         port=where.port,
-        health_path=launch.engine.health_path,
+        health_path=_health_path(launch, where),
         api_key_file=where.api_key_file,
         log=where.log,
         weights=tuple(Path(path) for path in (launch.weights.model, launch.weights.projector) if path),
@@ -283,7 +333,13 @@ def _record(launch: Launch, where: Serving, what: Command, mark: str, log_start:
         contained=what.contained,
         starter=identify(os.getpid()),
         log_start=log_start,
+        gateway=where.gateway,
+        engine_port=where.engine_port,
     )
+
+
+def _health_path(launch: Launch, where: Serving) -> str:
+    return "/health" if where.gateway else launch.engine.health_path
 
 
 def _port(host: str, launch: Launch, records: Records) -> int:

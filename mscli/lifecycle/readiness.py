@@ -38,6 +38,7 @@ _JOIN_POLL_S = 0.1
 _LOOK_AT_GROUP_S = 1.0
 _EVIDENCE_LINES = 12
 _LOG_DELAY_S = 0.3
+_GATEWAY_S = 30.0
 _WHOLE = 0.99  # a share of the model on the GPU that rounding cannot explain counts as fallen to the CPU
 
 
@@ -71,6 +72,7 @@ def wait_ready(
     patience: Patience,
     listener: Callable[[str, str], None],
     contained: Contained | None = None,
+    health_path: str | None = None,
 ) -> Wait:
     """Wait until the engine answers its health check with 200.
 
@@ -87,7 +89,7 @@ def wait_ready(
             listener(engine.stage(line) or "", line)
         if child.poll() is not None:
             return Wait("died", time.monotonic() - begun, child.returncode)
-        if probe(*address, engine.health_path).status == 200 and port.ours():
+        if probe(*address, health_path or engine.health_path).status == 200 and port.ours():
             return Wait("ready", time.monotonic() - begun, None)
         now = time.monotonic()
         if port.lost(now):
@@ -178,12 +180,22 @@ def arrive(
         _give_up(launch, started.record, records)
         raise _port_taken(launch, started.record, taken_by) if taken_by else _failed(launch, started, ended)
     observed = _load(launch, started, listener, records, eta)
+    _wait_gateway(started.record)
     if started.record.request.require_gpu:
         _require_gpu(launch, started.record, observed, records)
     records.mark_ready(started.record.name, started.record.mark)
     eta.ready()
     listener.stage(contract.READY, started.record.base_url)
     return Arrived(ended.seconds if ended else None, observed, _warnings(launch, started.record, observed))
+
+
+def _wait_gateway(record: Record) -> None:
+    """Until the gateway knows that the model is loaded: a moment after who had it loaded. Waits at most _GATEWAY_S."""
+    deadline = time.monotonic() + _GATEWAY_S
+    while record.gateway and probe(record.host, record.port, record.health_path).status != 200:
+        if time.monotonic() > deadline:
+            return  # it answers 503 then, and says why in its log
+        time.sleep(_POLL_S)
 
 
 def join(record: Record, patience: Patience, listener: Listener, records: Records) -> Record | None:
@@ -240,9 +252,21 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
             eta.mark(text)
             listener.stage(stage, text)
 
-    address = (record.host, record.port)
+    # A server that holds many models gets ours only after it answers, and its gateway waits for that.
+    early = isinstance(engine, Hosted)
+    address = record.engine_address if early else (record.host, record.port)
+    path = engine.health_path if early else record.health_path
     return wait_ready(
-        started.child, record.identity, record.mark, engine, address, started.tail, patience, heard, record.contained
+        started.child,
+        record.identity,
+        record.mark,
+        engine,
+        address,
+        started.tail,
+        patience,
+        heard,
+        record.contained,
+        path,
     )
 
 
@@ -260,7 +284,7 @@ def _load(launch: Launch, started: Started, listener: Listener, records: Records
             _may_fetch(launch, record, launch.engine)
         with FetchNote(records, record.name, decision.plan.profile, launch.engine.name) as note:
             observed = launch.engine.prepare(
-                (record.host, record.port),
+                record.engine_address,
                 decision.plan,
                 decision.profile,
                 decision.model,
@@ -294,7 +318,7 @@ def load_again(record: Record, records: Records, listener: Listener) -> bool:
     known = engine_named(record.plan.engine)
     if isinstance(known, Hosted) and seen(record, records).state == UNLOADED:
         listener.stage(contract.LOADING, f"loading {record.alias} again")
-        return known.load((record.host, record.port), record.alias)
+        return known.load(record.engine_address, record.alias)
     return True
 
 
@@ -457,12 +481,16 @@ def _warnings(launch: Launch, record: Record, observed: Observed) -> tuple[str, 
     found = []
     if record.identity and not loopback(record.host):
         found.append(f"{record.host} can be reached from other machines; the API key is in {record.api_key_file}")
-        if open_paths := launch.engine.capabilities.unguarded:
+        if record.gateway is None and (open_paths := launch.engine.capabilities.unguarded):
             found.append(f"the key does not protect {', '.join(open_paths)}: block them with a reverse proxy")
     if not record.request.require_gpu and (fallen := _fallen(launch, observed)):
         found.append(f"{fallen}: it will be slow" + (f" ({observed.cpu_reason})" if observed.cpu_reason else ""))
     if observed.context is not None and observed.context < record.plan.context:
         found.append(f"the engine serves a context of {observed.context} tokens, {record.plan.context} were planned")
-    if isinstance(launch.engine, Hosted) and (told := launch.engine.for_clients(record.sampling)):
+    if (
+        record.gateway is None
+        and isinstance(launch.engine, Hosted)
+        and (told := launch.engine.for_clients(record.sampling))
+    ):
         found.append(told)
     return tuple(found)

@@ -17,7 +17,7 @@ from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.instances.fetching import FetchNote
-from mscli.instances.records import Record, Records, Request, Taken, api_key, leads, running, seen
+from mscli.instances.records import Record, Records, Request, Taken, api_keys, leads, running, seen
 from mscli.instances.state import READY, UNLOADED, UNRESPONSIVE, Instance
 from mscli.instances.store import check_name
 from mscli.lifecycle import launch as launching
@@ -48,6 +48,7 @@ from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener as WeightsListener
 
 LARGE_BYTES = 10**9
+_ADOPTED, _PLAIN = "a server that is already running has no gateway", "--plain leaves out the gateway"
 
 ListenerT = TypeVar("ListenerT", bound=Listener)
 
@@ -218,7 +219,11 @@ def dry_run(ask: Ask, places: Places) -> DryRun:
         if launch.adopted:
             return DryRun(decision, name, Preview(None, (f"uses the running server: {launch.adopted.owner}",)))
         where = launching.serving(launch, Records(places))
-    return DryRun(decision, name, preview(decision.plan, profile, model, where, ask.request.weights))
+    shown = preview(decision.plan, profile, model, where.behind, ask.request.weights)
+    if where.gateway:
+        key = " and asks for a key" if where.api_key_file else ""
+        shown = replace(shown, notes=(*shown.notes, f"mscli's gateway listens on {where.host}:{where.port}{key}"))
+    return DryRun(decision, name, shown)
 
 
 def restart(
@@ -235,7 +240,7 @@ def restart(
     pinned = replace(record.request, port=record.port)
     if pinned.file is None:
         pinned = replace(pinned, profile=record.plan.profile)
-    ask = Ask(pinned, record.name, patience, replace=True, api_key=api_key(record))
+    ask = Ask(pinned, record.name, patience, replace=True, api_key=api_keys(record))
     with kept(record.port):
         done = start(ask, places, listener)
     records = Records(places)
@@ -293,12 +298,6 @@ def _find_engine(
     Without `places` and `listener`, for a dry run, the engine need not be here.
     """
     engine = engine_named(decision.plan.engine)
-    if ask.api_key is not None and not engine.capabilities.api_key:
-        raise MscliError(
-            Code.ENGINE_UNSUPPORTED,
-            f"{engine.name} cannot require an API key",
-            "Leave out the key (MSCLI_API_KEY, --api-key-file), or use a profile on another engine: mscli engines",
-        )
     no_weights = WeightFiles(decision.variant.source.repository, None, 0)
     launch = Launch(
         name,
@@ -315,9 +314,11 @@ def _find_engine(
     if isinstance(engine, Hosted) and (adopted := _adopted(engine, ask)):
         _refuse_settings(ask.request, adopted)
         alias = engine.alias_of(name) if listener else None
+        _refuse_keyless(engine, ask, None)
         warnings = engine.check(adopted, decision.profile, decision.model, alias, ask.replace)
         return replace(launch, adopted=adopted, warnings=warnings)
-    _refuse_open(engine, ask.request.host or decision.profile.host)
+    if ask.request.gateway is False:
+        _refuse_keyless(engine, ask, ask.request.host or decision.profile.host)
     if places is None or listener is None:
         return launch
     consent = None if ask.offline else ask.consent
@@ -327,14 +328,22 @@ def _find_engine(
     return replace(launch, installation=found)
 
 
-def _refuse_open(engine: Engine, host: str) -> None:
-    """Raises ENGINE_UNSUPPORTED where everybody who reaches the port could use the model."""
-    if not engine.capabilities.api_key and not launching.loopback(host):
+def _refuse_keyless(engine: Engine, ask: Ask, host: str | None) -> None:
+    """Raises ENGINE_UNSUPPORTED where there is no gateway to ask for a key that is needed: the user gave one, or
+    everybody who reaches the port could use the model. `host` None: of a server that is not ours."""
+    if engine.capabilities.api_key:
+        return
+    if ask.api_key is not None:
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"{engine.name} cannot require an API key, and " + (_ADOPTED if host is None else _PLAIN),
+            "Leave out the key (MSCLI_API_KEY, --api-key-file), or " + ("--adopt." if host is None else "--plain."),
+        )
+    if host is not None and not launching.loopback(host):
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
             f"{engine.name} cannot ask its clients for an API key: on {host} it would answer whoever reaches it",
-            "Leave out --host and reach it through SSH or a proxy that asks for a key, or take a profile on another "
-            "engine: mscli engines",
+            "Leave out --plain: the gateway asks for a key. Or leave out --host and reach it through SSH.",
             {"engine": engine.name, "host": host},
         )
 
@@ -390,6 +399,7 @@ def _prepare_engine(launch: Launch, places: Places, listener: Listener) -> None:
     command = launching.command(replace(launch, weights=weights), launching.serving(launch, Records(places)))
     if command.contained:
         _refuse_supervision(launch, "a container")
+        _refuse_gateway(launch)
     if isinstance(engine, Imaged):
         engine.prepare_image(decision.plan, decision.profile, found, listener, launch.offline, launch.agree)
     if isinstance(engine, Preparing):
@@ -406,6 +416,13 @@ def _refuse_supervision(launch: Launch, what: str) -> None:
             Code.USAGE,
             f"--supervise: {launch.name} would be {what}, which mscli does not restart",
             "Leave out --supervise; systemd or the container engine can restart it.",
+        )
+
+
+def _refuse_gateway(launch: Launch) -> None:
+    if launch.request.gateway:
+        raise MscliError(
+            Code.USAGE, f"--gateway: {launch.name} would be a container, which has no gateway", "Leave out --gateway."
         )
 
 

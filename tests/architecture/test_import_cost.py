@@ -15,7 +15,7 @@ import pytest
 from support.run_mscli import call, environment
 
 DOCTOR, DIAGNOSIS, HUB = "mscli.doctor", "mscli.diagnosis", "huggingface_hub"
-HEAVY = ("httpx", HUB, "ollama", DOCTOR, DIAGNOSIS)
+HEAVY = ("httpx", "starlette", "uvicorn", HUB, "ollama", DOCTOR, DIAGNOSIS)
 QUICK = (*HEAVY, "rich", "yaml", "pynvml")
 
 # Command -> what it may not import, while one instance runs.

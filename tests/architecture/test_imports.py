@@ -73,6 +73,8 @@ CONFINED = {
     "ollama": {"engines"},
     "httpx": {"weights", "chat", "engines"},
     "xllamacpp": {"engines"},
+    "starlette": {"engines"},
+    "uvicorn": {"engines"},
 }
 
 

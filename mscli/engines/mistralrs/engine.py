@@ -175,8 +175,8 @@ def _wheel(
 ) -> Iterator[str]:
     """mscli's own server around the wheel."""
     yield from found.argv
-    yield from ("--model", serving.alias, "--alias", serving.alias, "--host", serving.host, "--port", str(serving.port))
-    yield from ("--context", str(plan.context), "--users", str(plan.users), "--images", str(plan.images))
+    yield from ("--model", serving.alias, "--alias", serving.alias)
+    yield from ("--context", str(plan.context), "--users", str(plan.users))
     yield from _isq(plan)
     values = {
         "--chat-template": template,

@@ -100,7 +100,7 @@ def _wheel(environment: PythonEnvironment) -> Installation | None:
     argv = (str(environment.python), str(SERVER))
     beside = environment.versions(WHEELS)
     gpu = set(beside) != {"mistralrs"}  # the wheel of that name has no GPU code
-    return Installation(NAME, argv, version, WHEEL, environment.python, beside, gpu=gpu, cpu=True)
+    return Installation(NAME, argv, version, WHEEL, environment.python, beside, gpu=gpu, cpu=True, library=True)
 
 
 def _named(place: Path) -> Installation:

@@ -68,6 +68,7 @@ class Ollama:
         api_key=False,
         cpu=True,
         idle_option="keep_alive",
+        gateway="ollama",
     )
     health_path = "/api/version"
     stop_signals: tuple[int, ...] = (signal.SIGTERM,)

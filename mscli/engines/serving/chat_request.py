@@ -15,19 +15,23 @@ Kind = Callable[[Any], bool]
 
 
 class RequestError(Exception):
-    """A request that cannot be answered, in words for whoever sent it."""
+    """A request that cannot be answered, in words for whoever sent it. `status`: HTTP's; `code`: OpenAI's, if any."""
+
+    def __init__(self, words: str, status: int = 400, code: str | None = None) -> None:
+        super().__init__(words)
+        self.status, self.code = status, code
 
 
-def check(request: Body, images: int, formats: Collection[str]) -> None:
+def check(request: Body, images: int, formats: Collection[str], honors: Collection[str] = ()) -> None:
     """Raises RequestError for the first thing that is wrong. `images`: how many the request may hold; `formats`: the
-    types of `response_format` that the model honors."""
+    types of `response_format` that the engine honors, and `honors` the fields that most do not."""
     if request.get("messages") is None:
         raise RequestError("`messages` is missing")
     for name, (kind, words) in _FIELDS.items():
         if request.get(name) is not None and not kind(request[name]):
             raise RequestError(f"`{name}` must be {words}")
     for name, (kind, words) in _HONORED.items():
-        if request.get(name) is not None and not kind(request[name]):
+        if name not in honors and request.get(name) is not None and not kind(request[name]):
             raise RequestError(f"`{name}` is not supported by this engine: {words}")
     urls = pictures(request)
     if len(urls) > images:

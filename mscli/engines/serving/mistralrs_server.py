@@ -1,4 +1,4 @@
-"""`python mistralrs_server.py FLAGS`: mistral.rs behind OpenAI's API, where only its Python wheel is installed.
+"""`python mistralrs_server.py FLAGS`: mistral.rs for the gateway, where only its Python wheel is installed.
 
 The wheel brings the engine (`Runner`) and neither a server nor a command. The program `mistralrs serve` is used instead
 of this wherever there is one.
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mscli.engines.serving.chat_request import Body, RequestError, role
-    from mscli.engines.serving.openai_http import Delta, flags, run, say
+    from mscli.engines.serving.worker import Delta, flags, run, say
 else:  # beside this file, where there is no mscli
     from chat_request import Body, RequestError, role
-    from openai_http import Delta, flags, run, say
+    from worker import Delta, flags, run, say
 
 # Settings of a request that mean the same in the wheel, under the same names.
 SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")
@@ -45,7 +45,7 @@ class Served:
         say("model loaded")
 
     def reply(self, request: Body) -> Generator[Delta, None, None]:
-        """See `openai_http.Model`."""
+        """See `worker.Model`."""
         try:
             asked = self._request(request)
             with self._sending:

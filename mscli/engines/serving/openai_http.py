@@ -1,328 +1,414 @@
-"""The HTTP side of an OpenAI-compatible server around a model that is only a Python object.
+"""The HTTP side of the gateway: OpenAI's API in front of one engine, whatever that engine is.
 
-GET /health answers 503 while the model loads and 200 then; /v1/models and /v1/chat/completions ask for the key where
-there is one. The standard library alone: an engine's environment is not asked to hold a web framework.
+GET /health answers 503 with the state while the model loads, and 200 then; everything else asks for a key where there
+are keys. Of an Ollama server's own API only what uses a model passes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import re
-import socketserver
 import sys
-import threading
 import time
 import uuid
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
-from select import POLLRDHUP, poll
-from socket import AF_INET, AF_INET6, SHUT_WR, socket
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, TypeVar
 
-if TYPE_CHECKING or __package__:
-    from mscli.engines.serving.chat_request import Body, RequestError, check
-else:  # beside this file, where there is no mscli
-    from chat_request import Body, RequestError, check
+from anyio import fail_after, move_on_after
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mscli.engines.serving.backends import CHAT, COMPLETION, Backend, Chunk, Ollama, OpenAi
+from mscli.engines.serving.chat_request import Body, RequestError, check
 
 MAX_BODY_BYTES = 64 << 20  # images travel inside the request
 SILENCE_S = 120.0  # how long a client may neither send the rest of its request nor read its answer
-LINGER_S = 2.0
-PORT_STATUS = 3
+LINGER_S = 0.2
+QUEUE = 256
+RETRY_AFTER_S = 5
+# Of Ollama's own API: what uses the one model, and what only tells. All else is management of the server.
+NATIVE_POST, NATIVE_GET = ("chat", "generate", "show"), ("tags", "ps", "version")
+# What desktop programs call themselves, as Ollama lets them in.
+_APPS = re.compile(r"(?:app|file|tauri|vscode-\w+)://")
+SAMPLING = ("temperature", "top_p")
 
-# What a library raises where it cannot go on with one request: memory, shapes, numbers. The server lives on.
-FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-
-
-@dataclass(frozen=True)
-class Delta:
-    """A step of a reply. `calls`: calls of tools as OpenAI's API words them. The last step has `finish` (stop, length
-    or tool_calls) and the numbers of tokens."""
-
-    content: str = ""
-    reasoning: str = ""
-    calls: tuple[Mapping[str, Any], ...] = ()
-    finish: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-EMPTY = Delta()
-
-
-class Model(Protocol):
-    """What answers. `formats`: the types of `response_format` that it honors."""
-
-    formats: Collection[str]
-
-    def reply(self, request: Body) -> Generator[Delta, None, None]:
-        """The steps of the reply to a checked chat completion request; closed early, it stops computing. A step may be
-        empty: between two steps it is seen whether the client is still there. Raises RequestError before the first."""
+T = TypeVar("T")
+Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 def say(text: str) -> None:
-    """A line of the server's log."""
+    """A line of the instance's log."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
-def flags(name: str) -> ArgumentParser:
-    """The flags of every such server. Sizes in tokens; `--users`: how many requests may compute at once; `--images`:
-    how many one request may hold."""
-    parser = ArgumentParser(prog=name, allow_abbrev=False)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--alias", required=True)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--api-key-file", type=Path)
-    parser.add_argument("--context", type=int, required=True)
-    parser.add_argument("--users", type=int, default=1)
-    parser.add_argument("--images", type=int, default=0)
-    parser.add_argument("--temperature", type=float)
-    parser.add_argument("--top-p", type=float)
-    parser.add_argument("--chat-template", type=Path)
-    return parser
+class Keys:
+    """The keys of a file, one per line; the file is read again when it has changed. Without a file none is asked for.
 
+    A file that cannot be read, or holds none, lets nobody in.
+    """
 
-def run(options: Namespace, load: Callable[[], Model]) -> None:
-    """Listen, load, then answer for ever. The port is taken before the load, so that a taken one is told at once."""
-    try:
-        server = Server(options)
-    except OSError as fault:
-        say(f"error: could not listen on {options.host}:{options.port}: {fault.strerror or fault}")
-        raise SystemExit(PORT_STATUS) from None
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    say(f"loading {options.model}")
-    server.model = load()
-    say(f"ready: {options.alias} on http://{options.host}:{options.port}/v1, context={options.context}")
-    threading.Event().wait()
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._seen, self._keys = path, (0, 0, 0), tuple[bytes, ...]()
 
-
-class Server(ThreadingHTTPServer):
-    """One thread per connection, `users` of which compute at once. `model` is None while it loads."""
-
-    daemon_threads = True
-    request_queue_size = 1024  # connections that wait to be accepted; the 5 of the library reset a burst of clients
-
-    def __init__(self, options: Namespace) -> None:
-        self.address_family = AF_INET6 if ":" in options.host else AF_INET
-        self.model: Model | None = None
-        self.alias = str(options.alias)
-        self.images = int(options.images)
-        self.slots = threading.Semaphore(options.users)
-        self.key = options.api_key_file.read_text().strip() if options.api_key_file else None
-        super().__init__((options.host, options.port), Handler)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that has gone is no fault; anything else is told with its traceback."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
-
-    def shutdown_request(self, request: Any) -> None:
-        """Reads for a moment what the client still sends: closing over it would take the answer back by a reset."""
-        link: socket = request
-        deadline = time.monotonic() + LINGER_S
-        with suppress(OSError):
-            link.shutdown(SHUT_WR)
-            link.settimeout(LINGER_S)
-            while link.recv(1 << 16) and time.monotonic() < deadline:
-                pass
-        self.close_request(request)
-
-    def server_bind(self) -> None:
-        """Without the look-up of the host's full name, which can take seconds where there is no name server."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One connection."""
-
-    protocol_version = "HTTP/1.1"
-    timeout = SILENCE_S
-    disable_nagle_algorithm = True  # a small answer behind its head would wait 40 ms for the client's acknowledgment
-    server: Server
-    path = ""  # until a request line is read
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Only what is not a health check is worth a line."""
-        if self.path != "/health":
-            say(f"{self.address_string()} {format % args}")
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the library refuses by itself, as clients of this API read it. A method unknown to it is 501 there."""
-        self.close_connection = True
-        self.request_version = self.protocol_version  # else an answer to no HTTP at all has no head
-        self._fault({501: 405, 505: 400}.get(code, code), message or explain or "this request cannot be read")
-
-    def do_GET(self) -> None:
-        """Health and the list of models."""
-        if self.path == "/health":
-            ready = self.server.model is not None
-            self._json(200 if ready else 503, {"status": "ok" if ready else "loading"})
-        elif not self._allowed():
-            self._fault(401, "the API key is missing or wrong")
-        elif self.path == "/v1/models":
-            self._json(200, {"object": "list", "data": [{"id": self.server.alias, "object": "model", "owned_by": ""}]})
-        else:
-            self._fault(404, f"there is nothing at {self.path}")
-
-    def do_POST(self) -> None:
-        """A chat completion."""
-        body = self._body()
-        if body is None:
-            return
-        model = self.server.model
-        if not self._allowed():
-            self._fault(401, "the API key is missing or wrong")
-        elif self.path != "/v1/chat/completions":
-            self._fault(404, f"there is nothing at {self.path}")
-        elif model is None:
-            self._fault(503, "the model is still loading")
-        elif (body.get("model") or self.server.alias) != self.server.alias:
-            self._fault(404, f"there is no model {body['model']!r:.80} here; this server has {self.server.alias!r}")
-        else:
-            with self.server.slots:
-                self._chat(model, body)
-
-    def _chat(self, model: Model, body: Body) -> None:
-        with closing(model.reply(body)) as computing:
-            steps = self._watched(computing)
-            try:
-                check(body, self.server.images, model.formats)
-                first = next(steps)
-                whole = None if body.get("stream") else _whole([first, *steps], self.server.alias)
-            except (RequestError, RecursionError) as fault:
-                self._fault(400, str(fault))
-            except FAULTS as fault:
-                say(f"error: {type(fault).__name__}: {fault}")
-                self._fault(500, f"the model could not answer: {fault}")
-            else:
-                if whole is not None:
-                    self._json(200, whole)
-                else:
-                    self._stream(first, steps, bool((body.get("stream_options") or {}).get("include_usage")))
-
-    def _watched(self, steps: Iterator[Delta]) -> Iterator[Delta]:
-        """The steps for as long as the client is there. Raises ConnectionAbortedError when it has gone."""
-        line = poll()
-        line.register(self.connection, POLLRDHUP)
-        while not line.poll(0):
-            step = next(steps, None)
-            if step is None:
-                return
-            yield step
-        say("the client has gone: stopped")
-        raise ConnectionAbortedError
-
-    def _stream(self, first: Delta, steps: Iterator[Delta], usage: bool) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
-        self.end_headers()
-        frame = _frame("chat.completion.chunk", self.server.alias)
-        delta, last = {"role": "assistant", **_message(first)}, first
-        self._event({**frame, "choices": [_choice(delta, first.finish)]})
-        try:
-            for last in steps:
-                if last != EMPTY:
-                    self._event({**frame, "choices": [_choice(_message(last), last.finish)]})
-        except FAULTS as fault:  # too late for a status: the stream ends with the reason
-            say(f"error: {type(fault).__name__}: {fault}")
-            self._event({"error": {"message": str(fault), "code": 500, "type": "server_error"}})
-            return
-        if usage:
-            self._event({**frame, "choices": [], "usage": _usage(last)})
-        self.wfile.write(b"data: [DONE]\n\n")
-
-    def _event(self, data: Mapping[str, Any]) -> None:
-        self.wfile.write(b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n")
-
-    def _allowed(self) -> bool:
-        if self.server.key is None:
+    def allow(self, request: Request) -> bool:
+        """Whether the request brings one of the keys; every comparison takes the same time."""
+        if self._path is None:
             return True
-        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        return hmac.compare_digest(given.encode(), self.server.key.encode())
+        try:
+            now = self._path.stat()
+            if (seen := (now.st_mtime_ns, now.st_size, now.st_ino)) != self._seen:
+                self._keys, self._seen = tuple(self._path.read_bytes().split()), seen
+        except OSError:
+            self._keys = ()
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ").encode("latin-1")
+        given = given or request.headers.get("x-api-key", "").encode("latin-1")
+        return sum(hmac.compare_digest(given, key) for key in self._keys) > 0
 
-    def _body(self) -> Body | None:
-        """The request's JSON object; None when it was refused. Only JSON is read: any web page may send a form."""
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()) or "Transfer-Encoding" in self.headers:
-            self.close_connection = True
-            self._fault(411, "send a body of known length, with Content-Length")
-        elif len(length) > 12 or int(length) > MAX_BODY_BYTES:
-            self.close_connection = True
-            self._fault(413, f"send a body of at most {MAX_BODY_BYTES} bytes")
-        elif len(raw := self.rfile.read(int(length))) < int(length):
-            raise ConnectionAbortedError
-        elif self.headers.get_content_type() != "application/json":
-            self._fault(415, "send JSON, with Content-Type: application/json")
-        else:
+    def local_only(self, request: Request) -> bool:
+        """Whether a web page from elsewhere may be behind a request that needs no key: its name for this server is a
+        stranger's, or it says that it is one."""
+        if self._path is not None:
+            return False
+        origin = request.headers.get("Origin", "")
+        ours = not origin or _APPS.match(origin) or _local(origin.partition("://")[2] or origin)
+        return not (ours and _local(request.headers.get("Host", "")))
+
+
+def _local(authority: str) -> bool:
+    """Whether a host and port is an address, or this machine by its usual name."""
+    host = re.sub(r":\d*$", "", authority).strip("[]").lower()
+    try:
+        ip_address(host)
+    except ValueError:
+        return host in ("", "localhost") or host.endswith(".localhost")
+    return True
+
+
+@dataclass
+class Front:
+    """What the gateway knows of its engine. `sampling`: what a client gets that sends none; `users`: how many requests
+    may compute at once, and `queue` how many may wait for that; `images`: how many a request may hold."""
+
+    backend: Backend
+    alias: str
+    keys: Keys
+    images: int = 0
+    users: int = 1
+    queue: int = QUEUE
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    ready: bool = False
+    waiting: int = 0
+
+    def __post_init__(self) -> None:
+        self.slots = asyncio.Semaphore(self.users)
+
+    async def watch(self, pause_s: float = 0.1) -> None:
+        """Return once the engine answers, with its model loaded."""
+        while not (await self.backend.healthy() and await self.backend.load()):
+            await asyncio.sleep(pause_s)
+        self.ready = True
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One of the slots. Raises RequestError where too many wait already."""
+        if self.waiting >= self.queue:
+            raise RequestError(f"{self.waiting} requests are waiting already: try again later", 429)
+        self.waiting += 1
+        try:
+            await self.slots.acquire()
+        finally:
+            self.waiting -= 1
+        try:
+            yield
+        finally:
+            self.slots.release()
+
+    def app(self) -> Starlette:
+        """The application."""
+        routes = [
+            Route("/health", self._health),
+            Route("/v1/models", self._guarded(self._models)),
+            Route("/v1/models/{name:path}", self._guarded(self._models)),
+            Route(CHAT, self._guarded(self._openai), methods=["POST"]),
+        ]
+        if isinstance(self.backend, OpenAi):
+            routes.append(Route(COMPLETION, self._guarded(self._openai), methods=["POST"]))
+        if isinstance(self.backend, Ollama):
+            routes += [Route(f"/api/{name}", self._guarded(self._native), methods=["POST"]) for name in NATIVE_POST]
+            routes += [Route(f"/api/{name}", self._guarded(self._native)) for name in NATIVE_GET]
+        routes.append(Route("/api/{rest:path}", self._guarded(_forbidden), methods=["GET", "POST", "PUT", "DELETE"]))
+        handlers: Any = {HTTPException: self._nothing}
+        return Starlette(routes=routes, exception_handlers=handlers)
+
+    def _guarded(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """The endpoint, with the key asked for, and with refusals in the API's shape."""
+
+        async def endpoint(request: Request) -> Response:
             try:
-                return _json_object(raw)
-            except (ValueError, RecursionError) as fault:
-                self._fault(400, f"the body is no JSON object: {fault}")
-        return None
+                self._admit(request)
+                return await answer(request)
+            except RequestError as fault:
+                await _read_on(request)
+                return refused(fault, request.url.path)
+            except ClientDisconnect:
+                say("the client has gone: stopped")
+                return Response(status_code=499)
 
-    def _fault(self, status: int, message: str) -> None:
-        self._json(status, {"error": {"message": message, "code": status, "type": "invalid_request_error"}})
+        return endpoint
 
-    def _json(self, status: int, data: Mapping[str, Any]) -> None:
-        raw = json.dumps(data, ensure_ascii=False).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
+    def _admit(self, request: Request) -> None:
+        if not self.keys.allow(request):
+            raise RequestError("the API key is missing or wrong", 401)
+        if self.keys.local_only(request):
+            raise RequestError("without an API key only this machine's own pages and addresses are served", 403)
+
+    async def _nothing(self, request: Request, fault: HTTPException) -> Response:
+        """What no route takes."""
+        words = {404: f"there is nothing at {request.url.path}"}.get(fault.status_code, fault.detail)
+        allowed = self.keys.allow(request)
+        return refused(
+            RequestError(words, fault.status_code) if allowed else RequestError("the API key is missing", 401)
+        )
+
+    async def _health(self, _request: Request) -> Response:
+        if not self.ready:
+            return JSONResponse({"status": "loading"}, 503)
+        well = await self.backend.healthy()
+        return JSONResponse({"status": "ok" if well else "the engine does not answer"}, 200 if well else 503)
+
+    async def _models(self, request: Request) -> Response:
+        one = {"id": self.alias, "object": "model", "created": 0, "owned_by": "mscli"}
+        if (name := request.path_params.get("name")) is None:
+            return JSONResponse({"object": "list", "data": [one]})
+        self._named(name)
+        return JSONResponse(one)
+
+    def _named(self, name: object) -> None:
+        """Raises RequestError for another model than the one that is here."""
+        if name and name not in (self.alias, f"{self.alias}:latest"):
+            raise RequestError(f"there is no model {name!r:.80} here; this server has {self.alias!r}", 404)
+
+    async def _openai(self, request: Request) -> Response:
+        """A chat completion, or a plain one."""
+        path, body = request.url.path, await self._body(request)
+        self._named(body.get("model"))
+        if path == CHAT:
+            check(body, self.images, self.backend.formats, self.backend.honors)
+        body = {**body, "model": self.alias, **self._filled(body)}
+        return await self._watched(request, self._replied(path, body, request))
+
+    def _filled(self, body: Body) -> dict[str, float]:
+        """The model's own sampling, for what the client left out."""
+        return {name: value for name, value in self.sampling.items() if body.get(name) is None}
+
+    async def _replied(self, path: str, body: Body, request: Request) -> Response:
+        async with self.turn(), aclosing(self.backend.stream(path, body)) as chunks:
+            first = await anext(chunks, None)
+            frame = _frame(path, self.alias, bool(body.get("stream")))
+            if not body.get("stream"):
+                return JSONResponse(whole([first or {}, *[each async for each in chunks]], frame, path))
+            return await self._streamed(_events(first or {}, chunks, frame, body), request, "text/event-stream")
+
+    async def _streamed(self, blocks: AsyncIterator[bytes], request: Request, kind: str) -> Response:
+        """Send the blocks as they come; raises TimeoutError where the client does not read them."""
+        send: Send = request._send
+        head = [(b"content-type", kind.encode()), (b"cache-control", b"no-cache")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        async for block in blocks:
+            with fail_after(SILENCE_S):
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        return _Sent()
+
+    async def _watched(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives, which ends when the client leaves. Raises ClientDisconnect then."""
+        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientDisconnect
+            return task.result()
+        finally:
+            gone.cancel()
+            task.cancel()
+            with suppress(asyncio.CancelledError, RequestError):
+                await task
+
+    async def _native(self, request: Request) -> Response:
+        """A request of Ollama's own API, passed on without what would change how the model sits in memory."""
+        assert isinstance(self.backend, Ollama)
+        path, client = request.url.path, self.backend.client
+        if request.method in ("GET", "HEAD"):
+            said = await client.get(path)
+            return Response(said.content, said.status_code, media_type="application/json")
+        body = dict(await self._body(request))
+        self._named(body.get("model") or body.get("name"))
+        body.pop("keep_alive", None)
+        if isinstance(body.get("options"), dict):
+            body["options"] = {name: value for name, value in body["options"].items() if name != "num_ctx"}
+        return await self._watched(
+            request, self._passed(path, {**body, "model": self.alias, "truncate": False}, request)
+        )
+
+    async def _passed(self, path: str, body: Body, request: Request) -> Response:
+        assert isinstance(self.backend, Ollama)
+        async with self.turn(), self.backend.client.stream("POST", path, json=body) as answer:
+            kind = answer.headers.get("content-type", "application/json")
+            if answer.status_code != 200 or body.get("stream") is False or path.endswith("/show"):
+                return Response(await answer.aread(), answer.status_code, media_type=kind)
+            return await self._streamed(answer.aiter_raw(), request, kind)
+
+    async def _body(self, request: Request) -> Body:
+        """The request's JSON object. Only JSON is read: any web page may send a form. Raises RequestError."""
+        if not self.ready:
+            raise RequestError("the model is still loading", 503)
+        if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+            raise RequestError("send JSON, with Content-Type: application/json", 415)
+        raw, length = bytearray(), request.headers.get("Content-Length", "0")
+        blocks = request.stream()
+        while True:
+            if max(len(raw), int(length) if length.isdigit() else 0) > MAX_BODY_BYTES:
+                raise RequestError(f"send a body of at most {MAX_BODY_BYTES} bytes", 413)
+            try:
+                with fail_after(SILENCE_S):
+                    block = await anext(blocks, None)
+            except TimeoutError:
+                raise RequestError(f"the rest of the body did not come within {SILENCE_S:.0f} s", 408) from None
+            if block is None:
+                request.state.read = True
+                return _json_object(bytes(raw))
+            raw += block
+
+
+class _Sent(Response):
+    """A response that has been sent already."""
+
+    async def __call__(self, *_: object) -> None:
+        """Sends nothing."""
+
+
+async def _forbidden(request: Request) -> Response:
+    raise RequestError(f"{request.url.path} manages the server, which mscli does: it is not served here", 403)
+
+
+async def _read_on(request: Request) -> None:
+    """Read for a moment what the client still sends: closing over it would take the answer back by a reset."""
+    deadline = time.monotonic() + 10 * LINGER_S
+    while not getattr(request.state, "read", False) and time.monotonic() < deadline:
+        with move_on_after(LINGER_S) as waited:
+            message = await request.receive()
+        if waited.cancelled_caught:
+            return
+        request.state.read = not message.get("more_body")
+
+
+def refused(fault: RequestError, path: str = CHAT) -> Response:
+    """An error in the shape of the API that `path` belongs to."""
+    kind = "invalid_request_error" if fault.status < 500 else "server_error"
+    error = {"message": str(fault), "type": kind, "param": None, "code": fault.code or fault.status}
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if fault.status in (429, 503) else None
+    return JSONResponse({"error": str(fault) if path.startswith("/api/") else error}, fault.status, headers)
 
 
 def _json_object(raw: bytes) -> Body:
-    """Raises ValueError for anything else, for numbers that are none, and for halves of characters."""
+    """Raises RequestError for anything else, for numbers that are none, and for halves of characters."""
 
-    def refused(word: str) -> None:
+    def no_number(word: str) -> None:
         raise ValueError(f"{word} is not a number")
 
-    body = json.loads(raw, parse_constant=refused)
-    if not isinstance(body, dict):
-        raise ValueError("it is something else")
-    if re.search(rb"\\u[dD][89a-fA-F]", raw):
-        json.dumps(body, ensure_ascii=False).encode()
+    try:
+        body = json.loads(raw, parse_constant=no_number)
+        if not isinstance(body, dict):
+            raise ValueError("it is something else")
+        if re.search(rb"\\u[dD][89a-fA-F]", raw):
+            json.dumps(body, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as fault:
+        raise RequestError(f"the body is no JSON object: {fault}") from None
     return body
 
 
-def _frame(kind: str, alias: str) -> dict[str, Any]:
+def _frame(path: str, alias: str, stream: bool) -> Chunk:
+    kind = "text_completion" if path == COMPLETION else "chat.completion.chunk" if stream else "chat.completion"
     return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": alias}
 
 
-def _choice(delta: Mapping[str, Any], finish: str | None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "finish_reason": finish}
+async def _events(first: Chunk, chunks: AsyncIterator[Chunk], frame: Chunk, body: Body) -> AsyncIterator[bytes]:
+    """The chunks as server-sent events. A stream that breaks off ends with the reason, and without [DONE]."""
+    numbers: Chunk = {}
+    for choice in first.get("choices") or ():
+        if "delta" in choice:
+            choice["delta"] = {"role": "assistant", **choice["delta"]}
+    try:
+        async for made in _with(first, chunks):
+            numbers |= {"usage": made.pop("usage")} if made.get("usage") else {}
+            if made.get("choices"):
+                yield _event({**made, **frame})
+    except RequestError as fault:
+        say(f"error: {fault}")
+        code = fault.code or fault.status
+        yield _event({"error": {"message": str(fault), "type": "server_error", "param": None, "code": code}})
+        return
+    if (body.get("stream_options") or {}).get("include_usage"):
+        yield _event({**frame, "choices": [], **numbers})
+    yield b"data: [DONE]\n\n"
 
 
-def _message(step: Delta) -> dict[str, Any]:
-    """The parts of a step that are there."""
-    parts = {"content": step.content, "reasoning_content": step.reasoning}
-    message: dict[str, Any] = {name: text for name, text in parts.items() if text}
-    if step.calls:
-        message["tool_calls"] = [{"index": number, **call} for number, call in enumerate(step.calls)]
-    return message
+async def _with(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+    yield first
+    async for each in rest:
+        yield each
 
 
-def _whole(steps: list[Delta], alias: str) -> dict[str, Any]:
-    last, calls = steps[-1], [call for step in steps for call in step.calls]
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(step.content for step in steps)}
-    if reasoning := "".join(step.reasoning for step in steps):
-        message["reasoning_content"] = reasoning
-    if calls:
-        message |= {"content": message["content"] or None, "tool_calls": calls}
-    choice = {"index": 0, "message": message, "finish_reason": last.finish}
-    return {**_frame("chat.completion", alias), "choices": [choice], "usage": _usage(last)}
+def _event(data: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
 
 
-def _usage(last: Delta) -> dict[str, int | None]:
-    prompt, completion = last.prompt_tokens, last.completion_tokens
-    total = None if prompt is None or completion is None else prompt + completion
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+def whole(chunks: Sequence[Chunk], frame: Chunk, path: str = CHAT) -> Chunk:
+    """One reply out of its chunks."""
+    choices: dict[int, Chunk] = {}
+    numbers: Chunk = {}
+    for made in chunks:
+        numbers |= {"usage": made["usage"]} if made.get("usage") else {}
+        for choice in made.get("choices") or ():
+            index = choice.get("index", 0)
+            empty = {"text": ""} if path == COMPLETION else {"message": {"role": "assistant", "content": ""}}
+            _add(choices.setdefault(index, {"index": index, **empty, "finish_reason": None}), choice)
+    for choice in choices.values():
+        message = choice.get("message") or {}
+        if message.get("tool_calls"):
+            message["content"] = message["content"] or None
+    return {**frame, "choices": [choices[index] for index in sorted(choices)], **numbers}
+
+
+def _add(held: Chunk, choice: Chunk) -> None:
+    """Add what a chunk brings of one choice."""
+    held["finish_reason"] = choice.get("finish_reason") or held["finish_reason"]
+    if "text" in choice:
+        held["text"] += choice["text"] or ""
+    if probable := (choice.get("logprobs") or {}).get("content"):
+        held.setdefault("logprobs", {"content": []})["content"] += probable
+    for name, part in (choice.get("delta") or {}).items():
+        if name == "tool_calls":
+            for call in part or ():
+                _add_call(held["message"].setdefault("tool_calls", []), call)
+        elif name != "role" and isinstance(part, str):
+            held["message"][name] = held["message"].get(name, "") + part
+
+
+def _add_call(calls: list[Chunk], part: Chunk) -> None:
+    """Add to the call with this part's number, or begin it."""
+    number = part.get("index", len(calls))
+    if number >= len(calls):
+        calls.append({"id": part.get("id"), "type": "function", "function": {"name": "", "arguments": ""}})
+    for name, text in (part.get("function") or {}).items():
+        calls[min(number, len(calls) - 1)]["function"][name] += text or ""

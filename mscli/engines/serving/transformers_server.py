@@ -1,4 +1,4 @@
-"""`python transformers_server.py FLAGS`: a model of Mistral's on Hugging Face Transformers behind OpenAI's API.
+"""`python transformers_server.py FLAGS`: a model of Mistral's on Hugging Face Transformers, for the gateway.
 
 In place of `transformers serve`, which cannot be told the model's name, a key or a context, does not read Mistral's
 calls of tools, and answers an image with an error. Runs in the environment that holds torch and transformers.
@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mscli.engines.serving.chat_request import Body, RequestError
     from mscli.engines.serving.mistral_format import CALLS, CONTENT, REASONING, Reader, prompts
-    from mscli.engines.serving.openai_http import EMPTY, Delta, flags, run, say
+    from mscli.engines.serving.worker import EMPTY, Delta, flags, run, say
 else:  # beside this file, where there is no mscli
     from chat_request import Body, RequestError
     from mistral_format import CALLS, CONTENT, REASONING, Reader, prompts
-    from openai_http import EMPTY, Delta, flags, run, say
+    from worker import EMPTY, Delta, flags, run, say
 
 # Left in 16 bits when the rest is quantised: the planner counts them so, and the image tower suffers most from it.
 # Names count from the start up to a dot; newer versions put all but the head below `model`.
@@ -65,14 +65,15 @@ class Served:
             pass  # kernels that this GPU cannot run fail here, before anybody asks
 
     def reply(self, request: Body) -> Generator[Delta, None, None]:
-        """See `openai_http.Model`."""
+        """See `worker.Model`."""
         inputs = self._prompts.inputs(request)
         prompt = int(inputs["input_ids"].shape[-1])
         room = self._options.context - prompt
         if room <= 0:
             raise RequestError(
                 f"the context is {self._options.context} tokens, and the prompt alone has {prompt}: shorten it, or "
-                "start with a longer context"
+                "start with a longer context",
+                code="context_length_exceeded",
             )
         asked = request.get("max_completion_tokens") or request.get("max_tokens") or room
         limit = min(int(asked), room)

@@ -1,7 +1,7 @@
 """Hugging Face Transformers: a model in bfloat16, or in 4 or 8 bits through bitsandbytes, behind mscli's own server.
 
 `transformers serve` is not used: it names a model by its path, knows no API key and no context, gives Mistral's calls
-of tools back as text and answers images with an error (seen with 5.23). The server keeps its HTTP shape.
+of tools back as text and answers images with an error (seen with 5.23). HTTP is the gateway's.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Transformers:
         multi_gpu=True,
         api_key=True,
         cpu=True,
+        gateway="library",
     )
     health_path = "/health"
     stop_signals: tuple[int, ...] = (signal.SIGTERM,)
@@ -66,11 +67,10 @@ class Transformers:
         _refuse(found, plan)
         template = template_file(model, serving.run_dir)
         flags = [
-            *("--model", weights.model, "--alias", serving.alias, "--host", serving.host, "--port", str(serving.port)),
-            *("--context", str(plan.context), "--users", str(plan.users), "--images", str(plan.images)),
-            *("--device", _device(plan)),
+            *("--model", weights.model, "--alias", serving.alias),
+            *("--context", str(plan.context), "--users", str(plan.users), "--device", _device(plan)),
             *(word for path in template for word in ("--chat-template", str(path))),
-            *_optional(plan, model, serving),
+            *_optional(plan, model),
             *option_flags(profile.options),
         ]
         # The weights are here and checked; what Transformers asked the Hub now could only be something else.
@@ -126,10 +126,9 @@ def _device(plan: Plan) -> str:
     return "cuda:0" if len(plan.devices) == 1 and not plan.settings.get("host_layers") else "auto"
 
 
-def _optional(plan: Plan, model: Model, serving: Serving) -> Iterator[str]:
+def _optional(plan: Plan, model: Model) -> Iterator[str]:
     values = {
         "--quantization": plan.settings.get("quantization"),
-        "--api-key-file": serving.api_key_file,
         "--temperature": model.sampling.temperature,
         "--top-p": model.sampling.top_p,
     }

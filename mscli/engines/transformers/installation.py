@@ -100,4 +100,4 @@ def _installation(kind: str, environment: PythonEnvironment) -> Installation:
     beside = environment.versions(BESIDE)
     gpu = "+cpu" not in beside["torch"] if "torch" in beside else None
     version = environment.version("transformers")
-    return Installation(NAME, argv, version, kind, environment.python, beside, gpu=gpu, cpu=True)
+    return Installation(NAME, argv, version, kind, environment.python, beside, gpu=gpu, cpu=True, library=True)

@@ -122,8 +122,8 @@ def test_the_flag_for_the_kv_cache_is_left_out_where_it_is_not_known(tmp_path: P
     assert "--pa-context-len" not in command(replace(CURRENT, version="0.9.5"), tmp_path).argv
 
 
-@pytest.mark.parametrize("found", [CURRENT, OLDER, WHEEL], ids=["current", "older", "wheel"])
-def test_every_kind_listens_on_this_machine_alone(found: Installation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("found", [CURRENT, OLDER], ids=["current", "older"])
+def test_every_program_listens_on_this_machine_alone(found: Installation, tmp_path: Path) -> None:
     words = command(found, tmp_path, ON_CPU).argv
 
     assert "127.0.0.1" in words

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.engines.gateways import gateway, of_gateway
 from support.engines.installed_engines import CACHE
 from support.engines.odd_requests import FULL, variations
 from support.tiny_models import TinyModels
@@ -88,10 +89,22 @@ def serving(python: Path, folder: Path, where: Path, *flags: str) -> Iterator[Se
     """A server for the model in `folder`, not waited for."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    server = (str(python), str(SERVER), "--model", "twin", "--alias", "twin", "--port", str(port), "--context", "2048")
+    front, more = of_gateway(flags)
+    server = (str(python), str(SERVER), "--model", "twin", "--alias", "twin", "--context", "2048")
     template = where / "chat-template.jinja"
     template.write_text(chat_template("v7"))
-    argv = [sys.executable, str(FOLDER), str(folder), "twin", "2048", *server, "--chat-template", str(template), *flags]
+    engine = (
+        sys.executable,
+        str(FOLDER),
+        str(folder),
+        "twin",
+        "2048",
+        *server,
+        "--chat-template",
+        str(template),
+        *more,
+    )
+    argv = gateway(port, "library", *front, before=engine)
     (where / "tmp").mkdir()
     with (where / "log").open("wb") as file:
         process = subprocess.Popen(
@@ -100,8 +113,8 @@ def serving(python: Path, folder: Path, where: Path, *flags: str) -> Iterator[Se
     try:
         yield Served(process, port, where / "log")
     finally:
-        process.kill()
-        process.wait(10)
+        process.terminate()
+        process.wait(30)
 
 
 @pytest.mark.parametrize("flags", [(), ("--isq", "q8_0"), ("--isq", "q6k")], ids=["as stored", "q8_0", "q6k"])

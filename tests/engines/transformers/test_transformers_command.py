@@ -41,13 +41,9 @@ def test_the_server_is_run_by_the_engine_s_own_python(tmp_path: Path) -> None:
     argv = command(replace(ON_CPU, settings=FOUR_BITS), tmp_path).argv
 
     assert argv[:2] == ("/env/bin/python", "/server.py")
-    assert [
-        after(argv, flag) for flag in ("--model", "--alias", "--host", "--port", "--context", "--quantization")
-    ] == [
+    assert [after(argv, flag) for flag in ("--model", "--alias", "--context", "--quantization")] == [
         "/models/small31",
         "mistral-small-3.1",
-        "127.0.0.1",
-        "1234",
         "8192",
         "bnb-4bit",
     ]
@@ -78,15 +74,6 @@ def test_host_memory_is_used_only_where_it_was_planned(layers: int, allowed: boo
     plan = replace(ON_ONE_GPU, settings={**FOUR_BITS, **({"host_layers": layers} if layers else {})})
 
     assert ("--offload" in command(plan, tmp_path).argv) is allowed
-
-
-def test_the_key_is_given_as_a_file(tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    key.write_text("secret-of-the-test")
-    argv = command(ON_CPU, tmp_path, key=key).argv
-
-    assert after(argv, "--api-key-file") == str(key)
-    assert "secret-of-the-test" not in " ".join(argv)
 
 
 def test_the_chat_template_is_written_beside_the_log(tmp_path: Path) -> None:

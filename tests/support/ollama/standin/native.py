@@ -276,6 +276,10 @@ class Native:
         part = {**self._frame(), "done": False}
         first = [{**part, "message": {**whole, "content": ""}}] if calls or said.thinking else []
         rest = [{**part, "message": {"role": "assistant", "content": piece}} for piece in said.pieces]
+        if fault := self.server.scene.fault("chat"):
+            self.server.memory.kill(self._blob(name))
+            words = "an error was encountered while running the model: unexpected EOF"
+            return self._paced(name, [*[*first, *rest][: fault["after"]], {"error": words}])
         return self._paced(name, [*first, *rest, last])
 
     def _frame(self) -> dict[str, Any]:

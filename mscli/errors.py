@@ -35,6 +35,7 @@ class Code(str, Enum):
     PORT_TAKEN = "port_taken"
     ENGINE_MISSING = "engine_missing"
     ENGINE_UNSUPPORTED = "engine_unsupported"
+    AGENT_MISSING = "agent_missing"
     WEIGHTS_MISSING = "weights_missing"
     DOWNLOAD_FAILED = "download_failed"
     DISK_FULL = "disk_full"

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from mscli.instances.records import Record
 
 _FOR = "Print code for curl, python, js, langchain and others."
-# Of the context, what a reply may take where the model's makers recommend no limit, or more than half.
-_OUTPUT_SHARE = 4
 
 
 def register(app: typer.Typer) -> None:
@@ -62,20 +60,19 @@ def env(
 
 
 def _variables(record: Record) -> dict[str, str]:
-    """What clients read, by the names that they know it by. The context is the engine's own word where it gave one."""
-    from mscli.instances.records import api_key
+    """What clients read, by the names that they know it by."""
+    from mscli.agents.deployment import deployment_of
 
-    context = (record.taken.context if record.taken else None) or record.plan.context
-    longest = record.sampling.max_tokens or context // _OUTPUT_SHARE
+    told = deployment_of(record)
     return {
-        "OPENAI_BASE_URL": record.base_url,
-        "OPENAI_API_BASE": record.base_url,
+        "OPENAI_BASE_URL": told.base_url,
+        "OPENAI_API_BASE": told.base_url,
         # Clients insist on some key: without one the customary placeholder is given.
-        "OPENAI_API_KEY": api_key(record) or "EMPTY",
-        "MSCLI_MODEL": record.alias,
-        "MSCLI_CONTEXT": str(context),
-        "MSCLI_MAX_OUTPUT": str(min(longest, context // 2)),
-        "MSCLI_ABILITIES": " ".join(("chat", *record.capabilities)),
-        **({"OLLAMA_HOST": record.base_url.removesuffix("/v1")} if record.plan.engine == "ollama" else {}),
+        "OPENAI_API_KEY": told.key or "EMPTY",
+        "MSCLI_MODEL": told.model,
+        "MSCLI_CONTEXT": str(told.context),
+        "MSCLI_MAX_OUTPUT": str(told.output),
+        "MSCLI_ABILITIES": " ".join(told.abilities),
+        **({"OLLAMA_HOST": told.root} if told.engine == "ollama" else {}),
         **({"MSCLI_SYSTEM_PROMPT": record.system_prompt} if record.system_prompt else {}),
     }

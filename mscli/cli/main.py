@@ -54,6 +54,8 @@ def _arguments(argv: Sequence[str] | None, screen: Screen) -> list[str]:
         if after == len(args) or args[after].startswith("--"):
             args.insert(after, "")  # the log of the only instance
     own = args[: args.index("--")] if "--" in args else args
+    if args[:1] == ["launch"] and "--" in args:
+        args = [*own, *(f"--arg={word}" for word in args[len(own) + 1 :])]  # the agent's, not ours
     screen.command = next((arg for arg in own if not arg.startswith("-")), "")
     screen.json_mode = bool({"--json", "--events"} & set(own))
     return args

@@ -16,7 +16,7 @@ from mscli.errors import Code, MscliError
 
 # The commands in the order of the help, by what they are for: one module of this folder each, but for the last row.
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "run": ("up", "down", "restart", "chat", "service"),
+    "run": ("up", "down", "restart", "chat", "launch", "service"),
     "look": ("status", "logs", "check", "env", "gpus"),
     "prepare": ("plan", "profiles", "pull", "weights", "engines", "config"),
     "repair": ("doctor",),

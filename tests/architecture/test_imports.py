@@ -26,6 +26,7 @@ ORDER = (
     "lifecycle",
     "doctor",
     "chat",
+    "agents",
     "cli",
 )
 # The same inside the larger parts. An area of the doctor uses what areas before it looked at, as they are shown.

@@ -1,0 +1,104 @@
+"""What an agent is started with so that it talks to an instance and to nothing else.
+
+Its own configuration is read by it as ever, and never touched: what it is told comes by environment, flags, or a file
+in the instance's folder, made anew at each launch, since ports and names move.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from mscli.agents.deployment import Deployment
+from mscli.agents.table import CHAT, MESSAGES, RESPONSES, SMALL, Agent
+from mscli.errors import Code, MscliError
+from mscli.instances.store import private_folder, write_private
+
+# What an engine answers besides chat completions, in a way that agents can use: vLLM refuses the role `developer` and
+# the parts `input_text` that every request to /v1/responses has.
+_ANSWERS = {"llama.cpp": (RESPONSES, MESSAGES), "ollama": (RESPONSES, MESSAGES)}
+# A stand-in counts so many tokens where the real tokenizers count one.
+_STAND_IN_COUNTS = 3
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A start of an agent. `env`: what is added to the user's environment, `unset` what is taken from it.
+
+    `files`: what was written below the instance's folder, by path; they and `env` may hold the key, `argv` never does.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    unset: tuple[str, ...]
+    files: Mapping[Path, str]
+
+    def write(self) -> None:
+        """Write the files, mode 0600, in folders of mode 0700. Raises FILE or DISK_FULL."""
+        for path, text in self.files.items():
+            private_folder(path.parent)
+            write_private(path, text)
+
+
+def launch(agent: Agent, deployment: Deployment, folder: Path, args: Sequence[str] = ()) -> Launch:
+    """The start of `agent` on `deployment`, with the user's own `args` behind; its files go to `folder`. Pure."""
+    given = values(deployment, folder)
+    env = {**agent.env, **(agent.when_small if deployment.context < SMALL else {})}
+    return Launch(
+        (agent.program, *(_filled(word, given) for word in agent.argv), *args),
+        {name: _filled(text, given) for name, text in env.items()},
+        agent.unset,
+        {folder / name: _filled(text, given) for name, text in agent.files.items()},
+    )
+
+
+def values(deployment: Deployment, folder: Path) -> dict[str, str]:
+    """What the texts of the table may name."""
+    key = deployment.key or "EMPTY"  # clients insist on some key
+    words = {
+        "base": deployment.base_url,
+        "root": deployment.root,
+        "model": deployment.model,
+        "served": f"mscli/{deployment.model}",
+        "key": key,
+        "folder": str(folder),
+    }
+    images = bool(deployment.images)
+    said: dict[str, object] = {
+        **{f"q_{name}": word for name, word in words.items()},
+        "context": deployment.context,
+        "output": deployment.output,
+        "temperature": deployment.temperature or 0.0,
+        "images": images,
+        "tools": "tools" in deployment.abilities,
+        "input": ["text", "image"] if images else ["text"],
+    }
+    return words | {name: json.dumps(value) for name, value in said.items()}
+
+
+def _filled(text: str, given: Mapping[str, str]) -> str:
+    return Template(text).substitute(given)
+
+
+def needed_context(agent: Agent, deployment: Deployment) -> int:
+    """The tokens without which the agent cannot work here."""
+    return agent.least_context * (_STAND_IN_COUNTS if deployment.stand_in else 1)
+
+
+def refuse_unfit(agent: Agent, deployment: Deployment) -> None:
+    """Raise ENGINE_UNSUPPORTED where the agent cannot work on this engine and model, whatever the context."""
+    if agent.speaks != CHAT and agent.speaks not in _ANSWERS.get(deployment.engine, ()):
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"{agent.title} speaks {agent.speaks}, which {deployment.engine} does not answer as it needs",
+            "Use an instance on llama.cpp or Ollama, or an agent that uses chat completions.",
+        )
+    if agent.needs_tools and "tools" not in deployment.abilities:
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"{agent.title} needs tool calls, which {deployment.model} on {deployment.engine} does not have",
+            "To see what an instance can do: mscli check",
+        )

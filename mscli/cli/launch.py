@@ -1,0 +1,143 @@
+"""`mscli launch`: an agent, connected to a running instance."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mscli.cli.layout import Column
+from mscli.cli.options import Instance, Json
+from mscli.cli.screen import Screen, open_screen
+from mscli.errors import Code, MscliError
+
+if TYPE_CHECKING:
+    from mscli.agents.launch import Launch
+    from mscli.agents.table import Agent
+    from mscli.instances.records import Record
+
+ARG = "--arg"
+"""What each word after `--` becomes: without it, the first would be taken for the instance."""
+_AGENT = "The agent; without it, list the agents."
+_ARGS = "Give the agent this argument; so is all after --."
+_PRINT = "Print what it would be started with; start nothing."
+_COLUMNS = (
+    Column("AGENT"),
+    Column("NAME"),
+    Column("CONTEXT", 1, right=True),
+    Column("INSTALLED"),
+    Column("INSTALL", 2),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("launch", epilog="Examples: mscli launch  |  mscli launch vibe  |  mscli launch llm -- 'hello'")(start)
+
+
+def start(
+    ctx: typer.Context,
+    agent: Annotated[str | None, typer.Argument(metavar="[AGENT]", help=_AGENT)] = None,
+    name: Instance = None,
+    args: Annotated[list[str] | None, typer.Option(ARG, metavar="ARG", help=_ARGS)] = None,
+    show: Annotated[bool, typer.Option("--print", help=_PRINT)] = False,
+    json: Json = False,
+) -> None:
+    """Start a coding agent on a running instance.
+
+    Your own configuration of the agent is not touched. What it is told goes by its environment, flags, or a file in the
+    instance's folder. --json implies --print.
+    """
+    from mscli.agents.deployment import deployment_of
+    from mscli.agents.launch import launch, refuse_unfit
+    from mscli.agents.table import AGENTS
+    from mscli.instances.records import Records, the_one
+    from mscli.paths import places
+
+    screen = open_screen(ctx, json)
+    if agent is None:
+        _list(screen)
+        return
+    if agent not in AGENTS:
+        raise MscliError(Code.USAGE, f"there is no agent {agent!r}", f"One of: {', '.join(AGENTS)}")
+    chosen, records = AGENTS[agent], Records(places())
+    record = the_one(records, name)
+    deployment = deployment_of(record)
+    refuse_unfit(chosen, deployment)
+    _refuse_small(chosen, record)
+    made = launch(chosen, deployment, records.run_dir(record.name) / "agents" / agent, args or ())
+    made.write()
+    if json:
+        screen.data({"argv": made.argv, "env": made.env, "unset": made.unset, "files": list(made.files)})
+    elif show:
+        screen.text(_printed(made))
+    else:
+        if not chosen.tried:
+            screen.note(f"note: {chosen.title} was not run with mscli yet", "yellow")
+        _run(chosen, made)
+
+
+def _list(screen: Screen) -> None:
+    """Every agent, and whether it is here."""
+    from mscli.agents.table import AGENTS
+
+    if screen.json_mode:
+        known = {
+            name: {"title": agent.title, "least_context": agent.least_context, "install": agent.install,
+                   "path": shutil.which(agent.program)}
+            for name, agent in AGENTS.items()
+        }  # fmt: skip
+        screen.data({"agents": known})
+        return
+    rows = [
+        (name, agent.title, f"{agent.least_context:,}", "yes" if shutil.which(agent.program) else "no", agent.install)
+        for name, agent in AGENTS.items()
+    ]
+    screen.table(_COLUMNS, rows)
+
+
+def _refuse_small(agent: Agent, record: Record) -> None:
+    """Raise NO_FIT where the agent's first request does not fit the context, with what would."""
+    from mscli.agents.deployment import deployment_of
+    from mscli.agents.launch import needed_context
+    from mscli.lifecycle.decision import decide
+    from mscli.paths import places
+
+    deployment = deployment_of(record)
+    needed = needed_context(agent, deployment)
+    if deployment.context >= needed:
+        return
+    request = replace(record.request, overrides=replace(record.request.overrides, context=needed))
+    way = f"mscli up {record.plan.profile} --ctx {needed} --replace"
+    if record.name != record.plan.profile:
+        way += f" --name {record.name}"
+    try:
+        decide(request, places(), record.name)
+        hint = f"Start it again with more, which fits here: {way}"
+    except MscliError as fault:
+        hint = f"So much does not fit with {record.plan.profile} here ({fault.message}). To see what does: mscli plan"
+    raise MscliError(
+        Code.NO_FIT,
+        f"{agent.title} needs a context of {needed:,} tokens; {record.name} has {deployment.context:,}",
+        hint,
+        {"needed": needed, "context": deployment.context},
+    )
+
+
+def _printed(made: Launch) -> str:
+    unset = [f"-u {name}" for name in made.unset]
+    env = [f"{name}={shlex.quote(value)}" for name, value in made.env.items()]
+    return " \\\n  ".join(["env", *unset, *env, shlex.join(made.argv)])
+
+
+def _run(agent: Agent, made: Launch) -> None:
+    """Become the agent: its terminal, its signals and its exit status are the user's."""
+    program = shutil.which(agent.program)
+    if program is None:
+        raise MscliError(Code.AGENT_MISSING, f"{agent.title} is not installed", f"Install it: {agent.install}")
+    env = {name: value for name, value in os.environ.items() if name not in made.unset}
+    os.execve(program, made.argv, {**env, **made.env})

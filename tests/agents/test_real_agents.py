@@ -1,0 +1,116 @@
+"""Real agents, launched on the rehearsal: each answers, calls a tool, and leaves its user's configuration as it was.
+
+Run by tests/run_agents, which installs them and says which are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.agents.recorder import Recorder, recording
+from support.run_mscli import Mscli
+
+pytestmark = pytest.mark.agents
+
+PROMPT = "What is the weather in Paris? Use the tool."
+# What each is asked with, without a terminal; and what of another provider its user has configured before.
+ARGS = {
+    "vibe": ("-p", PROMPT, "--max-turns", "3", "--trust"),
+    "opencode": ("run", PROMPT),
+    "codex": ("exec", "--skip-git-repo-check", PROMPT),
+    "pi": ("-p", PROMPT),
+    "qwen": ("-p", PROMPT, "--yolo"),
+    "continue": ("-p", PROMPT, "--exclude", "Exit"),
+    "aider": ("--message", PROMPT, "--yes-always", "--no-pretty", "--no-git"),
+    "gptme": ("--non-interactive", PROMPT),
+    "llm": (
+        "--functions",
+        "def get_weather(city: str) -> str:\n    'The weather in a city now'\n    return 'sunny'",
+        PROMPT,
+    ),
+}
+CONFIGURED = {
+    "vibe": {
+        ".vibe/config.toml": 'active_model = "mine"\n\n[[providers]]\nname = "mine"\napi_style = "openai"\n'
+        'api_base = "http://127.0.0.1:9/v1"\nbackend = "generic"\n\n'
+        '[[models]]\nname = "mine"\nprovider = "mine"\nalias = "mine"\n'
+    },
+    "opencode": {
+        ".config/opencode/opencode.json": '{"$schema": "https://opencode.ai/config.json", "model": "mine/mine"}'
+    },
+    "codex": {
+        ".codex/config.toml": 'model = "mine"\nmodel_provider = "mine"\n\n[model_providers.mine]\nname = "mine"\n'
+        'base_url = "http://127.0.0.1:9/v1"\nwire_api = "responses"\n'
+    },
+    "pi": {".pi/agent/settings.json": json.dumps({"defaultProvider": "anthropic"})},
+    "qwen": {".qwen/settings.json": json.dumps({"model": {"name": "mine"}, "$version": 3})},
+    "continue": {".continue/config.yaml": "name: mine\nversion: 1.0.0\nschema: v1\nmodels: []\n"},
+    "aider": {".aider.conf.yml": "model: openai/mine\n"},
+    "gptme": {".config/gptme/config.toml": '[prompt]\nabout_user = "me"\n\n[env]\nMODEL = "openai/mine"\n'},
+    "llm": {".config/io.datasette.llm/keys.json": json.dumps({"openai": "sk-of-the-user"})},
+}
+CALLS_NO_TOOL = ("aider",)  # its edits come as text
+HERE = os.environ.get("MSCLI_AGENTS", "").split(",")
+
+
+@pytest.fixture
+def served(mscli: Mscli, home: Path) -> Iterator[Recorder]:
+    """The rehearsal with room for an agent, behind a proxy that keeps what is said."""
+    up = mscli("up", "rehearsal", "--ctx", "131072", "--json")
+    instance = up.data["instance"]
+    with recording(instance["port"]) as recorder:
+        path = home / "state" / "instances" / "rehearsal" / "record.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "port": recorder.port}))
+        yield recorder
+        path.write_text(json.dumps({**json.loads(path.read_text()), "port": instance["port"]}))
+
+
+@pytest.mark.parametrize("agent", ARGS)
+def test_a_launched_agent_answers_calls_a_tool_and_leaves_its_users_files_alone(
+    agent: str, served: Recorder, user_env: dict[str, str], tmp_path: Path
+) -> None:
+    if agent not in HERE:
+        pytest.skip("not installed by tests/run_agents")
+    home, project = Path(user_env["HOME"]), tmp_path / "project"
+    project.mkdir()
+    for name, text in CONFIGURED[agent].items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    before = hashes(home)
+    path = f"{os.environ['MSCLI_AGENT_PATH']}:{os.environ['PATH']}"
+    # Whoever would call home meets a closed port.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    nowhere |= {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
+    done = subprocess.run(
+        [sys.executable, "-m", "mscli", "launch", agent, "rehearsal", "--", *ARGS[agent]],
+        env={**user_env, **nowhere, "PATH": path, "TERM": "dumb", "OPENAI_API_KEY": "sk-of-the-user"},
+        cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    said = f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n" + "\n".join(
+        f"{each.path} {each.status} {each.answer[:300]}" for each in served.exchanges
+    )
+    assert done.returncode == 0, said
+    assert any(each.path.startswith("/v1/") and each.status == 200 for each in served.exchanges), said
+    assert "sk-of-the-user" not in json.dumps([each.asked for each in served.exchanges])
+    if agent not in CALLS_NO_TOOL:
+        assert served.calls(), said
+        assert served.results(), said
+    after = hashes(home)
+    changed = {name for name, digest in before.items() if after.get(name) != digest}
+    assert not changed, f"{agent} with mscli changed {changed}"
+
+
+def hashes(home: Path) -> dict[str, str]:
+    """Every file of a home but mscli's own, by its content."""
+    return {
+        str(path.relative_to(home)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in home.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.relative_to(home).parts[0] != "home"
+    }

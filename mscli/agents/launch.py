@@ -43,13 +43,20 @@ class Launch:
             write_private(path, text)
 
 
-def launch(agent: Agent, deployment: Deployment, folder: Path, args: Sequence[str] = ()) -> Launch:
-    """The start of `agent` on `deployment`, with the user's own `args` behind; its files go to `folder`. Pure."""
+def launch(
+    agent: Agent, deployment: Deployment, folder: Path, args: Sequence[str] = (), no_proxy: str | None = None
+) -> Launch:
+    """The start of `agent` on `deployment`, with the user's own `args` behind; its files go to `folder`. Pure.
+
+    `no_proxy`: what the user's environment exempts from its proxy; this machine is added.
+    """
     given = values(deployment, folder)
-    env = {**agent.env, **(agent.when_small if deployment.context < SMALL else {})}
+    exempt = ",".join(filter(None, (no_proxy, "127.0.0.1,localhost,::1")))
+    small = agent.when_small if deployment.context < SMALL else {}
+    env = {**agent.env, **small, "NO_PROXY": exempt, "no_proxy": exempt}
     return Launch(
         (agent.program, *(_filled(word, given) for word in agent.argv), *args),
-        {name: _filled(text, given) for name, text in env.items()},
+        {name: _filled(text, given).replace("\n", "") for name, text in env.items()},
         agent.unset,
         {folder / name: _filled(text, given) for name, text in agent.files.items()},
     )

@@ -123,6 +123,7 @@ export default function (pi) {
         24_576,
         argv=("--auth-type", "openai", "-m", "$model"),
         env={**_OPENAI, "QWEN_CODE_SYSTEM_SETTINGS_PATH": "$folder/settings.json"},
+        unset=("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"),  # it asks a proxy for loopback too
         files={
             "settings.json": """\
 {"security": {"auth": {"selectedType": "openai"}}, "privacy": {"usageStatisticsEnabled": false},

@@ -144,7 +144,6 @@ def _show_program(screen: Screen) -> None:
     shown = [(path, it) for path, it in commands().items() if " " not in path]
     narrow = screen.width is not None and screen.width < _LEAST_FOR_GROUPS
     screen.paragraph(_ABOUT, style="bold")
-    screen.line()
     rows: list[tuple[str, str]] = []
     for group, members in groupby(shown, key=lambda row: row[1]["group"]):
         for number, (path, it) in enumerate(members):

@@ -25,18 +25,12 @@ ARG = "--arg"
 _AGENT = "The agent; without it, list the agents."
 _ARGS = "Give the agent this argument; so is all after --."
 _PRINT = "Print what it would be started with; start nothing."
-_COLUMNS = (
-    Column("AGENT"),
-    Column("NAME"),
-    Column("CONTEXT", 1, right=True),
-    Column("INSTALLED"),
-    Column("INSTALL", 2),
-)
+_COLUMNS = (Column("AGENT"), Column("NAME", 2), Column("MIN CTX", 1, right=True), Column("INSTALLED", clip=True))
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("launch", epilog="Examples: mscli launch  |  mscli launch vibe  |  mscli launch llm -- 'hello'")(start)
+    app.command("launch", epilog="Examples: mscli launch  |  mscli launch vibe  |  mscli launch codex small-q4 --print")(start)
 
 
 def start(
@@ -49,8 +43,8 @@ def start(
 ) -> None:
     """Start a coding agent on a running instance.
 
-    Your own configuration of the agent is not touched. What it is told goes by its environment, flags, or a file in the
-    instance's folder. --json implies --print.
+    What stands behind -- goes to the agent. Your own configuration of it is not changed: it is told address, model and
+    context by its environment, its flags, or a file in the instance's folder. --json implies --print.
     """
     from mscli.agents.deployment import deployment_of
     from mscli.agents.launch import launch, refuse_unfit
@@ -69,7 +63,8 @@ def start(
     deployment = deployment_of(record)
     refuse_unfit(chosen, deployment)
     _refuse_small(chosen, record)
-    made = launch(chosen, deployment, records.run_dir(record.name) / "agents" / agent, args or ())
+    exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    made = launch(chosen, deployment, records.run_dir(record.name) / "agents" / agent, args or (), exempt)
     made.write()
     if json:
         screen.data({"argv": made.argv, "env": made.env, "unset": made.unset, "files": list(made.files)})
@@ -94,10 +89,16 @@ def _list(screen: Screen) -> None:
         screen.data({"agents": known})
         return
     rows = [
-        (name, agent.title, f"{agent.least_context:,}", "yes" if shutil.which(agent.program) else "no", agent.install)
+        (
+            name,
+            agent.title,
+            f"{agent.least_context:,}",
+            "yes" if shutil.which(agent.program) else f"no: {agent.install}",
+        )
         for name, agent in AGENTS.items()
     ]
     screen.table(_COLUMNS, rows)
+    screen.note("To start one on the running instance: mscli launch AGENT")
 
 
 def _refuse_small(agent: Agent, record: Record) -> None:

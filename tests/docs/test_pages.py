@@ -58,7 +58,7 @@ def faults_of(node: Any, words: list[str], path: tuple[str, ...] = ()) -> Iterat
         return
     known = {spelt: it for it in node.params for spelt in (*it.opts, *it.secondary_opts)}
     positional, value_follows = [], False
-    for word in words:
+    for word in words[: words.index("--")] if "--" in words else words:
         if value_follows or not word.startswith("-") or word == "-":
             positional += [] if value_follows else [word]
             value_follows = False

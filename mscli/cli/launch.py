@@ -24,13 +24,14 @@ ARG = "--arg"
 """What each word after `--` becomes: without it, the first would be taken for the instance."""
 _AGENT = "The agent; without it, list the agents."
 _ARGS = "Give the agent this argument; so is all after --."
+_EPILOG = "Examples: mscli launch  |  mscli launch vibe  |  mscli launch codex small-q4 --print"
 _PRINT = "Print what it would be started with; start nothing."
 _COLUMNS = (Column("AGENT"), Column("NAME", 2), Column("MIN CTX", 1, right=True), Column("INSTALLED", clip=True))
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("launch", epilog="Examples: mscli launch  |  mscli launch vibe  |  mscli launch codex small-q4 --print")(start)
+    app.command("launch", epilog=_EPILOG)(start)
 
 
 def start(

@@ -56,6 +56,6 @@ def qwen_32b() -> Model:
 
 
 def gemma_27b() -> Model:
-    """gaunernst/gemma-3-27b-it-int4-awq with the weights that its row states (17.611 GiB, image tower included)."""
+    """gaunernst/gemma-3-27b-it-int4-awq with the weights that its row states (17.611 GiB, vision encoder included)."""
     tower = Vision(1, 1, 27, 1152, 16, 4304, 14, 896, 4)
     return model("gemma-3-27b", GEMMA_27B, variant("w4a16", from_gib(17.611)), 131072, tower)

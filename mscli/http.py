@@ -90,7 +90,7 @@ class Response:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise fault_of(host, error) from error
         if self._response.length:
-            raise HttpFault("cut", f"{host} ended its answer {self._response.length:,} bytes short")
+            raise HttpFault("cut", f"{host} ended its answer {self._response.length:,} bytes early")
 
 
 def request(
@@ -184,7 +184,7 @@ def fault_of(host: str, error: Exception) -> HttpFault:
     if isinstance(error, ssl.SSLCertVerificationError):
         return HttpFault("tls", f"the certificate of {host} is not trusted ({error.verify_message})")
     if isinstance(error, ssl.SSLError):
-        return HttpFault("tls", f"no encrypted connection to {host} ({error.reason or 'TLS failed'})")
+        return HttpFault("tls", f"no TLS connection to {host} ({error.reason or 'TLS failed'})")
     if isinstance(error, TimeoutError):
         return HttpFault("silent", f"{host} does not answer in time")
     if "Tunnel connection failed" in str(error):
@@ -252,7 +252,7 @@ class _Timed(io.RawIOBase):
         """The next bytes of the socket."""
         left_s = self._stall_s if self._deadline_s is None else self._deadline_s - time.monotonic()
         if left_s <= 0:
-            raise TimeoutError("the deadline has passed")
+            raise TimeoutError("timed out")
         self._sock.settimeout(min(left_s, self._stall_s))
         return self._sock.recv_into(buffer)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple  # dataclasses would double what each TAB imports
 
 from mscli.errors import Code, MscliError
 
@@ -17,8 +17,7 @@ MARK = "MSCLI_INSTANCE"
 """The variable that every process of an instance carries in its environment."""
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(NamedTuple):
     """The folders of one user's mscli."""
 
     config: Path

@@ -179,7 +179,7 @@ def _syntax_fault(error: yaml.YAMLError, text: str) -> Fault:
     if "\t" in source[: len(source) - len(source.lstrip())]:
         problem = "a tab in the indentation; YAML takes spaces only"
     elif "mapping values are not allowed" in problem:
-        problem = "a second colon in one line; put the value in quotes, or mend the indentation"
+        problem = "a second colon in one line; put the value in quotes, or fix the indentation"
     elif "could not find expected ':'" in problem:
         problem = "expected `key: value`, found no colon"
     elif context := getattr(error, "context", None):

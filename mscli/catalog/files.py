@@ -48,7 +48,7 @@ def _model_contradictions(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, 
     if recommended is not None and recommended > limit:
         yield ("context_recommended",), f"{recommended} is beyond the model's limit of {limit} tokens"
     if "vision" in values["capabilities"] and architecture.vision is None:
-        yield ("capabilities",), "vision needs the sizes of the image tower under 'architecture.vision'"
+        yield ("capabilities",), "vision needs the sizes of the vision encoder under 'architecture.vision'"
     if ("reasoning" in values["capabilities"]) != (values["reasoning"] != "none"):
         yield ("reasoning",), f"'{values['reasoning']}' contradicts the list 'capabilities'"
     for name, variant in values["variants"].items():
@@ -62,7 +62,7 @@ def _variant_contradictions(variant: Mapping[str, Any], architecture: Architectu
     if vision:
         yield from _too_heavy("projector_bytes", variant, vision.tower_parameters + vision.projector_parameters)
     elif variant["projector_bytes"]:
-        yield ("projector_bytes",), "must be 0: the model has no image tower"
+        yield ("projector_bytes",), "must be 0: the model has no vision encoder"
     if variant["host_bytes"] > variant["weights_bytes"]:
         yield ("host_bytes",), f"more than all {variant['weights_bytes']:,} bytes of the weights"
     if (source.kind == "ollama") != (variant["format"] == "ollama"):
@@ -95,7 +95,7 @@ DECIDED = {
     **dict.fromkeys(("tensor-parallel-size", "tp", "tensor-split", "main-gpu"), "set by the key 'gpus' and the plan"),
     **dict.fromkeys(("kv-cache-dtype", "cache-type-k", "cache-type-v"), "set by the key 'kv_types'"),
     **dict.fromkeys(("gpu-memory-utilization", "n-gpu-layers", "ngl"), "set by the plan from the free memory"),
-    **dict.fromkeys(("api-key",), "mscli makes the key and keeps it out of files and process lists"),
+    **dict.fromkeys(("api-key",), "mscli creates the key and keeps it out of files and process lists"),
 }
 
 

@@ -69,11 +69,9 @@ class Catalog:
                 "fits"
             )
         elif not re.fullmatch(NAME, name) or name.endswith(".yaml"):
-            hint = f"a profile in a file of its own is named so: --file {name}"
+            hint = f"to use a profile file: --file {name}"
         else:
-            hint = (
-                f"did you mean {close}? `mscli profiles` lists them all" if close else "`mscli profiles` lists them all"
-            )
+            hint = (f"Did you mean {close}? " if close else "") + "To list profiles: mscli profiles"
         return MscliError(Code.PROFILE_UNKNOWN, f"there is no profile '{name}'", hint, details)
 
     def ways(self, name: str) -> Ways | None:

@@ -35,7 +35,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Vision:
-    """The image tower and its projector. `image_size` and `patch` in pixels."""
+    """The vision encoder and its projector. `image_size` and `patch` in pixels."""
 
     tower_parameters: int
     projector_parameters: int
@@ -111,7 +111,7 @@ class Variant:
     """One way to store the weights.
 
     `weights_bytes`: text weights as the engine holds them, without the projector.
-    `projector_bytes`: image tower and projector (0 for text only).
+    `projector_bytes`: vision encoder and projector (0 for text only).
     `host_bytes`: the part of weights_bytes that stays in host memory even at full offload (llama.cpp's embedding).
     `download_bytes`: what is downloaded and stored on disk.
     `format`: one of FORMATS. `quantisation`: one of QUANTISATIONS; bnb and isq are made by the engine while loading.

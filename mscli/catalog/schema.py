@@ -88,8 +88,8 @@ PROFILE = Table(
         Key("gpus", list_of(whole(1, 64, "GPUs")), "the GPU counts that it may use, in the order to try", None),
         Key("context", CONTEXT, "the context length that the planner may choose", {}),
         Key("kv_types", list_of(word(KV_TYPES, "KV cache type"), 1), "KV cache types in the order to try", ("f16",)),
-        Key("images", whole(0, 1000, "images"), "how many images one request may hold (0: text only)", 0),
-        Key("users", whole(1, 100_000, "users"), "how many requests at once to plan for", 1),
+        Key("images", whole(0, 1000, "images"), "how many images one request may contain (0: text only)", 0),
+        Key("users", whole(1, 100_000, "users"), "how many concurrent requests to plan for", 1),
         Key("offload", flag(), "whether part of the weights may stay in host memory (slow)", False),
         Key("automatic", flag(), "whether `mscli up` may choose it when no profile is named", False),
         Key("rank", whole(0, 10_000), "its place in that choice: lower is preferred where several fit", 100),
@@ -97,7 +97,7 @@ PROFILE = Table(
         Key("host", checked(_host_complaint, "an IP address or a host name"), "where the server listens", "127.0.0.1"),
         Key("port", whole(1, 65535, "a port"), "the port it listens on (none: a free one is chosen)", None),
         Key("image", text(r"\S+", "a container image"), "the container image, for vllm-docker", None),
-        Key("options", map_of(plain(), _OPTION), "further flags of the engine, without their dashes", {}),
+        Key("options", map_of(plain(), _OPTION), "additional engine flags, without the leading dashes", {}),
         Key("env", map_of(written(r".*", "text"), _VARIABLE), "environment variables of the engine", {}),
         Key("notes", text(blank=True), "notes for the user", ""),
     )
@@ -111,10 +111,10 @@ DEFAULTS = Table(
         Key(
             "price",
             written(r"\$?[0-9]+(\.[0-9]+)?/[a-z]+", "a price such as 1.20/day"),
-            "what `plan` compares with",
+            "the price that `plan` compares costs with",
             None,
         ),
-        Key("users", whole(1, 100_000, "users"), "the concurrent requests that `up` and `plan` plan for", None),
+        Key("users", whole(1, 100_000, "users"), "how many concurrent requests `up` and `plan` allow for", None),
         Key("prefer", word(("quality", "speed", "context"), "preference"), "what `up` and `plan` prefer", None),
     )
 )
@@ -128,7 +128,7 @@ _TEXT = Table(
         Key("hidden", whole(1), "the width of the residual stream"),
         Key("heads", whole(1), "the number of query heads"),
         Key("kv_heads", whole(1), "the number of key and value heads"),
-        Key("head_dim", whole(1), "the width of one head, as stated (not hidden / heads)"),
+        Key("head_dim", whole(1), "the width of one head, as given in its config (not hidden / heads)"),
         Key("ffn", whole(1), "the inner width of the feed-forward layer"),
         Key("vocabulary", whole(1), "the number of tokens"),
     ),
@@ -137,12 +137,12 @@ _TEXT = Table(
 
 _VISION = Table(
     (
-        Key("tower_parameters", whole(1), "the parameters of the image tower"),
-        Key("projector_parameters", whole(1), "the parameters between image tower and decoder"),
-        Key("layers", whole(1), "the number of layers of the tower"),
-        Key("hidden", whole(1), "the width of the tower"),
-        Key("heads", whole(1), "the number of attention heads of the tower"),
-        Key("ffn", whole(1), "the inner width of the tower's feed-forward layer"),
+        Key("tower_parameters", whole(1), "the parameters of the vision encoder"),
+        Key("projector_parameters", whole(1), "the parameters between vision encoder and decoder"),
+        Key("layers", whole(1), "the number of layers of the encoder"),
+        Key("hidden", whole(1), "the width of the encoder"),
+        Key("heads", whole(1), "the number of attention heads of the encoder"),
+        Key("ffn", whole(1), "the inner width of the encoder's feed-forward layer"),
         Key("patch", whole(1), "the side of a patch in pixels"),
         Key("image_size", whole(1), "the longest side of an image in pixels"),
         Key("spatial_merge", whole(1), "how many patches per side are merged into one token"),
@@ -153,7 +153,7 @@ _VISION = Table(
 _ARCHITECTURE = Table(
     (
         Key("text", _TEXT, "the sizes of the decoder"),
-        Key("vision", _VISION, "the sizes of the image tower (none: text only)", None),
+        Key("vision", _VISION, "the sizes of the vision encoder (none: text only)", None),
     ),
     model.Architecture,
 )
@@ -169,12 +169,12 @@ _SAMPLING = Table(
 
 _PRICE = Table(
     (
-        Key("seller", text(), "who sells it"),
-        Key("instead", text(), "what is sold in its place (none: the model itself)", None),
+        Key("seller", text(), "the provider"),
+        Key("instead", text(), "the model offered in its place (none: the model itself)", None),
         Key("input_usd_per_mtok", number(), "US dollars per million input tokens"),
         Key("output_usd_per_mtok", number(), "US dollars per million output tokens"),
-        Key("date", _DATE, "the day on which it was read, such as 2026-11-29"),
-        Key("source", text(), "where it was read"),
+        Key("date", _DATE, "the date of the price, such as 2026-11-29"),
+        Key("source", text(), "the page that states it"),
     ),
     model.Price,
 )
@@ -194,8 +194,8 @@ _VARIANT = Table(
     (
         Key("format", word(model.FORMATS, "format"), f"the file format: {', '.join(model.FORMATS)}"),
         Key("quantisation", word(model.QUANTISATIONS, "quantisation"), "how the weights are stored once loaded"),
-        Key("weights_bytes", size(1), "the text weights as the engine holds them"),
-        Key("projector_bytes", size(), "the image tower and projector (0: text only)", 0),
+        Key("weights_bytes", size(1), "the size of the text weights once loaded"),
+        Key("projector_bytes", size(), "the vision encoder and projector (0: text only)", 0),
         Key("host_bytes", size(), "the part of weights_bytes that stays in host memory at full offload", 0),
         Key("download_bytes", size(), "what is downloaded and stored on disk"),
         Key("bytes_source", text(), "where the four figures come from"),
@@ -219,7 +219,7 @@ MODEL = Table(
         Key("sampling", _SAMPLING, "the sampling its authors recommend", {}),
         Key("system_prompt", text(), "the system prompt its authors recommend", None),
         Key("prices", list_of(_PRICE), "what it, or its successor, costs through an API", ()),
-        Key("variants", map_of(_VARIANT, _NAME, 1), "the ways in which its weights are stored"),
+        Key("variants", map_of(_VARIANT, _NAME, 1), "the variants of its weights"),
         Key("stand_in", flag(), "whether it is a scripted stand-in that only imitates a model", False),
     )
 )

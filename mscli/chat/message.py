@@ -57,7 +57,7 @@ def text_file(path: Path) -> str:
     except OSError as fault:
         raise MscliError(Code.FILE, f"file {path}: {fault.strerror}", "Give the path of a text file.") from fault
     if len(content) > MAX_TEXT_BYTES:
-        raise MscliError(Code.FILE, f"file {path} has more than 16 MiB: no context holds that", "Send a part of it.")
+        raise MscliError(Code.FILE, f"file {path} is larger than 16 MiB: no context holds it", "Send a part of it.")
     if b"\0" in content:
         raise MscliError(Code.FILE, f"{path} is not a text file", "Send text; images go with --image.")
     return f"{path.name}:\n\n{content.decode('utf-8', 'replace')}"

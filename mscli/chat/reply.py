@@ -206,7 +206,7 @@ class _Witness:
         from mscli.diagnosis.diagnose import start_failure  # reads the signatures; only a reply that broke off needs it
 
         if self._kills is not None and (memory_kills() or 0) > self._kills:
-            return ". Cause: the kernel killed a process for lack of memory meanwhile"
+            return ". Cause: the kernel killed a process because memory ran out"
         said = part(self._target.log, self._log_start, _LOG_BYTES) if self._target.log else ""
         found = start_failure(said, self._target.engine, None) if said else None
         if found and found.code != UNKNOWN:
@@ -248,7 +248,7 @@ def _refused(target: Target, got: httpx.Response) -> MscliError:
         words = text.strip()[:300]
     if too_long := _TOO_LONG.search(words):
         sent, context = (f"{int(number):,}" for number in too_long.groups())
-        words = f"the prompt has {sent} tokens, the context holds {context}, and nothing of it was read"
+        words = f"the prompt has {sent} tokens, the context holds {context}, and none of it was processed"
     hints = {
         401: "The key is wrong; `mscli env` prints the one in force.",
         503: "The model is still loading: mscli status",

@@ -57,7 +57,7 @@ def self_test(
     tries: list[tuple[str, str | None, Callable[[], str]]] = [
         ("chat", None, lambda: _chat(patient if thinks else brief)),
         ("tools", None if "tools" in capabilities else "no tool calls on this engine and model", lambda: _tools(brief)),
-        ("image", None if images else "no images planned", lambda: _image(brief)),
+        ("image", None if images else "started without images", lambda: _image(brief)),
         ("reasoning", None if thinks else "no reasoning output from this model", lambda: _reasoning(patient)),
     ]
     checks: list[Check] = []
@@ -175,7 +175,10 @@ def _asked(target: Target, messages: list[Message], tools: tuple[dict[str, objec
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
-    return f"{line[:77]}..." if len(line) > 80 else line
+    if len(line) <= 80:
+        return line
+    words = line[:77].rpartition(" ")[0]
+    return f"{words if len(words) > 66 else line[:77]}..."
 
 
 def _png(side: int = 56) -> bytes:

@@ -1,4 +1,4 @@
-"""`mscli chat`: one prompt with what is piped in, files and images, or a conversation (see `conversation`)."""
+"""`mscli chat`: one prompt with piped input, files and images, or a conversation (see `conversation`)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 def chat(
     ctx: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[[NAME] PROMPT]", help="What to say; - is what is piped in.")
+        list[str] | None, typer.Argument(metavar="[[NAME] PROMPT]", help="The prompt; - reads standard input.")
     ] = None,
     instance: InstanceOption = None,
     system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help=_SYSTEM)] = None,
@@ -49,14 +49,13 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help=_LIMIT)] = None,
     temperature: Annotated[float | None, typer.Option(metavar="X", min=0.0, help=_TEMPERATURE)] = None,
     thinking: Annotated[bool, typer.Option(help="Show the reasoning on standard error.")] = True,
-    stdin: Annotated[bool, typer.Option(help="Add what is piped in to the prompt.")] = True,
+    stdin: Annotated[bool, typer.Option(help="Add piped input to the prompt.")] = True,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Send a prompt to an instance, or hold a conversation.
 
-    One word or quoted text is the prompt; of two, the first is the instance. Without a prompt, on a terminal, a
-    conversation starts. What is piped in goes with the prompt; --no-stdin leaves it to others, as in a `while read`
-    loop.
+    One argument is the prompt; of two, the first is the instance. Without a prompt, on a terminal, a conversation
+    starts. Piped input is added to the prompt; --no-stdin leaves it unread, as in a `while read` loop.
     """
     screen = open_screen(ctx, json)
     name, prompt = _addressed(words or [], instance)
@@ -65,7 +64,7 @@ def chat(
     images = tuple(image or ())
     if prompt is None and sys.stdin and sys.stdin.isatty():
         if json:
-            raise MscliError(Code.USAGE, "a conversation has no JSON form", "Give a prompt, or pipe one in.")
+            raise MscliError(Code.USAGE, "--json needs a prompt", "Give a prompt, or pipe one in.")
         from mscli.cli.conversation import converse
 
         converse(screen, target, opening, images, thinking, say)
@@ -84,13 +83,13 @@ def chat(
 
 
 def _piped(screen: Screen, wanted: bool) -> str:
-    """What is piped in. A prompt of one's own goes with it; a terminal, or a device, is only read where it is `wanted`.
+    """Piped input. A prompt of one's own goes with it; a terminal, or a device, is only read where it is `wanted`.
 
     Raises USAGE for more than any context holds. Waits for the end, and says so after a while on a terminal.
     """
     if sys.stdin is None or not (wanted or _is_piped()):
         return ""
-    said = Timer(_SILENT_S, screen.note, ["reading standard input until it ends (--no-stdin leaves it alone)", "dim"])
+    said = Timer(_SILENT_S, screen.note, ["reading standard input until it ends (to skip it: --no-stdin)", "dim"])
     said.daemon = True
     said.start()
     try:
@@ -99,7 +98,9 @@ def _piped(screen: Screen, wanted: bool) -> str:
         said.cancel()
     if len(text) > message.MAX_TEXT_BYTES:
         raise MscliError(
-            Code.USAGE, "more than 16 MiB were piped in: no context holds that", "Send a part: tail -c 50000"
+            Code.USAGE,
+            "the piped input is larger than 16 MiB: no context holds it",
+            "Send a part: tail -c 50000",
         )
     return text.decode("utf-8", "replace")
 
@@ -118,7 +119,11 @@ def _addressed(words: list[str], instance: str | None) -> tuple[str | None, str 
     if len(words) < 2:
         return instance, words[0] if words else None
     if len(words) > 2 or instance is not None:
-        raise MscliError(Code.USAGE, f"{len(words)} words were given", 'Quote the prompt: mscli chat "two words"')
+        raise MscliError(
+            Code.USAGE,
+            f"{len(words)} arguments were given",
+            'Quote the prompt: mscli chat "two words"',
+        )
     return words[0], words[1]
 
 

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def check(ctx: typer.Context, name: Instance = None, json: Json = False) -> int:
     """Test chat, tool calls, images and reasoning of an instance.
 
-    One request for each ability that the instance has. Exits with 5 when one fails.
+    Sends one request per capability of the instance. Exits with 5 if one fails.
     """
     from mscli.chat.reply import target_of
     from mscli.chat.selftest import FAIL, self_test

@@ -20,6 +20,7 @@ from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 
 from mscli.chat import message
 from mscli.chat.message import Message
+from mscli.cli.layout import count
 from mscli.cli.screen import Screen
 from mscli.errors import Code, MscliError
 from mscli.paths import places
@@ -31,18 +32,18 @@ if TYPE_CHECKING:
 
 # From this share of the context on a conversation will soon not fit any more.
 NEARLY_FULL = 0.85
-COMMANDS = {
-    "/help": "what can be typed",
+COMMANDS = {  # but for /help and /bye, each is the method of its name in Talk
+    "/help": "show this list",
     "/image": "FILE ...: send images with the next message",
     "/file": "FILE ...: send text files with the next message",
     "/retry": "ask the last message again",
-    "/undo": "take the last message and its reply back",
+    "/undo": "remove the last message and its reply",
     "/clear": "start over",
     "/system": "TEXT: set the system prompt and start over",
-    "/set": "temperature, top_p or max_tokens: another value from now on",
+    "/set": "temperature, top_p or max_tokens: change it for the next replies",
     "/think": "on or off: show the reasoning",
-    "/stats": "what has been said so far",
-    "/bye": "leave (or Ctrl-D)",
+    "/stats": "show replies, tokens and speed so far",
+    "/bye": "quit (or Ctrl-D)",
 }
 _OTHERS_WORDS = {"/reset": "/clear", "/exit": "/bye", "/quit": "/bye", "/?": "/help", "/save": "/help"}
 _KEYS = "Alt-Enter: a new line. Ctrl-R: search the history. Ctrl-X Ctrl-E: $EDITOR. Ctrl-C: stop a reply."
@@ -55,7 +56,7 @@ def converse(
 
     `say` asks the target and prints the reply as it comes; `thinking`: whether the reasoning is shown.
     """
-    screen.note(f"talking to {target.model} ({target.name}); /help for commands, Ctrl-D to leave", "dim")
+    screen.note(f"talking to {target.model} ({target.name}); /help for commands, Ctrl-D to quit", "dim")
     talk = Talk(screen, target, opening, images, thinking, say)
     for line in _lines(screen):
         if not talk.take(line):
@@ -89,15 +90,11 @@ class Talk:
         return True
 
     def _command(self, word: str, rest: str) -> None:
-        known = {
-            "/image": self._image, "/file": self._file, "/retry": self._retry, "/undo": self._undo, "/set": self._set,
-            "/clear": self._clear, "/system": self._system, "/think": self._think, "/stats": self._stats,
-        }  # fmt: skip
-        if word in known:
-            known[word](rest)
+        if word in COMMANDS and word != "/help":
+            getattr(self, f"_{word[1:]}")(rest)
             return
         if word != "/help":
-            self._screen.note(f"no command {word}", "yellow")
+            self._screen.note(f"unknown command {word}", "yellow")
         width = max(map(len, COMMANDS))
         self._screen.note("\n".join(f"{name:{width}}  {meaning}" for name, meaning in COMMANDS.items()) + f"\n{_KEYS}")
 
@@ -132,11 +129,11 @@ class Talk:
 
     def _undo(self, _rest: str) -> None:
         if not any(item["role"] == "user" for item in self._messages):
-            self._screen.note("nothing to take back")
+            self._screen.note("nothing to undo")
             return
         del self._messages[-2:]
         self._last = None
-        self._screen.note("the last message and its reply are taken back")
+        self._screen.note("removed the last message and its reply")
 
     def _clear(self, _rest: str) -> None:
         self._messages = [item for item in self._messages if item["role"] == "system"]
@@ -165,7 +162,7 @@ class Talk:
         except (KeyError, ValueError):
             raise MscliError(
                 Code.USAGE,
-                f"/set does not know {rest!r}",
+                f"cannot set {rest!r}",
                 "Type /set temperature 0.3, top_p 0.9 or max_tokens 200.",
             ) from None
         if number < 0 or (name == "max_tokens" and number < 1) or (name == "top_p" and number > 1):
@@ -174,12 +171,14 @@ class Talk:
 
     def _think(self, rest: str) -> None:
         self._thinking = rest != "off"
-        self._screen.note(f"the reasoning is {'shown' if self._thinking else 'not shown'}")
+        self._screen.note(f"reasoning {'shown' if self._thinking else 'not shown'}")
 
     def _stats(self, _rest: str) -> None:
         written = sum(reply.completion_tokens or 0 for reply in self._replies)
         seconds = sum(reply.seconds for reply in self._replies)
-        self._screen.note(f"{len(self._replies)} replies, {written:,} tokens, {seconds:.1f} s")
+        self._screen.note(
+            f"{count(len(self._replies), 'reply', 'replies')}, {count(written, 'token')}, {seconds:.1f} s"
+        )
         if self._replies:
             self._screen.note(cost(self._replies[-1], self._target.context))
 
@@ -194,7 +193,7 @@ def cost(reply: Reply, context: int | None) -> str:
     speed = f" at {reply.tokens_per_second:.1f}/s" if reply.tokens_per_second else ""
     parts = [f"{reply.completion_tokens:,} tokens{speed}"] if reply.completion_tokens else []
     if reply.ttft_s is not None:
-        parts.append(f"first after {reply.ttft_s:.2f} s")
+        parts.append(f"first token after {reply.ttft_s:.2f} s")
     if (tokens := used(reply)) and context:
         parts.append(f"context {tokens:,} of {context:,} ({tokens / context:.0%})")
     return ", ".join(parts) or f"{reply.seconds:.1f} s"
@@ -207,7 +206,7 @@ def _paths(words: str) -> tuple[Path, ...]:
     except ValueError as fault:
         raise MscliError(Code.USAGE, f"{words}: {fault}", "Quote a path with blanks: '/a path/b.png'") from None
     if not named:
-        raise MscliError(Code.USAGE, "no file was named", "Type the path behind it.")
+        raise MscliError(Code.USAGE, "no file given", "Type the path after it.")
     return named
 
 
@@ -227,7 +226,7 @@ def _lines(screen: Screen) -> Iterator[str]:
             if idle:
                 return
             idle = True
-            screen.note("(Ctrl-C again leaves)", "dim")
+            screen.note("(Ctrl-C again quits)", "dim")
             continue
         idle = False
         yield line

@@ -61,7 +61,7 @@ def doctor(
     here: Annotated[bool, typer.Option("--here", help="Use facts of this machine for the log.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Apply safe fixes to mscli's own files.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: show the fixes, change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --fix: end leftover processes too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --fix: stop leftover processes too.")] = False,
     report: Annotated[
         str | None,
         typer.Option("--report", metavar="PATH", help="Write a redacted report (- prints it)."),
@@ -104,7 +104,7 @@ def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:
 
     text, cut, own = _read(log)
     if cut:
-        screen.note("The log is long: its last 50 MB were read.", "dim")
+        screen.note("The log is long: only its last 50 MB were read.", "dim")
     seen = read(text, backend, _facts() if here or own else None)
     end = _crash(log) if own and not seen.failed else None
     if screen.json_mode:
@@ -178,7 +178,7 @@ def _instance_log(name: str) -> Path:
     if "/" in name or name in (".", "..") or not path.is_file():
         known = ", ".join(records.names())
         hint = f"Instances with a log: {known}" if known else "Give the path of a log, or - to read standard input."
-        raise MscliError(Code.FILE, f"there is no file and no instance {name!r}", hint)
+        raise MscliError(Code.FILE, f"no file or instance is named {name!r}", hint)
     return path
 
 
@@ -207,7 +207,7 @@ def _show_causes(screen: Screen, seen: Diagnosis, empty: bool) -> None:
     if seen.served and not seen.went_down:
         screen.paragraph(f"{seen.engine} started and serves{_refusals(seen)}")
     elif not seen.causes:
-        screen.paragraph("Cause unknown: no line of this log shows a cause that mscli knows.")
+        screen.paragraph("Cause unknown: nothing in this log matches a cause that mscli knows.")
         screen.paragraph(_EMPTY if empty else _NEXT)
     for number, finding in enumerate(seen.causes, 1):
         screen.paragraph(f"{number}. {finding.code} ({_how_sure(finding.confidence)}): {finding.summary}", "", "   ")
@@ -225,5 +225,5 @@ def _refusals(seen: Diagnosis) -> str:
 
 
 def _how_sure(confidence: float) -> str:
-    words = "almost sure" if confidence >= _SURE else "likely" if confidence >= _FOUND else "possible"
+    words = "almost certain" if confidence >= _SURE else "likely" if confidence >= _FOUND else "possible"
     return f"{words}, {confidence:.0%}"

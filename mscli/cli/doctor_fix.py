@@ -72,9 +72,9 @@ def _treated(screen: Screen, fix: Fix, asked: _Asked) -> Outcome:
         for line in fix.shows:
             screen.text(f"    {line}")
     if asked.dry_run:
-        return Outcome(fix, False, "only shown (--dry-run)")
+        return Outcome(fix, False, "not applied (--dry-run)")
     if fix.ends_processes and not asked.yes and not _agreed(screen, fix):
-        return _told(screen, Outcome(fix, False, "not done: ending processes needs --yes or your confirmation"))
+        return _told(screen, Outcome(fix, False, "not done: stopping processes needs --yes or your confirmation"))
     return _told(screen, carry_out(fix, lambda step: screen.note(f"    {step}", "dim")))
 
 

@@ -197,8 +197,8 @@ def report_machine(screen: Screen, about: About, target: str, log: Path | None) 
     else:
         screen.text(str(path))
         screen.note(
-            f"{len(text.splitlines())} lines. Secrets, names, addresses and prompts were removed; read it once before "
-            "you pass it on."
+            f"{len(text.splitlines())} lines. Secrets, names, addresses and prompts were removed; read it before "
+            "you share it."
         )
     return exit_code(seen, about)
 

@@ -27,7 +27,7 @@ def down(
     name: Instance = None,
     all_: Annotated[bool, typer.Option("--all", "-a", help="Stop every instance.")] = False,
     purge: Annotated[bool, typer.Option("--purge", help="Remove their records and logs as well.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also what is unreadable or does not answer.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Stop it even if unreadable or not responding.")] = False,
     json: Json = False,
 ) -> None:
     """Stop an instance and free its GPU memory.
@@ -61,7 +61,7 @@ def down(
     if json:
         screen.data({"stopped": to_json(stopped)})
     else:
-        _show(screen, stopped)
+        _show(screen, stopped, name, records)
 
 
 def _starts(records: Records, name: str | None, all_: bool) -> tuple[Fetching, ...]:
@@ -113,11 +113,15 @@ def _purge(records: Records, name: str | None, all_: bool, surviving: list[str])
             purge(record, records)
 
 
-def _show(screen: Screen, stopped: list[Stopped]) -> None:
+def _show(screen: Screen, stopped: list[Stopped], name: str | None, records: Records) -> None:
     from mscli.cli.layout import size
+    from mscli.instances.records import running
 
     if not stopped:
-        screen.note("nothing was running")
+        others = ", ".join(record.name for record in records.all()[0] if running(record)) if name else ""
+        screen.note(f"{name} is not running" if name else "nothing is running")
+        if others:
+            screen.note(f"Running: {others}")
     for item in stopped:
         if item.fetching:
             screen.text(f"{item.name}: its start was stopped during the download; what was downloaded is kept")
@@ -125,5 +129,5 @@ def _show(screen: Screen, stopped: list[Stopped]) -> None:
         text = f"{item.name} stopped after {item.seconds:.1f} s ({item.signal or 'already dead'})"
         text += ", port free" if item.port_free else ", its port is still in use"
         if item.memory_returned_bytes is not None:
-            text += f", {size(item.memory_returned_bytes)} of GPU memory back after {item.memory_seconds:.1f} s"
+            text += f", {size(item.memory_returned_bytes)} of GPU memory freed after {item.memory_seconds:.1f} s"
         screen.text(text)

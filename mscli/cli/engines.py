@@ -79,7 +79,7 @@ def install(
 
 
 def _said(screen: Screen, engine: str, version: str | None, where: str) -> None:
-    screen.text(f"{engine} {version or ''} is in {where}")
+    screen.text(f"{engine} {version or ''} is installed in {where}")
 
 
 def _row(state: EngineState) -> tuple[str, ...]:

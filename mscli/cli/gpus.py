@@ -164,9 +164,7 @@ def _show_problems(screen: Screen, inventory: Inventory) -> None:
     found: dict[str, list[str]] = {}
     for gpu in inventory.gpus:
         if _lost(gpu):
-            found.setdefault("the driver no longer reaches it. Causes: mscli doctor --only gpu", []).append(
-                str(gpu.index)
-            )
+            found.setdefault("the driver cannot reach it. Causes: mscli doctor --only gpu", []).append(str(gpu.index))
             continue
         for problem in gpu.problems:
             if problem.code != "NOT_SUPPORTED":

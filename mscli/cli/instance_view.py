@@ -172,29 +172,31 @@ def _row(instance: Instance) -> tuple[str, ...]:
 
 def _show_one(screen: Screen, instance: Instance, raw: Mapping[str, Any]) -> None:
     plan, version = raw["plan"], raw.get("engine_version") or ""
-    process = f"PID {instance.pid}" if instance.pid else f"not started by mscli ({instance.owner})"
+    process = f", PID {instance.pid}" if instance.pid else f", not started by mscli ({instance.owner})"
     behind = instance.engine_port is not None and instance.state in RUNNING
     for_whom = count(int(plan.get("users") or 1), "user")
     screen.line(styled(instance.name, "bold"), "  ", _state(instance))
     screen.fields(
         (
-            ("API", instance.base_url if instance.state in RUNNING else ""),
-            ("model", f"{raw['title']} (as {instance.model})"),
-            ("engine", f"{instance.engine} {version}".strip() + f", {process}"),
-            ("behind", f"127.0.0.1:{instance.engine_port}, the engine's own port, unprotected" if behind else ""),
+            ("API", f"{instance.base_url} (model {instance.model})" if instance.state in RUNNING else ""),
+            ("model", str(raw["title"])),
+            ("engine", f"{instance.engine} {version}".strip() + (process if instance.state in RUNNING else "")),
+            ("engine port", f"{instance.engine_port} (on 127.0.0.1 only, without an API key)" if behind else ""),
             ("context", f"{_context(instance)}, {plan.get('kv_type')} KV cache, {for_whom}"),
             ("memory", _memory(instance, plan)),
             ("container", instance.container or ""),
             ("uptime" if instance.state in RUNNING else "started", _since(instance)),
-            ("requests", _last_request(instance)),
+            ("last request", _last_request(instance)),
             ("idle", f"unloads after {ago(instance.idle_stop_s)} without a request" if instance.idle_stop_s else ""),
             ("restarts", str(instance.restarts) if instance.last_end else ""),
-            ("last end", instance.last_end or ""),
+            ("last exit", instance.last_end or ""),
             ("log", str(instance.log)),
         )
     )
     if instance.stand_in:
         screen.paragraph("This is a scripted stand-in on a real engine, not a language model.", "  ", style="dim")
+    if instance.state == STOPPED:
+        screen.note(f"To start it again: mscli restart {instance.name}")
 
 
 def _state(instance: Instance) -> str:
@@ -221,7 +223,7 @@ def _last_request(instance: Instance) -> str:
     from mscli.instances.log import last_request  # only people are shown it
 
     last = last_request(instance.log, instance.since) if instance.state in RUNNING else None
-    return "" if last is None else f"last one {ago(max(0.0, time.time() - last))} ago"
+    return "" if last is None else f"{ago(max(0.0, time.time() - last))} ago"
 
 
 def _memory(instance: Instance, plan: Mapping[str, Any]) -> str:

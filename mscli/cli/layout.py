@@ -10,13 +10,13 @@ import re
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 GIB = 2**30
 MIB = 2**20
 KIB = 2**10
 _GAP = 2  # spaces between columns
-_LEAST_CLIPPED = 16  # below so many characters a shortened text says nothing: the column is left out
+_LEAST_CLIPPED = 17  # below so many characters a shortened text says nothing: the column is left out
 
 # Escape sequences (OSC, CSI, strings, others, as a terminal reads them), other control characters but tab and line end,
 # marks that turn the direction of writing, and lone surrogates, which no stream can encode.
@@ -45,8 +45,7 @@ def styled(text: str, style: str) -> Styled:
     return made
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table. `rank`: 0 is always shown; of the others the highest is left out first on narrow screens.
 
     `right`: aligned to the right, for numbers. `clip`: a text that may be shortened with an ellipsis.

@@ -41,7 +41,7 @@ def logs(
         typer.Option("-n", "--lines", metavar="N", min=0, help=f"Show the last N lines (default: {_DEFAULT_LINES})."),
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Show lines since then: 10m, 2h, 18:30.")
+        str | None, typer.Option("--since", metavar="TIME", help="Show lines newer than this: 10m, 2h, 18:30.")
     ] = None,
     grep: Annotated[str | None, typer.Option("--grep", metavar="REGEX", help="Show only lines that match.")] = None,
     json: Json = False,
@@ -106,7 +106,7 @@ def _of_server(record: Record, follow: bool) -> Path:
         raise MscliError(
             Code.FILE,
             f"{record.name} is on a server that mscli did not start ({record.owner}); its log is {where.words}",
-            "Read it there, with sudo where it belongs to another user.",
+            "Read it there (with sudo if it belongs to another user).",
             {"owner": record.owner},
         )
     copy = os.memfd_create("log")

@@ -27,7 +27,7 @@ ProfileFile = Annotated[
 
 # What `up` and `plan` change of a profile.
 Context = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, help="Set the context length in tokens.")]
-Gpus = Annotated[str | None, typer.Option("--gpus", metavar="GPUS", help="Use these GPUs: indices or UUIDs, 0,1.")]
+Gpus = Annotated[str | None, typer.Option("--gpus", metavar="GPUS", help="Use these GPUs (indices or UUIDs): 0,1.")]
 Users = Annotated[
     int | None, typer.Option("--users", metavar="N", min=1, help="Plan for this many concurrent requests.")
 ]
@@ -62,7 +62,7 @@ def overrides_of(
     _one_of("--prefer", prefer, PREFERENCES)
     wanted = tuple(word.strip() for word in gpus.split(",") if word.strip()) if gpus is not None else None
     if wanted == ():
-        raise MscliError(Code.USAGE, "--gpus names no GPU", "Separate indices or UUIDs by commas: --gpus 0,1")
+        raise MscliError(Code.USAGE, "--gpus is empty", "Separate indices or UUIDs by commas: --gpus 0,1")
     return Overrides(context, users, images, kv, wanted, engine, variant, prefer, offload)
 
 
@@ -71,7 +71,7 @@ def seconds(option: str, text: str | None) -> int | None:
     found = re.fullmatch(r"(\d{1,9})\s*([smhd])(?:in)?", text or "")
     if text is None or (found and int(found[1])):
         return int(found[1]) * UNITS_S[found[2]] if found else None
-    raise MscliError(Code.USAGE, f"{option} {text}: not a length of time", f"For example: {option} 30m, {option} 2h")
+    raise MscliError(Code.USAGE, f"{option} {text}: not a duration", f"For example: {option} 30m, {option} 2h")
 
 
 def only_one(profile: str | None, file: Path | None) -> None:
@@ -90,4 +90,4 @@ def typed_profile(ctx: typer.Context, profile: str | None, file: Path | None) ->
 
 def _one_of(option: str, word: str | None, known: tuple[str, ...]) -> None:
     if word is not None and word not in known:
-        raise MscliError(Code.USAGE, f"{option} {word}: not known", f"One of: {', '.join(known)}")
+        raise MscliError(Code.USAGE, f"{option} {word}: unknown value", f"One of: {', '.join(known)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -101,6 +102,7 @@ class _Look:
         elif name is not None:
             self.profiles = [self.catalog.profile(name)]
         self.snapshot = self._snapshot(on, free, ram)
+        self.again = f" --on {shlex.quote(on)}" if on else ""  # for the next command to type
 
     def _snapshot(self, on: str | None, free: str | None, ram: str | None) -> Snapshot:
         from mscli.lifecycle.snapshot import see
@@ -183,7 +185,8 @@ def _report(screen: Screen, look: _Look, choice: Choice, explain: bool, all_: bo
     elif look.single:
         _report_one(screen, look, choice)
     else:
-        show_choice(screen, choice, look.catalog, look.previewed(choice.chosen) if choice.chosen else None)
+        made = look.previewed(choice.chosen) if choice.chosen else None
+        show_choice(screen, choice, look.catalog, made, look.again)
     if explain:
         for line in look.learned(choice) or ("no earlier start of this profile on this GPU",):
             screen.paragraph(line, "  learned: ", "    ")
@@ -201,7 +204,8 @@ def _report_one(screen: Screen, look: _Look, choice: Choice) -> None:
         for reason in outcome.reasons:
             screen.paragraph(reason, "  - ", "    ")
         if outcome.nearest:
-            screen.paragraph(f"this would fit: mscli plan {outcome.profile} {outcome.nearest}", "  ")
+            screen.paragraph(f"this would fit: mscli plan {outcome.profile} {outcome.nearest}{look.again}", "  ")
+        screen.paragraph(f"To see what fits: mscli plan{look.again}", "  ")
         return
     made = look.previewed(outcome)
     show_plan(screen, outcome, title, made)
@@ -213,6 +217,7 @@ def _list_cards(screen: Screen) -> int:
     """The cards that --on knows by name."""
     from mscli.catalog.gpus import load_gpus
     from mscli.cli.layout import Column, size
+    from mscli.cli.plan_view import LONG_NAME
     from mscli.paths import shipped_profiles
 
     cards = sorted(load_gpus(shipped_profiles()).values(), key=lambda card: (card.architecture, card.name))
@@ -222,9 +227,11 @@ def _list_cards(screen: Screen) -> int:
         return Exit.DONE
     columns = (Column("GPU"), Column("MEMORY", right=True), Column("COMPUTE", right=True))
     memory = [size(card.memory_total_bytes) if card.memory_total_bytes else "the host's" for card in cards]
-    rows = [(card.name, held, card.compute_capability) for card, held in zip(cards, memory, strict=True)]
+    rows = [
+        (LONG_NAME.sub("", card.name), held, card.compute_capability) for card, held in zip(cards, memory, strict=True)
+    ]
     screen.table(columns, rows)
-    screen.note('any other: mscli plan --on "24 GB 8.6" (memory and compute capability)')
+    screen.note('Any other GPU: mscli plan --on "24 GB 8.6" (memory and compute capability)')
     return Exit.DONE
 
 

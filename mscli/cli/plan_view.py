@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import dropwhile
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,17 @@ _CARDS = (
     *(Column("MACHINE"), Column("PROFILE"), Column("VERDICT", 3), Column("CONTEXT", 4, right=True)),
     *(Column("TOK/S", 2, right=True), Column("$/MTOK", right=True), Column("KV", 6), Column("WHY", 5, clip=True)),
 )
-_LONG_NAME = re.compile(r"NVIDIA |GeForce | (?:Workstation )?Edition$| Generation$")
+LONG_NAME = re.compile(r"NVIDIA |GeForce | (?:Workstation )?Edition$| Generation$")
 _OF_A_GPU = re.compile(r"^(?:GPU \d+ \([^)]*\): |profile \S+ )")
+# A reason -> the clause that fits a column beside the longest names at 80 columns (17 characters).
+_CLAUSES = (
+    (re.compile(r"no GPU is visible.*"), "no GPU"),
+    (re.compile(r".* has no GPU code"), "no GPU code"),
+    (re.compile(r".*no docker or podman.*"), "no docker, podman"),
+    (re.compile(r"the driver supports CUDA .*|.* needs NVIDIA driver .*"), "driver too old"),
+    (re.compile(r"(?:\S+ on \S+ )?needs ([\d.]+) or newer"), r"needs CC \1"),
+    (re.compile(r"needs (.*) of host RAM"), r"needs \1 RAM"),
+)
 
 
 def plan_json(
@@ -79,21 +88,23 @@ def verdict(outcome: Plan | NoFit) -> str:
 def why_not(outcome: Plan | NoFit) -> str:
     """Why a profile does not fit or has no engine, in one short clause; empty for one that can run."""
     if isinstance(outcome, Plan):
-        return outcome.reasons[-1] if outcome.engine_state == ENGINE_MISSING else ""
-    if outcome.missing_bytes:
+        reason = outcome.reasons[-1] if outcome.engine_state == ENGINE_MISSING else ""
+    elif outcome.missing_bytes:
         return f"{size(outcome.missing_bytes)} short"
-    reason = _OF_A_GPU.sub("", outcome.reasons[0]) if outcome.reasons else ""
-    return reason.partition("; ")[0].removeprefix("needs ") if reason.startswith("needs ") else reason
+    else:
+        reason = _OF_A_GPU.sub("", outcome.reasons[0]).partition("; ")[0] if outcome.reasons else ""
+    return next((found.expand(clause) for said, clause in _CLAUSES if (found := said.fullmatch(reason))), reason)
 
 
-def show_choice(screen: Screen, choice: Choice, catalog: Catalog, previewed: Preview | None) -> None:
-    """One screen: the choice, up to five other ways that fit, and how many more there are."""
+def show_choice(screen: Screen, choice: Choice, catalog: Catalog, previewed: Preview | None, again: str = "") -> None:
+    """One screen: the choice, up to five other ways that fit, and how many more there are. `again`: what to add to the
+    next command for the same machine."""
     chosen = choice.chosen
     if chosen is None:
         screen.paragraph(choice.reason, style="yellow")
     else:
         screen.paragraph(f"selected {chosen.profile}, {choice.reason}", style="bold")
-        show_plan(screen, chosen, catalog.models[chosen.model].title, previewed, brief=True)
+        show_plan(screen, chosen, catalog.models[chosen.model].title, previewed, brief=True, again=again)
     others = _others(choice)
     fitting = [outcome for outcome in choice.ranked if isinstance(outcome, Plan) and outcome is not chosen]
     if others:
@@ -101,14 +112,14 @@ def show_choice(screen: Screen, choice: Choice, catalog: Catalog, previewed: Pre
         screen.table(_OTHERS, [_other_row(outcome, catalog) for outcome in others])
     if chosen is None and fitting:
         screen.paragraph(f"To start one by name: mscli up {fitting[0].profile}")
-    _show_rest(screen, len(fitting) - len(others), len(choice.ranked) - len(fitting) - bool(chosen))
+    _show_rest(screen, len(fitting) - len(others), len(choice.ranked) - len(fitting) - bool(chosen), again)
 
 
-def _show_rest(screen: Screen, fit: int, too_big: int) -> None:
+def _show_rest(screen: Screen, fit: int, too_big: int, again: str) -> None:
     said = [f"{fit} more {'fits' if fit == 1 else 'fit'}"] if fit else []
-    said += [f"{too_big} {'does' if too_big == 1 else 'do'} not"] if too_big else []
+    said += [f"{too_big} {'does' if too_big == 1 else 'do'} not{'' if fit else ' fit'}"] if too_big else []
     if said:
-        screen.paragraph(f"{', '.join(said)}: mscli plan --all", style="dim")
+        screen.paragraph(f"{', '.join(said)}: mscli plan --all{again}", style="dim")
 
 
 def _others(choice: Choice) -> list[Plan]:
@@ -127,23 +138,35 @@ def _others(choice: Choice) -> list[Plan]:
 
 def show_all(screen: Screen, choice: Choice, catalog: Catalog) -> None:
     """Every verdict, by model, in one table."""
-    order = list(dict.fromkeys(outcome.model for outcome in choice.ranked))
-    by_model = sorted(choice.ranked, key=lambda outcome: order.index(outcome.model))
-    head, *lines = screen.laid_out(_ALL, [_row(outcome) for outcome in by_model])
+    by_model(screen, _ALL, choice.ranked, catalog, _row)
+    screen.line()
+    screen.paragraph(f"selected {choice.chosen.profile}, {choice.reason}" if choice.chosen else choice.reason)
+
+
+def by_model(
+    screen: Screen,
+    columns: Sequence[Column],
+    outcomes: Sequence[Plan | NoFit],
+    catalog: Catalog,
+    row: Callable[[Plan | NoFit], tuple[str, ...]],
+) -> None:
+    """Verdicts in one table, those of a model below its title; the model of the first comes first."""
+    order = list(dict.fromkeys(outcome.model for outcome in outcomes))
+    grouped = sorted(outcomes, key=lambda outcome: order.index(outcome.model))
+    head, *lines = screen.laid_out(columns, [row(outcome) for outcome in grouped])
     screen.line(*head)
-    blocks = len(lines) // len(by_model)  # lines of one row: more than one where the terminal is very narrow
-    for number, outcome in enumerate(by_model):
+    blocks = len(lines) // len(grouped)  # lines of one row: more than one where the terminal is very narrow
+    for number, outcome in enumerate(grouped):
         if outcome.model in order:
             order.remove(outcome.model)
             screen.line()
             screen.paragraph(catalog.models[outcome.model].title, style="bold")
         screen.lines(lines[number * blocks : (number + 1) * blocks])
-    screen.line()
-    if choice.chosen:
-        screen.paragraph(f"selected {choice.chosen.profile}, {choice.reason}")
 
 
-def show_plan(screen: Screen, plan: Plan, title: str, previewed: Preview | None, brief: bool = False) -> None:
+def show_plan(
+    screen: Screen, plan: Plan, title: str, previewed: Preview | None, brief: bool = False, again: str = ""
+) -> None:
     """A plan: what, how much memory on which GPU, how fast, at what cost, and the exact command. `title`: the model's.
 
     `brief`: without the arithmetic, and a long command only by its beginning.
@@ -162,7 +185,7 @@ def show_plan(screen: Screen, plan: Plan, title: str, previewed: Preview | None,
             ("API", api_text(plan.cost) if plan.cost and not brief else ""),
             ("memory", "" if plan.gpus else f"{size(plan.host_bytes)} of host memory, on the CPU"),
             ("start", f"mscli up {plan.profile}" if brief else ""),
-            ("command", _beginning(plan, words, screen.width) if hidden else ""),
+            ("command", _beginning(plan, words, screen.width, again) if hidden else ""),
         )
     )
     show_memory(screen, plan.memory)
@@ -181,9 +204,9 @@ def _words(command: Command) -> list[str]:
     return settings + [shlex.quote(word) for word in command.argv]
 
 
-def _beginning(plan: Plan, words: Sequence[str], width: int | None) -> str:
+def _beginning(plan: Plan, words: Sequence[str], width: int | None, again: str) -> str:
     """A long command by its beginning, and where the whole of it is shown."""
-    whole = f" (whole: mscli plan {plan.profile})"
+    whole = f" (full command: mscli plan {plan.profile}{again})"
     program = " ".join(dropwhile(lambda word: "=" in word, words))
     return clipped(program, max((width or 80) - 11 - len(whole), 20)) + whole
 
@@ -213,7 +236,7 @@ def _speed(plan: Plan) -> str:
 
 def cost_text(cost: Cost, users: int, brief: bool) -> str:
     """The price of a million output tokens here; `brief`: beside an API's, which has a line of its own else."""
-    api = f" (API: ${cost.api_usd_per_mtok:.2f})" if brief and cost.api_usd_per_mtok is not None else ""
+    api = f" ({cost.api}: ${cost.api_usd_per_mtok:.2f})" if brief and cost.api_usd_per_mtok is not None else ""
     return f"${cost.local_usd_per_mtok:.2f} per 1M output tokens at batch size {users}{api}"
 
 
@@ -226,7 +249,7 @@ def api_text(cost: Cost) -> str:
         return price
     even, most = cost.break_even_tokens / 1e6, cost.most_tokens / 1e6
     if even > most:
-        return f"{price}; never reached here (at most {most:.1f}M tokens a day)"
+        return f"{price}; always cheaper than this machine (at most {most:.1f}M tokens a day)"
     return f"{price}; break-even at {even:.1f}M of {most:.1f}M tokens a day"
 
 
@@ -295,7 +318,7 @@ def show_cards(screen: Screen, rows: Iterable[tuple[str, Plan | None, str]]) -> 
 
 
 def _card_row(card: str, plan: Plan | None, why: str) -> tuple[str, ...]:
-    card = _LONG_NAME.sub("", card)  # `--on` takes the short name too
+    card = LONG_NAME.sub("", card)  # `--on` takes the short name too
     if plan is None:
         return (card, "none", styled("too big", "red"), "", "", "", "", why.rpartition(": ")[2])
     cost = f"{plan.cost.local_usd_per_mtok:.2f}" if plan.cost else ""

@@ -24,7 +24,7 @@ _COLUMNS = (
     *(Column("PROFILE"), Column("VERDICT"), Column("CONTEXT", 2, right=True), Column("ENGINE", 3)),
     Column("DESCRIPTION", 1, clip=True),
 )
-_MOST_FITTING, _MOST_TOO_BIG = 14, 6
+_MOST_FITTING, _MOST_TOO_BIG = 10, 6  # with the titles of four models a screen of 24 lines
 
 
 def register(program: typer.Typer) -> None:
@@ -65,20 +65,25 @@ def profiles(
 
 def _show(screen: Screen, choice: Choice, catalog: Catalog, all_: bool) -> None:
     """The profiles that fit, or where none does the nearest; all of them with `all_`."""
+    from mscli.cli.plan_view import by_model
     from mscli.planning.plan import Plan
 
     fitting = [outcome for outcome in choice.ranked if isinstance(outcome, Plan)]
     nearest = [outcome for outcome in choice.ranked if outcome not in fitting][:_MOST_TOO_BIG]
     shown = choice.ranked if all_ else [*fitting[:_MOST_FITTING], *([] if choice.chosen else nearest)]
-    screen.table(_COLUMNS, [_row(outcome, catalog) for outcome in shown])
+    by_model(screen, _COLUMNS, shown, catalog, lambda outcome: _row(outcome, catalog))
     screen.line()
     if choice.chosen:
         screen.paragraph(f"mscli up selects {choice.chosen.profile}, {choice.reason}")
     else:
         screen.paragraph(f"no profile selected: {choice.reason}", style="yellow")
+        if fitting:
+            screen.paragraph(f"To start one by name: mscli up {fitting[0].profile}")
     if len(shown) < len(choice.ranked):
         more, too_big = len(choice.ranked) - len(shown), len(choice.ranked) - len(fitting)
-        screen.paragraph(f"{more} more ({too_big} of all do not fit): mscli profiles --all", style="dim")
+        screen.paragraph(
+            f"{more} more ({too_big} {'does' if too_big == 1 else 'do'} not fit): mscli profiles --all", style="dim"
+        )
 
 
 @app.command("show", epilog="Example: mscli profiles show small-q4")
@@ -95,7 +100,6 @@ def show(
     if json:
         screen.data({"profile": profile, "model": model})
         return
-    screen.text(f"{profile.name}: {profile.title}\n\n{profile.notes.strip()}\n")
     screen.text(profile.path.read_text())
     screen.text(f"# model {model.name}: {model.title}, {model.license}; variant {variant.name}: {variant.bytes_source}")
     screen.text("\n".join(f"# {line}".rstrip() for line in _advice(model)))
@@ -166,7 +170,7 @@ def update(
 ) -> None:
     """Pin a profile's repository to its newest commit.
 
-    With --revision: to that commit.
+    With --revision, pins that commit.
     """
     from mscli.lifecycle.pinned import pin
     from mscli.paths import places
@@ -191,7 +195,7 @@ def _advice(model: Model) -> list[str]:
     sampling = model.sampling
     wanted = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
     said = ", ".join(f"{name} {value}" for name, value in wanted.items() if value is not None)
-    lines = [f"recommended: {said or 'no sampling of its own'}; at most {model.context_recommended} tokens of context"]
+    lines = [f"recommended: {said or 'no sampling settings'}; at most {model.context_recommended} tokens of context"]
     if model.system_prompt:
         lines += [
             "system prompt, which `mscli chat` sends and `mscli env` exports for other clients (MSCLI_SYSTEM_PROMPT):"
@@ -228,7 +232,9 @@ def _row(outcome: Plan | NoFit, catalog: Catalog) -> tuple[str, ...]:
 
     profile = catalog.profiles[outcome.profile]
     context = f"{outcome.context:,}" if isinstance(outcome, Plan) else ""
-    return (profile.name, verdict(outcome), context, profile.engine, why_not(outcome) or profile.title)
+    model, _, rest = profile.title.partition(", ")  # the model's name stands above
+    title = rest if rest and catalog.models[outcome.model].title.startswith(model) else profile.title
+    return (profile.name, verdict(outcome), context, profile.engine, why_not(outcome) or title)
 
 
 def _several(faults: list[MscliError]) -> MscliError:

@@ -32,7 +32,9 @@ def pull(
     profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help=_PROFILE)] = None,
     file: ProfileFile = None,
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file; download damaged ones again.")] = False,
-    to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Copy them there for offline use.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FOLDER", help="Copy the weights there for offline use.")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
     yes: Yes = False,
     events: Events = False,
@@ -48,7 +50,7 @@ def pull(
 
     screen = open_screen(ctx, json or events)
     if to is not None and verify:
-        raise MscliError(Code.USAGE, "--to and --verify cannot be used together", "Copying checks every byte anyway.")
+        raise MscliError(Code.USAGE, "--to and --verify cannot be used together", "--to verifies every byte anyway.")
     with listener_of(screen, events) as progress, _resumable():
         progress.stage("plan", "reading profiles")
         what = chosen(typed_profile(ctx, profile, file), file, places())
@@ -97,7 +99,7 @@ def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Hea
 
 
 def _verify(what: Chosen, offline: bool, progress: Listener) -> dict[str, object]:
-    from mscli.cli.layout import size
+    from mscli.cli.layout import count, size
     from mscli.weights.verify import verify
 
     found = verify(what.variant, progress, offline=offline)
@@ -113,7 +115,7 @@ def _verify(what: Chosen, offline: bool, progress: Listener) -> dict[str, object
             },
         )
     repaired = f"; downloaded again: {', '.join((*found.bad, *found.absent))}" if found.repaired else ""
-    said = f"{found.files} files, {size(found.checked_bytes)} hashed in {found.seconds:.1f} s{repaired}"
+    said = f"{count(found.files, 'file')}, {size(found.checked_bytes)} hashed in {found.seconds:.1f} s{repaired}"
     return {
         "files": found.files,
         "checked_bytes": found.checked_bytes,

@@ -155,7 +155,7 @@ class Screen:
             self.aside(f"{question} [{'Y/n' if default else 'y/N'}] ")
             answer = sys.stdin.readline() if sys.stdin else ""
             if not answer:
-                raise MscliError(Code.INTERRUPTED, "no answer: the input has ended")
+                raise MscliError(Code.INTERRUPTED, "no answer: standard input is closed")
             if (word := answer.strip().lower()) in ("", "y", "yes", "n", "no"):
                 return default if not word else word[0] == "y"
 

@@ -63,7 +63,7 @@ def remove(ctx: typer.Context, name: Name, json: Json = False) -> None:
     screen = open_screen(ctx, json)
     unit = services.remove(check_name(name))
     if unit is None:
-        raise MscliError(Code.NOT_RUNNING, f"there is no service of {name!r}", "To list services: mscli service status")
+        raise MscliError(Code.NOT_RUNNING, f"there is no service for {name!r}", "To list them: mscli service status")
     if json:
         screen.data({"removed": str(unit)})
     else:

@@ -21,7 +21,7 @@ def status(
     ctx: typer.Context,
     name: Instance = None,
     all_: Annotated[bool, typer.Option("--all", "-a", help="Show stopped instances too.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again every 2 s, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every 2 s until Ctrl-C.")] = False,
     json: Json = False,
 ) -> int:
     """Show instances and their state.

@@ -52,12 +52,14 @@ def _root(
 
 def _help(
     ctx: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND|CODE]", help="What to explain.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMAND|CODE]", help="A command, or a cause code.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show the help of a command, or explain a cause code.
 
-    Cause codes are what `mscli doctor` and a failed start name.
+    `mscli doctor` and a failed start print cause codes.
     """
     from mscli.diagnosis.causes import CAUSES
 
@@ -86,8 +88,8 @@ def _completion(
 ) -> None:
     """Print the completion script for bash, zsh or fish.
 
-    bash: eval "$(mscli completion bash)" in ~/.bashrc. zsh: the same with zsh in ~/.zshrc, after compinit. fish: mscli
-    completion fish | source in config.fish
+    bash: eval "$(mscli completion bash)" in ~/.bashrc. zsh: eval "$(mscli completion zsh)" in ~/.zshrc, after
+    compinit. fish: mscli completion fish | source in config.fish
     """
     from mscli.cli.completion import SCRIPTS
 

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 _EPILOG = "Examples: mscli up  |  mscli up rehearsal  |  mscli up small-q4 --ctx 16384 --gpus 1 --dry-run"
 
 _PROFILE = "Profile or model to start (default: best fit)."
-_NAME = "Name the instance (default: as the profile)."
+_NAME = "Name the instance (default: from the profile)."
 _PORT = "Listen on this port (default: a free one)."
-_HOST = "Listen on this address (default: as the profile)."
+_HOST = "Listen on this address (default: from the profile)."
 _WEIGHTS = "Use weights copied by `mscli pull --to`."
 _KEY_FILE = "Read the keys that clients must send from FILE."
 
@@ -186,7 +186,9 @@ def _interrupted(started: bool) -> MscliError:
     """What is true after a Ctrl-C."""
     if started:
         return MscliError(
-            Code.INTERRUPTED, "interrupted; the server keeps starting", "Follow it: mscli logs -f\nStop it: mscli down"
+            Code.INTERRUPTED,
+            "interrupted; the server is still starting",
+            "Follow it: mscli logs -f\nStop it: mscli down",
         )
     return MscliError(Code.INTERRUPTED, "interrupted; nothing was started", "What was downloaded is kept.")
 
@@ -201,7 +203,7 @@ def _consent(screen: Screen, progress: Hears, yes: bool) -> Consent:
             return progress.agree_all(fetching)
         raise MscliError(
             Code.CONFIRMATION_NEEDED,
-            f"{fetching.engine.what} must be installed first, and there is no terminal to ask on",
+            f"{fetching.engine.what} must be installed first, and there is no terminal to ask for confirmation",
             f"Type: {shlex.join(['mscli', *sys.argv[1:], '-y'])}",
             {"engine": fetching.engine.engine, "engine_bytes": fetching.engine.download_bytes,
              "weights_bytes": fetching.weights_bytes, "folder": str(fetching.engine.folder)},
@@ -251,7 +253,7 @@ def _alone() -> bool:
 def _said(done: Up, answer: FirstAnswer) -> str:
     """The answer with its speed beside the predicted one, and the GPU memory that was taken."""
     if answer.fault:
-        return f"no answer to a first question: {answer.fault} (mscli check tries more)"
+        return f"the model did not answer a test question: {answer.fault} (more tests: mscli check)"
     speed, planned = answer.decode_tok_s, done.record.plan.speed
     parts = [f'"{answer.line}"']
     if speed is not None:

@@ -74,7 +74,7 @@ def prune(
 ) -> None:
     """Delete weights that no profile uses and no instance serves.
 
-    With --keep: all but what those profiles need. Asks before it deletes.
+    With --keep: everything except what those profiles need. Asks before it deletes.
     """
     from mscli.instances.json_values import to_json
     from mscli.lifecycle.server_weights import remove, unneeded
@@ -99,6 +99,9 @@ def prune(
         screen.data({"candidates": rows, "on_servers": to_json(models), "freed_bytes": freed})
     elif freed:
         screen.text(f"{size(freed)} freed")
+    elif found or models:
+        total = sum(item.size_bytes for item in found) + _own_bytes(models)
+        screen.text(f"{size(total)} would be freed. To delete: the same command without --dry-run")
 
 
 def _ask(screen: Screen, total_bytes: int, yes: bool) -> None:
@@ -106,7 +109,7 @@ def _ask(screen: Screen, total_bytes: int, yes: bool) -> None:
         return
     if not screen.live:
         raise MscliError(
-            Code.USAGE, "nothing was deleted: there is no terminal to confirm it on", "Add --yes or --dry-run."
+            Code.USAGE, "nothing was deleted: there is no terminal to ask for confirmation", "Add --yes or --dry-run."
         )
     if not screen.confirm(f"Delete {size(total_bytes)}?", default=False):
         raise MscliError(Code.INTERRUPTED, "nothing was deleted")

@@ -21,7 +21,7 @@ _DOWNLOADING = re.compile(r"msg=\"downloading ([0-9a-f]{8,}) in \d+ ")
 _CPU_GRAPH = re.compile(rf"compute graph\" .*\bCPU\b.*size={_SIZE}")
 
 _HELD = "See which processes use GPU memory: `mscli gpus`. Stop them, or plan again with what is free: `mscli up`."
-_LESS = "Ask for less: a smaller --ctx, --kv q8_0, or a smaller variant; `mscli plan` shows what fits."
+_LESS = "Use a smaller --ctx, --kv q8_0, or a smaller variant; `mscli plan` shows what fits."
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def _vllm_neighbour(lines: Sequence[str]) -> Iterator[Reading]:
         if seen := _PROFILED.search(line):
             total, before = _bytes(seen[1], seen[2]), _bytes(seen[3], seen[4])
             if before - weights > total / 2:
-                what = f"{seen[3]} of {seen[1]} GiB of GPU memory were in use before the KV cache was made"
+                what = f"{seen[3]} of {seen[1]} GiB of GPU memory were in use before the KV cache was allocated"
                 yield Reading("gpu_busy", 0.9, number, what, _HELD)
 
 
@@ -77,7 +77,7 @@ def _offloaded(lines: Sequence[str]) -> Iterator[Reading]:
         if seen := _OFFLOAD.search(line):
             placed, of = (int(seen[2]), int(seen[1])) if seen[1] else (int(seen[3]), int(seen[4]))
             if placed < of:
-                what = f"only {placed} of {of} layers are on the GPU, the rest is computed on the CPU"
+                what = f"only {placed} of {of} layers are on the GPU, the rest run on the CPU"
                 yield Reading("cpu_fallback", 0.85 if placed == 0 else 0.75, number, what, _LESS)
         elif _OLLAMA_PS.search(line):
             yield Reading("cpu_fallback", 0.9, number)

@@ -191,7 +191,7 @@ def _unpack(
                 _extract(tar, fresh / str(number), each.limits)
         root = _root(fresh / "0", archive.program)
         if not (root / archive.program).is_file():
-            message = f"{archive.name} holds no {archive.program}"
+            message = f"{archive.name} does not contain {archive.program}"
             raise MscliError(Code.DOWNLOAD_FAILED, message, archive.publisher.page, {"cause": "unknown"})
         for number in range(1, len(parts)):
             _merge(fresh / str(number), (root / archive.program).parent)
@@ -217,7 +217,7 @@ class _Entry(tarfile.TarInfo):
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
         if self.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and self.size > MOST_NAME_BYTES:
-            raise tarfile.ReadError(f"an entry's own description has {self.size:,} bytes")
+            raise tarfile.ReadError(f"the header record of an entry has {self.size:,} bytes")
         return super()._proc_member(tar)  # type: ignore[misc, no-any-return]  # tarfile's documented way to extend it
 
 
@@ -239,7 +239,7 @@ def _extract(tar: tarfile.TarFile, folder: Path, limits: Largest) -> None:
             raise tarfile.TarError(f"it is too large for an engine ({entry.name}, entry {count:,})")
         place = folder / name
         if not stays_below(name) or _through_a_link(folder, place):
-            raise tarfile.TarError(f"{entry.name} would lie outside the folder")
+            raise tarfile.TarError(f"{entry.name} would be written outside the folder")
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.is_symlink() or place.is_file():
             place.unlink()
@@ -296,7 +296,7 @@ def _opened(archive: Archive, path: Path) -> Iterator[tarfile.TarFile]:
             yield tar
     except (tarfile.TarError, EOFError, zlib.error, broken) as fault:
         message = f"{archive.name} cannot be unpacked: {fault}"
-        raise MscliError(Code.DOWNLOAD_FAILED, message, "Run this again.", {"cause": "corrupt_download"}) from fault
+        raise MscliError(Code.DOWNLOAD_FAILED, message, "Run it again.", {"cause": "corrupt_download"}) from fault
 
 
 def _zstd() -> Any:

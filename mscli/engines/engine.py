@@ -266,7 +266,7 @@ class Imaged(Engine, Protocol):
 class Adopted:
     """A server that ran before mscli came: used as it is, and never stopped, restarted or reconfigured by mscli.
 
-    `owner`: who runs it, for people: "systemd service ollama, user ollama", "pid 4711 (ollama serve)", "a container".
+    `owner`: who runs it, for people: "systemd service ollama, user ollama", "PID 4711 (ollama serve)", "a container".
     """
 
     host: str

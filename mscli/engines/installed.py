@@ -71,7 +71,7 @@ def version_answer(program: Path, what: str, hint: str) -> str:
         raise broken(str(error)) from None
     said = (answer.stdout + answer.stderr).strip()
     if answer.returncode != 0:
-        raise broken(f"exit status {answer.returncode}: {said.splitlines()[-1] if said else 'it said nothing'}")
+        raise broken(f"exit status {answer.returncode}: {said.splitlines()[-1] if said else 'no output'}")
     return said
 
 

@@ -99,7 +99,7 @@ def _read(kind: Any, data: object, where: str) -> object:
 
 def _read_dataclass(kind: Any, data: object, where: str) -> object:
     if not isinstance(data, dict):
-        raise Mismatch(f"{where or 'top level'}: an object was expected, not {_name(data)}")
+        raise Mismatch(f"{where or 'top level'}: expected an object, not {_name(data)}")
     data = {RENAMED.get(str(name), str(name)): value for name, value in data.items()}
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
@@ -128,17 +128,17 @@ def _read_union(kinds: tuple[Any, ...], data: object, where: str) -> object:
 
 def _read_tuple(kinds: tuple[Any, ...], data: object, where: str) -> object:
     if not isinstance(data, list):
-        raise Mismatch(f"{where}: a list was expected, not {_name(data)}")
+        raise Mismatch(f"{where}: expected a list, not {_name(data)}")
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         return tuple(_read(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(data))
     if len(kinds) != len(data):
-        raise Mismatch(f"{where}: {len(kinds)} items were expected, not {len(data)}")
+        raise Mismatch(f"{where}: expected {len(kinds)} items, not {len(data)}")
     return tuple(_read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, data, strict=True)))
 
 
 def _read_mapping(kind: Any, data: object, where: str) -> object:
     if not isinstance(data, dict):
-        raise Mismatch(f"{where}: an object was expected, not {_name(data)}")
+        raise Mismatch(f"{where}: expected an object, not {_name(data)}")
     return {str(key): _read(kind, item, _join(where, str(key))) for key, item in data.items()}
 
 
@@ -148,7 +148,7 @@ def _read_scalar(kind: Any, data: object, where: str) -> object:
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if type(data) is not kind:
-        raise Mismatch(f"{where}: {kind.__name__} was expected, not {_name(data)}")
+        raise Mismatch(f"{where}: expected {kind.__name__}, not {_name(data)}")
     return data
 
 

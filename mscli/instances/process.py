@@ -161,13 +161,13 @@ def kernel_word(pid: int) -> str | None:
 
 
 def describe(pid: int) -> str:
-    """`pid (command line)` for messages to people, cut to a readable length."""
+    """`PID 4711 (command line)` for messages to people, cut to a readable length."""
     try:
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return str(pid)
+        return f"PID {pid}"
     words = raw.replace(b"\0", b" ").decode(errors="replace").strip()
-    return f"{pid} ({words[:117] + '...' if len(words) > 120 else words or 'kernel thread'})"
+    return f"PID {pid} ({words[:117] + '...' if len(words) > 120 else words or 'kernel thread'})"
 
 
 def spawn(

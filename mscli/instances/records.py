@@ -268,7 +268,9 @@ def the_one(records: Records, name: str | None, dead: bool = False) -> Record:
     if not meant and dead:
         meant = [record for record in known if record.stopped_at is None]
     if not meant:
-        raise MscliError(Code.NOT_RUNNING, "nothing is running", "To start the best model for this machine: mscli up")
+        stopped = f"Stopped: {', '.join(record.name for record in known)}. " if known else ""
+        hint = f"{stopped}To start the best model for this machine: mscli up"
+        raise MscliError(Code.NOT_RUNNING, "nothing is running", hint)
     if len(meant) > 1:
         names = ", ".join(record.name for record in meant)
         state = "are running" if running(meant[0]) else "have crashed"

@@ -128,7 +128,7 @@ def base_url(host: str, port: int) -> str:
 
 def _number(value: object) -> int:
     if type(value) is not int:
-        raise TypeError(f"a number was expected, not {value!r}")
+        raise TypeError(f"expected a number, not {value!r}")
     return value
 
 
@@ -230,7 +230,7 @@ def other_context(ask: Ask, alias: str, planned: int) -> str | None:
     context = entry.get("context_length") if entry else None
     if not isinstance(context, int) or context == planned:
         return None
-    return f"the server serves a context of {context} tokens, {planned} were planned"
+    return f"the server serves a context of {context} tokens instead of the planned {planned}"
 
 
 def _models(answer: Any) -> list[dict[str, Any]] | None:
@@ -250,7 +250,7 @@ def _of_start(raw: Mapping[str, Any], store: Store, state: str) -> str | None:
     if pulls := fetching(store, raw["name"]):
         return pulls[0].words
     answers = probe(*_engine_address(raw), "/api/version").status == 200
-    return "the server answers and loads the model" if answers else None
+    return "the server is up and loading the model" if answers else None
 
 
 def _left(raw: Mapping[str, Any], leader: Identity | None) -> tuple[tuple[int, ...], bool]:

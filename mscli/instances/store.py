@@ -83,7 +83,7 @@ class Store:
             return Unreadable(name, path, f"not JSON: {fault}")
         schema = data.get("schema") if isinstance(data, dict) else None
         if schema != SCHEMA:
-            return Unreadable(name, path, f"its schema is {schema!r}, this mscli reads {SCHEMA!r}")
+            return Unreadable(name, path, f"its schema is {schema!r}; this mscli reads {SCHEMA!r}")
         if data.get("name") != name:  # its name becomes a path
             return Unreadable(name, path, f"it is the record of {str(data.get('name'))[:80]!r}")
         return dict(data)
@@ -215,7 +215,7 @@ def private_folder(folder: Path) -> None:
             folder.chmod(0o700)
     except OSError as fault:
         raise MscliError(
-            Code.FILE, f"{folder} cannot be made: {fault.strerror}", "Check its permissions, or set MSCLI_HOME."
+            Code.FILE, f"cannot create {folder}: {fault.strerror}", "Check its permissions, or set MSCLI_HOME."
         ) from fault
     if os.geteuid() not in (0, found.st_uid):
         raise MscliError(
@@ -272,8 +272,8 @@ def _wait_for_lock(descriptor: int, path: Path, patience_s: float) -> None:
 def _locked(path: Path, holder: int | None, seconds: float) -> MscliError:
     return MscliError(
         Code.FILE,
-        f"{f'pid {holder}' if holder else 'another process'} has held {path} for {seconds:.0f} s",
-        f"See what it is: ps -fp {holder}. Try again when it has ended." if holder else "Try again.",
+        f"{f'PID {holder}' if holder else 'another process'} has held {path} for {seconds:.0f} s",
+        f"To see which process it is: ps -fp {holder}. Try again when it has ended." if holder else "Try again.",
         {"holder_pid": holder},
     )
 

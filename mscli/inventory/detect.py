@@ -166,7 +166,7 @@ def _older_name(gpu: Gpu, instance: MigInstance) -> str:
 
 
 def _duplicate(value: str) -> Selection:
-    message = f"CUDA_VISIBLE_DEVICES={value} names a device twice, and then CUDA shows none"
+    message = f"CUDA_VISIBLE_DEVICES={value} lists a device twice, so CUDA shows none"
     return Selection((), (Problem("visible_devices", "duplicate", message),))
 
 

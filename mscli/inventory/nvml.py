@@ -26,7 +26,7 @@ _FAILURES = {
     "DRIVER_NOT_LOADED": "the NVIDIA kernel module is not loaded{inside}",
     "LIB_RM_VERSION_MISMATCH": "the NVIDIA library and the loaded kernel module differ in version, "
     "as after a driver upgrade without a restart",
-    "NO_PERMISSION": "this user has no permission to use the NVIDIA driver (see who may open /dev/nvidia*)",
+    "NO_PERMISSION": "this user has no permission to use the NVIDIA driver (check the permissions of /dev/nvidia*)",
 }
 _INSIDE = {
     "container": ", or this container was started without its GPUs (docker run --gpus all)",

@@ -207,7 +207,7 @@ def _seen(inventory: Inventory) -> str:
     if inventory.nvml is not None:
         return inventory.nvml.message
     if not inventory.gpus:
-        return "the driver answers, but lists no GPU"
+        return "the driver works, but lists no GPU"
     if inventory.visible_devices is not None and all(not gpu.visible for gpu in inventory.gpus):
         return f"CUDA_VISIBLE_DEVICES={inventory.visible_devices!r} hides all {len(inventory.gpus)} of them"
     faults = {f"GPU {gpu.index}: {gpu.problems[0].message}" for gpu in inventory.gpus if gpu.problems}
@@ -248,6 +248,6 @@ def _nothing_fits(choice: Choice, asked: str | None, snapshot: Snapshot) -> Mscl
     return MscliError(
         Code.NO_FIT,
         f"{what} fits this machine: {choice.reason}",
-        f"{remedy}All verdicts: mscli profiles. The whole path without a fitting GPU: mscli up rehearsal",
+        f"{remedy}All verdicts: mscli profiles. To try everything without a GPU: mscli up rehearsal",
         {"reasons": {item.profile: list(item.reasons) for item in choice.ranked}},
     )

@@ -40,7 +40,7 @@ def load_pins(places: Places) -> Mapping[str, str]:
     except (OSError, ValueError) as fault:
         raise _damaged(places.pins, str(fault)) from fault
     if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
-        raise _damaged(places.pins, "an object of repository: commit was expected")
+        raise _damaged(places.pins, "expected an object of repository: commit")
     return data
 
 

@@ -209,7 +209,7 @@ def join(record: Record, patience: Patience, listener: Listener, records: Record
     deadline, starter = time.monotonic() + patience.timeout_s, record.starter
     tail = LogTail(record.log)
     attended = starter is not None and alive(starter)
-    by = f" by pid {starter.pid}" if starter and attended else ""
+    by = f" by PID {starter.pid}" if starter and attended else ""
     listener.stage(contract.STARTING, f"{record.name} is already being started{by}: waiting for it")
     while True:
         for line in tail.lines():
@@ -428,7 +428,7 @@ def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
     return MscliError(
         Code.START_TIMEOUT if late else Code.START_FAILED,
         f"{launch.name} did not start: {what}",
-        f"{remedy} The whole log: mscli logs {launch.name}".strip(),
+        f"{remedy} Full log: mscli logs {launch.name}".strip(),
         {
             "cause": cause.code,
             "summary": cause.summary,
@@ -468,10 +468,10 @@ def _fallen(launch: Launch, observed: Observed) -> str | None:
         return None
     placed, share = observed.gpu_layers, observed.gpu_share
     if placed is not None and placed[0] < min(plan.layers_on_gpu, placed[1]):
-        return f"only {placed[0]} of {placed[1]} layers are on the GPU, {plan.layers_on_gpu} were planned"
+        return f"only {placed[0]} of {placed[1]} layers are on the GPU instead of the planned {plan.layers_on_gpu}"
     whole = plan.layers_on_gpu > launch.decision.model.architecture.text.layers
     if share == 0 and plan.layers_on_gpu:
-        return "nothing of the model is on the GPU, it was planned there"
+        return "the model is not on the GPU, although it was planned there"
     if share is not None and whole and share < _WHOLE:
         return f"only {share:.0%} of the model is on the GPU, but all of it was planned there"
     return None
@@ -486,7 +486,9 @@ def _warnings(launch: Launch, record: Record, observed: Observed) -> tuple[str, 
     if not record.request.require_gpu and (fallen := _fallen(launch, observed)):
         found.append(f"{fallen}: it will be slow" + (f" ({observed.cpu_reason})" if observed.cpu_reason else ""))
     if observed.context is not None and observed.context < record.plan.context:
-        found.append(f"the engine serves a context of {observed.context} tokens, {record.plan.context} were planned")
+        found.append(
+            f"the engine serves a context of {observed.context} tokens instead of the planned {record.plan.context}"
+        )
     if (
         record.gateway is None
         and isinstance(launch.engine, Hosted)

@@ -97,7 +97,7 @@ def _discard(known: Hosted, variant: Variant, found: WeightFiles, bad: tuple[Pat
         tag = variant.source.repository
         raise MscliError(
             Code.WEIGHTS_MISSING,
-            f"{tag} is damaged: {', '.join(map(str, bad))} is not what its name says",
+            f"{tag} is damaged: {', '.join(map(str, bad))} does not match its digest",
             f"Download it again: ollama rm {tag}; ollama pull {tag}. Or remove it, and mscli downloads it itself.",
             {"cause": "corrupt_weights", "bad": [str(path) for path in bad]},
         )

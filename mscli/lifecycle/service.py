@@ -199,7 +199,7 @@ def _run(*words: str, timeout_s: float = _ASK_TIMEOUT_S) -> subprocess.Completed
 def _no_systemd(said: str) -> MscliError:
     return MscliError(
         Code.USAGE,
-        f"the systemd of this user cannot be used: {_last(said)}",
+        f"the systemd user manager is not available: {_last(said)}",
         "Without systemd, this keeps an instance running: mscli up --supervise",
     )
 

@@ -167,7 +167,7 @@ def release(
             Code.STOP_FAILED,
             f"the server does not answer ({record.owner}, {record.host}:{record.port}): {record.alias} may still be in "
             "its memory",
-            f"Try again once it answers. Or forget it there: mscli down {record.name} --force",
+            f"Try again once it answers. To remove the record anyway: mscli down {record.name} --force",
             {"instance": record.name},
         )
 
@@ -213,7 +213,7 @@ def _wait_memory(record: Record, pids: Collection[int], before: int | None, list
         left = _held(record, pids)
         return not left
 
-    listener("waiting for the GPU memory to come back")
+    listener("waiting for the GPU memory to be freed")
     _wait(returned, _MEMORY_TIMEOUT_S)
     return left
 

@@ -178,7 +178,7 @@ def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tu
         if isinstance(launch, Record):
             return launch
         if ask.replace and (old := records.get(launch.name)) and running(old):
-            listener.stage("stopping", f"the {launch.name} that is running")
+            listener.stage("stopping", launch.name)
             if (ended := stop(old, records)).survivors:
                 raise survived([ended])
         with records.lock():
@@ -342,7 +342,7 @@ def _refuse_keyless(engine: Engine, ask: Ask, host: str | None) -> None:
     if host is not None and not launching.loopback(host):
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
-            f"{engine.name} cannot ask its clients for an API key: on {host} it would answer whoever reaches it",
+            f"{engine.name} cannot ask its clients for an API key: on {host} it would answer anyone who can reach it",
             "Leave out --plain: the gateway asks for a key. Or leave out --host and reach it through SSH.",
             {"engine": engine.name, "host": host},
         )

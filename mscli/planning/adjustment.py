@@ -77,7 +77,7 @@ class Adjustment:
         if self.images is not None:
             found.append(f"at most {_count(self.images, 'image')} per request")
         if self.users:
-            found.append(f"{_count(self.users, 'user')} at once")
+            found.append(f"at most {_count(self.users, 'concurrent user')}")
         if self.utilisation:
             found.append(f"a GPU memory utilization of {self.utilisation}")
         flags = [_flag(key, value) for key, value in self.options.items()]

@@ -80,6 +80,6 @@ def _line(memory: GpuMemory, seen: Sequence[Observation]) -> str:
     sign = "+" if memory.correction_bytes >= 0 else "-"
     return (
         f"GPU {memory.gpu} ({memory.name}): without KV cache {gib(last.predicted_bytes)} predicted, "
-        f"{gib(last.observed_bytes)} observed at the last of {len(seen)} start{'' if len(seen) == 1 else 's'}; "
+        f"{gib(last.observed_bytes)} observed in the last of {len(seen)} start{'' if len(seen) == 1 else 's'}; "
         f"this plan adds {sign}{gib(abs(memory.correction_bytes))}"
     )

@@ -193,6 +193,6 @@ def _wrong_users(overrides: Overrides) -> Refusal | None:
 def _notes(model: Model, overrides: Overrides) -> tuple[str, ...]:
     if overrides.context and overrides.context > model.context_recommended:
         return (
-            f"{model.title} is recommended for up to {tokens(model.context_recommended)}; answers may degrade beyond",
+            f"{model.title} is recommended for up to {tokens(model.context_recommended)}; quality may drop beyond that",
         )
     return ()

@@ -255,7 +255,7 @@ def _limit(request: Request, best: Attempt) -> str:
     if config.kv_type != request.kv_types[0] and config.context == request.comfortable:
         longer = request.configuration(config.context + step, config.kv_type, config.host_layers)
         if search.fits(request, longer, best.rooms, best.verdict):
-            return "--prefer context plans more"
+            return "--prefer context allows more"
     return "limited by free GPU memory"
 
 

@@ -121,8 +121,8 @@ def _gated(repository: str, status: int, said: str, has_token: bool) -> MscliErr
             Code.DOWNLOAD_FAILED, f"{message}; no token is set", hint, _gate_details(repository, "missing")
         )
     if "fine-grained" in said:
-        hint = "tick 'public gated repositories' for this token: https://huggingface.co/settings/tokens"
-        seen = f"{message}; the token may not read gated repositories"
+        hint = "enable 'public gated repositories' for this token: https://huggingface.co/settings/tokens"
+        seen = f"{message}; the token has no access to gated repositories"
         return MscliError(Code.DOWNLOAD_FAILED, seen, hint, _gate_details(repository, "lacks_right"))
     if status == 401:
         return _token_refused(repository)
@@ -166,7 +166,7 @@ def disk_full(folder: Path, needed_bytes: int, free_bytes: int, what: str) -> Ms
     """There is not room for `needed_bytes` more in `folder`."""
     gib = 2**30
     message = f"{what} needs {needed_bytes / gib:.2f} GiB more in {folder}; {free_bytes / gib:.2f} GiB free"
-    hint = "free some with `mscli weights prune`, or set HF_HOME to a folder on a larger disk"
+    hint = "free disk space with `mscli weights prune`, or set HF_HOME to a folder on a larger disk"
     details = {"cause": "disk_full", "folder": str(folder), "needed_bytes": needed_bytes, "free_bytes": free_bytes}
     return MscliError(Code.DISK_FULL, message, hint, details)
 

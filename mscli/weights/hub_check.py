@@ -50,9 +50,9 @@ def hub_answers(endpoint: str, timeout_s: float) -> None:
     _judge(answer, endpoint)
     moved = answer.status in MOVED and host_in(answer.headers.get("Location", ""))
     if moved and moved != host:
-        raise Unreached(STRANGE, f"{host} redirects to {moved}: a login page of the network?")
+        raise Unreached(STRANGE, f"{host} redirects to {moved}: a captive portal?")
     if answer.status == 200 and answer.body.lstrip()[:1] not in (b"[", b"{"):
-        raise Unreached(STRANGE, f"{host} answers with a page instead of data: a login page of the network?")
+        raise Unreached(STRANGE, f"{host} answers with a page instead of data: a captive portal?")
 
 
 def token_known(endpoint: str, sent: Token, timeout_s: float) -> bool:
@@ -60,7 +60,7 @@ def token_known(endpoint: str, sent: Token, timeout_s: float) -> bool:
     answer = ask(f"{endpoint}/api/whoami-v2", timeout_s, {"Authorization": f"Bearer {sent.value}"})
     _judge(answer, endpoint)
     if answer.status not in (200, 401):
-        raise Unreached(STRANGE, f"{host_in(endpoint)} does not say (HTTP {answer.status})")
+        raise Unreached(STRANGE, f"{host_in(endpoint)} answers with HTTP {answer.status}")
     return answer.status == 200
 
 
@@ -71,7 +71,7 @@ def _judge(answer: Answer, endpoint: str) -> None:
     if fault := answer_fault(answer.status, answer.headers, endpoint):
         raise fault
     if answer.status == 403 and answer.body.lstrip()[:1] == b"<":
-        raise Unreached(PROXY, f"a page refuses {host} (HTTP 403): a filter of the network?")
+        raise Unreached(PROXY, f"a page refuses {host} (HTTP 403): a network filter?")
 
 
 @dataclass(frozen=True)

@@ -107,14 +107,14 @@ def test_an_unknown_name_gives_the_nearest(shipped: Path, catalog: Catalog, aske
             load(asked)
         assert (caught.value.code, caught.value.exit_code) == (Code.PROFILE_UNKNOWN, Exit.USAGE)
         assert caught.value.details["nearest"] == meant
-        assert f"did you mean {meant}?" in caught.value.hint
+        assert f"Did you mean {meant}?" in caught.value.hint
 
 
 def test_a_name_like_no_other_gives_none(catalog: Catalog) -> None:
     with pytest.raises(MscliError) as caught:
         catalog.profile("llama-70b")
     assert caught.value.details["nearest"] is None
-    assert caught.value.hint == "`mscli profiles` lists them all"
+    assert caught.value.hint == "To list profiles: mscli profiles"
 
 
 def test_a_broken_name_is_also_a_near_one(shipped: Path, user: Path) -> None:

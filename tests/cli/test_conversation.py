@@ -40,9 +40,9 @@ def test_a_conversation_is_typed_pasted_taken_back_and_left(
         enter(screen, "")
         assert "2 replies" in enter(screen, "/stats", "replies")  # the paste was one message, not three
         assert HELLO in enter(screen, "/retry")
-        enter(screen, "/undo", "taken back")
+        enter(screen, "/undo", "removed the last")
         enter(screen, "/set temperature hot", "Type /set temperature 0.3")
-        enter(screen, "/nonsense", "no command /nonsense")
+        enter(screen, "/nonsense", "unknown command /nonsense")
         screen.press(CTRL_D)
         assert screen.ended() == 0
     [history] = home.rglob("chat_history")
@@ -54,11 +54,11 @@ def test_ctrl_c_drops_a_line_and_leaves_the_second_time(running: Mscli, user_env
     with on_a_terminal("chat", env=user_env) as screen:
         screen.until(">>>")
         screen.press("half a li" + CTRL_C)
-        screen.until("Ctrl-C again leaves")
+        screen.until("Ctrl-C again quits")
         screen.until(">>>")
         assert HELLO in enter(screen, "hello")
         screen.press(CTRL_C)
-        screen.until("Ctrl-C again leaves")
+        screen.until("Ctrl-C again quits")
         screen.until(">>>")
         screen.press(CTRL_C)
         assert screen.ended() == 0
@@ -82,7 +82,7 @@ def test_what_is_piped_in_and_files_go_with_the_prompt(running: Mscli, tmp_path:
     [
         (("hi", "-f", "/no/such/file"), "", "No such file"),
         (("hi", "-f", sys.executable), "", "is not a text file"),
-        (("hi",), "x" * (16 * 2**20 + 1), "more than 16 MiB were piped in"),
+        (("hi",), "x" * (16 * 2**20 + 1), "larger than 16 MiB"),
         ((), "  \n", "the prompt is empty"),
     ],
     ids=["missing", "binary", "too much", "nothing"],
@@ -94,6 +94,20 @@ def test_what_cannot_be_sent_is_refused_in_words(
 
     assert refused.code in (1, 2)
     assert message in refused.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("mine",), "nothing is running"),
+        (("-i", "mine", "hello"), "no instance 'mine'"),
+        (("mine", "hello"), "no instance 'mine'"),
+        (("-i", "mine", "mine", "hello"), "2 arguments were given"),
+    ],
+    ids=["one is a prompt", "-i names the instance", "of two the first is the instance", "both"],
+)
+def test_a_word_alone_is_a_prompt(typed: tuple[str, ...], said: str, mscli: Mscli) -> None:
+    assert said in mscli("chat", *typed, "--json").error["message"]
 
 
 def test_a_loop_keeps_its_input(running: Mscli, user_env: dict[str, str]) -> None:

@@ -46,7 +46,7 @@ def test_text_shows_evidence_and_remedy(tmp_path: Path, capsys: pytest.CaptureFi
 
     assert main(["doctor", "--log", str(path)]) == 5
     printed = capsys.readouterr().out
-    assert "ecc (almost sure" in printed
+    assert "ecc (almost certain" in printed
     assert f"| {ECC}" in printed
     assert "nvidia-smi -q" in printed
 

@@ -54,7 +54,7 @@ def test_what_was_taken_is_proved_and_learnt(on_gpu: Callable[..., Ran], home: P
     assert (home / "state" / "observations.jsonl").read_text().count("\n") == 1
     on_gpu("down")
     second = on_gpu("plan", "tiny", "--explain", "--json").data
-    assert "observed at the last of 1 start;" in second["learned"][0]
+    assert "observed in the last of 1 start;" in second["learned"][0]
     before, after = first["profiles"][0]["memory"][0], second["profiles"][0]["memory"][0]
     assert after["runtime_bytes"] - before["runtime_bytes"] > 300 * MIB, "the next plan counts what was really taken"
 

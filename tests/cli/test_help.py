@@ -88,6 +88,11 @@ def test_the_help_of_the_program_is_one_screen() -> None:
     assert all(path in shown for path in commands() if " " not in path)
 
 
+def test_the_words_of_other_tools_are_known() -> None:
+    assert {"ps", "ls", "list", "stop", "rm", "run", "serve", "start", "show"} <= {*ALIASES, *INSTEAD}
+    assert "rm" not in ALIASES, "it would delete in other tools"
+
+
 @pytest.mark.parametrize("word", ALIASES)
 def test_another_tools_word_does_what_the_command_does(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word, "--help"]) == main([*ALIASES[word], "--help"]) == 0

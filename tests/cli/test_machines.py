@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 from support.machines.nvml_machines import NAMES, NO_DRIVER, description
 from support.run_mscli import Mscli
+from support.terminal import on_a_terminal
 
 pytestmark = pytest.mark.usefixtures("gpu_llama")
 
@@ -181,8 +183,28 @@ def test_plan_for_a_machine_that_is_not_here(mscli: Mscli, tmp_path) -> None:
     assert "4090" in unknown.error["message"] + unknown.error["hint"]
 
 
+def test_links_that_differ_are_a_matrix(mscli: Mscli, machine: Callable[..., dict[str, str]]) -> None:
+    """Two cards with NVLink between them, and one beside them."""
+    env = machine("a6000-x2-nvlink", lambda it: it["gpus"].append({**it["gpus"][0], "count": 1, "nvlinks": []}))
+    shown = mscli("gpus", env=env).out
+    assert re.search(r"^LINKS +GPU0 +GPU1 +GPU2$", shown, re.MULTILINE), shown
+    rows = re.findall(r"^GPU(\d) +(\S+) +(\S+) +(\S+)$", shown, re.MULTILINE)
+    assert [row[1 + number] for number, row in enumerate(rows)] == ["-"] * 3
+    assert len({cell for row in rows for cell in row[1:]}) > 2, shown
+
+
+def test_a_verdict_is_a_word_and_on_a_terminal_a_colour(machine: Callable[..., dict[str, str]]) -> None:
+    for env, fits in (({}, "\x1b[32mfits"), ({"NO_COLOR": "1"}, "  fits")):
+        with on_a_terminal("profiles", env={**machine("rtx4090"), **env}) as terminal:
+            assert terminal.ended() == 0
+            assert fits in terminal.raw
+            assert ("\x1b[" in terminal.raw) == (not env)
+
+
 def test_plan_over_every_card(mscli: Mscli) -> None:
-    data = mscli("plan", "small-bf16", "--on", "all", "--json").data
+    data = mscli("plan", "small-bf16", "--on", "all", "--price", "1/hour", "--json").data
+    costs = {row["machine"]: row["plan"] and row["plan"]["cost"] for row in data["machines"]}
+    assert costs["1x NVIDIA H100 80GB HBM3"]["local_usd_per_mtok"] > 0
     assert len(data["machines"]) > 250
     chosen = {row["machine"]: row["chosen"] for row in data["machines"]}
     assert chosen["1x NVIDIA H100 80GB HBM3"] == "small-bf16"

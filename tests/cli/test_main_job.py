@@ -89,7 +89,9 @@ def test_another_plan_under_the_same_name_needs_replace(mscli: Mscli) -> None:
 
 def test_named_instances_run_side_by_side(mscli: Mscli) -> None:
     one = mscli("up", "rehearsal", "--name", "one", "--json").data["instance"]
-    two = mscli("up", "rehearsal", "--name", "two", "--json").data["instance"]
+    told = mscli("up", "rehearsal", "--name", "two").out
+    assert all(word in told for word in ('mscli chat "hello" -i two', "mscli logs -f two", "mscli down two")), told
+    two = mscli("status", "two", "--json").data["instances"][0]
     assert one["port"] != two["port"]
     which = mscli("chat", "hello", "--json")
     assert (which.code, which.error["code"]) == (2, "usage")

@@ -44,6 +44,18 @@ def test_a_slow_download_is_one_moving_line_and_ctrl_c_says_what_is_kept(
     assert "interrupted; what was downloaded is kept" in " ".join(" ".join(drawn).split())
 
 
+def test_ctrl_c_while_weights_come_says_that_nothing_was_started(
+    hub: Hub, home: Path, user_env: dict[str, str]
+) -> None:
+    own_profile(home)
+    with on_a_terminal("up", "tiny", "--no-check", env={**user_env, **at(hub)}) as terminal:
+        terminal.read_until(lambda: "KiB/s" in terminal.raw, "a speed")
+        terminal.child.send_signal(signal.SIGINT)
+        assert terminal.ended() == 130
+        said = " ".join(terminal.shown.split())
+    assert "interrupted; nothing was started What was downloaded is kept." in said
+
+
 LOOKS = {
     "a fast link": Progress(DOWNLOADING, 7 * GIB, 14 * GIB, 95.3 * 2**20, 75.0, "a.gguf"),
     "a slow link": Progress(DOWNLOADING, 7 * GIB, 14 * GIB, 300 * 1024.0, 24467.0, "a.gguf"),

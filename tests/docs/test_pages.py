@@ -129,6 +129,16 @@ def test_every_variable_of_mscli_is_read_or_set_by_it(page: Path) -> None:
     assert {it for it in named if it not in source} == set()
 
 
+def test_the_readme_has_what_a_newcomer_looks_for() -> None:
+    text = (ROOT / "README.md").read_text()
+    pages = ("one-24gb-card", "two-cards", "h100", "no-gpu", "remote", "offline", "uninstall", "faq")
+    assert [page for page in pages if f"docs/how-to/{page}.md" not in text] == []
+    assert [
+        word for word in ("clone", "venv", "pip install", "pipx", "uv tool", "SECURITY.md") if word not in text
+    ] == []
+    assert text.index("<!-- recorded: ") < text.index("\n## "), "what one gets stands first"
+
+
 def test_the_index_leads_to_every_page() -> None:
     index = DOCS / "index.md"
     linked = {(DOCS / target.partition("#")[0]).resolve() for target in links(index)}

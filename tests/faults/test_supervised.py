@@ -40,7 +40,7 @@ def test_a_killed_engine_answers_again_and_status_tells_why_it_fell(user: User) 
     assert (after["pid"], after["port"], after["restarts"]) == (before["pid"], before["port"], 1)
     assert after["last_end"] == "it was killed (signal 9), and not by the kernel for lack of memory"
     said = " ".join(user.mscli("status").out.split())
-    assert "restarts 1 last end it was killed (signal 9)" in said
+    assert "restarts 1 last exit it was killed (signal 9)" in said
     (stopped,) = user.mscli("down", "--json").data["stopped"]
     assert stopped["signal"] != "SIGKILL"
     assert (user.engines(), shown(user)["state"]) == ([], "stopped")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.faults.user import User, ended
+from support.terminal import on_a_terminal
 
 
 def test_a_start_that_is_stopped_meanwhile_is_neither_healed_nor_remembered(user: User) -> None:
@@ -43,7 +44,7 @@ def test_the_same_request_waits_for_the_first(user: User) -> None:
     assert ended(first).data["already"] is False
     done = ended(second)
     assert done.code == 0
-    assert f"already being started by pid {first.pid}" in done.err
+    assert f"already being started by PID {first.pid}" in done.err
     assert len(user.starts()) == 1
 
 
@@ -130,3 +131,16 @@ def test_an_engine_heeds_signals_that_the_shell_ignores(user: User) -> None:
         assert not ignored & (1 << (number - 1)), f"the engine ignores {number.name}"
     (stopped,) = user.mscli("down", "--json").data["stopped"]
     assert stopped["signal"] != "SIGKILL"
+
+
+def test_ctrl_c_while_the_engine_loads_says_that_it_goes_on_and_how_to_stop_it(user: User) -> None:
+    with on_a_terminal("up", "rehearsal", env=user.env) as terminal:
+        user.begun()  # it loads without end
+        terminal.read_until(lambda: "loading" in terminal.raw, "that it loads")
+        terminal.child.send_signal(signal.SIGINT)
+        assert terminal.ended() == 130
+        said = " ".join(terminal.shown.split())
+    assert "interrupted; the server is still starting" in said
+    assert "mscli down" in said
+    assert user.mscli("status", "--json").data["instances"][0]["state"] == "starting"
+    assert user.mscli("down").code == 0

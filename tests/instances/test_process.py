@@ -124,5 +124,5 @@ def test_spawn_detaches_from_the_terminal(spawned, tmp_path) -> None:
 
 
 def test_describe_names_pid_and_command(spawned, tmp_path) -> None:
-    assert process.describe(os.getpid()).startswith(f"{os.getpid()} (")
-    assert process.describe(2**22 + 1) == str(2**22 + 1)
+    assert process.describe(os.getpid()).startswith(f"PID {os.getpid()} (")
+    assert process.describe(2**22 + 1) == f"PID {2**22 + 1}"

@@ -89,7 +89,7 @@ def test_a_record_is_private(records: Records) -> None:
         (lambda text: "", "not JSON"),
         (lambda text: "[]", "schema is None"),
         (lambda text: text.replace(SCHEMA, "mscli-record/2"), "schema is 'mscli-record/2'"),
-        (lambda text: text.replace('"port": 8000', '"port": "8000"'), "port: int was expected"),
+        (lambda text: text.replace('"port": 8000', '"port": "8000"'), "port: expected int"),
         (lambda text: text.replace('"alias": "m",', ""), "alias: missing"),
         (lambda text: text.replace('"alias"', '"alais"'), "alais: unknown key"),
     ],
@@ -148,7 +148,7 @@ def test_the_lock_is_held_by_one_process_at_a_time(records: Records, tmp_path: P
     with subprocess.Popen([sys.executable, "-c", code], env=env, **pipes) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(MscliError, match=f"pid {other.pid} has held"), records.lock(0.1):
+        with pytest.raises(MscliError, match=f"PID {other.pid} has held"), records.lock(0.1):
             pass
         other.communicate()
     with records.lock(5):

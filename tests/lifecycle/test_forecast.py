@@ -11,7 +11,7 @@ from mscli.lifecycle.eta import Eta, Forecast, Kind, Mark, Past
 from mscli.paths import Places, places
 
 KIND = Kind("vllm", "0.32.0", "small-bf16-2gpu", "bf16", ("NVIDIA GeForce RTX 5090", "NVIDIA GeForce RTX 5090"))
-PAST = Past(KIND, 63.0, (Mark("loading the weights", 20.0), Mark("CUDA graphs are captured", 60.0)))
+PAST = Past(KIND, 63.0, (Mark("loading the weights", 20.0), Mark("capturing CUDA graphs", 60.0)))
 
 
 class Heard:
@@ -50,7 +50,7 @@ def test_the_next_one_is_told_what_the_last_one_took() -> None:
 def test_a_step_that_the_last_start_told_as_well_sets_the_clock() -> None:
     heard = Heard()
     eta = Eta(KIND, PAST, heard)
-    eta.mark("CUDA graphs are captured")
+    eta.mark("capturing CUDA graphs")
     assert heard.left_s == 3
     eta.mark("something new")
     assert heard.left_s == 3

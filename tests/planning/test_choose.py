@@ -41,7 +41,7 @@ def test_nothing_fits_a_3060() -> None:
 
 @pytest.mark.parametrize("cards", ["T4", "V100-SXM2-16GB", "RTX 4060 Ti"])
 def test_16_gb_hold_the_text_model_without_images(cards: str) -> None:
-    """Q4 with its image tower does not fit 16 GB; without it there is room for a short context."""
+    """Q4 with its vision encoder does not fit 16 GB; without it there is room for a short context."""
     found = choice(cards)
     assert found.chosen is not None
     assert (found.chosen.profile, found.chosen.images) == ("small-gguf-q4-text", 0)

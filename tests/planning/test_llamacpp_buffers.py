@@ -146,7 +146,7 @@ def test_mistral_small_equals_the_plan(
 
 
 def test_the_image_tower_takes_what_is_planned(tiny_model: TinyModels, tmp_path: Path) -> None:
-    """Mistral Small's image tower: llama.cpp's estimate is its weights and the buffer for its warm-up of 448 x 448."""
+    """Mistral Small's vision encoder: llama.cpp estimates its weights and the buffer for its warm-up of 448 x 448."""
     files = tiny_model("small31")
     vision = catalog().models["mistral-small-3.1"].architecture.vision
     assert vision is not None

@@ -47,7 +47,7 @@ def test_layers_and_ends_make_up_all_weights(name: str) -> None:
 
 
 def test_bf16_over_two_gpus_takes_22_8_gib_each() -> None:
-    """The figure that rules out two 24 GB cards: half the text, and the whole image tower on both."""
+    """The figure that rules out two 24 GB cards: half the text, and the whole vision encoder on both."""
     one, two = vllm.footprints(small("bf16"), [card(24), card(24, index=1)])
     assert one == two
     assert (one.weights_bytes + one.projector_bytes) / GIB == pytest.approx(22.8, abs=0.05)
@@ -103,7 +103,7 @@ def test_layers_follow_free_memory() -> None:
 
 @pytest.mark.parametrize("engine", sorted(MEMORY))
 def test_gpus_and_host_hold_every_weight_once(engine: str) -> None:
-    """Whatever stays in host memory, nothing is lost and nothing is counted twice (the image tower apart)."""
+    """Whatever stays in host memory, nothing is lost and nothing is counted twice (the vision encoder apart)."""
     variant = {"ollama": "ollama-q4_k_m", "llama.cpp": "q4_k_m", "transformers": "bnb-4bit"}.get(engine, "fp8")
     rooms = [card(24), card(24, index=1)]
     for host_layers in (0, 7):

@@ -99,3 +99,10 @@ def test_what_is_called_too_big_is_better_and_does_not_fit(cards: str, prefer: s
         assert prefer == "quality", "by speed and context nobody knows whether what does not fit is better"
         assert ranks[name] < ranks[found.chosen.profile]
         assert isinstance(verdict(name, cards), NoFit)
+
+
+def test_what_does_not_fit_for_many_is_said_with_their_number() -> None:
+    found = verdict("small-gguf-q4", "RTX 4090", Overrides(users=64, context=4096))
+    assert isinstance(found, NoFit)
+    assert "needed at 64 x 4,096 tokens" in found.reasons[0]
+    assert isinstance(verdict("small-gguf-q4", "RTX 4090", Overrides(context=4096)), Plan), "one of them would fit"

@@ -10,7 +10,7 @@ from support.phrases import phrases_in
 from support.screens import take
 
 # Longer than one screen: what was asked for in full, and commands that can be copied.
-LONG = re.compile(r"--all|--dry-run|plan small-|profiles show|^help|--help|doctor")
+LONG = re.compile(r"--all|--on (?:all|list)|--dry-run|plan small-|profiles show|^help|--help|doctor")
 # Text of others, which is shown as it is: logs, files, variables, and commands to copy.
 AS_IT_IS = re.compile(r": logs|: env|--print|profiles show|--dry-run|plan small-")
 
@@ -50,10 +50,20 @@ def longest(line: str) -> int:
     return max(map(len, line.split()))
 
 
+VERDICTS = [(name, screens) for name, screens in SCREENS if re.search(r": (?:plan|profiles)( --all)?$", name)]
+
+
+@pytest.mark.parametrize(("name", "screens"), VERDICTS, ids=[name for name, _ in VERDICTS])
+def test_no_reason_beside_a_verdict_is_cut(name: str, screens: dict[str, list[str]]) -> None:
+    """Why a profile does not run is one short clause that fits its column."""
+    reasons = [line for line in screens["80x24"] if re.match(r"\S+ +(?:too big|unsupported|needs )", line)]
+    assert [line for line in reasons if "…" in line] == []
+
+
 @pytest.mark.parametrize(("name", "screens"), SCREENS, ids=[name for name, _ in SCREENS])
 def test_no_word_and_no_url_is_broken(name: str, screens: dict[str, list[str]]) -> None:
     """Each word of a narrow screen is one of the piped screen, whose lines are not wrapped."""
-    whole = " ".join(" ".join(screens["piped"]).split())
+    whole = " ".join(" ".join(screens["120x40" if "--watch" in name else "piped"]).split())
     for lines in screens.values():
         for word in re.findall(r"https?://\S+|/tmp/\S+", " ".join(lines)):
             assert word.strip("().,;\\") in whole, f"{word} is broken"

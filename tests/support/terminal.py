@@ -51,7 +51,12 @@ class Terminal:
     @property
     def shown(self) -> str:
         """The same without control sequences."""
-        return _CONTROL.sub("", self.raw)
+        return self.shown_in(self.raw)
+
+    @staticmethod
+    def shown_in(written: str) -> str:
+        """Of what was written, what is seen."""
+        return _CONTROL.sub("", written).replace("\r\n", "\n")
 
     def read_until(self, found: Callable[[], bool], what: str) -> None:
         """Read on until `found`, or all of what an ended program wrote. Fails with the whole after a minute."""

@@ -58,7 +58,7 @@ def _killed(ctx: CheckContext) -> Iterator[Finding]:
         yield skipped(f"cannot read the kernel log ({log.refused})")
     elif lines:
         found = _KILLED.search(lines[-1].text)
-        what = f"{found[2]} (pid {found[1]})" if found else "a process"
+        what = f"{found[2]} (PID {found[1]})" if found else "a process"
         limit = "cgroup limit" if "cgroup" in lines[-1].text else "out of RAM"
         seen = f"the kernel killed {what} {ago(lines[-1])} ({limit})"
         yield warn("host_ram", seen, None, *(line.text for line in lines[-3:]))

@@ -180,7 +180,7 @@ def context(ctx: CheckContext) -> Iterator[Finding]:
             yield warn(
                 "context_truncated",
                 f"{record.name} serves {served:,} of {tokens(record.plan.context)} of context (longer prompts are cut)",
-                "Plan for less context, or restart it and look at its log:",
+                "Plan a smaller context, or restart it and look at its log:",
                 command=f"mscli restart {record.name}",
             )
 

@@ -61,14 +61,14 @@ def _wrong(ctx: CheckContext, fault: PassingFault) -> Finding:
 
 def _remedy(fault: PassingFault) -> str:
     if fault.cause == "hf_rate_limit":
-        wait = f" It asks for {fault.wait_s:g} s." if fault.wait_s is not None else ""
+        wait = f" The hub asks to wait {fault.wait_s:g} s." if fault.wait_s is not None else ""
         return f"Wait, or log in for a higher limit (hf auth login, HF_TOKEN).{wait}"
     return proxy_hint()
 
 
 def _way() -> str:
     """Through which settings the hub was asked, passwords left out."""
-    return proxy_hint().partition(": ")[2].partition(". Then ")[0]
+    return proxy_hint().partition(": ")[2].partition("; then ")[0]
 
 
 def _asked(call: Callable[[], T], deadline: float) -> T:

@@ -55,7 +55,7 @@ def _fix(leftover: Leftover, records: Records, inventory: Inventory) -> Fix:
         id=f"orphans:{leftover.mark}",
         area="instances",
         what=f"stop {counted(len(pids), 'process', 'processes')} left by instance {leftover.name} ({state})",
-        touches=tuple(f"pid {pid}" for pid in pids),
+        touches=tuple(f"PID {pid}" for pid in pids),
         apply=lambda listener: _end(leftover, records, listener),
         shows=tuple(_line(each, inventory) for each in leftover.processes),
         finding="instances.orphans" if leftover.record else "instances.unrecorded",

@@ -23,7 +23,7 @@ from mscli.paths import container_client, container_environment, container_setti
 DOCKER, PODMAN = "docker", "podman"
 TIMEOUT_S = 20.0
 GET_ONE = (
-    "Install Docker (https://docs.docker.com/engine/install) or Podman, or name an installed one: "
+    "Install Docker (https://docs.docker.com/engine/install) or Podman, or use an installed one: "
     "export MSCLI_CONTAINER_ENGINE=/path/to/docker"
 )
 DEFAULT_CONTEXT = "default"

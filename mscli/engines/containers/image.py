@@ -176,7 +176,7 @@ def _check_room(engine: EngineInfo, image: str, size: int | None) -> None:
         raise MscliError(
             Code.DISK_FULL,
             f"{engine.root} has {free / 1e9:.1f} GB free; {image} is {size / 1e9:.1f} GB compressed, and more unpacked",
-            "Free some: docker system df shows what is stored. Or move it: `data-root` in /etc/docker/daemon.json.",
+            "Free disk space: docker system df shows what is stored. Or move `data-root` in /etc/docker/daemon.json.",
             {"cause": "disk_full", "free_bytes": free, "needed_bytes": needed, "path": engine.root},
         )
 

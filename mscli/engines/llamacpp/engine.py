@@ -124,7 +124,7 @@ class LlamaCpp:
         planned = ", ".join(sorted(names))
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
-            f"{found.path} sees {', '.join(seen) or 'no GPU'}, but {planned} is planned: it would run elsewhere",
+            f"{found.path} sees {', '.join(seen) or 'no GPU'}, but {planned} is planned: it would use another device",
             "Through Vulkan it needs libvulkan.so.1 and the driver's Vulkan part (in a container "
             "NVIDIA_DRIVER_CAPABILITIES=all). Or use another engine: mscli plan --all",
             {"cause": "backend_no_gpu_build", "path": str(found.path)},
@@ -157,7 +157,7 @@ def _refuse_old(found: Installation, oldest: int) -> None:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
             f"{found.path} is build {number} of llama.cpp, which does not support the flags that mscli uses",
-            f"Install build {oldest} or later: mscli engines install llama.cpp. One on PATH takes precedence.",
+            f"Install build {oldest} or later: mscli engines install llama.cpp. A copy on PATH comes first.",
         )
 
 
@@ -181,8 +181,8 @@ def refuse_system_settings(found: Installation, file: Path = SYSTEM_CONFIG) -> N
     if wrong := [key for key in system_settings(file) if _NAMES_A_MODEL.fullmatch(key)]:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
-            f"{file} sets {', '.join(wrong)}, which {found.path} obeys even when it is given a model",
-            f"Take that out of {file}, or ask who looks after this machine. Other engines: mscli plan --all",
+            f"{file} sets {', '.join(wrong)}, which {found.path} applies even when a model is given",
+            f"Remove that from {file}, or ask this machine's administrator. Other engines: mscli plan --all",
             {"cause": "cli_flags", "path": str(file)},
         )
 

@@ -275,7 +275,7 @@ def _machine(name: str) -> str:
     raise MscliError(
         Code.ENGINE_UNSUPPORTED,
         f"llama.cpp publishes no Linux release for {name}",
-        "It publishes x64 and arm64. Compile it, and put llama-server on PATH.",
+        "Releases exist for x64 and arm64 only. Compile llama.cpp and put llama-server on PATH.",
     )
 
 

@@ -129,7 +129,7 @@ class Api:
         told = said.get("error") if isinstance(said, dict) else None
         if answer.status == HTTPStatus.FORBIDDEN and not told:
             # bound to loopback it answers to addresses and local names alone, with an empty page
-            raise Refusal(answer.status, f"it does not answer to the name {self.host} (HTTP 403): give its address")
+            raise Refusal(answer.status, f"it rejects the host name {self.host} (HTTP 403): use its IP address")
         if answer.status != HTTPStatus.OK or told:
             raise Refusal(answer.status, str(told or f"HTTP {answer.status}"))
         return said if isinstance(said, dict) else {}

@@ -303,7 +303,7 @@ def _wait_unloaded(api: Api, alias: str, listener: Callable[[str], None]) -> Non
         if waited_s > UNLOAD_TIMEOUT_S:
             raise Refusal(HTTPStatus.CONFLICT, f"a request of another client has kept it loaded for {waited_s:.0f} s")
         if waited_s > _TOLD_AFTER_S and not told:
-            listener(f"waiting until another client's request to {alias} ends")
+            listener(f"waiting for another client's request to {alias} to finish")
             told = True
         time.sleep(0.05)
 

@@ -102,7 +102,7 @@ def for_clients(sampling: Sampling) -> str | None:
     if not wanted:
         return None
     sent = " and ".join(wanted)
-    return f"clients must send {sent} themselves: without, Ollama's OpenAI endpoint takes 1.0, not the model's own"
+    return f"clients must send {sent} themselves: otherwise Ollama's OpenAI endpoint uses 1.0, not the model's value"
 
 
 def check_options(profile: Profile) -> None:

@@ -58,7 +58,7 @@ def locate() -> Installation:
         raise MscliError(
             Code.ENGINE_MISSING,
             f"Ollama was not found: no server answers, no {PROGRAM} on PATH, none in {own.parent}",
-            "mscli engines install ollama (no root needed), or see https://ollama.com/download. "
+            "To install it: mscli engines install ollama (no root needed), or see https://ollama.com/download. "
             "Without it: a profile on llama.cpp, for example mscli up small-gguf-q4",
         )
     path = Path(found).absolute()
@@ -121,7 +121,9 @@ def _machine(name: str) -> str:
     if found := MACHINES.get(name.lower()):
         return found
     raise MscliError(
-        Code.ENGINE_UNSUPPORTED, f"Ollama publishes no Linux release for {name}", "It publishes amd64 and arm64."
+        Code.ENGINE_UNSUPPORTED,
+        f"Ollama publishes no Linux release for {name}",
+        "Releases exist for amd64 and arm64 only.",
     )
 
 
@@ -134,7 +136,7 @@ def _published_hash(checksums: str, release: Release) -> str:
         raise MscliError(
             Code.DOWNLOAD_FAILED,
             f"{release.url(CHECKSUMS)} lists no sha256 for {release.archive}",
-            "Check whether it is the release's file or a proxy's page.",
+            "Check that it is the release's file and not a proxy's error page.",
             {"cause": "model_not_found"},
         )
     return found

@@ -55,7 +55,7 @@ def of_server(
     make the model larger than planned, in words."""
     loaded = api.loaded(alias)
     if loaded is None:
-        raise Refusal(None, f"it does not list {alias} among the models in memory")
+        raise Refusal(None, f"it does not list {alias} among its loaded models")
     share = loaded.gpu_bytes / loaded.size_bytes if loaded.size_bytes else None
     fallen = share is not None and share < 1 and plan.devices
     return Observed(

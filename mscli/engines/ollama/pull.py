@@ -58,7 +58,7 @@ _REMEDIES: Mapping[str, str] = {
     "ollama_not_running": "See whether it runs: `mscli status`, `systemctl status ollama`.",
     "network_proxy": "Run the same command again: it resumes where it stopped.",
 }
-_LATER = "The registry, or a proxy before it, refuses the request at the moment: run the same command again later."
+_LATER = "The registry, or a proxy in front of it, refuses the request for now: run the same command again later."
 _LOG = "The server's log may say more: `journalctl -u ollama -n 50`."
 
 

@@ -99,7 +99,7 @@ class Server:
         if self.service:
             return f"systemd service {UNIT}, user {self.service.user}"
         if self.pid:
-            return f"pid {self.pid} ({self.command}), user {self.user}"
+            return f"PID {self.pid} ({self.command}), user {self.user}"
         return f"a process of user {self.user}"
 
     @property
@@ -125,10 +125,10 @@ class Server:
         try:
             target = Path(f"/proc/{self.pid}/fd/2").readlink()
         except OSError:
-            return ServerLog(f"known to {self.owner} alone: ask the one who started it")
+            return ServerLog(f"known to {self.owner} only: ask whoever started it")
         if target.is_file():
             return ServerLog(f"the file {target}", file=target)
-        return ServerLog(f"not kept: pid {self.pid} writes it to {target}")
+        return ServerLog(f"not kept: PID {self.pid} writes it to {target}")
 
     @property
     def program(self) -> Path | None:
@@ -304,7 +304,7 @@ def _home(user: str | None) -> str | None:
 def _container(pid: int | None, command: str | None, cgroup: str | None) -> str | None:
     """The container that the server runs in, shortly; None outside one, and in the one that mscli is in too."""
     if command and Path(command.split()[0]).name in _PORT_FORWARDERS:
-        return f"{Path(command.split()[0]).name}, pid {pid}"
+        return f"{Path(command.split()[0]).name}, PID {pid}"
     own = holder(os.getpid(), None, Path("/proc")).container
     return cgroup[:12] if cgroup and cgroup != own else None
 

@@ -15,7 +15,7 @@ from mscli.planning.plan import Plan
 
 # From here on a model can be derived from another by name and parameters.
 OLDEST = (0, 5, 5)
-# The first version whose own engine runs the image tower of Mistral Small 3.x; for other tags none is published, and
+# The first version whose own engine runs the vision encoder of Mistral Small 3.x; for other tags none is published, and
 # the registry refuses a server that is too old.
 OLDEST_FOR: Mapping[str, tuple[int, ...]] = {"mistral-small3.1": (0, 6, 5), "mistral-small3.2": (0, 6, 5)}
 # Before this one the engine reserves the graph of the largest image (8.8 GiB for Pixtral's tower) in GPU memory.
@@ -133,8 +133,8 @@ def cpu_reason(plan: Plan, model: Model, version: str | None, share: float | Non
         reasons.append(f"GPU memory was held by {', '.join(holders)}: stop it, or plan again with what is free")
     if not reasons and share == 0:
         reasons.append(
-            "the server uses no GPU: look in its log (`journalctl -u ollama`) for a driver that does not answer, at "
-            "CUDA_VISIBLE_DEVICES in its environment, and at --gpus all where it is a container"
+            "the server uses no GPU: check its log (`journalctl -u ollama`) for a driver problem, "
+            "CUDA_VISIBLE_DEVICES in its environment, and --gpus all if it is a container"
         )
     return "; ".join(reasons) or "the server found less free GPU memory than planned: `mscli plan`, `ollama ps`"
 
@@ -145,7 +145,7 @@ def _version_remarks(server: Server, on_disk: Installation | None, model: Model 
         yield Remark(
             "cpu_fallback",
             f"Ollama {server.version} reserves 8.8 GiB of GPU memory for images, sent or not; on a 24 GB card part of "
-            f"the model then falls to the CPU. From {_dotted(FRUGAL)} on it does not",
+            f"the model then runs on the CPU. {_dotted(FRUGAL)} and later do not",
             _renew(server, on_disk),
         )
     if not on_disk or not _same(server, on_disk) or on_disk.version in (None, server.version):
@@ -262,7 +262,7 @@ def _planned(plan: Plan, devices: Sequence[Device]) -> Iterator[Device]:
 
 def _holder(holder: Holder) -> str:
     size = f" with {holder.used_bytes / _GIB:.1f} GiB" if holder.used_bytes is not None else ""
-    return f"pid {holder.pid}{f' ({holder.command})' if holder.command else ''}{size}"
+    return f"PID {holder.pid}{f' ({holder.command})' if holder.command else ''}{size}"
 
 
 def _has_models(folder: Path) -> bool:

@@ -138,7 +138,7 @@ class Prompts(Protocol):
 
 
 def prompts(options: Namespace, sees: bool) -> Prompts:
-    """The prompts of the model in `options.model`; `sees`: whether it has an image tower."""
+    """The prompts of the model in `options.model`; `sees`: whether it has a vision encoder."""
     folder = Path(options.model)
     if not (folder / "tokenizer.json").exists() and (folder / "tekken.json").exists():
         return CommonPrompts(options)

@@ -87,7 +87,7 @@ class Served:
 
 
 def _which(library: Any, options: Namespace) -> Any:
-    """The loader: for images where the model's config has an image tower. mistral.rs tells the rest by itself."""
+    """The loader: for images where the model's config has a vision encoder. mistral.rs tells the rest by itself."""
     config = json.loads((Path(options.model) / "config.json").read_text())
     if "vision_config" in config:
         return library.Which.MultimodalPlain(

@@ -25,7 +25,7 @@ else:  # beside this file, where there is no mscli
     from mistral_format import CALLS, CONTENT, REASONING, Reader, prompts
     from worker import EMPTY, Delta, flags, run, say
 
-# Left in 16 bits when the rest is quantised: the planner counts them so, and the image tower suffers most from it.
+# Left in 16 bits when the rest is quantised: the planner counts them so, and the vision encoder suffers most from it.
 # Names count from the start up to a dot; newer versions put all but the head below `model`.
 UNQUANTISED = tuple(f"{above}{name}" for above in ("", "model.") for name in ("vision_tower", "multi_modal_projector"))
 WARM_UP: Body = {"messages": [{"role": "user", "content": "warm-up"}]}

@@ -33,7 +33,7 @@ REQUIREMENTS = (
 ABSENT = "absent"  # what is shown of an engine that is not here yet
 SERVER = SERVERS / "transformers_server.py"
 GET_ONE = (
-    "Install it in mscli's own environment: mscli engines install transformers. Or name an installed one: "
+    "Install it in mscli's own environment: mscli engines install transformers. Or use an installed one: "
     "export MSCLI_TRANSFORMERS=/path/to/its/environment"
 )
 

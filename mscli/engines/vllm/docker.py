@@ -73,12 +73,12 @@ class VllmDocker(Vllm):
         from mscli.engines.containers.run import no_runtime, remote
 
         client, image = _client(found), _image(profile)
-        listener.stage(PLAN, f"asking {client.kind} for {image}")
+        listener.stage(PLAN, f"checking {client.kind} for {image}")
         engine = _answering(client)
         if elsewhere := remote(client):
             raise MscliError(
                 Code.ENGINE_UNSUPPORTED,
-                f"{client.kind} uses an engine on another machine ({elsewhere}), which has other GPUs and folders",
+                f"{client.kind} uses an engine on another machine ({elsewhere}), with other GPUs and folders",
                 "Run mscli on that machine. Or use this machine's engine: unset DOCKER_HOST; docker context use "
                 "default",
                 {"cause": "engine_missing"},
@@ -96,7 +96,7 @@ class VllmDocker(Vllm):
 
         client, image = _client(found), _image(profile)
         if plan.devices:
-            listener.stage(PLAN, f"asking {client.kind} for a container with {len(plan.devices)} GPUs")
+            listener.stage(PLAN, f"trying a {client.kind} container with the GPUs")
             if cause := probe_gpus(client, image, plan.devices):
                 raise _refused(cause, Code.ENGINE_UNSUPPORTED)
         check_image_flags(client, image, command, plan, listener)

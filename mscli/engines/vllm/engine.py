@@ -43,7 +43,7 @@ _STEPS = (
     (re.compile(r"^(?!.*Worker_TP[1-9]).*(?:Model loading|Loading weights) took ([\d.]+ \w+)"), r"weights took \1"),
     (re.compile(r"^(?!.*Worker_TP[1-9]).*Available KV cache memory: ([\d.]+ GiB)"), r"\1 are left for the KV cache"),
     (re.compile(r"KV cache size: ([\d,]+ tokens)"), r"KV cache of \1; warming up"),
-    (re.compile(r"^(?!.*Worker_TP[1-9]).*Graph capturing finished"), "CUDA graphs are captured"),
+    (re.compile(r"^(?!.*Worker_TP[1-9]).*Graph capturing finished"), "capturing CUDA graphs"),
     (re.compile(r"Starting vLLM (?:API )?server"), "opening the port"),
 )
 
@@ -120,9 +120,7 @@ class Vllm:
         from mscli.engines.vllm.parser import check_flags, worth_asking
 
         if worth_asking(found, command.argv, profile):
-            listener.stage(
-                PLAN, f"asking vLLM {found.version} whether it accepts these flags, before weights are downloaded"
-            )
+            listener.stage(PLAN, f"checking that vLLM {found.version} accepts these flags, before downloading weights")
             check_flags(found, command.argv, profile)
 
     def stage(self, line: str) -> str | None:

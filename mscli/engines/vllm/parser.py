@@ -100,7 +100,7 @@ def check_image_flags(client: Client, image: str, command: Command, plan: Plan, 
     noted = _noted_at(image_id(client, image), list(words[2:]))
     if Path(words[1]).is_absolute() or noted.exists():
         return
-    listener.stage(PLAN, f"asking {image} whether its vLLM accepts these flags, before weights are downloaded")
+    listener.stage(PLAN, f"checking that vLLM in {image} accepts these flags, before downloading weights")
     run = (*gpus(client.kind, plan.devices), "--env", "HF_HUB_OFFLINE=1", "--entrypoint", "python3")
     said = throw_away(client, *run, image, "-c", _CHILD_IN_IMAGE, *words, timeout_s=IMAGE_TIMEOUT_S)
     if ACCEPTED in said.out:
@@ -167,10 +167,10 @@ def _remedy(found: Installation, why: Cause, told: str, profile: Profile | None)
         )
     key, flags = keys[blamed], _known(told)
     if new := renamed(found.version, [key]).get(key):
-        return f"Write `{new}` in place of `{key}` below `options` in {profile.path}: this vLLM calls it so."
+        return f"Write `{new}` in place of `{key}` under `options` in {profile.path}: this vLLM calls it so."
     nearest = [] if blamed in flags else get_close_matches(blamed, flags, n=1)
     like = f" The closest flag that this vLLM accepts is {nearest[0]}." if nearest else ""
-    return f"Correct or remove `{key}` below `options` in {profile.path}.{like}"
+    return f"Correct or remove `{key}` under `options` in {profile.path}.{like}"
 
 
 def _known(told: str) -> list[str]:

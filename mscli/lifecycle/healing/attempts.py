@@ -225,7 +225,7 @@ class _Attempts:
         if not self.healed and kept is None:
             return fault
         if kept:
-            hint = f"{hint} Not tried, as you asked for something else: {kept.what}.".strip()
+            hint = f"{hint} Not tried, because your options rule it out: {kept.what}.".strip()
         return MscliError(fault.code, message, hint, details)
 
 

@@ -22,7 +22,7 @@ PREFILL = 4096
 def footprints(
     config: Configuration, rooms: Sequence[Room], usable: Sequence[int] | None = None
 ) -> tuple[Footprint, ...]:
-    """Layers by free memory (the automatic device map); embedding, image tower and projector on the first GPU."""
+    """Layers by free memory (the automatic device map); embedding, vision encoder and projector on the first GPU."""
     return spread(config, rooms, stage(config), usable)
 
 

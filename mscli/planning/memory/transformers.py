@@ -20,7 +20,7 @@ PREFILL = 2048
 def footprints(
     config: Configuration, rooms: Sequence[Room], usable: Sequence[int] | None = None
 ) -> tuple[Footprint, ...]:
-    """Layers by free memory (device_map="auto"); embedding, image tower and projector on the first GPU."""
+    """Layers by free memory (device_map="auto"); embedding, vision encoder and projector on the first GPU."""
     return spread(config, rooms, stage(config), usable)
 
 

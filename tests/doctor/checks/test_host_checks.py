@@ -51,7 +51,7 @@ def test_an_engine_that_the_kernel_killed(site: Site, words: str) -> None:
     site.kernel_says(f"[89000.000000] {line}")
     found = look(site).one("host.killed")
     assert (found["status"], found["code"]) == ("warn", "host_ram")
-    assert "VLLM::EngineCor (pid 6154)" in found["seen"]
+    assert "VLLM::EngineCor (PID 6154)" in found["seen"]
     assert found["evidence"] == [line]
 
 

@@ -210,7 +210,7 @@ def test_the_program_runs_beside_the_folder(tmp_path: Path) -> None:
         pytest.param(
             {"a": 1, "text_config": {"max_position_embeddings": 131072, "b": 2}, "vision_config": {}},
             {"a": 1, "text_config": {"max_position_embeddings": 4096, "b": 2}, "vision_config": {}},
-            id="beside an image tower",
+            id="beside a vision encoder",
         ),
     ],
 )

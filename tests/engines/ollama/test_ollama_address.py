@@ -79,7 +79,7 @@ def test_the_server_at_ollama_host_is_found_with_its_process_and_user(start: Cal
     assert found is not None
     assert found.version == "0.32.15"
     assert (found.address.port, found.pid) == (server.port, server.process.pid)
-    assert found.owner.startswith(f"pid {server.process.pid} (")
+    assert found.owner.startswith(f"PID {server.process.pid} (")
     assert found.models == server.models
 
 
@@ -136,7 +136,7 @@ def test_a_process_that_is_not_the_services_is_not_called_the_service(
     found = find({"OLLAMA_HOST": server.host})
     assert found is not None
     assert found.service is None
-    assert f"pid {server.process.pid}" in found.owner
+    assert f"PID {server.process.pid}" in found.owner
 
 
 def test_what_systemd_tells_of_the_service(systemd: Callable[..., None]) -> None:
@@ -180,7 +180,7 @@ class Unnamed(BaseHTTPRequestHandler):
 def test_a_name_that_the_server_does_not_answer_to_is_told_as_that() -> None:
     with HTTPServer(("127.0.0.1", 0), Unnamed) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        with pytest.raises(Refusal, match="does not answer to the name") as raised:
+        with pytest.raises(Refusal, match="rejects the host name") as raised:
             Api("127.0.0.1", server.server_port).version()
     assert raised.value.status == 403
 

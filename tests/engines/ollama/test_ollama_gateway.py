@@ -81,7 +81,7 @@ def test_on_an_open_address_a_key_is_asked_for_and_the_engine_stays_on_loopback(
         assert native(data, "tags", KEY).json()["models"]
         assert httpx.get(f"{root(data)}/health", trust_env=False).json() == {"status": "ok"}
         assert "a stand-in for Ollama" in mscli("chat", "hello", env=env).out
-        assert f"127.0.0.1:{inner}, the engine's own port, unprotected" in mscli("status", "small-q4", env=env).out
+        assert f"{inner} (on 127.0.0.1 only, without an API key)" in mscli("status", "small-q4", env=env).out
 
         file = home / "state" / "instances" / "small-q4" / "key"
         file.write_text(f"{KEY}\nanother\n")

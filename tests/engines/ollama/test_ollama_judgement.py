@@ -188,7 +188,7 @@ def test_a_container_whose_port_is_passed_on_is_called_one(
     program.write_text(program.read_text().replace("#!/bin/sh\nexec ", f"{home}exec -a /usr/bin/docker-proxy "))
     server = start()
     seen = look(Address("http", "127.0.0.1", server.port), "0.32.15")
-    assert seen.owner == f"a container (docker-proxy, pid {server.process.pid})"
+    assert seen.owner == f"a container (docker-proxy, PID {server.process.pid})"
     assert seen.models is None
 
 
@@ -219,7 +219,7 @@ def test_the_cpu_is_put_down_to_the_image_graph_of_old_versions(small: tuple[Pro
 def test_the_cpu_is_put_down_to_others_on_the_gpu(small: tuple[Profile, Model]) -> None:
     other = Holder(4711, "eve", "python train.py", None, 9 * GIB)
     said = cpu_reason(plan(small[0], devices=("GPU-1",)), small[1], "0.32.15", 0.7, (device(other),))
-    assert "pid 4711 (python train.py) with 9.0 GiB on GPU 0" in said
+    assert "PID 4711 (python train.py) with 9.0 GiB on GPU 0" in said
 
 
 def test_no_gpu_at_all_is_put_down_to_what_the_server_sees(small: tuple[Profile, Model]) -> None:

@@ -222,7 +222,7 @@ def test_status_tells_what_became_of_the_model_on_an_adopted_server(site: Site) 
     site.up("--adopt", OLLAMA_HOST=host)
     assert site.status()["state"] == "ready"
     generate(site.url, "mscli/tiny", options={"num_ctx": 2048})
-    assert "a context of 2048 tokens, 4096 were planned" in site.status()["note"]
+    assert "a context of 2048 tokens instead of the planned 4096" in site.status()["note"]
     site.serve()
     shown = site.status()
     assert (shown["state"], "the server was restarted" in shown["note"]) == ("unloaded", True)

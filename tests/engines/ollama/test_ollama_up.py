@@ -89,7 +89,7 @@ def test_a_server_that_runs_already_is_adopted_when_asked_for_and_left_as_it_was
     env["OLLAMA_HOST"] = server.host
     instance = up(mscli, env, "--adopt").data["instance"]
     assert instance["pid"] is None
-    assert instance["owner"].startswith(f"pid {server.process.pid}")
+    assert instance["owner"].startswith(f"PID {server.process.pid}")
     assert base(instance) == server.url
 
     assert mscli("down", env=env).code == 0
@@ -126,7 +126,7 @@ def test_a_model_that_falls_to_the_cpu_fails_the_start_with_the_reason(
     assert mscli("down", env=env).code == 0
     scene.play(gpu_share=0.0)
     wanted = up(mscli, env, "--no-require-gpu")
-    assert any("nothing of the model is on the GPU" in warning for warning in wanted.data["warnings"])
+    assert any("the model is not on the GPU" in warning for warning in wanted.data["warnings"])
 
 
 def test_another_context_while_it_runs_is_a_matter_of_replacing_not_of_memory(mscli: Mscli, machine: Machine) -> None:
@@ -412,7 +412,7 @@ def test_down_ends_a_load_on_an_adopted_server_and_nothing_comes_into_memory(
     )  # fmt: skip
     assert eventually(lambda: "POST /api/create" in server.requests, 50)
     shown = mscli("status", "--json", env=env).data["instances"][0]
-    assert (shown["state"], shown["note"]) == ("starting", "the server answers and loads the model")
+    assert (shown["state"], shown["note"]) == ("starting", "the server is up and loading the model")
     assert mscli("down", "small-q4", "--purge", env=env).code == 0
     assert "stopped by another mscli" in ended(first)["error"]["message"]
     scene.play(load_s=0)
@@ -451,7 +451,7 @@ def test_down_waits_for_another_clients_stream_and_says_so(
             [sys.executable, "-m", "mscli", "down"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert down.stderr is not None
-        next(line for line in down.stderr if "waiting until another client's request" in line)
+        next(line for line in down.stderr if "waiting for another client's request" in line)
         assert models(server.url, "ps") == [f"{ALIAS}:latest"]
         scene.play(token_s=0)
         assert "[DONE]" in "".join(lines)

@@ -79,14 +79,14 @@ def test_a_wrong_flag_is_named_with_its_file_and_the_nearest_flag_before_a_byte_
     assert "does not know --enable-reasoning" in refused.error["message"]
     assert refused.error["details"]["cause"] == "cli_flags"
     assert refused.error["details"]["evidence"][0] == "vllm: error: unrecognized arguments: --enable-reasoning"
-    assert f"`enable-reasoning` below `options` in {mine}" in refused.error["hint"]
+    assert f"`enable-reasoning` under `options` in {mine}" in refused.error["hint"]
     assert "--no-enable-reasoning-x" in refused.error["hint"]
 
 
 def test_a_flag_that_has_another_name_now_is_told_by_it(user: User) -> None:
     mine = user.profile("{cuda-graph-sizes: 8}")
     hint = user.up("mine").error["hint"]
-    assert f"Write `cudagraph-capture-sizes` in place of `cuda-graph-sizes` below `options` in {mine}" in hint
+    assert f"Write `cudagraph-capture-sizes` in place of `cuda-graph-sizes` under `options` in {mine}" in hint
 
 
 def test_a_good_flag_is_asked_for_once(user: User) -> None:

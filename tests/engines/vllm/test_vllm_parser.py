@@ -79,7 +79,7 @@ def test_what_was_accepted_is_not_asked_again(found: Installation) -> None:
     ("options", "said", "nearest"),
     [
         ({"max-model-length": 4096}, "--max-model-length", "--max-model-len."),
-        ({"limit-mm-per-prompt": "image=10"}, "image=10", "below `options` in"),
+        ({"limit-mm-per-prompt": "image=10"}, "image=10", "under `options` in"),
     ],
 )
 def test_a_flag_that_is_not_taken_is_named(

@@ -111,7 +111,7 @@ def test_a_context_that_was_asked_for_is_not_shrunk(
     folder = str(tiny_model("text", "kv24b").folder)
     failed = limited(user_env, "up", "mine", "--weights", folder, "--ctx", "16384")
     assert (failed.code, failed.error["details"]["cause"]) == (1, "oom_kv")
-    assert "Not tried, as you asked for something else: a context of at most 8,192 tokens" in failed.error["hint"]
+    assert "Not tried, because your options rule it out: a context of at most 8,192 tokens" in failed.error["hint"]
     assert "healed" not in failed.error["details"]
     assert mscli("status").code == 3
 

@@ -194,7 +194,7 @@ def test_with_context_and_kv_type_asked_for_the_margin_and_users_give_way(failin
     tried = [heal["change"] for heal in failed.error["details"]["healed"]]
     assert [change.split(" 0.")[0] for change in tried] == [
         "a GPU memory utilization of",
-        "1 user at once",
+        "at most 1 concurrent user",
         "--enforce-eager",
     ]
 

@@ -25,19 +25,19 @@ main=$(systemctl --user show -p MainPID --value $unit)
 [ "$main" = "$(told pid)" ]
 kill -KILL $(engine)                                        # the engine: its companion starts it again
 until_told restarts 1; until_told state ready
-mscli status | grep -q "restarts  *1$"; mscli status | grep -q "last end  *it was killed"
+mscli status | grep -q "restarts  *1$"; mscli status | grep -q "last exit  *it was killed"
 [ "$(systemctl --user is-active $unit)" = active ]
 if [ -n "$HANGS" ]; then
     kill -STOP $(engine)
     until_told restarts 2; until_told state ready
-    mscli status | grep -q "last end  *it stopped answering"
+    mscli status | grep -q "last exit  *it stopped answering"
 fi
 if [ -n "$ORDERS" ]; then
     rm "$ORDERS/ready"                                      # it answers 503 without end
     until_told restarts 2
     touch "$ORDERS/ready"
     until_told state ready
-    mscli status | grep -q "last end  *it stopped answering"
+    mscli status | grep -q "last exit  *it stopped answering"
     engine >"$MEMORY/cgroup.procs"
     echo -n $(engine) >"$ORDERS/eat"
     until_told restarts 3; until_told state ready

@@ -18,12 +18,13 @@ from mscli.planning.plan import GpuMemory
 from support.instances.instance_records import PLAN, write_record
 
 COMMANDS = tuple(
-    """status|status --all|status small-q4|status old|status mine|status nobody|env small-q4
-    launch|launch vibe small-q4 --print|launch emacs|logs mine|logs mine -n 2
-    logs mine --grep memory|logs nobody|chat -i small-q4 "hello"|check small-q4|chat hello|env|weights|weights --all
-    weights prune --dry-run|weights prune|down nobody|profiles show rehearsal|profiles show nope|profiles validate
-    up nope|up small-q4 --kv q9|nope|doctor --log mine|doctor --log nothing|plan --on 'RTX 9999'
-    plan small-q4 --on 'RTX 3090' --price 2/hour||ps|ls|rm mine|stop nobody|weigths|version|help oom_kv|help nope
+    """status|status --watch|status --all|status small-q4|status old|status mine|status nobody|env small-q4
+    launch|launch vibe small-q4 --print|launch emacs|logs mine
+    logs mine -n 2|logs mine --grep memory|logs nobody|chat -i small-q4 "hello"|check small-q4|chat hello|env|weights
+    weights --all|weights prune --dry-run|weights prune|down nobody|profiles show rehearsal|profiles show nope
+    profiles validate|up nope|up small-q4 --kv q9|nope|doctor --log mine|doctor --log nothing|plan --on 'RTX 9999'
+    plan small-q4 --on 'RTX 3090' --price 2/hour|plan small-bf16 --on all --price 1/hour|plan --on list
+    |ps|ls|rm mine|stop nobody|weigths|version|help oom_kv|help nope
     completion tcsh|config|config set port 8000|config set prot 1|config set price 3/fortnight|config list
     config get port|config get price|config unset port|service|service status|service install nobody
     service remove nobody|restart nobody|pull nope|engines install nope|profiles new own --from nope
@@ -38,7 +39,10 @@ MEMORY = GpuMemory(
     0, "GPU-1", "NVIDIA GeForce RTX 4090", 24 * GIB, 23 * GIB, GIB, 13 * GIB, GIB, 7 * GIB, GIB, 0, GIB, GIB
 )
 CACHED = (
-    ("unsloth/Mistral-Small-3.1-24B-Instruct-2503-GGUF", "Mistral-Small-3.1-24B-Instruct-2503-Q4_K_M.gguf"),
+    (
+        "bartowski/mistralai_Mistral-Small-3.1-24B-Instruct-2503-GGUF",
+        "mistralai_Mistral-Small-3.1-24B-Instruct-2503-Q4_K_M.gguf",
+    ),
     ("RedHatAI/Mistral-Small-3.1-24B-Instruct-2503-FP8-dynamic", "model-00001-of-00006.safetensors"),
 )
 
@@ -100,6 +104,9 @@ def prepare(user: Path) -> None:
     for repository, file in CACHED:
         snapshot = user / "hub" / f"models--{repository.replace('/', '--')}" / "snapshots" / ("0" * 40)
         snapshot.mkdir(parents=True)
+        if file.endswith(".gguf"):  # of the other one nobody knows which revision it is
+            (snapshot.parents[1] / "refs").mkdir()
+            (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
         blob = snapshot.parents[1] / "blobs" / "1"
         blob.parent.mkdir()
         with blob.open("wb") as held:

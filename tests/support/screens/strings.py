@@ -26,7 +26,10 @@ PROFILES = PACKAGE.parent / "profiles"
 NOT_READ = ("rehearsal", "engines/serving", "weights/fetch.py", "lifecycle/companion.py")
 KEYS = ("summary", "remedy", "title", "notes")
 _SENTENCE = re.compile(r"[a-z]{2,}[,:;]? +[\w(`'\"{<]")  # two words
-_CODE = re.compile(r"\\[bsdwS.]|\(\?|^[A-Z_]+$|\[\^|\.\*|^<|^/|^--?\w+ ?\{?\}?$|^import |^from |__|=\{\}$|\$\{")
+_CODE = re.compile(
+    r"\\[bsdwS.]|\(\?|^[A-Z_]+$|\[\^|\.\*|^<|^/|^--?\w+ ?\{?\}?$|^import |^from |__|=\{\}$|\$\{"
+    r"|^bold |^Basic |^Bearer |\w\|\w|^\w+\["
+)
 
 
 def in_code(path: Path) -> Iterator[tuple[int, str]]:

@@ -18,6 +18,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ KERNEL = {
 _VOLATILE = (
     (re.compile(r"()\b\d+\.\d s\b"), "0.0 s"),
     (re.compile(r"(\b2 h )[5-9] min"), "5 min"),  # an uptime, on a machine that is busy
+    (re.compile(r"()\b\d\d:\d\d:\d\d(?=  every)"), "12:00:00"),
     (re.compile(r"()\bPID \d+"), "PID 123456"),
     (re.compile(r"(Python )3\.\d+\.\w+"), "3.11.0"),
     (re.compile(r"(--port )8\d\d\d\b"), "8000"),
@@ -99,17 +102,38 @@ def one_screen(command: str, width: int | None) -> str:
         code = main(shlex.split(command))
     finally:
         sys.stdout, sys.stderr, sys.stdin = kept
-    text = stream.getvalue()
+    return steady(stream.getvalue()) + (f"[exit {code}]\n" if code else "")
+
+
+def first_frame(command: str, width: int | None) -> str:
+    """The first frame of a screen that redraws itself, on a terminal of its own, whole when the second one begins."""
+    from support.terminal import on_a_terminal
+
+    if width is None:
+        return one_screen(command, width)
+    cleared = "\x1b[H\x1b[J"
+    with on_a_terminal(*shlex.split(command), env=os.environ, width=width) as terminal:
+        terminal.read_until(lambda: terminal.raw.count(cleared) >= 2, "two frames")
+        return steady(terminal.shown_in(terminal.raw.split(cleared)[1]))
+
+
+def steady(text: str) -> str:
+    """The text without what differs from run to run."""
     for pattern, same in _VOLATILE:
         text = pattern.sub(lambda found, same=same: found[1] + same.rjust(len(found[0]) - len(found[1])), text)
-    text = re.sub(r"/\S*/site-packages/", "/venv/site-packages/", text)
-    return text + (f"[exit {code}]\n" if code else "")
+    return re.sub(r"/\S*/site-packages/", "/venv/site-packages/", text)
 
 
 def screens(commands: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Each command with its screens at all widths, one below the other."""
     for command in commands:
-        parts = [f"===== {name}\n{one_screen(command, width)}" for name, width in WIDTHS.items()]
+        look = partial(first_frame if "--watch" in command else one_screen, command)
+        if "--watch" in command:  # each waits for the second frame
+            with ThreadPoolExecutor() as pool:
+                taken = list(pool.map(look, WIDTHS.values()))
+        else:
+            taken = list(map(look, WIDTHS.values()))
+        parts = [f"===== {name}\n{text}" for name, text in zip(WIDTHS, taken, strict=True)]
         yield command, f"$ mscli {command}\n" + "".join(parts)
 
 

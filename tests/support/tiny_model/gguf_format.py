@@ -1,4 +1,4 @@
-"""A tiny model as llama.cpp reads it: one GGUF file, and the image tower in another (mmproj)."""
+"""A tiny model as llama.cpp reads it: one GGUF file, and the vision encoder in another (mmproj)."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def write_gguf_text(folder: Path, model: TinyModel, name: str, encoding: str) ->
 
 
 def write_gguf_projector(folder: Path, model: TinyModel, name: str) -> Path:
-    """`mmproj-<name>-f16.gguf`: the image tower and its projector."""
+    """`mmproj-<name>-f16.gguf`: the vision encoder and its projector."""
     path = folder / f"mmproj-{name}-f16.gguf"
     write_gguf(path, _vision_metadata(model, name), _vision_tensors(model))
     return path

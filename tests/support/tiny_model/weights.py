@@ -47,7 +47,7 @@ class TextShape:
 
 @dataclass(frozen=True)
 class VisionShape:
-    """The image tower's sizes; `patch` and `image` in pixels."""
+    """The vision encoder's sizes; `patch` and `image` in pixels."""
 
     hidden: int = 64
     ffn: int = 128
@@ -91,7 +91,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class VisionWeights:
-    """The image tower and its projector into the text's embeddings."""
+    """The vision encoder and its projector into the text's embeddings."""
 
     patch: Array
     pre_norm: Array

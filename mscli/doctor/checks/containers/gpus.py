@@ -202,7 +202,7 @@ def own_containers(ctx: CheckContext) -> Iterator[Finding]:
     )
     listed = call(found.client, "ps", "--filter", f"label={LABEL}", "--format", shown, timeout_s=SHORT_S)
     if listed.status != 0:
-        yield skipped(f"{found.kind} does not list running containers")
+        yield skipped(f"{found.kind} cannot list running containers")
         return
     running = [line.split(maxsplit=1) for line in listed.out.splitlines() if line.strip()]
     if not running or not ctx.inventory.gpus:

@@ -132,7 +132,7 @@ def _refusal(ctx: CheckContext) -> Finding | None:
     state = "Secure Boot on" if _secure_boot(ctx.root) else "kernel accepts signed modules only"
     remedy = (
         "Sign the module and enroll the key (sudo mokutil --import /var/lib/shim-signed/mok/MOK.der, restart, "
-        "confirm), or turn Secure Boot off."
+        "confirm), or disable Secure Boot."
     )
     seen = f"NVIDIA kernel module not loaded ({state})"
     return fail("no_driver", seen, remedy, *(line.text for line in lines[-2:]), command="mokutil --sb-state")

@@ -81,7 +81,7 @@ def llamacpp(ctx: CheckContext) -> Iterator[Finding]:
         yield warn(
             "cli_flags",
             f"{file} sets {', '.join(keys)} for every program of llama.cpp",
-            "Take out what should not hold for mscli's instances; flags of the plan win over the rest.",
+            "Remove what should not apply to mscli's instances; the plan's flags override the rest.",
         )
 
 
@@ -90,7 +90,10 @@ def _late(ctx: CheckContext, found: Server) -> Finding:
         return skipped(f"{found.words} did not answer in time (`mscli doctor --only engines` waits longer)")
     seen = f"{found.words} did not answer within {_THOROUGH_S:g} s"
     return fail(
-        "engine_missing", seen, "Run it by hand to see why, or remove it from PATH to use another.", *_last(found.said)
+        "engine_missing",
+        seen,
+        "Run it by hand to see why, or remove it from PATH to use another.",
+        *_last(found.said),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from mscli.diagnosis.causes import Cause
 from mscli.diagnosis.log import read_log
-from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
+from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.ollama.folder import folder_access, folder_room
 from mscli.doctor.checks.ollama_server import NAME, OllamaState, ollama, program
@@ -80,7 +80,7 @@ def _stranger(ctx: CheckContext, seen: OllamaState) -> Finding:
 
 def _stopped(ctx: CheckContext, service: Service) -> Finding:
     """A service that is installed and does not run. Beside it `ollama serve` would be a second server."""
-    tries = f", after {service.restarts} restarts" if service.restarts else ""
+    tries = f", after {counted(service.restarts, 'restart')}" if service.restarts else ""
     told = f"{NONE} (systemd service {service.state or 'not active'}{tries})"
     remedy = "Start the service, not `ollama serve` (another user, other models):"
     evidence = f"{service.unit_file}, user {service.user}"

@@ -93,7 +93,8 @@ def _of_all(ctx: CheckContext) -> Iterator[Finding]:
         damaged += damage(place, repository)
     yield from _damaged(warn, damaged, None)
     if late:
-        yield skipped(f"{len(late)} repositories not checked (out of time; `mscli doctor PROFILE` checks one)")
+        left = counted(len(late), "repository", "repositories")
+        yield skipped(f"{left} not checked (out of time; `mscli doctor PROFILE` checks one)")
     elif not damaged:
         yield ok(f"{counted(len(repositories), 'repository', 'repositories')} in {place.root}: file sizes match")
 
@@ -108,7 +109,7 @@ def _damaged(severity: Severity, damaged: list[Damage], command: str | None) -> 
             command=command or "mscli pull PROFILE --verify",
         )
     if len(damaged) > _MOST:
-        yield severity("corrupt_weights", f"{len(damaged) - _MOST} more damaged files", "Same as above.")
+        yield severity("corrupt_weights", f"{counted(len(damaged) - _MOST, 'more damaged file')}", "Same as above.")
 
 
 def _closed(root: Path) -> bool:

@@ -129,7 +129,7 @@ def _open(record: Record) -> Iterator[Finding]:
         return
     from mscli.engines.table import engine
 
-    if paths := engine(record.plan.engine).capabilities.unguarded:
+    if record.gateway is None and (paths := engine(record.plan.engine).capabilities.unguarded):
         yield warn(
             None,
             f"{record.name} listens on {where(record.port)}; its API key does not protect {', '.join(paths)}",

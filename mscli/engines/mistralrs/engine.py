@@ -176,7 +176,7 @@ def _wheel(
     """mscli's own server around the wheel."""
     yield from found.argv
     yield from ("--model", serving.alias, "--alias", serving.alias)
-    yield from ("--context", str(plan.context), "--users", str(plan.users))
+    yield from ("--context", str(plan.context), "--users", str(plan.users), "--images", str(plan.images))
     yield from _isq(plan)
     values = {
         "--chat-template": template,

@@ -37,6 +37,7 @@ QUEUE = 256
 RETRY_AFTER_S = 5
 # Of Ollama's own API: what uses the one model, and what only tells. All else is management of the server.
 NATIVE_POST, NATIVE_GET = ("chat", "generate", "show"), ("tags", "ps", "version")
+METHODS = ("GET", "POST", "PUT", "DELETE")
 # What desktop programs call themselves, as Ollama lets them in.
 _APPS = re.compile(r"(?:app|file|tauri|vscode-\w+)://")
 SAMPLING = ("temperature", "top_p")
@@ -146,7 +147,9 @@ class Front:
         if isinstance(self.backend, Ollama):
             routes += [Route(f"/api/{name}", self._guarded(self._native), methods=["POST"]) for name in NATIVE_POST]
             routes += [Route(f"/api/{name}", self._guarded(self._native)) for name in NATIVE_GET]
-        routes.append(Route("/api/{rest:path}", self._guarded(_forbidden), methods=["GET", "POST", "PUT", "DELETE"]))
+            routes.append(
+                Route("/api/{rest:path}", self._guarded(_forbidden), methods=["GET", "POST", "PUT", "DELETE"])
+            )
         handlers: Any = {HTTPException: self._nothing}
         return Starlette(routes=routes, exception_handlers=handlers)
 

@@ -61,12 +61,14 @@ def say(text: str) -> None:
 
 
 def flags(name: str) -> ArgumentParser:
-    """The flags of every such program. Sizes in tokens; `--users`: how many requests may compute at once."""
+    """The flags of every such program. Sizes in tokens; `--users`: how many requests may compute at once;
+    `--images`: how many one request may hold."""
     parser = ArgumentParser(prog=name, allow_abbrev=False)
     parser.add_argument("--model", required=True)
     parser.add_argument("--alias", required=True)
     parser.add_argument("--context", type=int, required=True)
     parser.add_argument("--users", type=int, default=1)
+    parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--chat-template", type=Path)

@@ -68,7 +68,8 @@ class Transformers:
         template = template_file(model, serving.run_dir)
         flags = [
             *("--model", weights.model, "--alias", serving.alias),
-            *("--context", str(plan.context), "--users", str(plan.users), "--device", _device(plan)),
+            *("--context", str(plan.context), "--users", str(plan.users), "--images", str(plan.images)),
+            *("--device", _device(plan)),
             *(word for path in template for word in ("--chat-template", str(path))),
             *_optional(plan, model),
             *option_flags(profile.options),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.engines.gateways import gateway, of_gateway
+from support.engines.gateways import gateway, shared
 from support.engines.installed_engines import CACHE
 from support.engines.odd_requests import FULL, variations
 from support.tiny_models import TinyModels
@@ -89,7 +89,6 @@ def serving(python: Path, folder: Path, where: Path, *flags: str) -> Iterator[Se
     """A server for the model in `folder`, not waited for."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    front, more = of_gateway(flags)
     server = (str(python), str(SERVER), "--model", "twin", "--alias", "twin", "--context", "2048")
     template = where / "chat-template.jinja"
     template.write_text(chat_template("v7"))
@@ -102,9 +101,9 @@ def serving(python: Path, folder: Path, where: Path, *flags: str) -> Iterator[Se
         *server,
         "--chat-template",
         str(template),
-        *more,
+        *flags,
     )
-    argv = gateway(port, "library", *front, before=engine)
+    argv = gateway(port, "library", *shared(flags), before=engine)
     (where / "tmp").mkdir()
     with (where / "log").open("wb") as file:
         process = subprocess.Popen(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.engines.gateways import gateway, of_gateway
+from support.engines.gateways import gateway, shared
 from support.engines.installed_engines import CACHE
 from support.engines.odd_requests import FULL, variations
 from support.tiny_models import TinyModels
@@ -92,9 +92,8 @@ def serving(python: Path, folder: Path, log: Path, *flags: str) -> Iterator[Proc
     """A server for the model in `folder`, not waited for."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    front, more = of_gateway(flags)
     own = ("--model", str(folder), "--alias", "twin", "--context", "2048", "--device", "cpu")
-    argv = gateway(port, "library", *front, before=(str(python), str(SERVER), *own, *more))
+    argv = gateway(port, "library", *shared(flags), before=(str(python), str(SERVER), *own, *flags))
     env: Mapping[str, str] = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     with log.open("wb") as file:
         process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file)

@@ -14,10 +14,7 @@ def gateway(
     return [sys.executable, "-m", "mscli.engines.serving.gateway", *own, *flags, "--", *before]
 
 
-def of_gateway(flags: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Flags parted into those of the gateway alone, and all others."""
-    at = [number for number, flag in enumerate(flags) if flag == "--images"]
-    own = {place for number in at for place in (number, number + 1)}
-    users = [flags[number : number + 2] for number, flag in enumerate(flags) if flag == "--users"]
-    words = (*(flags[number] for number in sorted(own)), *(word for pair in users for word in pair))
-    return words, tuple(flag for number, flag in enumerate(flags) if number not in own)
+def shared(flags: Sequence[str]) -> tuple[str, ...]:
+    """Those of a worker's flags that its gateway takes, too."""
+    at = [number for number, flag in enumerate(flags) if flag in ("--images", "--users")]
+    return tuple(word for number in at for word in flags[number : number + 2])

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,20 @@ def environment(user: Path, home: Path, **more: str) -> dict[str, str]:
     return {**passed, "HOME": str(user), "MSCLI_HOME": str(home), "HF_HUB_CACHE": str(user / "hub"), **more}
 
 
-def call(*args: str, env: Mapping[str, str], stdin: str = "", timeout_s: float = 60, quotes_logs: bool = False) -> Ran:
+def call(
+    *args: str,
+    env: Mapping[str, str],
+    stdin: str = "",
+    timeout_s: float = 60,
+    quotes_logs: bool = False,
+    through: Sequence[str] = (),
+) -> Ran:
     """One call of mscli, to its end. No traceback of its own is what a user should see, whatever happens.
 
-    `quotes_logs`: its output may quote an engine's log that has one.
+    `quotes_logs`: its output may quote an engine's log that has one. `through`: a program that runs it, with its words.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "mscli", *args],
+        [*through, sys.executable, "-m", "mscli", *args],
         env=env,
         input=stdin,
         capture_output=True,

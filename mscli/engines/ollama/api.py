@@ -73,6 +73,15 @@ class Api:
         body = {"model": name, "from": source, "parameters": dict(parameters), "stream": False}
         self._ask("POST", "/api/create", {**body, "system": system} if system else body, CREATE_TIMEOUT_S)
 
+    def derives(self) -> bool:
+        """Whether the server makes a model from another by name; before 0.5.5 it read a Modelfile. Asks for a model
+        from nothing, which every version refuses, in other words; True where the server tells nothing."""
+        try:
+            self._ask("POST", "/api/create", {"model": "mscli/nothing", "stream": False})
+        except Refusal as refusal:
+            return "modelfile" not in refusal.words.lower()
+        return True
+
     def load(self, name: str, keep_alive: Parameter) -> None:
         """Load the model, and keep it as long as `keep_alive` says. Waits at most LOAD_TIMEOUT_S."""
         self._ask("POST", "/api/generate", _without_prompt(name, keep_alive), LOAD_TIMEOUT_S)
@@ -93,8 +102,11 @@ class Api:
 
     def held(self) -> tuple[HeldModel, ...]:
         """The models on the server's disk. Models of the same blobs count them each."""
-        entries = self._ask("GET", "/api/tags").get("models") or ()
-        return tuple(HeldModel(str(entry.get("name")), int(entry.get("size") or 0)) for entry in entries)
+        return tuple(HeldModel(str(entry.get("name")), int(entry.get("size") or 0)) for entry in self._tags())
+
+    def lists_abilities(self) -> bool | None:
+        """Whether the list of models says what each can do, as it does since 0.30; None where there is no model."""
+        return next(("capabilities" in entry for entry in self._tags()), None)
 
     def loaded(self, name: str) -> Loaded | None:
         """How the model sits in memory, None if it does not."""
@@ -110,6 +122,9 @@ class Api:
             )
             for entry in entries
         }
+
+    def _tags(self) -> list[dict[str, Any]]:
+        return list(self._ask("GET", "/api/tags").get("models") or ())
 
     def _ask(
         self, method: str, path: str, body: Mapping[str, object] | None = None, timeout_s: float = ANSWER_TIMEOUT_S

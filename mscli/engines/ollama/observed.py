@@ -10,7 +10,7 @@ from mscli.catalog.model import Model
 from mscli.engines.engine import Observed
 from mscli.engines.llamacpp.engine import LlamaCpp
 from mscli.engines.ollama.api import Api, Refusal
-from mscli.engines.ollama.warnings import cpu_reason
+from mscli.engines.ollama.warnings import cpu_reason, reserves_for_images
 from mscli.inventory.inventory import Device
 from mscli.planning.plan import Plan
 
@@ -58,11 +58,14 @@ def of_server(
         raise Refusal(None, f"it does not list {alias} among its loaded models")
     share = loaded.gpu_bytes / loaded.size_bytes if loaded.size_bytes else None
     fallen = share is not None and share < 1 and plan.devices
+    reason = None
+    if fallen:
+        reason = settings or cpu_reason(plan, model, reserves_for_images(api, version), share, before)
     return Observed(
         context=loaded.context,
         gpu_share=share,
         gpu_bytes=_growth(before, devices(plan)),
-        cpu_reason=(settings or cpu_reason(plan, model, version, share, before)) if fallen else None,
+        cpu_reason=reason,
     )
 
 

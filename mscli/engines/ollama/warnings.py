@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
 from mscli.engines.engine import Installation
+from mscli.engines.ollama.api import Api, Refusal
 from mscli.engines.ollama.server import Server, address
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Device, Holder
 from mscli.planning.plan import Plan
 
-# From here on a model can be derived from another by name and parameters.
-OLDEST = (0, 5, 5)
-# The first version whose own engine runs the vision encoder of Mistral Small 3.x; for other tags none is published, and
-# the registry refuses a server that is too old.
+# The first version whose own engine runs the vision encoder of Mistral Small 3.x. By number, since nothing tells it before
+# the weights are fetched: a server names the architecture that it does not know when it loads the model, and whether
+# the registry refuses the tag to an older one (as it does for newer models) is not known.
 OLDEST_FOR: Mapping[str, tuple[int, ...]] = {"mistral-small3.1": (0, 6, 5), "mistral-small3.2": (0, 6, 5)}
-# Before this one the engine reserves the graph of the largest image (8.8 GiB for Pixtral's tower) in GPU memory.
+# Before this one the engine reserves the graph of the largest image (8.8 GiB for Pixtral's tower) in GPU memory. Counts
+# only for a server that has no model yet: else its list of models tells.
 FRUGAL = (0, 30)
 
 # Settings that change what is served, and that only the server's own environment sets.
@@ -57,28 +58,36 @@ class Remark:
 def refuse_old(server: Server, on_disk: Installation | None, variant: Variant) -> None:
     """Raises MscliError(ENGINE_UNSUPPORTED) when the running server is too old for the variant, with the remedy.
 
-    A version that does not say (0.0.0: built from source) is given the benefit of the doubt.
+    Asks it whether it can make a model from another. A version that does not say (0.0.0: built from source) is given
+    the benefit of the doubt.
     """
     what = f"the running Ollama server ({server.owner})"
-    _refuse_old(what, server.version, variant, lambda: _renew(server, on_disk))
+    if not Api(server.address.host, server.address.port).derives():
+        raise _too_old(what, server.version, "it cannot make a model from another", _renew(server, on_disk))
+    if needed := _needed(server.version, variant):
+        raise _too_old(what, server.version, _needs(variant, needed), _renew(server, on_disk), needed)
 
 
 def refuse_old_program(found: Installation, variant: Variant) -> None:
-    """The same for the program that would be started."""
-    _refuse_old(str(found.path), found.version, variant, lambda: "Update it: mscli engines install ollama")
+    """The same for the program that would be started, which can be asked nothing yet."""
+    if needed := _needed(found.version, variant):
+        remedy = "Update it: mscli engines install ollama"
+        raise _too_old(str(found.path), found.version, _needs(variant, needed), remedy, needed)
 
 
-def _refuse_old(what: str, version: str | None, variant: Variant, remedy: Callable[[], str]) -> None:
-    needed = max(OLDEST, OLDEST_FOR.get(variant.source.repository.partition(":")[0], OLDEST))
-    found = _known(version or "")
-    if found is None or found >= needed:
-        return
-    raise MscliError(
-        Code.ENGINE_UNSUPPORTED,
-        f"{what} is {version}; {variant.source.repository} needs {_dotted(needed)} or newer",
-        remedy(),
-        {"cause": "version_backend_old", "version": version, "needed": _dotted(needed)},
-    )
+def _needed(version: str | None, variant: Variant) -> str | None:
+    """The version that the variant needs, where this one is older."""
+    needed, found = OLDEST_FOR.get(variant.source.repository.partition(":")[0]), _known(version)
+    return _dotted(needed) if needed and found and found < needed else None
+
+
+def _needs(variant: Variant, needed: str) -> str:
+    return f"{variant.source.repository} needs {needed} or newer"
+
+
+def _too_old(what: str, version: str | None, why: str, remedy: str, needed: str | None = None) -> MscliError:
+    details = {"cause": "version_backend_old", "version": version, "needed": needed}
+    return MscliError(Code.ENGINE_UNSUPPORTED, f"{what} is {version}; {why}", remedy, details)
 
 
 def warnings(server: Server, on_disk: Installation | None, model: Model, env: Mapping[str, str]) -> tuple[str, ...]:
@@ -117,13 +126,22 @@ def settings_note(server: Server, plan: Plan) -> str | None:
     return f"in the server's environment {' and '.join(differing)}{takes}: {_how_to_set(server)}"
 
 
-def cpu_reason(plan: Plan, model: Model, version: str | None, share: float | None, before: Sequence[Device]) -> str:
-    """Why part of the model is on the CPU although it was planned on GPUs, and what to do. `before`: the GPUs as they
-    were before the load."""
-    found, reasons = _known(version), []
-    if found and found < FRUGAL and model.architecture.vision:
+def reserves_for_images(api: Api, version: str | None) -> bool:
+    """Whether the server runs models by the engine of before FRUGAL. Asks it which models it has."""
+    try:
+        told = api.lists_abilities()
+    except Refusal:
+        told = None
+    return told is False or (told is None and (_known(version) or FRUGAL) < FRUGAL)
+
+
+def cpu_reason(plan: Plan, model: Model, reserves: bool, share: float | None, before: Sequence[Device]) -> str:
+    """Why part of the model is on the CPU although it was planned on GPUs, and what to do. `reserves`: memory for
+    images; `before`: the GPUs as they were before the load."""
+    reasons = []
+    if reserves and model.architecture.vision:
         reasons.append(
-            f"Ollama {version} reserves 8.8 GiB of GPU memory for images, sent or not: upgrade to "
+            "this version of Ollama reserves 8.8 GiB of GPU memory for images, sent or not: upgrade to "
             f"{_dotted(FRUGAL)} or newer, or use a text-only profile"
         )
     holders = [
@@ -140,8 +158,8 @@ def cpu_reason(plan: Plan, model: Model, version: str | None, share: float | Non
 
 
 def _version_remarks(server: Server, on_disk: Installation | None, model: Model | None) -> Iterator[Remark]:
-    running = _known(server.version)
-    if running and running < FRUGAL and model and model.architecture.vision:
+    api = Api(server.address.host, server.address.port)
+    if model and model.architecture.vision and reserves_for_images(api, server.version):
         yield Remark(
             "cpu_fallback",
             f"Ollama {server.version} reserves 8.8 GiB of GPU memory for images, sent or not; on a 24 GB card part of "

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from support.ollama.plans import plan
-from support.ollama.standins import STANDIN, Scene, Server
+from support.ollama.standins import SMALL, STANDIN, Scene, Server
 
 from mscli.catalog.load import load_one
 from mscli.catalog.model import Model
@@ -89,6 +90,34 @@ def test_a_server_that_reserves_memory_for_images_is_warned_about(
 ) -> None:
     scene.play(version="0.9.6", client_version="0.9.6")
     assert "Ollama 0.9.6 reserves 8.8 GiB of GPU memory for images" in checked(start(), small, as_user)
+
+
+@pytest.mark.parametrize("lacks", [["tags.capabilities"], []])
+def test_a_server_with_models_tells_by_their_list_whether_it_reserves_memory_for_images(
+    start: Callable[..., Server],
+    scene: Scene,
+    small: tuple[Profile, Model],
+    as_user: pytest.MonkeyPatch,
+    lacks: list[str],
+) -> None:
+    """Its number counts for nothing then: one that was built from source has none."""
+    server = start()
+    httpx.post(f"{server.url}/api/pull", json={"model": SMALL}, timeout=30).raise_for_status()
+    for version in ("0.0.0", "0.9.6", "0.32.15"):
+        scene.play(version=version, client_version=version, lacks=lacks)
+        said = checked(server, small, as_user)
+        assert (f"Ollama {version} reserves 8.8 GiB" in said) is bool(lacks)
+
+
+def test_a_server_that_cannot_make_a_model_from_another_is_refused_whatever_its_number(
+    start: Callable[..., Server], scene: Scene, small: tuple[Profile, Model], as_user: pytest.MonkeyPatch
+) -> None:
+    """Before 0.5.5 it read a Modelfile, and says so."""
+    scene.play(version="0.0.0", client_version="0.0.0", lacks=["from"])
+    with pytest.raises(MscliError, match="it cannot make a model from another") as raised:
+        checked(start(), small, as_user)
+    assert raised.value.details["cause"] == "version_backend_old"
+    assert "Install a newer Ollama" in raised.value.hint
 
 
 def test_a_server_older_than_the_program_on_disk_is_warned_about(
@@ -212,25 +241,25 @@ def device(*holders: Holder) -> Device:
 
 
 def test_the_cpu_is_put_down_to_the_image_graph_of_old_versions(small: tuple[Profile, Model]) -> None:
-    said = cpu_reason(plan(small[0], devices=("GPU-1",)), small[1], "0.9.6", 0.7, (device(),))
-    assert "Ollama 0.9.6 reserves 8.8 GiB of GPU memory for images" in said
+    said = cpu_reason(plan(small[0], devices=("GPU-1",)), small[1], True, 0.7, (device(),))
+    assert "this version of Ollama reserves 8.8 GiB of GPU memory for images" in said
 
 
 def test_the_cpu_is_put_down_to_others_on_the_gpu(small: tuple[Profile, Model]) -> None:
     other = Holder(4711, "eve", "python train.py", None, 9 * GIB)
-    said = cpu_reason(plan(small[0], devices=("GPU-1",)), small[1], "0.32.15", 0.7, (device(other),))
+    said = cpu_reason(plan(small[0], devices=("GPU-1",)), small[1], False, 0.7, (device(other),))
     assert "PID 4711 (python train.py) with 9.0 GiB on GPU 0" in said
 
 
 def test_no_gpu_at_all_is_put_down_to_what_the_server_sees(small: tuple[Profile, Model]) -> None:
-    said = cpu_reason(plan(small[0], devices=("GPU-1",)), small[1], "0.32.15", 0.0, (device(),))
+    said = cpu_reason(plan(small[0], devices=("GPU-1",)), small[1], False, 0.0, (device(),))
     assert "the server uses no GPU" in said
     assert "--gpus all" in said
 
 
 def test_a_text_model_is_not_put_down_to_images(tmp_path: Path) -> None:
     profile, model = load_one("magistral-q4", shipped_profiles(), tmp_path)
-    said = cpu_reason(plan(profile, devices=("GPU-1",)), model, "0.9.6", 0.7, (device(),))
+    said = cpu_reason(plan(profile, devices=("GPU-1",)), model, True, 0.7, (device(),))
     assert "images" not in said
 
 

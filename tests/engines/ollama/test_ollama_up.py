@@ -110,7 +110,7 @@ def test_a_server_that_runs_already_is_adopted_when_asked_for_and_left_as_it_was
 def test_a_model_that_falls_to_the_cpu_fails_the_start_with_the_reason(
     mscli: Mscli, machine: Machine, scene: Scene, start: Callable[..., Server]
 ) -> None:
-    scene.play(version="0.9.6", client_version="0.9.6", gpu_share=0.7)
+    scene.play(version="0.9.6", client_version="0.9.6", gpu_share=0.7, lacks=["tags.capabilities"])
     env = machine("a6000")
     before = used_mib(env)
     failed = up(mscli, env)

@@ -103,7 +103,10 @@ class Native:
         digest = hashlib.sha256(json.dumps(layers).encode()).hexdigest()
         size = sum(layer["size"] for layer in layers)
         details = {"format": "gguf", "family": "mistral3", "parameter_size": "24.0B", "quantization_level": "Q4_K_M"}
-        return {"name": name, "model": name, "modified_at": now(), "size": size, "digest": digest, "details": details}
+        told = {"name": name, "model": name, "modified_at": now(), "size": size, "digest": digest, "details": details}
+        if "tags.capabilities" in self.server.scene["lacks"]:
+            return told
+        return {**told, "capabilities": self.server.store.capabilities(name)}
 
     def _ps(self) -> dict[str, Any]:
         runners = self.server.memory.listed()
@@ -146,7 +149,8 @@ class Native:
                 store.create(body["model"], body["model"], body["parameters"], "")
             return {"status": "success"}
         if not body.get("from"):
-            raise Refused(400, "neither 'from' or 'files' was specified")
+            old = "from" in self.server.scene["lacks"]
+            raise Refused(400, "path or Modelfile are required" if old else "neither 'from' or 'files' was specified")
         source = store.spelling(body["from"])
         if source is None:
             missing = "pull model manifest: file does not exist"

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import ANY
 
 import httpx
 
@@ -86,8 +87,9 @@ def eventually(holds: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> bool:
 
 
 def loaded(url: str) -> dict[str, int]:
-    """The models in memory, with their contexts."""
-    return {model["name"]: model["context_length"] for model in httpx.get(f"{url}/api/ps").json()["models"]}
+    """The models in memory, with their contexts; a server that tells none has any."""
+    models = httpx.get(f"{url}/api/ps").json()["models"]
+    return {model["name"]: model.get("context_length", ANY) for model in models}
 
 
 def tags(url: str) -> set[str]:

@@ -129,3 +129,11 @@ PUBLIC = {
 @pytest.mark.parametrize("log", PUBLIC.values(), ids=PUBLIC)
 def test_public_logs_of_engines_that_worked_name_no_cause(log: str) -> None:
     assert [(found.code, found.confidence) for found in diagnose(log) if found.confidence >= 0.5] == []
+
+
+@pytest.mark.parametrize("log", [log for log in LOGS if log.stem.startswith("ollama")], ids=lambda log: log.stem)
+@pytest.mark.parametrize("lines", [20, 40, 80, None], ids=lambda lines: f"{lines or 'all'} lines")
+def test_a_server_of_ollama_that_is_well_names_none_from_its_first_lines_on(log: Path, lines: int | None) -> None:
+    """On the CPU as mscli starts it there, without the internet, with and without OLLAMA_DEBUG, before and after a
+    model is loaded: not even a cause that is only possible."""
+    assert diagnose("\n".join(log.read_text().splitlines()[:lines])) == ()

@@ -16,7 +16,18 @@ from typing import Any
 import httpx
 import pytest
 from support.ollama.standins import Scene
-from support.ollama.tiny import TAG, answers, eventually, give, hashes, loaded, tags, write_profile
+from support.ollama.tiny import (
+    GO_TEMPLATE,
+    PLAIN_GGUF,
+    TAG,
+    answers,
+    eventually,
+    give,
+    hashes,
+    loaded,
+    tags,
+    write_profile,
+)
 from support.run_mscli import Mscli, Ran
 
 from mscli.chat.message import assistant, user
@@ -257,6 +268,21 @@ def test_a_prompt_that_does_not_fit_is_told_in_tokens(site: Site) -> None:
     assert cut is not None
     assert cut.sent_tokens > 3_000
     assert cut.evaluated_tokens <= 1024
+
+
+def test_a_message_that_ollamas_own_template_cuts_to_half_is_told_in_tokens(site: Site) -> None:
+    """As its library's models have one. Other clients get an answer to the half, without a word."""
+    give(site.url, TAG, PLAIN_GGUF, template=GO_TEMPLATE)
+    url = site.up("--ctx", "1024")
+    body = {"model": "mscli/tiny", "messages": [user("word " * 3_000)], "max_tokens": 1}
+    cut = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
+    assert 500 < cut["usage"]["prompt_tokens"] < 540
+    said = site.mscli("chat", "word " * 3_000, "--json").data["truncated"]
+    assert said["evaluated_tokens"] == cut["usage"]["prompt_tokens"]
+    assert said["sent_tokens"] > 3_000
+    told = site.mscli("chat", "word " * 3_000).err
+    assert f"{said['evaluated_tokens']:,}" in told
+    assert f"{said['sent_tokens']:,}" in told
 
 
 def test_a_reply_that_breaks_off_is_a_failure_and_keeps_what_had_come(site: Site, scene: Scene) -> None:

@@ -410,7 +410,7 @@ def test_down_ends_a_load_on_an_adopted_server_and_nothing_comes_into_memory(
         [sys.executable, "-m", "mscli", "up", "small-q4", "--yes", "--events", "--adopt"],
         env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert eventually(lambda: "POST /api/create" in server.requests, 50)
+    assert eventually(lambda: f"{ALIAS}:latest" in models(server.url), 50)
     shown = mscli("status", "--json", env=env).data["instances"][0]
     assert (shown["state"], shown["note"]) == ("starting", "the server is up and loading the model")
     assert mscli("down", "small-q4", "--purge", env=env).code == 0

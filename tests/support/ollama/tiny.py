@@ -16,6 +16,14 @@ import mscli as package
 TAG = "tiny:q8"
 TIMEOUT_S = 60.0
 GGUF = Path(package.__file__).parent / "rehearsal" / "rehearsal-q8_0.gguf"
+# Another file of weights, whose template has no tools.
+PLAIN_GGUF = GGUF.read_bytes().replace(b"tool", b"noun")
+# Of Ollama's own kind. It keeps the template of the file where that one can do more.
+GO_TEMPLATE = (
+    "{{ if .Tools }}[AVAILABLE_TOOLS]{{ .Tools }}[/AVAILABLE_TOOLS]{{ end }}{{ if .System }}{{ .System }}{{ end }}"
+    "{{ range .Messages }}[INST]{{ .Content }}[/INST]{{ if .ToolCalls }}{{ range .ToolCalls }}[TOOL_CALLS]"
+    "{{ .Function.Name }}{{ .Function.Arguments }}{{ end }}{{ end }}{{ end }}"
+)
 _PROFILE = """title: The rehearsal's model on Ollama
 engine: ollama
 model: tiny
@@ -60,10 +68,9 @@ def write_profile(folder: Path, more: str = "") -> None:
     (folder / "tiny.yaml").write_text(_PROFILE + more)
 
 
-def give(url: str, name: str = TAG, **made: object) -> None:
+def give(url: str, name: str = TAG, content: bytes = GGUF.read_bytes(), **made: object) -> None:
     """Make the model on the server at `url` from its GGUF file, as `ollama create` does. `made`: more of the request,
     a template for example."""
-    content = GGUF.read_bytes()
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     assert eventually(lambda: answers(url)), f"the server at {url} did not start"
     httpx.post(f"{url}/api/blobs/{digest}", content=content, timeout=TIMEOUT_S).raise_for_status()

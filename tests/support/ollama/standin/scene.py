@@ -5,7 +5,8 @@
  "registry": {"mistral:q4": {"layers": [65536, 1000], "capabilities": ["completion"]}},
  "faults": [{"on": "pull", "kind": "stall", "after": 1000}]}
 
-`lacks`: fields and paths that an older version does not have (`tags.capabilities`: of /api/tags alone; `from`: of create). Faults are used up one by one by the requests they are
+`lacks`: fields and paths that an older version does not have (`tags.capabilities`: of /api/tags alone; `from`: of
+create). Faults are used up one by one by the requests they are
 for; one with "always": true stays.
 kinds, on pull: stall (it goes on reporting, nothing grows; with `again_s` the part begins at 0 again after so long, as
 the real one's does after 31 s), cut (the connection breaks), corrupt (the registry sends

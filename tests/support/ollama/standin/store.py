@@ -133,7 +133,8 @@ class Store:
         self.write_manifest(name, layers)
 
     def import_files(self, name: str, digests: list[str], own_template: bool) -> None:
-        told = {"capabilities": ["completion"], "template": "own" if own_template else "file"}
+        tools = any(b"tools" in self.blob(digest).read_bytes() for digest in digests)
+        told = {"capabilities": ["completion", *(["tools"] * tools)], "template": "own" if own_template else "file"}
         config = self.put(CONFIG, json.dumps(told).encode())
         models = [{"mediaType": MODEL, "digest": d, "size": self.blob(d).stat().st_size} for d in digests]
         self.write_manifest(name, [*models, config])

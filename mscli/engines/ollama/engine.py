@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
@@ -32,11 +32,19 @@ from mscli.engines.engine import (
 )
 from mscli.engines.ollama import installation, observed
 from mscli.engines.ollama.api import Api, Refusal
-from mscli.engines.ollama.flags import FOREVER, check_options, common_environment, environment, for_clients, parameters
+from mscli.engines.ollama.flags import (
+    FOREVER,
+    Parameter,
+    check_options,
+    common_environment,
+    environment,
+    for_clients,
+    parameters,
+)
 from mscli.engines.ollama.installation import NAME, PROGRAM, installed
 from mscli.engines.ollama.pull import Order, pull
 from mscli.engines.ollama.server import Address, Server, find, look, models_folder, remote, systemd_service
-from mscli.engines.ollama.store import all_stored, borrowed, clear_damaged, drop, read, stored
+from mscli.engines.ollama.store import all_stored, borrowed, clear_damaged, derive, drop, read, stored
 from mscli.engines.ollama.warnings import refuse_old, refuse_old_program, settings_note, warnings
 from mscli.errors import Code, MscliError
 from mscli.paths import places
@@ -46,6 +54,8 @@ from mscli.weights.progress import Listener, Note
 
 UNLOAD_TIMEOUT_S = 600.0
 _TOLD_AFTER_S = 1.0
+# What a server says that may not set the time of a blob which another user owns: it only does so to keep it.
+_NOT_OURS = re.compile(r"chtimes \S+: operation not permitted")
 _SHORT_OF_MEMORY = ("oom_weights", "oom_kv", "gpu_busy", "host_ram")
 NAMESPACE = "mscli"
 _STAGES = (
@@ -192,7 +202,7 @@ class Ollama:
             if note := settings_note(server, plan):
                 listener.note(Note("settings", note))
             pull(_order(api, server, model.variants[plan.variant]), listener)
-            api.create(alias, source, parameters(plan, profile, model.sampling), model.system_prompt)
+            _create(api, server, alias, source, parameters(plan, profile, model.sampling), model.system_prompt)
             before = observed.devices(plan)
             api.load(alias, profile.options.get("keep_alive", FOREVER))
             return observed.of_server(api, alias, plan, model, server.version, before, note)
@@ -289,6 +299,18 @@ def _folders() -> Iterator[Path]:
 
 def _adopted(server: Server | None) -> Adopted | None:
     return Adopted(server.address.host, server.address.port, server.version, server.owner) if server else None
+
+
+def _create(
+    api: Api, server: Server, alias: str, source: str, wanted: Mapping[str, Parameter], system: str | None
+) -> None:
+    """Make the instance's own model. Raises Refusal."""
+    try:
+        api.create(alias, source, wanted, system)
+    except Refusal as refusal:
+        if server.models is None or not _NOT_OURS.search(refusal.words):
+            raise
+        derive(server.models, source, alias, wanted, system)
 
 
 def _order(api: Api, server: Server, variant: Variant) -> Order:

@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mscli.engines.ollama.flags import Parameter
 from mscli.weights.progress import VERIFYING, Listener, Meter, Silence
 
 # Up to this size a blob's hash is checked with every look. The server checks what it has fetched, and never again.
 _SMALL = 1 << 20
 _NOBODY = Silence()
 _BLOCK = 8 << 20
+_PARAMETERS, _SYSTEM = (f"application/vnd.ollama.image.{kind}" for kind in ("params", "system"))
 REGISTRY, LIBRARY, LATEST = "registry.ollama.ai", "library", "latest"
 
 
@@ -94,6 +96,27 @@ def borrowed(manifest: Path, models: Path) -> tuple[dict[Path, str], dict[Path, 
     below = manifest.parts[manifest.parts.index("manifests") :]
     links = {models / "blobs" / blob.name: blob.resolve() for blob in found.blobs}
     return {models.joinpath(*below): manifest.read_text()}, links
+
+
+def derive(models: Path, source: str, name: str, parameters: Mapping[str, Parameter], system: str | None) -> None:
+    """Write what a server's create writes: a model of the same layers, with parameters and a system prompt of its own.
+
+    For borrowed blobs of another user: since 0.21 a server that creates a model sets their time, which their owner
+    alone may do. Raises OSError, and ValueError or LookupError for a manifest or parameters that are damaged.
+    """
+    told, blobs = json.loads((_manifests(models) / _place(source)).read_bytes()), models / "blobs"
+    by_kind = {layer["mediaType"]: layer for layer in told["layers"]}
+    before = by_kind.get(_PARAMETERS)
+    known = json.loads((blobs / before["digest"].replace(":", "-")).read_bytes()) if before else {}
+    made = {_PARAMETERS: json.dumps({**known, **parameters})} | ({_SYSTEM: system} if system else {})
+    layers = [layer for layer in told["layers"] if layer["mediaType"] not in made]
+    for kind, text in made.items():
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        (blobs / f"sha256-{digest}").write_text(text)
+        layers.append({"mediaType": kind, "digest": f"sha256:{digest}", "size": len(text.encode())})
+    manifest = _manifests(models) / _place(name)
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(json.dumps({**told, "layers": layers}))
 
 
 def drop(manifest: Path) -> None:

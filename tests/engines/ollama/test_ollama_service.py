@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from support.ollama.standins import STANDIN
 from support.ollama.tiny import give, hashes, loaded, write_profile
@@ -21,7 +22,7 @@ from support.run_mscli import Ran, call
 SERVICE_UID = 65534
 # Root that may read what root owns, and what everybody may read: a user as the store of another user sees it, for whom
 # the Python of root's home can be run.
-AS_A_USER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
+AS_A_USER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--")
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ def test_weights_of_a_service_are_borrowed_without_a_byte_fetched_or_changed(ser
     url = str(done.data["instance"]["base_url"]).removesuffix("/v1")
     assert loaded(url) == {"mscli/tiny:latest": 4096}
     assert service.mscli("chat", "hello").code == 0
+    shown = service.mscli("status", "--json").data["instances"][0]
+    assert (shown["state"], shown["note"]) == ("ready", None)
+    told = httpx.post(f"{url}/api/show", json={"model": "mscli/tiny"}, timeout=30).json()["parameters"].split()
+    assert {"num_ctx", "4096", "num_predict"} <= set(told)
     assert loaded(service.url) == {}, "the service's own server was not used"
     assert service.copies() == []
     assert service.mscli("down", "--purge").code == 0

@@ -106,7 +106,10 @@ class Native:
         told = {"name": name, "model": name, "modified_at": now(), "size": size, "digest": digest, "details": details}
         if "tags.capabilities" in self.server.scene["lacks"]:
             return told
-        return {**told, "capabilities": self.server.store.capabilities(name)}
+        try:
+            return {**told, "capabilities": self.server.store.capabilities(name)}
+        except ValueError:  # its configuration is damaged
+            return told
 
     def _ps(self) -> dict[str, Any]:
         runners = self.server.memory.listed()
@@ -158,9 +161,11 @@ class Native:
                 raise Refused(500, missing)
             return (part for part in ({"status": "pulling manifest"}, {"error": missing}))
         before = [layer["digest"] for layer in store.layers(source)]
-        store.create(
-            body["model"], source, body.get("parameters") or {}, body.get("system") or "", body.get("template")
-        )
+        told = body.get("parameters") or {}, body.get("system") or "", body.get("template")
+        try:
+            store.create(body["model"], source, *told)
+        except PermissionError as fault:  # the blob of another user, whose time it sets
+            raise Refused(500, f"chtimes {fault.filename}: operation not permitted") from fault
         layers = [layer["digest"] for layer in store.layers(body["model"])]
         kept = [f"using existing layer {digest}" for digest in layers if digest in before]
         made = [f"creating new layer {digest}" for digest in layers if digest not in before]

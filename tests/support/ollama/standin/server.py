@@ -153,6 +153,8 @@ class Handler(Native, OpenAi, BaseHTTPRequestHandler):
         kinds = {"/api/create": "create", "/api/tags": "tags", "/api/delete": "delete"}
         empty = self.path == "/api/generate" and self._body.get("keep_alive") != 0
         kind = "load" if empty else kinds.get(self.path)
+        if kind == "create" and not self._body.get("from"):
+            return None  # it is only asked how it refuses that
         return self.server.scene.fault(kind) if kind else None
 
     def _send(self, status: int, content: bytes, media_type: str, headers: dict[str, str] | None = None) -> None:

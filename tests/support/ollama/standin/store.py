@@ -123,6 +123,8 @@ class Store:
     ) -> None:
         merged = {**self.parameters(source), **parameters}
         layers = [layer for layer in self.layers(source) if layer["mediaType"] not in (PARAMS, SYSTEM)]
+        for layer in layers:
+            os.utime(self.blob(layer["digest"]))
         layers.append(self.put(PARAMS, json.dumps(merged).encode()))
         if text := system or self.text(source, SYSTEM):
             layers.append(self.put(SYSTEM, text.encode()))

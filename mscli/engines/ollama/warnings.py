@@ -14,9 +14,9 @@ from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Device, Holder
 from mscli.planning.plan import Plan
 
-# The first version whose own engine runs the vision encoder of Mistral Small 3.x. By number, since nothing tells it before
-# the weights are fetched: a server names the architecture that it does not know when it loads the model, and whether
-# the registry refuses the tag to an older one (as it does for newer models) is not known.
+# The first version whose own engine runs the vision encoder of Mistral Small 3.x. By number, since nothing tells it
+# before the weights are fetched: a server names the architecture that it does not know when it loads the model, and
+# whether the registry refuses the tag to an older one (as it does for newer models) is not known.
 OLDEST_FOR: Mapping[str, tuple[int, ...]] = {"mistral-small3.1": (0, 6, 5), "mistral-small3.2": (0, 6, 5)}
 # Before this one the engine reserves the graph of the largest image (8.8 GiB for Pixtral's tower) in GPU memory. Counts
 # only for a server that has no model yet: else its list of models tells.

@@ -178,7 +178,7 @@ def _of_model(raw: Mapping[str, Any], identity: Identity | None, store: Store) -
 
     if identity is None:
         pid = owner(_number(raw["port"]))
-        runners, earlier = children(pid) if pid else None, re.match(r"pid (\d+) ", raw["owner"] or "")
+        runners, earlier = children(pid) if pid else None, re.match(r"(?:pid|PID) (\d+) ", raw["owner"] or "")
         restarted = pid is not None and earlier is not None and int(earlier[1]) != pid
     else:
         # with the companion and the gateway before it

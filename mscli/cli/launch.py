@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 ARG = "--arg"
 """What each word after `--` becomes: without it, the first would be taken for the instance."""
 _AGENT = "The agent; without it, list the agents."
-_ARGS = "Give the agent this argument; so is all after --."
+_ARGS = "Pass this argument to the agent (or put it after --)."
 _EPILOG = "Examples: mscli launch  |  mscli launch vibe  |  mscli launch codex small-q4 --print"
-_PRINT = "Print what it would be started with; start nothing."
-_COLUMNS = (Column("AGENT"), Column("NAME", 2), Column("MIN CTX", 1, right=True), Column("INSTALLED", clip=True))
+_PRINT = "Print the command that would run; start nothing."
+_COLUMNS = (Column("AGENT"), Column("NAME", 2), Column("MIN CTX", 1, right=True), Column("INSTALLED WITH"))
 
 
 def register(app: typer.Typer) -> None:
@@ -44,8 +44,8 @@ def start(
 ) -> None:
     """Start a coding agent on a running instance.
 
-    What stands behind -- goes to the agent. Your own configuration of it is not changed: it is told address, model and
-    context by its environment, its flags, or a file in the instance's folder. --json implies --print.
+    Arguments after -- go to the agent. Your own configuration of it is not changed: the address, model and context are
+    passed in its environment, its flags, or a file in the instance's folder. --json implies --print.
     """
     from mscli.agents.deployment import deployment_of
     from mscli.agents.launch import launch, refuse_unfit
@@ -73,7 +73,7 @@ def start(
         screen.text(_printed(made))
     else:
         if not chosen.tried:
-            screen.note(f"note: {chosen.title} was not run with mscli yet", "yellow")
+            screen.note(f"note: {chosen.title} has not been tested with mscli", "yellow")
         _run(chosen, made)
 
 
@@ -94,7 +94,7 @@ def _list(screen: Screen) -> None:
             name,
             agent.title,
             f"{agent.least_context:,}",
-            "yes" if shutil.which(agent.program) else f"no: {agent.install}",
+            "(installed)" if shutil.which(agent.program) else agent.install,
         )
         for name, agent in AGENTS.items()
     ]
@@ -119,9 +119,9 @@ def _refuse_small(agent: Agent, record: Record) -> None:
         way += f" --name {record.name}"
     try:
         decide(request, places(), record.name)
-        hint = f"Start it again with more, which fits here: {way}"
+        hint = f"A larger context fits here: {way}"
     except MscliError as fault:
-        hint = f"So much does not fit with {record.plan.profile} here ({fault.message}). To see what does: mscli plan"
+        hint = f"That context does not fit {record.plan.profile} here ({fault.message}). To see what does: mscli plan"
     raise MscliError(
         Code.NO_FIT,
         f"{agent.title} needs a context of {needed:,} tokens; {record.name} has {deployment.context:,}",

@@ -50,9 +50,9 @@ def hub_answers(endpoint: str, timeout_s: float) -> None:
     _judge(answer, endpoint)
     moved = answer.status in MOVED and host_in(answer.headers.get("Location", ""))
     if moved and moved != host:
-        raise Unreached(STRANGE, f"{host} redirects to {moved}: a captive portal?")
+        raise Unreached(STRANGE, f"{host} redirects to {moved}: a login page (captive portal)?")
     if answer.status == 200 and answer.body.lstrip()[:1] not in (b"[", b"{"):
-        raise Unreached(STRANGE, f"{host} answers with a page instead of data: a captive portal?")
+        raise Unreached(STRANGE, f"{host} answers with a page instead of data: a login page (captive portal)?")
 
 
 def token_known(endpoint: str, sent: Token, timeout_s: float) -> bool:

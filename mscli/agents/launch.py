@@ -19,7 +19,7 @@ from mscli.instances.store import private_folder, write_private
 
 # What an engine answers besides chat completions, in a way that agents can use: vLLM refuses the role `developer` and
 # the parts `input_text` that every request to /v1/responses has.
-_ANSWERS = {"llama.cpp": (RESPONSES, MESSAGES), "ollama": (RESPONSES, MESSAGES)}
+_ANSWERS = {"llama.cpp": (RESPONSES, MESSAGES), "ollama": (RESPONSES, MESSAGES), "vllm": (MESSAGES,)}
 # A stand-in counts so many tokens where the real tokenizers count one.
 _STAND_IN_COUNTS = 3
 
@@ -101,7 +101,7 @@ def refuse_unfit(agent: Agent, deployment: Deployment) -> None:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
             f"{agent.title} speaks {agent.speaks}, which {deployment.engine} does not answer as it needs",
-            "Use an instance on llama.cpp or Ollama, or an agent that uses chat completions.",
+            "Use an instance on another engine (llama.cpp answers all), or an agent that uses chat completions.",
         )
     if agent.needs_tools and "tools" not in deployment.abilities:
         raise MscliError(

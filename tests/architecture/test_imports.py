@@ -72,7 +72,7 @@ CONFINED = {
     "pynvml": {"inventory"},
     "huggingface_hub": {"weights"},
     "ollama": {"engines"},
-    "httpx": {"weights", "chat", "engines"},
+    "httpx": {"weights", "chat", "agents", "engines"},
     "xllamacpp": {"engines"},
     "starlette": {"engines"},
     "uvicorn": {"engines"},

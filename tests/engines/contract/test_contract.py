@@ -19,6 +19,7 @@ from mscli.instances.records import Records
 from mscli.lifecycle import port
 from mscli.paths import places
 
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 HELLO = [{"role": "user", "content": "hello"}]
 REPLY = "Hello! This is a scripted stand-in"
 
@@ -187,3 +188,17 @@ def test_an_image(running: Running, capabilities: Capabilities) -> None:
 
 def test_logs_are_kept(running: Running) -> None:
     assert len(running.home.mscli("logs", "--json", "-n", "3").data["lines"]) == 3
+
+
+def test_what_agents_send_is_answered_as_the_page_says(running: Running, twin: Twin) -> None:
+    checks = running.home.mscli("check", "--for", "agents", "--json").envelope["data"]["checks"]
+    page = (REFERENCE / "agent-requests.md").read_text()
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "|" in line
+    ]
+    column = [name.lower() for name in head].index(twin.engine)
+    told = {row[0].strip("`"): row[column] for row in rows}
+    found = {each["name"]: each["status"] for each in checks}
+    wrong = {each["name"]: each["seen"] for each in checks if each["status"] != told[each["name"]]}
+    assert not wrong, wrong
+    assert found == told

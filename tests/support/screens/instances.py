@@ -19,7 +19,7 @@ from support.instances.instance_records import PLAN, write_record
 
 COMMANDS = tuple(
     """status|status --watch|status --all|status small-q4|status old|status mine|status nobody|env small-q4
-    launch|launch vibe small-q4 --print|launch emacs|logs mine
+    launch|launch vibe small-q4 --print|launch emacs|logs mine|check --for nobody
     logs mine -n 2|logs mine --grep memory|logs nobody|chat -i small-q4 "hello"|check small-q4|chat hello|env|weights
     weights --all|weights prune --dry-run|weights prune|down nobody|profiles show rehearsal|profiles show nope
     profiles validate|up nope|up small-q4 --kv q9|nope|doctor --log mine|doctor --log nothing|plan --on 'RTX 9999'

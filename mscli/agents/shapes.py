@@ -1,0 +1,186 @@
+"""What agents send that engines lose or refuse: each shape is asked once, as recorded from eleven agents, and judged.
+
+A template that compares messages loses the tools where the content is a list; another refuses a second system message.
+Either way the server may answer 200, so only the call that comes back, or does not, shows it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mscli.agents.table import CHAT, MESSAGES, RESPONSES
+from mscli.chat.reply import Target
+from mscli.chat.selftest import OK, SKIPPED, Check
+from mscli.chat.stream import said
+from mscli.chat.watchdog import Watchdog
+from mscli.untrusted import parse_json
+
+LOST, REFUSED = "lost", "refused"
+_LONGEST_REPLY, _TIMEOUT_S, _ANSWER_BYTES = 256, 120.0, 4 << 20
+_CALL = re.compile(r'"tool_calls"\s*:\s*\[\s*\{|"type"\s*:\s*"(?:function_call|tool_use)"')
+_FAULT = re.compile(r'^data: (\{"error".*)$', re.MULTILINE)
+_ASKED = "What is the weather in Paris? Use the tool."
+_CALL_ID = "call_0123456789abcdef0123456789a"  # of 32 characters, as llama.cpp and OpenAI make them
+_CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+_ODD: dict[str, Any] = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "type": "object",
+    "$defs": {"Unit": {"enum": ["C", "F"], "type": "string", "title": "Unit"}},
+    "properties": {
+        "city": {"type": "string", "minLength": 1},
+        "unit": {"anyOf": [{"$ref": "#/$defs/Unit"}, {"type": "null"}], "default": None},
+        "days": {"type": ["integer", "null"], "exclusiveMinimum": 0},
+        "places": {"type": "array", "items": {"type": "object", "additionalProperties": False, "properties": {}}},
+    },
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+
+def _tool(parameters: Mapping[str, Any], name: str = "get_weather") -> dict[str, Any]:
+    about = {"name": name, "description": "The weather in a city now", "parameters": parameters}
+    return {"type": "function", "function": about}
+
+
+def _parts(text: str, kind: str = "text") -> list[dict[str, str]]:
+    return [{"type": kind, "text": text}]
+
+
+def _calls(*ids: str) -> dict[str, Any]:
+    function = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
+    made = [{"id": each, "type": "function", "function": function} for each in ids]
+    return {"role": "assistant", "content": None, "tool_calls": made}
+
+
+def _result(of: str, content: Any) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": of, "content": content}
+
+
+def _chat(*messages: dict[str, Any], parameters: Mapping[str, Any] = _CITY) -> dict[str, Any]:
+    return {"messages": list(messages), "tools": [_tool(parameters)], "tool_choice": "auto"}
+
+
+_SYSTEM = {"role": "system", "content": "You are a coding agent."}
+_DEVELOPER = {"role": "developer", "content": _parts("You are a coding agent.")}
+_USER = {"role": "user", "content": _ASKED}
+_LIST = {"role": "user", "content": _parts(_ASKED)}
+_FLAT = {"type": "function", "name": "get_weather", "description": "The weather in a city", "parameters": _CITY}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One request. `sent_by`: who sends such a one. `calls`: whether a tool call must come back, or only an answer.
+    `tokens`: about how long the prompt is, where that matters."""
+
+    name: str
+    sent_by: str
+    body: Mapping[str, Any]
+    path: str = CHAT
+    calls: bool = True
+    tokens: int = 0
+
+
+SHAPES = (
+    Shape("content as a list", "pi, Qwen Code, gptme", _chat(_SYSTEM, _LIST)),
+    Shape("two developer messages", "Codex", _chat(_DEVELOPER, _DEVELOPER, _USER)),
+    Shape("three system messages", "gptme", _chat(_SYSTEM, _SYSTEM, _SYSTEM, _LIST)),
+    Shape("user after user", "opencode, Codex", _chat(_SYSTEM, _USER, _USER)),
+    Shape("system after assistant", "gptme", _chat(_USER, {"role": "assistant", "content": "Yes?"}, _SYSTEM, _USER)),
+    Shape("odd schemas", "Vibe, Cline, opencode", _chat(_SYSTEM, _USER, parameters=_ODD)),
+    Shape("a tool's result as a list", "pi, gptme",
+          _chat(_SYSTEM, _USER, _calls(_CALL_ID), _result(_CALL_ID, _parts("sunny"))), calls=False),
+    Shape("two calls at once", "all",
+          _chat(_USER, _calls("abcdefgh1", "abcdefgh2"), _result("abcdefgh1", "sunny"), _result("abcdefgh2", "dry")),
+          calls=False),
+    Shape("/v1/responses", "Codex",
+          {"input": [{"type": "message", **_DEVELOPER, "content": _parts("You are a coding agent.", "input_text")},
+                     {"type": "message", "role": "user", "content": _parts(_ASKED, "input_text")}],
+           "tools": [_FLAT, {"type": "web_search"},
+                     {"type": "namespace", "name": "more", "description": "", "tools": [{**_FLAT, "name": "other"}]}],
+           "tool_choice": "auto", "parallel_tool_calls": True, "store": False,
+           "include": ["reasoning.encrypted_content"]}, RESPONSES),
+    Shape("/v1/messages", "Claude Code",
+          {"system": _parts("You are a coding agent."), "messages": [{"role": "user", "content": _parts(_ASKED)}],
+           "tools": [{"name": "get_weather", "description": "The weather in a city", "input_schema": _CITY}],
+           "max_tokens": _LONGEST_REPLY}, MESSAGES),
+    Shape("a system prompt of 14,000 tokens", "Qwen Code",
+          _chat({"role": "system", "content": "Read the file first. " * 2800}, _USER), tokens=14_000),
+)  # fmt: skip
+
+
+def agent_checks(target: Target, stand_in: bool, listener: Callable[[str], None]) -> tuple[Check, ...]:
+    """Ask an instance once in each shape; `listener` hears which.
+
+    Waits for each answer; what goes wrong is a check that failed (LOST: the tools, or the answer; REFUSED: with the
+    server's words), never raised. `stand_in`: its tokenizer counts three tokens for one.
+    """
+    checks: list[Check] = []
+    gone = ""
+    for shape in SHAPES:
+        fits = (shape.tokens * (3 if stand_in else 1) + _LONGEST_REPLY) < (target.context or 0) or not shape.tokens
+        why = gone or ("" if fits else f"the context of {target.context:,} tokens is too small")
+        if why:
+            checks.append(Check(shape.name, SKIPPED, why, 0.0))
+            continue
+        listener(shape.name)
+        begun = time.monotonic()
+        status, seen = _judged(shape, *_asked(target, shape))
+        gone = "not tried: it does not respond" if seen.startswith(_SILENT) else ""
+        checks.append(Check(shape.name, status, seen, time.monotonic() - begun))
+    return tuple(checks)
+
+
+_SILENT = "it does not respond"
+
+
+def _asked(target: Target, shape: Shape) -> tuple[int, str]:
+    """The HTTP status and the answer as it was streamed; status 0 with why there is none."""
+    import httpx
+
+    headers = {"Accept-Encoding": "identity"}
+    if target.api_key:
+        headers |= {"Authorization": f"Bearer {target.api_key}", "x-api-key": target.api_key}
+    limit = {} if "max_tokens" in shape.body or shape.path == RESPONSES else {"max_tokens": _LONGEST_REPLY}
+    limit |= {"max_output_tokens": _LONGEST_REPLY} if shape.path == RESPONSES else {}
+    body = {"model": target.model, "stream": True, **shape.body, **limit}
+    url = target.base_url.removesuffix("/v1") + shape.path
+    watchdog = Watchdog(target.base_url, target.health_path)
+    answer = b""
+    try:
+        with (
+            httpx.Client(timeout=httpx.Timeout(_TIMEOUT_S, connect=5.0), headers=headers, trust_env=False) as client,
+            watchdog,
+            client.stream("POST", url, json=body, extensions={"trace": watchdog.trace}) as got,
+        ):
+            for block in got.iter_raw():
+                answer += block
+                if len(answer) > _ANSWER_BYTES:
+                    break
+            return got.status_code, answer.decode(errors="replace")
+    except httpx.RequestError as fault:
+        why = f"{_SILENT}: its health check went unanswered" if watchdog.hung else str(fault) or type(fault).__name__
+        return 0, why
+
+
+def _judged(shape: Shape, status: int, answer: str) -> tuple[str, str]:
+    if status != 200:
+        words = said(_parsed(answer)) if status else answer
+        return REFUSED, f"{f'HTTP {status}: ' if status else ''}{' '.join(words.split())[:200] or 'without a word'}"
+    if fault := _FAULT.search(answer):
+        return REFUSED, " ".join(said(_parsed(fault[1])).split())[:200]
+    if shape.calls:
+        return (
+            (OK, "a tool call came back") if _CALL.search(answer) else (LOST, "text came back instead of a tool call")
+        )
+    return (OK, "an answer came back") if re.search(r'"content"\s*:\s*"[^"]', answer) else (LOST, "no answer came back")
+
+
+def _parsed(answer: str) -> Any:
+    try:
+        return parse_json(answer)
+    except ValueError:
+        return answer[:300]

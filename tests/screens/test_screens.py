@@ -12,7 +12,7 @@ from support.screens import take
 # Longer than one screen: what was asked for in full, and commands that can be copied.
 LONG = re.compile(r"--all|--on (?:all|list)|--dry-run|plan small-|profiles show|^help|--help|doctor")
 # Text of others, which is shown as it is: logs, files, variables, and commands to copy.
-AS_IT_IS = re.compile(r": logs|: env|--print|profiles show|--dry-run|plan small-")
+AS_IT_IS = re.compile(r": logs|: launch$|: env|--print|profiles show|--dry-run|plan small-")
 
 
 @pytest.mark.parametrize("place", take.PLACES)

@@ -128,7 +128,7 @@ def test_a_name_of_a_gigabyte_is_not_read_into_memory(unpack: Callable[..., Path
         entry = tarfile.TarInfo("././@LongLink")
         entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 200 << 20
         tar.addfile(entry, BytesIO(bytes(200 << 20)))
-    with pytest.raises(MscliError, match="description has"):
+    with pytest.raises(MscliError, match="header record of an entry has"):
         unpack(file.getvalue())
 
 

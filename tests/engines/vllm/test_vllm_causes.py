@@ -100,7 +100,7 @@ def test_a_context_that_does_not_fit_names_the_one_that_does() -> None:
     assert found.code == "oom_kv"
     assert "131072" in found.summary
     assert "0.98 GiB hold 6400" in found.summary
-    assert found.remedy.startswith("Ask for at most that: --ctx 6400.")
+    assert found.remedy.startswith("Use at most --ctx 6400.")
 
 
 def test_memory_that_runs_out_after_the_weights_is_not_the_weights() -> None:

@@ -101,7 +101,7 @@ def refuse_unfit(agent: Agent, deployment: Deployment) -> None:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
             f"{agent.title} speaks {agent.speaks}, which {deployment.engine} does not answer as it needs",
-            "Use an instance on another engine (llama.cpp answers all), or an agent that uses chat completions.",
+            "Use an instance on llama.cpp, which serves all three APIs, or an agent that uses chat completions.",
         )
     if agent.needs_tools and "tools" not in deployment.abilities:
         raise MscliError(

@@ -209,7 +209,7 @@ MODEL = Table(
         Key("released", _DATE, "its release date"),
         Key("license", text(), "its license, as an SPDX identifier"),
         Key("architecture", _ARCHITECTURE, "its sizes"),
-        Key("context_limit", whole(1, unit="tokens"), "the longest context in tokens that it was made for"),
+        Key("context_limit", whole(1, unit="tokens"), "the longest context it was trained for, in tokens"),
         Key("context_recommended", whole(1, unit="tokens"), "the longest context that its authors recommend", None),
         Key("capabilities", list_of(word(model.CAPABILITIES, "capability")), "what it can do besides chat", ()),
         Key("reasoning", word(model.REASONING, "way of reasoning"), "how it marks its reasoning", "none"),

@@ -16,7 +16,7 @@ class Deployment:
     together, and `output` of its reply, in tokens; the context is the engine's own word where it gave one.
 
     `images`: allowed per request. `stand_in`: a scripted test model, whose tokenizer counts about three times as many
-    tokens.
+    tokens. `gateway`: mscli's own stands in front, which answers chat completions alone.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Deployment:
     images: int
     temperature: float | None
     stand_in: bool
+    gateway: bool = False
 
 
 def deployment_of(record: Record) -> Deployment:
@@ -51,4 +52,5 @@ def deployment_of(record: Record) -> Deployment:
         images=record.plan.images,
         temperature=record.sampling.temperature,
         stand_in=record.stand_in,
+        gateway=record.gateway is not None,
     )

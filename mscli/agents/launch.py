@@ -97,11 +97,13 @@ def needed_context(agent: Agent, deployment: Deployment) -> int:
 
 def refuse_unfit(agent: Agent, deployment: Deployment) -> None:
     """Raise ENGINE_UNSUPPORTED where the agent cannot work on this engine and model, whatever the context."""
-    if agent.speaks != CHAT and agent.speaks not in _ANSWERS.get(deployment.engine, ()):
+    answered = () if deployment.gateway else _ANSWERS.get(deployment.engine, ())
+    if agent.speaks != CHAT and agent.speaks not in answered:
+        who = "mscli's gateway" if deployment.gateway else deployment.engine
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
-            f"{agent.title} speaks {agent.speaks}, which {deployment.engine} does not answer as it needs",
-            "Use an instance on llama.cpp, which serves all three APIs, or an agent that uses chat completions.",
+            f"{agent.title} speaks {agent.speaks}, which {who} does not answer as it needs",
+            "Use an instance on llama.cpp without a gateway, or an agent that uses chat completions.",
         )
     if agent.needs_tools and "tools" not in deployment.abilities:
         raise MscliError(

@@ -27,3 +27,18 @@ def _whole(digits: str) -> int:
     if len(digits) > _LONGEST_NUMBER:
         raise ValueError(f"a number of {len(digits):,} digits")
     return int(digits)
+
+
+def error_words(said: str, most: int | None = None) -> str:
+    """A server's own words of an error: in OpenAI's, Ollama's or mistral.rs's JSON, or as the text itself, then `most`
+    characters of it."""
+    try:
+        return words_in(parse_json(said))
+    except ValueError:
+        return said.strip()[:most]
+
+
+def words_in(data: Any) -> str:
+    """The words of an error, whatever shape they have."""
+    fault = data.get("error", data) if isinstance(data, dict) else data
+    return str(fault.get("message", fault)) if isinstance(fault, dict) else str(fault)

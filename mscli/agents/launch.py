@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from mscli.agents.deployment import Deployment
+from mscli.agents.deployment import STAND_IN_COUNTS, Deployment
 from mscli.agents.table import CHAT, MESSAGES, RESPONSES, SMALL, Agent
 from mscli.errors import Code, MscliError
 from mscli.instances.store import private_folder, write_private
@@ -20,8 +20,6 @@ from mscli.instances.store import private_folder, write_private
 # What an engine answers besides chat completions, in a way that agents can use: vLLM refuses the role `developer` and
 # the parts `input_text` that every request to /v1/responses has.
 _ANSWERS = {"llama.cpp": (RESPONSES, MESSAGES), "ollama": (RESPONSES, MESSAGES), "vllm": (MESSAGES,)}
-# A stand-in counts so many tokens where the real tokenizers count one.
-_STAND_IN_COUNTS = 3
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def _filled(text: str, given: Mapping[str, str]) -> str:
 
 def needed_context(agent: Agent, deployment: Deployment) -> int:
     """The tokens without which the agent cannot work here."""
-    return agent.least_context * (_STAND_IN_COUNTS if deployment.stand_in else 1)
+    return agent.least_context * (STAND_IN_COUNTS if deployment.stand_in else 1)
 
 
 def refuse_unfit(agent: Agent, deployment: Deployment) -> None:

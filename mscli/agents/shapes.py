@@ -7,21 +7,22 @@ Either way the server may answer 200, so only the call that comes back, or does 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from mscli.agents.deployment import STAND_IN_COUNTS
 from mscli.agents.table import CHAT, MESSAGES, RESPONSES
 from mscli.chat.reply import Target
-from mscli.chat.selftest import OK, SKIPPED, Check
-from mscli.chat.stream import said
+from mscli.chat.selftest import Check, Wrong, tried
 from mscli.chat.watchdog import Watchdog
-from mscli.untrusted import parse_json
+from mscli.untrusted import error_words
 
 LOST, REFUSED = "lost", "refused"
 _LONGEST_REPLY, _TIMEOUT_S, _ANSWER_BYTES = 256, 120.0, 4 << 20
 _CALL = re.compile(r'"tool_calls"\s*:\s*\[\s*\{|"type"\s*:\s*"(?:function_call|tool_use)"')
+_ANSWER = re.compile(r'"content"\s*:\s*"[^"]')
 _FAULT = re.compile(r'^data: (\{"error".*)$', re.MULTILINE)
 _ASKED = "What is the weather in Paris? Use the tool."
 _CALL_ID = "call_0123456789abcdef0123456789a"  # of 32 characters, as llama.cpp and OpenAI make them
@@ -118,69 +119,53 @@ def agent_checks(target: Target, stand_in: bool, listener: Callable[[str], None]
     Waits for each answer; what goes wrong is a check that failed (LOST: the tools, or the answer; REFUSED: with the
     server's words), never raised. `stand_in`: its tokenizer counts three tokens for one.
     """
-    checks: list[Check] = []
-    gone = ""
-    for shape in SHAPES:
-        fits = (shape.tokens * (3 if stand_in else 1) + _LONGEST_REPLY) < (target.context or 0) or not shape.tokens
-        why = gone or ("" if fits else f"the context of {target.context:,} tokens is too small")
-        if why:
-            checks.append(Check(shape.name, SKIPPED, why, 0.0))
-            continue
-        listener(shape.name)
-        begun = time.monotonic()
-        status, seen = _judged(shape, *_asked(target, shape))
-        gone = "not tried: it does not respond" if seen.startswith(_SILENT) else ""
-        checks.append(Check(shape.name, status, seen, time.monotonic() - begun))
-    return tuple(checks)
+    times = STAND_IN_COUNTS if stand_in else 1
+    return tried(
+        ((shape.name, _too_small(target, shape, times), partial(_try, target, shape)) for shape in SHAPES), listener
+    )
 
 
-_SILENT = "it does not respond"
+def _too_small(target: Target, shape: Shape, times: int) -> str | None:
+    fits = not shape.tokens or shape.tokens * times + _LONGEST_REPLY < (target.context or 0)
+    return None if fits else f"the context of {target.context:,} tokens is too small"
 
 
-def _asked(target: Target, shape: Shape) -> tuple[int, str]:
-    """The HTTP status and the answer as it was streamed; status 0 with why there is none."""
+def _try(target: Target, shape: Shape) -> str:
+    """What came back. Raises Wrong."""
     import httpx
 
-    headers = {"Accept-Encoding": "identity"}
-    if target.api_key:
-        headers |= {"Authorization": f"Bearer {target.api_key}", "x-api-key": target.api_key}
     limit = {} if "max_tokens" in shape.body or shape.path == RESPONSES else {"max_tokens": _LONGEST_REPLY}
     limit |= {"max_output_tokens": _LONGEST_REPLY} if shape.path == RESPONSES else {}
     body = {"model": target.model, "stream": True, **shape.body, **limit}
     url = target.base_url.removesuffix("/v1") + shape.path
+    key = {"x-api-key": target.api_key} if target.api_key else {}
     watchdog = Watchdog(target.base_url, target.health_path)
     answer = b""
     try:
         with (
-            httpx.Client(timeout=httpx.Timeout(_TIMEOUT_S, connect=5.0), headers=headers, trust_env=False) as client,
+            watchdog.client(target.api_key, _TIMEOUT_S) as client,
             watchdog,
-            client.stream("POST", url, json=body, extensions={"trace": watchdog.trace}) as got,
+            client.stream("POST", url, json=body, headers=key) as got,
         ):
             for block in got.iter_raw():
                 answer += block
                 if len(answer) > _ANSWER_BYTES:
                     break
-            return got.status_code, answer.decode(errors="replace")
     except httpx.RequestError as fault:
-        why = f"{_SILENT}: its health check went unanswered" if watchdog.hung else str(fault) or type(fault).__name__
-        return 0, why
+        silent = "it does not respond: its health check went unanswered"
+        seen = silent if watchdog.hung else str(fault) or type(fault).__name__
+        raise Wrong(seen[:200], REFUSED, watchdog.hung) from fault
+    return _judged(shape, got.status_code, answer.decode(errors="replace"))
 
 
-def _judged(shape: Shape, status: int, answer: str) -> tuple[str, str]:
+def _judged(shape: Shape, status: int, answer: str) -> str:
     if status != 200:
-        words = said(_parsed(answer)) if status else answer
-        return REFUSED, f"{f'HTTP {status}: ' if status else ''}{' '.join(words.split())[:200] or 'without a word'}"
+        words = " ".join(error_words(answer, 300).split())[:200]
+        raise Wrong(f"HTTP {status}: {words or 'without a word'}", REFUSED)
     if fault := _FAULT.search(answer):
-        return REFUSED, " ".join(said(_parsed(fault[1])).split())[:200]
-    if shape.calls:
-        return (
-            (OK, "a tool call came back") if _CALL.search(answer) else (LOST, "text came back instead of a tool call")
-        )
-    return (OK, "an answer came back") if re.search(r'"content"\s*:\s*"[^"]', answer) else (LOST, "no answer came back")
-
-
-def _parsed(answer: str) -> Any:
-    try:
-        return parse_json(answer)
-    except ValueError:
-        return answer[:300]
+        raise Wrong(" ".join(error_words(fault[1], 300).split())[:200], REFUSED)
+    if shape.calls and not _CALL.search(answer):
+        raise Wrong("text came back instead of a tool call", LOST)
+    if not shape.calls and not _ANSWER.search(answer):
+        raise Wrong("no answer came back", LOST)
+    return "a tool call came back" if shape.calls else "an answer came back"

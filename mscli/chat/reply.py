@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from mscli.catalog.model import Sampling
 from mscli.chat.message import Message, Truncation, least_prompt_tokens, truncation
-from mscli.chat.stream import BadStream, CallPart, Delta, Piece, ThinkSplitter, deltas, said
+from mscli.chat.stream import BadStream, CallPart, Delta, Piece, ThinkSplitter, deltas
 from mscli.chat.watchdog import Watchdog
 from mscli.errors import Code, MscliError
 from mscli.instances.log import part
 from mscli.instances.process import memory_kills
 from mscli.instances.records import Record, api_key, must_run
+from mscli.untrusted import error_words
 
 if TYPE_CHECKING:
     import httpx
@@ -131,16 +131,11 @@ def ask(
     import httpx
 
     preview, witness = _Preview(target.splits_think, listener), _Witness(target)
-    # No compression: a few bytes could become any number of them.
-    headers = {"Accept-Encoding": "identity"}
-    if target.api_key:
-        headers["Authorization"] = f"Bearer {target.api_key}"
-    client = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), headers=headers, trust_env=False)
     watchdog = Watchdog(target.base_url, target.health_path)
     try:
-        with client, watchdog:
-            sent_tokens = _too_many(target, messages, client, watchdog) or least_prompt_tokens(messages)
-            _read(target, _body(target, messages, tools), client, watchdog, preview)
+        with watchdog.client(target.api_key, timeout_s) as client, watchdog:
+            sent_tokens = _too_many(target, messages, client) or least_prompt_tokens(messages)
+            _read(target, _body(target, messages, tools), client, preview)
         reply = preview.reply()
     except httpx.ConnectError as fault:
         raise MscliError(
@@ -157,17 +152,16 @@ def ask(
     return replace(reply, truncated=truncation(sent_tokens, reply.prompt_tokens))
 
 
-def _read(target: Target, body: dict[str, Any], client: httpx.Client, watchdog: Watchdog, preview: _Preview) -> None:
+def _read(target: Target, body: dict[str, Any], client: httpx.Client, preview: _Preview) -> None:
     """Send the request and give the preview what comes."""
-    extensions = {"trace": watchdog.trace}
-    with client.stream("POST", f"{target.base_url}/chat/completions", json=body, extensions=extensions) as got:
+    with client.stream("POST", f"{target.base_url}/chat/completions", json=body) as got:
         if got.status_code != 200:
             raise _refused(target, got)
         for delta in deltas(got.iter_bytes()):
             preview.add(delta)
 
 
-def _too_many(target: Target, messages: Sequence[Message], client: httpx.Client, watchdog: Watchdog) -> int | None:
+def _too_many(target: Target, messages: Sequence[Message], client: httpx.Client) -> int | None:
     """The tokens of a conversation that is longer than the context, as Ollama counts them; None where it fits, or
     nobody tells. Waits for the prompt to be read, and the server keeps what it has read for the request that follows.
 
@@ -185,7 +179,7 @@ def _too_many(target: Target, messages: Sequence[Message], client: httpx.Client,
     body = {"model": target.model, "messages": list(messages), "options": {"num_predict": 1}}
     url = target.base_url.removesuffix("/v1") + "/api/chat"
     try:
-        said = client.post(url, json={**body, "stream": False, "truncate": False}, extensions={"trace": watchdog.trace})
+        said = client.post(url, json={**body, "stream": False, "truncate": False})
     except httpx.RequestError:
         return None  # the request itself will tell
     told = _TOO_LONG.search(said.text)
@@ -242,10 +236,7 @@ def _body(target: Target, messages: Sequence[Message], tools: Sequence[Mapping[s
 
 def _refused(target: Target, got: httpx.Response) -> MscliError:
     text = b"".join(_beginning(got)).decode(errors="replace")
-    try:
-        words = said(json.loads(text))
-    except (ValueError, RecursionError):
-        words = text.strip()[:300]
+    words = error_words(text, 300)
     if too_long := _TOO_LONG.search(words):
         sent, context = (f"{int(number):,}" for number in too_long.groups())
         words = f"the prompt has {sent} tokens, the context holds {context}, and none of it was processed"

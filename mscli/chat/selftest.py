@@ -10,7 +10,7 @@ import json
 import struct
 import time
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from mscli.chat.message import Message, user
@@ -43,6 +43,18 @@ class Check:
     seconds: float
 
 
+class Wrong(Exception):
+    """What came back is not what was asked for. `status`: of the check; `silent`: nothing comes from there at all."""
+
+    def __init__(self, seen: str, status: str = FAIL, silent: bool = False) -> None:
+        super().__init__(seen)
+        self.status, self.silent = status, silent
+
+
+# What is tried: its name, why it cannot be (None: it can), and the attempt, which gives what was seen or raises Wrong.
+Try = tuple[str, str | None, Callable[[], str]]
+
+
 def self_test(
     target: Target, capabilities: Collection[str], images: int, reasoning: str, listener: Callable[[str], None]
 ) -> tuple[Check, ...]:
@@ -54,12 +66,18 @@ def self_test(
     """
     brief, patient = _at_most(target, _LONGEST_REPLY), _at_most(target, _LONGEST_THOUGHT)
     thinks = reasoning != "none" and "reasoning" in capabilities
-    tries: list[tuple[str, str | None, Callable[[], str]]] = [
+    tries: list[Try] = [
         ("chat", None, lambda: _chat(patient if thinks else brief)),
         ("tools", None if "tools" in capabilities else "no tool calls on this engine and model", lambda: _tools(brief)),
         ("image", None if images else "started without images", lambda: _image(brief)),
         ("reasoning", None if thinks else "no reasoning output from this model", lambda: _reasoning(patient)),
     ]
+    return tried(tries, listener)
+
+
+def tried(tries: Iterable[Try], listener: Callable[[str], None]) -> tuple[Check, ...]:
+    """Make each try that can be made. What goes wrong is told in its check; once the server does not respond at all,
+    the rest is not tried."""
     checks: list[Check] = []
     gone: str | None = None
     for name, why_not, attempt in tries:
@@ -70,10 +88,13 @@ def self_test(
         begun = time.monotonic()
         try:
             status, seen = OK, attempt()
-        except (_Wrong, MscliError) as fault:
-            status, seen = FAIL, str(fault)
-            if isinstance(fault, MscliError) and fault.details.get("unresponsive"):
-                gone = "not tried: it does not respond"
+        except Wrong as fault:
+            status, seen, silent = fault.status, str(fault), fault.silent
+        except MscliError as fault:
+            status, seen, silent = FAIL, str(fault), bool(fault.details.get("unresponsive"))
+        else:
+            silent = False
+        gone = "not tried: it does not respond" if silent else None
         checks.append(Check(name, status, seen, time.monotonic() - begun))
     return tuple(checks)
 
@@ -121,14 +142,10 @@ def first_answer(target: Target) -> FirstAnswer:
     return FirstAnswer(FIRST_QUESTION, line, reply.seconds, reply.completion_tokens, reply.tokens_per_second, empty)
 
 
-class _Wrong(Exception):
-    """What came back is not what was asked for."""
-
-
 def _chat(target: Target) -> str:
     reply = _asked(target, [user(FIRST_QUESTION)])
     if not reply.text.strip():
-        raise _Wrong(f"the reply is empty (it ended with {reply.finish_reason!r})")
+        raise Wrong(f"the reply is empty (it ended with {reply.finish_reason!r})")
     return _short(reply.text)
 
 
@@ -137,14 +154,14 @@ def _tools(target: Target) -> str:
     content = [{"type": "text", "text": "What is the weather in Paris? Use the tool."}]
     reply = _asked(target, [{"role": "user", "content": content}], (_TOOL,))
     if not reply.tool_calls:
-        raise _Wrong(f"text came back instead of a tool call: {_short(reply.text)!r}")
+        raise Wrong(f"text came back instead of a tool call: {_short(reply.text)!r}")
     call = reply.tool_calls[0]
     try:
         arguments = json.loads(call.arguments)
     except ValueError:
-        raise _Wrong(f"the arguments of the call are not JSON: {_short(call.arguments)!r}") from None
+        raise Wrong(f"the arguments of the call are not JSON: {_short(call.arguments)!r}") from None
     if call.name != "get_weather" or not isinstance(arguments, dict):
-        raise _Wrong(f"another call came back: {call.name}({_short(call.arguments)})")
+        raise Wrong(f"another call came back: {call.name}({_short(call.arguments)})")
     return f"{call.name}({call.arguments})"
 
 
@@ -153,14 +170,14 @@ def _image(target: Target) -> str:
     content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": "What do you see?"}]
     reply = _asked(target, [{"role": "user", "content": content}])
     if not reply.text.strip():
-        raise _Wrong("the answer about an image is empty")
+        raise Wrong("the answer about an image is empty")
     return _short(reply.text)
 
 
 def _reasoning(target: Target) -> str:
     reply = _asked(target, [user("How many days are in two weeks?")])
     if not reply.reasoning.strip():
-        raise _Wrong(f"no reasoning was separated from the answer: {_short(reply.text)!r}")
+        raise Wrong(f"no reasoning was separated from the answer: {_short(reply.text)!r}")
     return f"{_short(reply.reasoning)} | {_short(reply.text)}"
 
 
@@ -169,7 +186,7 @@ def _asked(target: Target, messages: list[Message], tools: tuple[dict[str, objec
         messages = [{"role": "system", "content": target.system_prompt}, *messages]
     reply = ask(target, messages, lambda _: None, tools=tools)
     if cut := reply.truncated:
-        raise _Wrong(f"the server cut the prompt: {cut.sent_tokens} tokens sent at least, {cut.evaluated_tokens} read")
+        raise Wrong(f"the server cut the prompt: {cut.sent_tokens} tokens sent at least, {cut.evaluated_tokens} read")
     return reply
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mscli.untrusted import words_in
+
 _LONGEST_LINE_BYTES, _MOST_BYTES = 16 * 2**20, 256 * 2**20
 _OPEN, _CLOSE = "<think>", "</think>"
 
@@ -128,14 +130,8 @@ def _event(text: str) -> dict[str, Any]:
     if not isinstance(event, dict):
         raise BadStream("it sent an event that is not an object", text)
     if event.get("error"):
-        raise BadStream("it reported an error", said(event))
+        raise BadStream("it reported an error", words_in(event))
     return event
-
-
-def said(data: Any) -> str:
-    """A server's own words of an error, whatever shape it gives them."""
-    fault = data.get("error", data) if isinstance(data, dict) else data
-    return str(fault.get("message", fault)) if isinstance(fault, dict) else str(fault)
 
 
 def _delta(event: dict[str, Any]) -> Delta:

@@ -6,10 +6,13 @@ import contextlib
 import socket
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mscli.instances.state import probe
+
+if TYPE_CHECKING:
+    import httpx
 
 PAUSE_S, PROBE_S, MISSES = 5.0, 5.0, 3
 
@@ -17,7 +20,7 @@ PAUSE_S, PROBE_S, MISSES = 5.0, 5.0, 3
 class Watchdog:
     """Asks a server's health check while a request waits, and ends the request's connections once it stays unanswered.
 
-    A context manager around the request; `trace` goes into httpx's extensions of that name and learns the sockets.
+    A context manager around the request, which is sent by `client`, so that its sockets are known.
     A health check that answers anything (503 while loading too) is a sign of life: a long prompt may take minutes.
     `pause_s` between two good checks, `probe_s` for one, `misses` in a row are the end.
     """
@@ -38,7 +41,22 @@ class Watchdog:
         """How long the health check goes unanswered before the request is ended, at least."""
         return self._probe_s * self._misses
 
-    def trace(self, event: str, told: Mapping[str, Any]) -> None:
+    def client(self, api_key: str | None, timeout_s: float) -> httpx.Client:
+        """A client for this server; `timeout_s`: between two blocks."""
+        import httpx
+
+        # No compression: a few bytes could become any number of them.
+        headers = {"Accept-Encoding": "identity"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        timeout = httpx.Timeout(timeout_s, connect=5.0)
+        hooks: dict[str, list[Any]] = {"request": [self._heed]}
+        return httpx.Client(timeout=timeout, headers=headers, trust_env=False, event_hooks=hooks)
+
+    def _heed(self, request: httpx.Request) -> None:
+        request.extensions["trace"] = self._trace
+
+    def _trace(self, event: str, told: Mapping[str, Any]) -> None:
         """Take note of each connection that httpx opens."""
         if event == "connection.connect_tcp.complete":
             self._sockets.append(told["return_value"].get_extra_info("socket"))

@@ -16,6 +16,7 @@ from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:
+    from mscli.agents.deployment import Deployment
     from mscli.agents.launch import Launch
     from mscli.agents.table import Agent
     from mscli.instances.records import Record
@@ -63,7 +64,7 @@ def start(
     record = the_one(records, name)
     deployment = deployment_of(record)
     refuse_unfit(chosen, deployment)
-    _refuse_small(chosen, record)
+    _refuse_small(chosen, deployment, record)
     exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     made = launch(chosen, deployment, records.run_dir(record.name) / "agents" / agent, args or (), exempt)
     made.write()
@@ -102,14 +103,12 @@ def _list(screen: Screen) -> None:
     screen.note("To start one on the running instance: mscli launch AGENT")
 
 
-def _refuse_small(agent: Agent, record: Record) -> None:
+def _refuse_small(agent: Agent, deployment: Deployment, record: Record) -> None:
     """Raise NO_FIT where the agent's first request does not fit the context, with what would."""
-    from mscli.agents.deployment import deployment_of
     from mscli.agents.launch import needed_context
     from mscli.lifecycle.decision import decide
     from mscli.paths import places
 
-    deployment = deployment_of(record)
     needed = needed_context(agent, deployment)
     if deployment.context >= needed:
         return

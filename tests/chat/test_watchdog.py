@@ -49,8 +49,8 @@ def server(answers_health: bool) -> Iterator[str]:
 
 
 def posted(url: str, watchdog: Watchdog) -> None:
-    with httpx.Client(timeout=30, trust_env=False) as client, watchdog:
-        client.post(f"{url}/chat/completions", json={}, extensions={"trace": watchdog.trace})
+    with watchdog.client(None, 30) as client, watchdog:
+        client.post(f"{url}/chat/completions", json={})
 
 
 def test_a_server_that_is_stuck_is_not_waited_for() -> None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import httpx
 
 from mscli.engines.serving.chat_request import Body, RequestError, pictures, role
+from mscli.untrusted import error_words
 
 Chunk = dict[str, Any]
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
@@ -181,7 +182,7 @@ class OpenAi:
         try:
             async with self.client.stream("POST", path, json=body) as answer:
                 if answer.status_code != 200:
-                    raise refusal(answer.status_code, _words((await answer.aread()).decode(errors="replace")))
+                    raise refusal(answer.status_code, error_words((await answer.aread()).decode(errors="replace")))
                 async for line in answer.aiter_lines():
                     if line:
                         yield line
@@ -196,18 +197,8 @@ def _event(data: str) -> Chunk:
     except ValueError:
         raise refusal(502, data) from None
     if not isinstance(made, dict) or made.get("error"):
-        raise refusal(502, _words(data))
+        raise refusal(502, error_words(data))
     return made
-
-
-def _words(text: str) -> str:
-    """What a body says of an error: OpenAI's shape, Ollama's, mistral.rs's, or the text itself."""
-    try:
-        said = json.loads(text)
-    except ValueError:
-        return text.strip()
-    error = said.get("error", said) if isinstance(said, dict) else said
-    return str(error.get("message", error) if isinstance(error, dict) else error)
 
 
 class Ollama(OpenAi):

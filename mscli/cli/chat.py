@@ -15,13 +15,13 @@ import typer
 from mscli.chat import message
 from mscli.chat.message import Message
 from mscli.cli.options import InstanceOption, Json
+from mscli.cli.reply_view import say
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 from mscli.paths import places
 
 if TYPE_CHECKING:
-    from mscli.chat.reply import Reply, Target
-    from mscli.chat.stream import Piece
+    from mscli.chat.reply import Target
 
 _EPILOG = 'Examples: mscli chat "hello"  |  cat log | mscli chat "What failed?"  |  mscli chat --image cat.png "What?"'
 # How long standard input may be silent before that is said.
@@ -29,6 +29,7 @@ _SILENT_S = 3.0
 _SYSTEM = "Set the system prompt (default: the model's)."
 _LIMIT = "Limit the reply to N tokens."
 _FILE = "Send a text file along (repeatable)."
+_THINK = "Show the reasoning (default: on a terminal)."
 _TEMPERATURE = "Set the temperature (default: recommended)."
 
 
@@ -48,7 +49,8 @@ def chat(
     file: Annotated[list[Path] | None, typer.Option("--file", "-f", metavar="FILE", help=_FILE)] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help=_LIMIT)] = None,
     temperature: Annotated[float | None, typer.Option(metavar="X", min=0.0, help=_TEMPERATURE)] = None,
-    thinking: Annotated[bool, typer.Option(help="Show the reasoning on standard error.")] = True,
+    think: Annotated[bool | None, typer.Option("--think/--no-think", "--thinking/--no-thinking", help=_THINK)] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Print Markdown as it is.")] = False,
     stdin: Annotated[bool, typer.Option(help="Add piped input to the prompt.")] = True,
     json: Json = False,
 ) -> None:  # fmt: skip
@@ -67,7 +69,7 @@ def chat(
             raise MscliError(Code.USAGE, "--json needs a prompt", "Give a prompt, or pipe one in.")
         from mscli.cli.conversation import converse
 
-        converse(screen, target, opening, images, thinking, say)
+        converse(screen, target, opening, images, think is not False, raw)
         return
     in_place = prompt in (None, "-")
     piped = _piped(screen, in_place) if stdin else ""
@@ -79,7 +81,7 @@ def chat(
     if json:
         _answer_json(screen, target, messages)
     else:
-        say(screen, target, messages, thinking and screen.live)
+        say(screen, target, messages, screen.live if think is None else think, raw)
 
 
 def _piped(screen: Screen, wanted: bool) -> str:
@@ -125,41 +127,6 @@ def _addressed(words: list[str], instance: str | None) -> tuple[str | None, str 
             'Quote the prompt: mscli chat "two words"',
         )
     return words[0], words[1]
-
-
-def say(screen: Screen, target: Target, messages: list[Message], thinking: bool) -> Reply:
-    """Ask, and print the reply as it comes: the answer to standard output, the reasoning dimmed to standard error."""
-    from mscli.chat.reply import ask
-
-    spoken = thought = False
-
-    def heard(piece: Piece) -> None:
-        nonlocal spoken, thought
-        if piece.thought:
-            if thinking:
-                thought = True
-                screen.aside(piece.text, "dim")
-            return
-        text = piece.text if spoken else piece.text.lstrip("\n")
-        if text and thought and not spoken:
-            screen.aside("\n")
-        spoken = spoken or bool(text)
-        screen.piece(text)
-
-    reply = ask(target, messages, heard)
-    for call in reply.tool_calls:
-        screen.piece(f"{call.name}({call.arguments})\n")
-    if not reply.text.endswith("\n"):
-        screen.piece("\n")
-    if cut := reply.truncated:
-        screen.note(
-            f"warning: the server cut the prompt: it read {cut.evaluated_tokens:,} of at least {cut.sent_tokens:,} "
-            "tokens. Shorten it, or start with a larger --ctx.",
-            "yellow",
-        )
-    if reply.finish_reason == "length":
-        screen.note("the reply was cut off: it reached the longest length allowed (--max-tokens, or the context)")
-    return reply
 
 
 def _target(name: str | None, max_tokens: int | None, temperature: float | None) -> Target:

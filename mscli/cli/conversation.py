@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,14 +21,13 @@ from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 from mscli.chat import message
 from mscli.chat.message import Message
 from mscli.cli.layout import count
+from mscli.cli.reply_view import say
 from mscli.cli.screen import Screen
 from mscli.errors import Code, MscliError
 from mscli.paths import places
 
 if TYPE_CHECKING:
     from mscli.chat.reply import Reply, Target
-
-    Say = Callable[[Screen, Target, list[Message], bool], Reply]
 
 # From this share of the context on a conversation will soon not fit any more.
 NEARLY_FULL = 0.85
@@ -50,26 +49,26 @@ _KEYS = "Alt-Enter: a new line. Ctrl-R: search the history. Ctrl-X Ctrl-E: $EDIT
 
 
 def converse(
-    screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...], thinking: bool, say: Say
+    screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...], think: bool, raw: bool
 ) -> None:
     """Read, ask, print, until the user leaves. A fault in one turn does not end the conversation.
 
-    `say` asks the target and prints the reply as it comes; `thinking`: whether the reasoning is shown.
+    `think`: whether the reasoning is shown; `raw`: Markdown as it is.
     """
     screen.note(f"talking to {target.model} ({target.name}); /help for commands, Ctrl-D to quit", "dim")
-    talk = Talk(screen, target, opening, images, thinking, say)
+    talk = Talk(screen, target, opening, images, think, raw)
     for line in _lines(screen):
         if not talk.take(line):
             return
 
 
 class Talk:
-    """The conversation so far. `thinking`: whether the reasoning is shown."""
+    """The conversation so far."""
 
     def __init__(
-        self, screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...], thinking: bool, say: Say
+        self, screen: Screen, target: Target, opening: list[Message], images: tuple[Path, ...], think: bool, raw: bool
     ) -> None:
-        self._screen, self._target, self._thinking, self._say = screen, target, thinking, say
+        self._screen, self._target, self._thinking, self._raw = screen, target, think, raw
         self._messages, self._images, self._files = list(opening), images, tuple[Path, ...]()
         self._last: Message | None = None
         self._replies: list[Reply] = []
@@ -108,7 +107,7 @@ class Talk:
     def _ask(self, turn: Message) -> None:
         self._last = turn
         try:
-            reply = self._say(self._screen, self._target, [*self._messages, turn], self._thinking)
+            reply = say(self._screen, self._target, [*self._messages, turn], self._thinking, self._raw)
         except KeyboardInterrupt:
             self._screen.note("\n(stopped; /retry asks again)")
             return
@@ -190,10 +189,11 @@ def used(reply: Reply) -> int:
 
 def cost(reply: Reply, context: int | None) -> str:
     """What a reply took: tokens, speed, time to the first, and how much of the context is used now."""
-    speed = f" at {reply.tokens_per_second:.1f}/s" if reply.tokens_per_second else ""
-    parts = [f"{reply.completion_tokens:,} tokens{speed}"] if reply.completion_tokens else []
+    parts = [count(reply.completion_tokens, "token")] if reply.completion_tokens else []
+    if reply.tokens_per_second:
+        parts.append(f"{reply.tokens_per_second:.1f} tok/s")
     if reply.ttft_s is not None:
-        parts.append(f"first token after {reply.ttft_s:.2f} s")
+        parts.append(f"first token {reply.ttft_s:.2f} s")
     if (tokens := used(reply)) and context:
         parts.append(f"context {tokens:,} of {context:,} ({tokens / context:.0%})")
     return ", ".join(parts) or f"{reply.seconds:.1f} s"

@@ -134,6 +134,24 @@ def wrapped(text: str, width: int | None, indent: str = "", hanging: str | None 
     return [*lines, line]
 
 
+def rows_of(text: str, width: int) -> list[str]:
+    """The text as a terminal of `width` columns shows it: each line in as many rows as it takes, words broken."""
+    rows: list[str] = []
+    for line in text.split("\n"):
+        row, used = "", 0
+        if line.isascii():
+            rows += [line[at : at + width] for at in range(0, len(line), width)] or [""]
+            continue
+        for character in line:
+            wide = cells(character)
+            if used + wide > width:
+                rows.append(row)
+                row, used = "", 0
+            row, used = row + character, used + wide
+        rows.append(row)
+    return rows
+
+
 def command_lines(words: Sequence[str], width: int | None, indent: str = "") -> list[str]:
     """A shell command in lines that end with a backslash, so that it can be copied as it stands; a flag stays with its
     value. `words` are quoted already."""

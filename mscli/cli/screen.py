@@ -48,6 +48,20 @@ class Screen:
         return _columns(sys.stdout)
 
     @property
+    def height(self) -> int:
+        """The rows of the terminal that shows the data; 24 where nobody tells."""
+        try:
+            return os.get_terminal_size(sys.stdout.fileno()).lines or 24
+        except (OSError, ValueError, AttributeError):
+            return 24
+
+    @property
+    def renders(self) -> bool:
+        """Whether standard output is a terminal that shows styles and moves its cursor."""
+        plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        return not self.json_mode and _terminal(sys.stdout) and not plain
+
+    @property
     def live_width(self) -> int | None:
         """The columns of the terminal that shows moving progress; None where there is none."""
         return _columns(sys.stderr)
@@ -112,9 +126,14 @@ class Screen:
         self._write(clean(text))
         self.flush()
 
+    def drawn(self, text: str) -> None:
+        """Print text on a terminal at once as it is: its control sequences are mscli's own, and others were removed."""
+        self._write(text)
+        self.flush()
+
     def aside(self, text: str, style: str = "") -> None:
         """Print a piece of streamed text beside the data, on standard error, without a line end."""
-        _write(sys.stderr, _painted([styled(text, style)], sys.stderr))
+        _write(sys.stderr, _painted([styled(text, style)], sys.stderr), flush=True)
 
     def moving(self, text: str) -> None:
         """Draw the one moving line of a terminal anew, cut to its width; with no text, erase it."""

@@ -67,6 +67,8 @@ FREE = {"typing_extensions"}
 CONFINED = {
     "typer": {"cli"},
     "rich": {"cli"},
+    "markdown_it": {"cli"},
+    "prompt_toolkit": {"cli"},
     "yaml": {"catalog", "diagnosis"},
     "re2": {"diagnosis"},
     "pynvml": {"inventory"},

@@ -1,0 +1,136 @@
+"""A reply as the user sees it come in: a sign of life, thoughts, the answer, and what has to be said of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from mscli.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from mscli.chat.message import Message
+    from mscli.chat.reply import Reply, Target
+    from mscli.chat.stream import Piece
+    from mscli.cli.live_markdown import LiveMarkdown
+
+# Most replies begin sooner, and a line that flashes up is noise.
+_QUIET_S = 0.7
+
+
+def say(screen: Screen, target: Target, messages: list[Message], think: bool, raw: bool = False) -> Reply:
+    """Ask, and print the reply as it comes: the answer to standard output, the reasoning dimmed to standard error.
+
+    `raw`: the Markdown as the model wrote it, as where standard output is no terminal. Raises as `reply.ask` does;
+    what had come by then stays shown.
+    """
+    from mscli.chat.reply import ask
+
+    with ReplyView(screen, think, raw) as view:
+        reply = ask(target, messages, view.hear)
+    for call in reply.tool_calls:
+        screen.piece(f"{call.name}({call.arguments})\n")
+    if cut := reply.truncated:
+        screen.note(
+            f"warning: the server cut the prompt: it read {cut.evaluated_tokens:,} of at least {cut.sent_tokens:,} "
+            "tokens. Shorten it, or start with a larger --ctx.",
+            "yellow",
+        )
+    if reply.finish_reason == "length":
+        screen.note("the reply was cut off: it reached the longest length allowed (--max-tokens, or the context)")
+    return reply
+
+
+class ReplyView:
+    """Shows the pieces of one reply. A context manager: at its end the cursor is at the start of a line."""
+
+    def __init__(self, screen: Screen, think: bool, raw: bool) -> None:
+        self._screen, self._think = screen, think
+        self._waiting = Waiting(screen, "waiting for the first token")
+        self._live = _live(screen) if screen.renders and not raw else None
+        self._spoken = self._thought = False
+        self._open = ""  # what the last piece of a stream without Markdown ended with
+
+    def hear(self, piece: Piece) -> None:
+        """Show a piece."""
+        self._waiting.end()
+        if piece.thought:
+            self._hear_thought(piece.text)
+            return
+        text = piece.text if self._spoken else piece.text.lstrip("\n")
+        if not text:
+            return
+        self._end_thought()
+        self._spoken = True
+        if self._live:
+            self._live.feed(text)
+        else:
+            self._screen.piece(text)
+            self._open = text[-1]
+
+    def __enter__(self) -> ReplyView:
+        self._waiting.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.end()
+        self._end_thought()
+        if self._live:
+            self._live.end()
+        elif self._open not in ("", "\n"):
+            self._screen.piece("\n")
+
+    def _hear_thought(self, text: str) -> None:
+        if not self._think:
+            return
+        if self._live and self._spoken and not self._thought:
+            self._live.end()
+        text = text if self._thought else text.lstrip("\n")
+        if text:
+            self._thought = True
+            self._screen.aside(text, "dim")
+
+    def _end_thought(self) -> None:
+        if self._thought:
+            self._thought = False
+            self._screen.aside("\n\n" if not self._spoken else "\n")
+
+
+class Waiting:
+    """A moving line on the terminal that says what is waited for, and for how long. Nothing where there is none."""
+
+    def __init__(self, screen: Screen, what: str) -> None:
+        self._screen, self._what = screen, what
+        self._over, self._drawing, self._shown = threading.Event(), threading.Lock(), False
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Say it from now on, after a moment."""
+        if self._screen.live:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def end(self) -> None:
+        """Take the line off the screen. Does nothing the second time."""
+        if self._thread is None:
+            return
+        self._thread = None
+        self._over.set()
+        with self._drawing:
+            if self._shown:
+                self._screen.moving("")
+
+    def _run(self) -> None:
+        begun, pause_s = time.monotonic(), _QUIET_S
+        while not self._over.wait(pause_s):
+            with self._drawing:
+                if self._over.is_set():
+                    return
+                self._shown, pause_s = True, 1.0
+                self._screen.moving(f"{self._what}: {time.monotonic() - begun:.0f} s (Ctrl-C stops)")
+
+
+def _live(screen: Screen) -> LiveMarkdown:
+    from mscli.cli.live_markdown import LiveMarkdown
+
+    return LiveMarkdown(screen)

@@ -18,7 +18,7 @@ class Deployment:
     together, and `output` of its reply, in tokens; the context is the engine's own word where it gave one.
 
     `images`: allowed per request. `stand_in`: a scripted test model, whose tokenizer counts about three times as many
-    tokens. `gateway`: mscli's own stands in front, which answers chat completions alone.
+    tokens. `gateway`: mscli's own stands in front, which answers what each of them needs.
     """
 
     name: str

@@ -20,6 +20,7 @@ from mscli.instances.store import private_folder, write_private
 # What an engine answers besides chat completions, in a way that agents can use: vLLM refuses the role `developer` and
 # the parts `input_text` that every request to /v1/responses has.
 _ANSWERS = {"llama.cpp": (RESPONSES, MESSAGES), "ollama": (RESPONSES, MESSAGES), "vllm": (MESSAGES,)}
+_GATEWAY_ANSWERS = (RESPONSES, MESSAGES)
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,12 @@ def needed_context(agent: Agent, deployment: Deployment) -> int:
 
 def refuse_unfit(agent: Agent, deployment: Deployment) -> None:
     """Raise ENGINE_UNSUPPORTED where the agent cannot work on this engine and model, whatever the context."""
-    answered = () if deployment.gateway else _ANSWERS.get(deployment.engine, ())
+    answered = _GATEWAY_ANSWERS if deployment.gateway else _ANSWERS.get(deployment.engine, ())
     if agent.speaks != CHAT and agent.speaks not in answered:
-        who = "mscli's gateway" if deployment.gateway else deployment.engine
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
-            f"{agent.title} speaks {agent.speaks}, which {who} does not answer as it needs",
-            "Use an instance on llama.cpp without a gateway, or an agent that uses chat completions.",
+            f"{agent.title} speaks {agent.speaks}, which {deployment.engine} does not answer as it needs",
+            "Start the instance with --gateway, or use an agent that uses chat completions.",
         )
     if agent.needs_tools and "tools" not in deployment.abilities:
         raise MscliError(

@@ -82,11 +82,13 @@ def test_what_an_engine_cannot_do_for_an_agent_is_said_before_it_starts(
     assert engine in refused.value.message
 
 
-def test_behind_the_gateway_there_are_chat_completions_alone() -> None:
-    refuse_unfit(AGENTS["codex"], HERE)
-    refuse_unfit(AGENTS["vibe"], replace(HERE, gateway=True))
-    with pytest.raises(MscliError, match="gateway"):
-        refuse_unfit(AGENTS["codex"], replace(HERE, gateway=True))
+@pytest.mark.parametrize("engine", ["vllm", "mistral.rs"])
+def test_behind_the_gateway_every_engine_answers_what_codex_needs(engine: str) -> None:
+    with pytest.raises(MscliError) as refused:
+        refuse_unfit(AGENTS["codex"], replace(HERE, engine=engine))
+    refuse_unfit(AGENTS["codex"], replace(HERE, engine=engine, gateway=True))
+
+    assert "--gateway" in refused.value.hint
 
 
 def test_a_stand_in_needs_more_since_its_tokenizer_counts_more() -> None:

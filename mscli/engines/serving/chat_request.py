@@ -12,6 +12,7 @@ from typing import Any
 
 Body = Mapping[str, Any]
 Kind = Callable[[Any], bool]
+Fields = Mapping[str, tuple[Kind, str]]  # field -> whether a value is of its kind, and what it should be
 
 
 class RequestError(Exception):
@@ -27,9 +28,7 @@ def check(request: Body, images: int, formats: Collection[str], honors: Collecti
     types of `response_format` that the engine honors, and `honors` the fields that most do not."""
     if request.get("messages") is None:
         raise RequestError("`messages` is missing")
-    for name, (kind, words) in _FIELDS.items():
-        if request.get(name) is not None and not kind(request[name]):
-            raise RequestError(f"`{name}` must be {words}")
+    fit(request, _FIELDS)
     for name, (kind, words) in _HONORED.items():
         if name not in honors and request.get(name) is not None and not kind(request[name]):
             raise RequestError(f"`{name}` is not supported by this engine: {words}")
@@ -42,6 +41,13 @@ def check(request: Body, images: int, formats: Collection[str], honors: Collecti
         raise RequestError(
             f"`response_format` {asked['type'][:40]!r} is not supported by this engine: use {' or '.join(formats)}"
         )
+
+
+def fit(request: Body, fields: Fields) -> None:
+    """Raises RequestError for the first field that is there, not null, and not of its kind."""
+    for name, (kind, words) in fields.items():
+        if request.get(name) is not None and not kind(request[name]):
+            raise RequestError(f"`{name}` must be {words}")
 
 
 def pictures(request: Body) -> list[str]:
@@ -60,24 +66,28 @@ def _url(part: Mapping[str, Any]) -> str:
     return str(link["url"] if isinstance(link, dict) else link)
 
 
-def _text(value: object) -> bool:
+def text(value: object) -> bool:
+    """A kind of value: a text."""
     return isinstance(value, str)
 
 
-def _switch(value: object) -> bool:
+def switch(value: object) -> bool:
+    """A kind of value: true or false."""
     return isinstance(value, bool)
 
 
-def _object(value: object) -> bool:
+def is_object(value: object) -> bool:
+    """A kind of value: an object."""
     return isinstance(value, dict)
 
 
-def _number(low: float, high: float) -> Kind:
+def number(low: float, high: float) -> Kind:
     """A number within both bounds; neither NaN nor infinite."""
     return lambda value: _is_number(value) and low <= value <= high and abs(value) < inf
 
 
-def _count(value: object) -> bool:
+def count(value: object) -> bool:
+    """A kind of value: a whole number from 1."""
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31
 
 
@@ -85,11 +95,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _list(of: Kind) -> Kind:
+def list_of(of: Kind) -> Kind:
+    """A kind of value: a list of values that are all of one kind."""
     return lambda value: isinstance(value, list) and all(map(of, value))
 
 
-def _holds(fields: Mapping[str, Kind], needed: Collection[str] = ()) -> Kind:
+def holds(fields: Mapping[str, Kind], needed: Collection[str] = ()) -> Kind:
     """An object with the fields `needed`, and of the other `fields` those that are there and not null, each of its
     kind."""
     return lambda value: (
@@ -104,9 +115,9 @@ def _part(value: object) -> bool:
     if not isinstance(value, dict) or value.get("type") not in ("text", "image_url"):
         return False
     if value["type"] == "text":
-        return _text(value.get("text"))
+        return text(value.get("text"))
     link = value.get("image_url")
-    return _text(link) or (_object(link) and _text(link.get("url")))  # type: ignore[union-attr]
+    return text(link) or (is_object(link) and text(link.get("url")))  # type: ignore[union-attr]
 
 
 def _role(value: object) -> bool:
@@ -114,53 +125,52 @@ def _role(value: object) -> bool:
 
 
 def _content(value: object) -> bool:
-    return _text(value) or _list(_part)(value)
+    return text(value) or list_of(_part)(value)
 
 
 def _format(value: object) -> bool:
-    schema = {"json_schema": _holds({"schema": _object}, ("schema",))}
+    schema = {"json_schema": holds({"schema": is_object}, ("schema",))}
     is_schema = isinstance(value, dict) and value.get("type") == "json_schema"
-    return _holds({"type": _text, **schema}, ("type", *schema) if is_schema else ("type",))(value)
+    return holds({"type": text, **schema}, ("type", *schema) if is_schema else ("type",))(value)
 
 
 def _arguments(value: object) -> bool:
-    return _text(value) or _object(value)
+    return text(value) or is_object(value)
 
 
-_CALL = _holds({"id": _text, "function": _holds({"name": _text, "arguments": _arguments}, ("name",))}, ("function",))
-_MESSAGE = _holds(
-    {"role": _role, "content": _content, "name": _text, "tool_call_id": _text, "tool_calls": _list(_CALL)}, ("role",)
+_CALL = holds({"id": text, "function": holds({"name": text, "arguments": _arguments}, ("name",))}, ("function",))
+_MESSAGE = holds(
+    {"role": _role, "content": _content, "name": text, "tool_call_id": text, "tool_calls": list_of(_CALL)}, ("role",)
 )
-_TOOL = _holds(
-    {"function": _holds({"name": _text, "description": _text, "parameters": _object}, ("name",))}, ("function",)
+_TOOL = holds(
+    {"function": holds({"name": text, "description": text, "parameters": is_object}, ("name",))}, ("function",)
 )
 
-# Field -> whether a value is of its kind, and what it should be.
-_FIELDS: Mapping[str, tuple[Kind, str]] = {
+_FIELDS: Fields = {
     "messages": (
-        lambda value: bool(value) and _list(_MESSAGE)(value),
+        lambda value: bool(value) and list_of(_MESSAGE)(value),
         "a list of at least one message, each with a role, and as content a text or a list of texts and images",
     ),
-    "tools": (_list(_TOOL), "a list of tools, each with a function that has a name"),
-    "stream": (_switch, "true or false"),
-    "stream_options": (_holds({"include_usage": _switch}), "an object"),
-    "max_tokens": (_count, "a whole number from 1"),
-    "max_completion_tokens": (_count, "a whole number from 1"),
-    "temperature": (_number(0, 100), "a number from 0"),
-    "top_p": (_number(1e-9, 1), "a number above 0 and up to 1"),
+    "tools": (list_of(_TOOL), "a list of tools, each with a function that has a name"),
+    "stream": (switch, "true or false"),
+    "stream_options": (holds({"include_usage": switch}), "an object"),
+    "max_tokens": (count, "a whole number from 1"),
+    "max_completion_tokens": (count, "a whole number from 1"),
+    "temperature": (number(0, 100), "a number from 0"),
+    "top_p": (number(1e-9, 1), "a number above 0 and up to 1"),
     "top_k": (lambda value: isinstance(value, int) and -1 <= value < 2**31, "a whole number from 1"),
-    "min_p": (_number(0, 1), "a number from 0 to 1"),
-    "presence_penalty": (_number(-2, 2), "a number from -2 to 2"),
-    "frequency_penalty": (_number(-2, 2), "a number from -2 to 2"),
-    "stop": (lambda value: _text(value) or _list(_text)(value), "a text or a list of texts"),
-    "n": (_count, "a whole number from 1"),
-    "logprobs": (_switch, "true or false"),
+    "min_p": (number(0, 1), "a number from 0 to 1"),
+    "presence_penalty": (number(-2, 2), "a number from -2 to 2"),
+    "frequency_penalty": (number(-2, 2), "a number from -2 to 2"),
+    "stop": (lambda value: text(value) or list_of(text)(value), "a text or a list of texts"),
+    "n": (count, "a whole number from 1"),
+    "logprobs": (switch, "true or false"),
     "response_format": (_format, "an object with a type, and for json_schema with a schema"),
-    "logit_bias": (_object, "an object"),
+    "logit_bias": (is_object, "an object"),
 }
 
 # Field -> whether what is asked for is what every reply has, and what can be had.
-_HONORED: Mapping[str, tuple[Kind, str]] = {
+_HONORED: Fields = {
     "n": (lambda value: value == 1, "one reply per request"),
     "logprobs": (lambda value: value is False, "no probabilities"),
     "top_logprobs": (lambda value: value == 0, "no probabilities"),

@@ -1,4 +1,4 @@
-"""The HTTP side of the gateway: OpenAI's API in front of one engine, whatever that engine is.
+"""The HTTP side of the gateway: OpenAI's and Anthropic's APIs in front of one engine, whatever that engine is.
 
 GET /health answers 503 with the state while the model loads, and 200 then; everything else asks for a key where there
 are keys. Of an Ollama server's own API only what uses a model passes.
@@ -12,13 +12,12 @@ import json
 import re
 import sys
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from anyio import fail_after, move_on_after
 from starlette.applications import Starlette
@@ -27,6 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from mscli.engines.serving import chat_reply, messages, responses
 from mscli.engines.serving.backends import CHAT, COMPLETION, Backend, Chunk, Ollama, OpenAi
 from mscli.engines.serving.chat_request import Body, RequestError, check
 
@@ -42,8 +42,37 @@ METHODS = ("GET", "POST", "PUT", "DELETE")
 _APPS = re.compile(r"(?:app|file|tauri|vscode-\w+)://")
 SAMPLING = ("temperature", "top_p")
 
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
+
 T = TypeVar("T")
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Reply(Protocol):
+    """What the chunks of one reply are told as. `last`: what ends a stream that is whole."""
+
+    last: bytes
+
+    def feed(self, made: Chunk) -> Iterator[Chunk]:
+        """The events that a chunk makes."""
+
+    def end(self) -> Iterator[Chunk]:
+        """The events at the end of a stream that is whole."""
+
+    def broken(self, fault: RequestError) -> Chunk:
+        """The last event of a stream that broke off."""
+
+    def whole(self) -> Chunk:
+        """The reply that was not streamed."""
+
+
+# Path -> the request as a chat completion (or a plain one), and the reply in its own shape.
+APIS: Mapping[str, tuple[Callable[[Body], Body], Callable[[str, Body], Reply]]] = {
+    CHAT: (chat_reply.request, chat_reply.Reply),
+    COMPLETION: (chat_reply.request, chat_reply.Plain),
+    RESPONSES: (responses.request, responses.Reply),
+    MESSAGES: (messages.request, messages.Reply),
+}
 
 
 def say(text: str) -> None:
@@ -140,10 +169,12 @@ class Front:
             Route("/health", self._health),
             Route("/v1/models", self._guarded(self._models)),
             Route("/v1/models/{name:path}", self._guarded(self._models)),
-            Route(CHAT, self._guarded(self._openai), methods=["POST"]),
+            *(
+                Route(path, self._guarded(self._openai), methods=["POST"])
+                for path in APIS
+                if path != COMPLETION or isinstance(self.backend, OpenAi)
+            ),
         ]
-        if isinstance(self.backend, OpenAi):
-            routes.append(Route(COMPLETION, self._guarded(self._openai), methods=["POST"]))
         if isinstance(self.backend, Ollama):
             routes += [Route(f"/api/{name}", self._guarded(self._native), methods=["POST"]) for name in NATIVE_POST]
             routes += [Route(f"/api/{name}", self._guarded(self._native)) for name in NATIVE_GET]
@@ -179,9 +210,8 @@ class Front:
         """What no route takes."""
         words = {404: f"there is nothing at {request.url.path}"}.get(fault.status_code, fault.detail)
         allowed = self.keys.allow(request)
-        return refused(
-            RequestError(words, fault.status_code) if allowed else RequestError("the API key is missing", 401)
-        )
+        told = RequestError(words, fault.status_code) if allowed else RequestError("the API key is missing", 401)
+        return refused(told, request.url.path)
 
     async def _health(self, _request: Request) -> Response:
         if not self.ready:
@@ -202,25 +232,29 @@ class Front:
             raise RequestError(f"there is no model {name!r:.80} here; this server has {self.alias!r}", 404)
 
     async def _openai(self, request: Request) -> Response:
-        """A chat completion, or a plain one."""
-        path, body = request.url.path, await self._body(request)
-        self._named(body.get("model"))
-        if path == CHAT:
+        """A reply of the model, in any of the APIs."""
+        path, asked = request.url.path, await self._body(request)
+        self._named(asked.get("model"))
+        translated, told = APIS[path]
+        body = translated(asked)
+        if path != COMPLETION:
             check(body, self.images, self.backend.formats, self.backend.honors)
         body = {**body, "model": self.alias, **self._filled(body)}
-        return await self._watched(request, self._replied(path, body, request))
+        return await self._watched(request, self._replied(path, body, told(self.alias, asked), request))
 
     def _filled(self, body: Body) -> dict[str, float]:
         """The model's own sampling, for what the client left out."""
         return {name: value for name, value in self.sampling.items() if body.get(name) is None}
 
-    async def _replied(self, path: str, body: Body, request: Request) -> Response:
-        async with self.turn(), aclosing(self.backend.stream(path, body)) as chunks:
-            first = await anext(chunks, None)
-            frame = _frame(path, self.alias, bool(body.get("stream")))
-            if not body.get("stream"):
-                return JSONResponse(whole([first or {}, *[each async for each in chunks]], frame, path))
-            return await self._streamed(_events(first or {}, chunks, frame, body), request, "text/event-stream")
+    async def _replied(self, path: str, body: Body, reply: Reply, request: Request) -> Response:
+        own = COMPLETION if path == COMPLETION else CHAT
+        async with self.turn(), aclosing(self.backend.stream(own, body)) as chunks:
+            made = _with(await anext(chunks, {}), chunks)
+            if body.get("stream"):
+                return await self._streamed(_events(reply, made), request, "text/event-stream")
+            async for each in made:
+                list(reply.feed(each))
+            return JSONResponse(reply.whole())
 
     async def _streamed(self, blocks: AsyncIterator[bytes], request: Request, kind: str) -> Response:
         """Send the blocks as they come; raises TimeoutError where the client does not read them."""
@@ -317,10 +351,11 @@ async def _read_on(request: Request) -> None:
 
 def refused(fault: RequestError, path: str = CHAT) -> Response:
     """An error in the shape of the API that `path` belongs to."""
-    kind = "invalid_request_error" if fault.status < 500 else "server_error"
-    error = {"message": str(fault), "type": kind, "param": None, "code": fault.code or fault.status}
     headers = {"Retry-After": str(RETRY_AFTER_S)} if fault.status in (429, 503) else None
-    return JSONResponse({"error": str(fault) if path.startswith("/api/") else error}, fault.status, headers)
+    if path.startswith("/api/"):
+        return JSONResponse({"error": str(fault)}, fault.status, headers)
+    error = messages.error if path.startswith(MESSAGES) else chat_reply.error
+    return JSONResponse(error(fault), fault.status, headers)
 
 
 def _json_object(raw: bytes) -> Body:
@@ -340,30 +375,20 @@ def _json_object(raw: bytes) -> Body:
     return body
 
 
-def _frame(path: str, alias: str, stream: bool) -> Chunk:
-    kind = "text_completion" if path == COMPLETION else "chat.completion.chunk" if stream else "chat.completion"
-    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": alias}
-
-
-async def _events(first: Chunk, chunks: AsyncIterator[Chunk], frame: Chunk, body: Body) -> AsyncIterator[bytes]:
-    """The chunks as server-sent events. A stream that breaks off ends with the reason, and without [DONE]."""
-    numbers: Chunk = {}
-    for choice in first.get("choices") or ():
-        if "delta" in choice:
-            choice["delta"] = {"role": "assistant", **choice["delta"]}
+async def _events(reply: Reply, chunks: AsyncIterator[Chunk]) -> AsyncIterator[bytes]:
+    """The chunks as server-sent events. A stream that breaks off ends with the reason."""
     try:
-        async for made in _with(first, chunks):
-            numbers |= {"usage": made.pop("usage")} if made.get("usage") else {}
-            if made.get("choices"):
-                yield _event({**made, **frame})
+        async for made in chunks:
+            for event in reply.feed(made):
+                yield _event(event)
     except RequestError as fault:
         say(f"error: {fault}")
-        code = fault.code or fault.status
-        yield _event({"error": {"message": str(fault), "type": "server_error", "param": None, "code": code}})
+        yield _event(reply.broken(fault))
         return
-    if (body.get("stream_options") or {}).get("include_usage"):
-        yield _event({**frame, "choices": [], **numbers})
-    yield b"data: [DONE]\n\n"
+    for event in reply.end():
+        yield _event(event)
+    if reply.last:
+        yield reply.last
 
 
 async def _with(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
@@ -372,46 +397,6 @@ async def _with(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk
         yield each
 
 
-def _event(data: Mapping[str, Any]) -> bytes:
-    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
-
-
-def whole(chunks: Sequence[Chunk], frame: Chunk, path: str = CHAT) -> Chunk:
-    """One reply out of its chunks."""
-    choices: dict[int, Chunk] = {}
-    numbers: Chunk = {}
-    for made in chunks:
-        numbers |= {"usage": made["usage"]} if made.get("usage") else {}
-        for choice in made.get("choices") or ():
-            index = choice.get("index", 0)
-            empty = {"text": ""} if path == COMPLETION else {"message": {"role": "assistant", "content": ""}}
-            _add(choices.setdefault(index, {"index": index, **empty, "finish_reason": None}), choice)
-    for choice in choices.values():
-        message = choice.get("message") or {}
-        if message.get("tool_calls"):
-            message["content"] = message["content"] or None
-    return {**frame, "choices": [choices[index] for index in sorted(choices)], **numbers}
-
-
-def _add(held: Chunk, choice: Chunk) -> None:
-    """Add what a chunk brings of one choice."""
-    held["finish_reason"] = choice.get("finish_reason") or held["finish_reason"]
-    if "text" in choice:
-        held["text"] += choice["text"] or ""
-    if probable := (choice.get("logprobs") or {}).get("content"):
-        held.setdefault("logprobs", {"content": []})["content"] += probable
-    for name, part in (choice.get("delta") or {}).items():
-        if name == "tool_calls":
-            for call in part or ():
-                _add_call(held["message"].setdefault("tool_calls", []), call)
-        elif name != "role" and isinstance(part, str):
-            held["message"][name] = held["message"].get(name, "") + part
-
-
-def _add_call(calls: list[Chunk], part: Chunk) -> None:
-    """Add to the call with this part's number, or begin it."""
-    number = part.get("index", len(calls))
-    if number >= len(calls):
-        calls.append({"id": part.get("id"), "type": "function", "function": {"name": "", "arguments": ""}})
-    for name, text in (part.get("function") or {}).items():
-        calls[min(number, len(calls) - 1)]["function"][name] += text or ""
+def _event(data: Chunk) -> bytes:
+    name = f"event: {data['type']}\n" if "type" in data else ""
+    return f"{name}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()

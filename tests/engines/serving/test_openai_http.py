@@ -199,6 +199,45 @@ def test_a_stream_that_fails_ends_with_the_reason_and_without_done(server: Serve
     assert json.loads(text.strip().split("\n\n")[-1][6:])["error"]["message"].endswith("(broke off)")
 
 
+def test_the_other_apis_stream_events_with_names(server: Server) -> None:
+    server.model = Parrot()
+    for path, body, first, last in (
+        ("/v1/responses", {"input": "one"}, "response.created", "response.completed"),
+        ("/v1/messages", {"max_tokens": 9, **asked("one")}, "message_start", "message_stop"),
+    ):
+        blocks = send(server, "POST", path, {**body, "stream": True})[1].strip().split("\n\n")
+        names = [block.split("\n")[0].removeprefix("event: ") for block in blocks]
+
+        assert names == [json.loads(block.split("\ndata: ")[1])["type"] for block in blocks]
+        assert (names[0], names[-1]) == (first, last)
+        assert send(server, "POST", path, body)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "last"), [("/v1/responses", "response.failed"), ("/v1/messages", "error")], ids=["responses", "messages"]
+)
+def test_a_stream_of_the_other_apis_that_fails_says_so_last(server: Server, path: str, last: str) -> None:
+    server.model = Parrot()
+    body = {"input": "one break", "max_tokens": 9, **asked("one break"), "stream": True}
+    event = send(server, "POST", path, body)[1].strip().split("\n\n")[-1]
+
+    assert event.split("\n")[0] == f"event: {last}"
+    assert "(broke off)" in event
+
+
+def test_the_other_apis_get_the_models_own_sampling_and_their_own_errors() -> None:
+    with running(sampling={"temperature": 0.15}) as server:
+        server.model = Parrot()
+        send(server, "POST", "/v1/responses", {"input": "one"})
+        send(server, "POST", "/v1/messages", {"max_tokens": 9, "temperature": 0.7, **asked("two")})
+        refused = json.loads(send(server, "POST", "/v1/messages", {**asked("x"), "model": "other"})[1])
+        counted = send(server, "POST", "/v1/messages/count_tokens", asked("x"))
+
+    assert [each["temperature"] for each in server.parrot.seen] == [0.15, 0.7]
+    assert (refused["type"], refused["error"]["type"]) == ("error", "not_found_error")
+    assert (counted[0], json.loads(counted[1])["error"]["type"]) == (404, "not_found_error")
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("text", ["endless", "silent"], ids=["words", "no words"])
 def test_a_client_that_goes_away_ends_the_computing(server: Server, text: str, stream: bool) -> None:

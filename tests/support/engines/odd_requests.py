@@ -48,13 +48,14 @@ FULL: dict[str, Any] = {
     "never_heard_of": {"a": [1]},
 }  # fmt: skip
 ODD = (None, True, False, -1, 0, 1.5, 10**30, "", "x" * 300, [], [None], [[]], [{}], {}, {"a": 1}, {"type": "text"})
+ODD_ENOUGH = (None, True, -1, "", [], [{}], {"type": "text"})
 
 
-def variations(value: Any) -> Iterator[Any]:
+def variations(value: Any, odd_things: tuple[Any, ...] = ODD) -> Iterator[Any]:
     """The value with one part of it changed into something odd or left out, for every part and every odd thing."""
-    yield from ODD
+    yield from odd_things
     for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
-        for odd in variations(value[key]):
+        for odd in variations(value[key], odd_things):
             made = copy(value)
             made[key] = odd
             yield made

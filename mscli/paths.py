@@ -50,6 +50,11 @@ class Places(NamedTuple):
         return self.state / "chat_history"
 
     @property
+    def conversations(self) -> Path:
+        """The database of what was said in `mscli chat`."""
+        return self.state / "conversations.db"
+
+    @property
     def observations(self) -> Path:
         """What earlier starts took, for the planner to learn from."""
         return self.state / "observations.jsonl"

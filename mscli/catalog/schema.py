@@ -116,6 +116,7 @@ DEFAULTS = Table(
         ),
         Key("users", whole(1, 100_000, "users"), "how many concurrent requests `up` and `plan` allow for", None),
         Key("prefer", word(("quality", "speed", "context"), "preference"), "what `up` and `plan` prefer", None),
+        Key("log", flag(), "whether `chat` saves conversations", None),
     )
 )
 """What a user may set once for all commands: each key is an option's name."""

@@ -44,9 +44,16 @@ def user(text: str, images: tuple[Path, ...] = ()) -> Message:
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
 
 
-def assistant(text: str) -> Message:
-    """A reply that was given. Reasoning is left out, as the models' makers advise for longer conversations."""
-    return {"role": "assistant", "content": text}
+def assistant(text: str, reasoning: str = "", in_text: bool = False) -> Message:
+    """A reply that was given. Without its reasoning, as the models' makers advise for longer conversations.
+
+    `in_text`: the model writes its reasoning into the text. Else it goes in a field: vLLM and Ollama read one name,
+    llama.cpp the other."""
+    if not reasoning:
+        return {"role": "assistant", "content": text}
+    if in_text:
+        return {"role": "assistant", "content": f"<think>\n{reasoning.strip()}\n</think>\n\n{text}"}
+    return {"role": "assistant", "content": text, "reasoning": reasoning, "reasoning_content": reasoning}
 
 
 def text_file(path: Path) -> str:
@@ -118,6 +125,23 @@ def least_tokens(text: str) -> int:
 def least_prompt_tokens(messages: Iterable[Mapping[str, object]]) -> int:
     """How many tokens a conversation has at least; images and tool calls in it count nothing."""
     return sum(least_tokens(text) for message in messages for text in _texts(message.get("content")))
+
+
+# For text that is not English, and code, a token is shorter than for English, which has about 4.5 bytes a token.
+_BYTES_PER_TOKEN = 3.8
+_TOKENS_PER_MESSAGE = 4
+
+
+def estimated_tokens(messages: Iterable[Mapping[str, object]], image_tokens: int = 1000) -> int:
+    """About how many tokens a conversation has; never fewer than there are words and digits in it."""
+    total = 0.0
+    for message in messages:
+        content = message.get("content")
+        images = sum(part.get("type") == "image_url" for part in content) if isinstance(content, list) else 0
+        total += _TOKENS_PER_MESSAGE + images * image_tokens
+        for text in _texts(content):
+            total += max(len(text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN, least_tokens(text))
+    return int(total)
 
 
 def _texts(content: object) -> Iterable[str]:

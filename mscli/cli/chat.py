@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Timer
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mscli.chat import message
+from mscli.chat.conversation import Conversation
 from mscli.chat.message import Message
+from mscli.cli.conversation import Saving, Shown, converse, turn_of
 from mscli.cli.options import InstanceOption, Json
 from mscli.cli.reply_view import say
 from mscli.cli.screen import Screen, open_screen
@@ -21,7 +24,8 @@ from mscli.errors import Code, MscliError
 from mscli.paths import places
 
 if TYPE_CHECKING:
-    from mscli.chat.reply import Target
+    from mscli.chat.conversation_log import ConversationLog
+    from mscli.chat.reply import Reply, Target
 
 _EPILOG = 'Examples: mscli chat "hello"  |  cat log | mscli chat "What failed?"  |  mscli chat --image cat.png "What?"'
 # How long standard input may be silent before that is said.
@@ -45,13 +49,18 @@ def chat(
     ] = None,
     instance: InstanceOption = None,
     system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help=_SYSTEM)] = None,
-    image: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Send an image along (repeatable).")] = None,
+    image: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Send an image along (repeatable).")] = None,
     file: Annotated[list[Path] | None, typer.Option("--file", "-f", metavar="FILE", help=_FILE)] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help=_LIMIT)] = None,
     temperature: Annotated[float | None, typer.Option(metavar="X", min=0.0, help=_TEMPERATURE)] = None,
     think: Annotated[bool | None, typer.Option("--think/--no-think", "--thinking/--no-thinking", help=_THINK)] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Print Markdown as it is.")] = False,
     stdin: Annotated[bool, typer.Option(help="Add piped input to the prompt.")] = True,
+    go_on: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last conversation.")] = False,
+    resume: Annotated[str | None, typer.Option(metavar="NO", help="Go on with this conversation.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List saved conversations.")] = False,
+    show: Annotated[str | None, typer.Option(metavar="NO", help="Show a saved conversation (or: last).")] = None,
+    log: Annotated[bool, typer.Option(help="Save the conversation.")] = True,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Send a prompt to an instance, or hold a conversation.
@@ -60,28 +69,72 @@ def chat(
     starts. Piped input is added to the prompt; --no-stdin leaves it unread, as in a `while read` loop.
     """
     screen = open_screen(ctx, json)
+    if list_ or show is not None:
+        _show_saved(screen, show, raw)
+        return
     name, prompt = _addressed(words or [], instance)
+    conversation, name = _resumed(screen, "last" if go_on and resume is None else resume, name)
     target = _target(name, max_tokens, temperature)
-    opening = [message.system(text)] if (text := target.system_prompt if system is None else system) else []
-    images = tuple(image or ())
+    if conversation is None:
+        conversation = Conversation((target.system_prompt if system is None else system) or None)
+    elif system is not None:
+        conversation.system = system or None
+    saving = Saving(screen, _log() if log else None)
     if prompt is None and sys.stdin and sys.stdin.isatty():
         if json:
             raise MscliError(Code.USAGE, "--json needs a prompt", "Give a prompt, or pipe one in.")
-        from mscli.cli.conversation import converse
-
-        converse(screen, target, opening, images, think is not False, raw)
+        converse(screen, target, conversation, tuple(image or ()), saving, Shown(think is not False, raw))
         return
+    asked = message.user(_prompt(screen, prompt, file or (), stdin), tuple(map(Path, image or ())))
+    sent = conversation.messages(asked, target.splits_think)
+    if json:
+        reply = _answer_json(screen, target, sent)
+    else:
+        reply = say(screen, target, sent, screen.live if think is None else think, raw)
+    conversation.add(turn_of(asked, reply))
+    saving.save(conversation, target)
+
+
+def _prompt(screen: Screen, prompt: str | None, files: Sequence[Path], stdin: bool) -> str:
+    """The prompt with the files and the piped input. Raises USAGE where nothing is said."""
     in_place = prompt in (None, "-")
     piped = _piped(screen, in_place) if stdin else ""
-    parts = [piped if in_place else prompt or "", *map(message.text_file, file or ()), "" if in_place else piped]
+    parts = [piped if in_place else prompt or "", *map(message.text_file, files), "" if in_place else piped]
     text = "\n\n".join(part for part in parts if part.strip())
     if not text:
         raise MscliError(Code.USAGE, "the prompt is empty", 'Say something: mscli chat "hello"')
-    messages = [*opening, message.user(text, images)]
-    if json:
-        _answer_json(screen, target, messages)
+    return text
+
+
+def _log() -> ConversationLog:
+    from mscli.chat.conversation_log import ConversationLog
+
+    return ConversationLog(places().conversations)
+
+
+def _show_saved(screen: Screen, which: str | None, raw: bool) -> None:
+    from mscli.cli import chat_log
+
+    if which is None:
+        chat_log.show_list(screen, _log())
     else:
-        say(screen, target, messages, screen.live if think is None else think, raw)
+        chat_log.show(screen, _log(), which, raw)
+
+
+def _resumed(screen: Screen, which: str | None, name: str | None) -> tuple[Conversation | None, str | None]:
+    """A saved conversation to go on with (None: none was asked for), and the instance: the one named, or the one that
+    it was held with if that still runs."""
+    if which is None:
+        return None, name
+    from mscli.cli.chat_log import number_of
+    from mscli.instances.records import Records, running
+
+    conversation, entry = _log().load(number_of("--resume", which))
+    if name is None and (record := Records(places()).get(entry.instance)) and running(record):
+        name = record.name
+    elif name is None:
+        screen.note(f"{entry.instance} is not running; going on with what is", "dim")
+    return conversation, name
 
 
 def _piped(screen: Screen, wanted: bool) -> str:
@@ -144,7 +197,7 @@ def _target(name: str | None, max_tokens: int | None, temperature: float | None)
     return replace(target, sampling=sampling)
 
 
-def _answer_json(screen: Screen, target: Target, messages: list[Message]) -> None:
+def _answer_json(screen: Screen, target: Target, messages: list[Message]) -> Reply:
     from mscli.chat.reply import ask
     from mscli.instances.json_values import to_json
 
@@ -152,3 +205,4 @@ def _answer_json(screen: Screen, target: Target, messages: list[Message]) -> Non
     speed = reply.tokens_per_second
     data = {"instance": target.name, "model": target.model, **to_json(reply)}
     screen.data({**data, "tokens_per_second": None if speed is None else round(speed, 2)})
+    return reply

@@ -16,7 +16,7 @@ from mscli.paths import places
 app = typer.Typer()
 _HEAD = "# Defaults for mscli's options: see `mscli config`.\n"
 
-KeyName = Annotated[str, typer.Argument(metavar="KEY", help="profile, host, port, price, users or prefer.")]
+KeyName = Annotated[str, typer.Argument(metavar="KEY", help="profile, host, port, price, users, prefer or log.")]
 
 
 def register(program: typer.Typer) -> None:
@@ -28,7 +28,8 @@ def register(program: typer.Typer) -> None:
 def config(ctx: typer.Context, json: Json = False) -> None:
     """Show or set your default options.
 
-    Keys: profile, host, port (up), price (plan), users, prefer (up and plan). What is typed on the command line wins.
+    Keys: profile, host, port (up), price (plan), users, prefer (up and plan), log (chat).
+    What is typed on the command line wins.
     """
     if ctx.invoked_subcommand is None:
         _list(open_screen(ctx, json))

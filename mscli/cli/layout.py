@@ -135,21 +135,28 @@ def wrapped(text: str, width: int | None, indent: str = "", hanging: str | None 
 
 
 def rows_of(text: str, width: int) -> list[str]:
-    """The text as a terminal of `width` columns shows it: each line in as many rows as it takes, words broken."""
+    """The text in rows of at most `width` columns: lines are broken between words, longer words anywhere."""
     rows: list[str] = []
     for line in text.split("\n"):
-        row, used = "", 0
-        if line.isascii():
-            rows += [line[at : at + width] for at in range(0, len(line), width)] or [""]
-            continue
-        for character in line:
-            wide = cells(character)
-            if used + wide > width:
-                rows.append(row)
-                row, used = "", 0
-            row, used = row + character, used + wide
-        rows.append(row)
+        while (fits := _fitting(line, width)) < len(line):
+            blank = line.rfind(" ", 1, fits + 1)
+            at = blank if line[:blank].strip() and blank > 0 else fits
+            rows.append(line[:at])
+            line = line[at:].removeprefix(" ")
+        rows.append(line)
     return rows
+
+
+def _fitting(line: str, width: int) -> int:
+    """How many characters at the beginning fit; one at least."""
+    if line.isascii() or cells(line) <= width:
+        return min(len(line), width)
+    used = 0
+    for place, character in enumerate(line):
+        used += cells(character)
+        if used > width:
+            return max(1, place)
+    return len(line)
 
 
 def command_lines(words: Sequence[str], width: int | None, indent: str = "") -> list[str]:

@@ -21,6 +21,7 @@ DEFAULTS_OF = {
     "up": ("profile", "host", "port", "users", "prefer"),
     "pull": ("profile",),
     "plan": ("price", "users", "prefer"),
+    "chat": ("log",),
 }
 
 

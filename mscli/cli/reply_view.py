@@ -21,13 +21,16 @@ _QUIET_S = 0.7
 def say(screen: Screen, target: Target, messages: list[Message], think: bool, raw: bool = False) -> Reply:
     """Ask, and print the reply as it comes: the answer to standard output, the reasoning dimmed to standard error.
 
-    `raw`: the Markdown as the model wrote it, as where standard output is no terminal. Raises as `reply.ask` does;
-    what had come by then stays shown.
+    `raw`: the Markdown as the model wrote it, as where standard output is no terminal. Raises as `reply.ask` does, and
+    Stopped for a Ctrl-C; what had come by then stays shown.
     """
     from mscli.chat.reply import ask
 
     with ReplyView(screen, think, raw) as view:
-        reply = ask(target, messages, view.hear)
+        try:
+            reply = ask(target, messages, view.hear)
+        except KeyboardInterrupt:
+            raise Stopped(view.said(thought=False), view.said(thought=True)) from None
     for call in reply.tool_calls:
         screen.piece(f"{call.name}({call.arguments})\n")
     if cut := reply.truncated:
@@ -41,6 +44,14 @@ def say(screen: Screen, target: Target, messages: list[Message], think: bool, ra
     return reply
 
 
+class Stopped(KeyboardInterrupt):
+    """The user ended a reply. `text` and `reasoning`: what had come of it."""
+
+    def __init__(self, text: str, reasoning: str) -> None:
+        super().__init__()
+        self.text, self.reasoning = text, reasoning
+
+
 class ReplyView:
     """Shows the pieces of one reply. A context manager: at its end the cursor is at the start of a line."""
 
@@ -49,11 +60,13 @@ class ReplyView:
         self._waiting = Waiting(screen, "waiting for the first token")
         self._live = _live(screen) if screen.renders and not raw else None
         self._spoken = self._thought = False
+        self._pieces: list[Piece] = []
         self._open = ""  # what the last piece of a stream without Markdown ended with
 
     def hear(self, piece: Piece) -> None:
         """Show a piece."""
         self._waiting.end()
+        self._pieces.append(piece)
         if piece.thought:
             self._hear_thought(piece.text)
             return
@@ -67,6 +80,10 @@ class ReplyView:
         else:
             self._screen.piece(text)
             self._open = text[-1]
+
+    def said(self, thought: bool) -> str:
+        """What was thought, or answered, so far."""
+        return "".join(piece.text for piece in self._pieces if piece.thought == thought).lstrip("\n")
 
     def __enter__(self) -> ReplyView:
         self._waiting.begin()

@@ -1,0 +1,112 @@
+"""Where a user types in a conversation: several lines, pastes, history, completion, $EDITOR, by prompt_toolkit."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+from prompt_toolkit.enums import DEFAULT_BUFFER, EditingMode
+from prompt_toolkit.filters import has_focus
+from prompt_toolkit.history import FileHistory, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.key_binding.key_processor import KeyPressEvent
+
+from mscli.cli.screen import Screen
+from mscli.paths import places
+
+KEYS = "Alt-Enter: a new line. Ctrl-R: search the history. Ctrl-X Ctrl-E: $EDITOR. Ctrl-C: stop a reply."
+
+
+class Prompt:
+    """The prompt of one conversation. `commands`: each with what it does; `words`: what may follow a command."""
+
+    def __init__(self, screen: Screen, commands: Mapping[str, str], words: Mapping[str, tuple[str, ...]]) -> None:
+        self._screen = screen
+        self._completer = _Words(commands, words)
+        self.leaving = False
+        """Whether the next Ctrl-C leaves."""
+
+    def lines(self) -> Iterator[str]:
+        """What the user types, message by message. Ctrl-C drops a line; twice, it leaves, as Ctrl-D does."""
+        session: PromptSession[str] = PromptSession(
+            history=_history(), completer=self._completer, complete_while_typing=False, multiline=True,
+            key_bindings=_bindings(), prompt_continuation="... ", enable_open_in_editor=True,
+            editing_mode=_editing_mode(), mouse_support=False,
+        )  # fmt: skip
+        while True:
+            try:
+                line = session.prompt(">>> ")
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                if self.leaving:
+                    return
+                self.leaving = True
+                self._screen.note("(Ctrl-C again quits)", "dim")
+                continue
+            self.leaving = False
+            yield line
+
+
+def _bindings() -> KeyBindings:
+    """Enter sends; a paste of several lines is one message, since it comes as a paste and not as keys."""
+    bindings = KeyBindings()
+
+    @bindings.add("enter", filter=has_focus(DEFAULT_BUFFER))  # not where the history is searched
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @bindings.add("escape", "enter", filter=has_focus(DEFAULT_BUFFER))
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return bindings
+
+
+def _history() -> FileHistory | InMemoryHistory:
+    """What was typed in earlier conversations, in a file of the user's alone."""
+    path = places().history
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
+    except OSError:
+        return InMemoryHistory()
+    return FileHistory(str(path))
+
+
+def _editing_mode() -> EditingMode:
+    """vi's keys for those who have them in readline too."""
+    named = os.environ.get("INPUTRC") or "~/.inputrc"
+    try:
+        settings = Path(named).expanduser().read_text(errors="replace")
+    except (OSError, RuntimeError):
+        settings = ""
+    return EditingMode.VI if re.search(r"^\s*set\s+editing-mode\s+vi\b", settings, re.M) else EditingMode.EMACS
+
+
+class _Words(Completer):
+    """Commands, and behind them the words or the paths that they take."""
+
+    def __init__(self, commands: Mapping[str, str], words: Mapping[str, tuple[str, ...]]) -> None:
+        self._commands, self._words = commands, words
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, event: CompleteEvent) -> Iterator[Completion]:
+        typed = document.text_before_cursor
+        word, blank, rest = typed.partition(" ")
+        if not blank and typed.startswith("/"):
+            for name, meaning in self._commands.items():
+                if name.startswith(typed):
+                    yield Completion(name, start_position=-len(typed), display_meta=meaning)
+        elif word in self._words:
+            last = rest.rpartition(" ")[2]
+            if not self._words[word]:
+                yield from self._paths.get_completions(Document(last, len(last)), event)
+            for each in self._words[word]:
+                if each.startswith(last):
+                    yield Completion(each, start_position=-len(last))

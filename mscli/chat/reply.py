@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mscli.catalog.model import Sampling
 from mscli.chat.message import Message, Truncation, least_prompt_tokens, truncation
+from mscli.chat.request import Answer, ConnectionBroke, NobodyAnswers, posted
 from mscli.chat.stream import BadStream, CallPart, Delta, Piece, ThinkSplitter, deltas
 from mscli.chat.watchdog import Watchdog
 from mscli.errors import Code, MscliError
@@ -18,9 +21,6 @@ from mscli.instances.log import part
 from mscli.instances.process import memory_kills
 from mscli.instances.records import Record, api_key, must_run
 from mscli.untrusted import error_words
-
-if TYPE_CHECKING:
-    import httpx
 
 _MEASURABLE_S = 0.05
 _LONGEST_EVIDENCE = 300
@@ -128,40 +128,50 @@ def ask(
     the stream ends before the reply does (details["text"]: what had come of it), or with details["unresponsive"];
     NOT_RUNNING when nobody answers. KeyboardInterrupt passes: the request ends with it.
     """
-    import httpx
-
     preview, witness = _Preview(target.splits_think, listener), _Witness(target)
     watchdog = Watchdog(target.base_url, target.health_path)
     try:
-        with watchdog.client(target.api_key, timeout_s) as client, watchdog:
-            sent_tokens = _too_many(target, messages, client) or least_prompt_tokens(messages)
-            _read(target, _body(target, messages, tools), client, preview)
+        with watchdog:
+            send = partial(_send, target, watchdog, timeout_s)
+            sent_tokens = _too_many(target, messages, send) or least_prompt_tokens(messages)
+            _read(target, _body(target, messages, tools), send, preview)
         reply = preview.reply()
-    except httpx.ConnectError as fault:
+    except NobodyAnswers as fault:
         raise MscliError(
             Code.NOT_RUNNING, f"{target.name} does not answer at {target.base_url}", "See: mscli status"
         ) from fault
-    except (BadStream, httpx.RequestError) as fault:
+    except (BadStream, ConnectionBroke) as fault:
         if watchdog.hung:
             raise _unresponsive(target, watchdog, preview) from fault
         if isinstance(fault, BadStream):
             why = f"{target.name} sent no valid reply: {fault}{witness.words(preview.unfinished)}"
             raise _failed(target, why, preview, fault.evidence) from fault
-        why = f"the connection to {target.name} broke: {fault or type(fault).__name__}{witness.words(False)}"
+        why = f"the connection to {target.name} broke: {fault}{witness.words(False)}"
         raise _failed(target, why, preview) from fault
     return replace(reply, truncated=truncation(sent_tokens, reply.prompt_tokens))
 
 
-def _read(target: Target, body: dict[str, Any], client: httpx.Client, preview: _Preview) -> None:
+def _send(
+    target: Target, watchdog: Watchdog, timeout_s: float, path: str, body: Mapping[str, object]
+) -> AbstractContextManager[Answer]:
+    """Send a request to a path below the server's root."""
+    root = target.base_url.removesuffix("/v1")
+    return posted(f"{root}{path}", body, target.api_key, watchdog, timeout_s)
+
+
+Send = Callable[[str, Mapping[str, object]], AbstractContextManager[Answer]]
+
+
+def _read(target: Target, body: dict[str, Any], send: Send, preview: _Preview) -> None:
     """Send the request and give the preview what comes."""
-    with client.stream("POST", f"{target.base_url}/chat/completions", json=body) as got:
-        if got.status_code != 200:
+    with send("/v1/chat/completions", body) as got:
+        if got.status != 200:
             raise _refused(target, got)
-        for delta in deltas(got.iter_bytes()):
+        for delta in deltas(got.blocks()):
             preview.add(delta)
 
 
-def _too_many(target: Target, messages: Sequence[Message], client: httpx.Client) -> int | None:
+def _too_many(target: Target, messages: Sequence[Message], send: Send) -> int | None:
     """The tokens of a conversation that is longer than the context, as Ollama counts them; None where it fits, or
     nobody tells. Waits for the prompt to be read, and the server keeps what it has read for the request that follows.
 
@@ -174,15 +184,13 @@ def _too_many(target: Target, messages: Sequence[Message], client: httpx.Client)
         return None
     if not all(isinstance(text, str) for text in texts):
         return None  # images are said otherwise there
-    import httpx
-
     body = {"model": target.model, "messages": list(messages), "options": {"num_predict": 1}}
-    url = target.base_url.removesuffix("/v1") + "/api/chat"
     try:
-        said = client.post(url, json={**body, "stream": False, "truncate": False})
-    except httpx.RequestError:
+        with send("/api/chat", {**body, "stream": False, "truncate": False}) as got:
+            said = b"".join(_beginning(got)).decode(errors="replace")
+    except (NobodyAnswers, ConnectionBroke):
         return None  # the request itself will tell
-    told = _TOO_LONG.search(said.text)
+    told = _TOO_LONG.search(said)
     return int(told[1]) if told else None
 
 
@@ -234,7 +242,7 @@ def _body(target: Target, messages: Sequence[Message], tools: Sequence[Mapping[s
     return body | {key: value for key, value in wanted.items() if value is not None}
 
 
-def _refused(target: Target, got: httpx.Response) -> MscliError:
+def _refused(target: Target, got: Answer) -> MscliError:
     text = b"".join(_beginning(got)).decode(errors="replace")
     words = error_words(text, 300)
     if too_long := _TOO_LONG.search(words):
@@ -244,21 +252,21 @@ def _refused(target: Target, got: httpx.Response) -> MscliError:
         401: "The key is wrong; `mscli env` prints the one in force.",
         503: "The model is still loading: mscli status",
     }
-    hint = hints.get(got.status_code, f"See: mscli logs {target.name} -n 30")
+    hint = hints.get(got.status, f"See: mscli logs {target.name} -n 30")
     if too_long:
         hint = "Shorten it, or start with a larger --ctx."
     return MscliError(
         Code.REQUEST_FAILED,
-        f"{target.name} refused the request with HTTP {got.status_code}: {words}",
+        f"{target.name} refused the request with HTTP {got.status}: {words}",
         hint,
-        {"http_status": got.status_code},
+        {"http_status": got.status},
     )
 
 
-def _beginning(got: httpx.Response) -> Iterator[bytes]:
+def _beginning(got: Answer) -> Iterator[bytes]:
     """The first MiB of a body, in which an error's words stand."""
     left = 2**20
-    for block in got.iter_bytes():
+    for block in got.blocks():
         yield block[:left]
         left -= len(block)
         if left <= 0:

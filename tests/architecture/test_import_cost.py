@@ -31,7 +31,7 @@ MAY_NOT_IMPORT: dict[str, tuple[str, ...]] = {
     "up rehearsal --name other --no-wait": HEAVY,
     "pull rehearsal": HEAVY,
     "restart other": HEAVY,
-    "chat hello": (HUB, "ollama", DOCTOR, DIAGNOSIS, "yaml", "pynvml", "mscli.lifecycle", *SHOWN),
+    "chat hello": ("httpx", HUB, "ollama", DOCTOR, DIAGNOSIS, "yaml", "pynvml", "mscli.lifecycle", *SHOWN),
     "check": (HUB, "ollama", DOCTOR, DIAGNOSIS, "yaml", "pynvml", "mscli.lifecycle"),
     "gpus": (*HEAVY, "yaml", "mscli.engines"),
     "doctor --log rehearsal": (HUB, "ollama", "httpx", DOCTOR),

@@ -1,0 +1,90 @@
+"""One request to an engine whose answer is read as it comes, on http.client: httpx is slow to import."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
+
+from mscli import http as addresses
+from mscli.chat.watchdog import Watchdog
+
+_CONNECT_S = 5.0
+
+
+class NobodyAnswers(Exception):
+    """No connection could be made."""
+
+
+class ConnectionBroke(Exception):
+    """The connection ended before the answer did, or brought no HTTP."""
+
+
+class Answer:
+    """An answer whose body is still to come."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+        self.status = response.status
+
+    def blocks(self) -> Iterator[bytes]:
+        """The body as it comes, each block at once. Raises ConnectionBroke."""
+        try:
+            while block := self._response.read1(addresses.BLOCK_BYTES):
+                yield block
+        except (OSError, http.client.HTTPException, ValueError) as fault:
+            raise ConnectionBroke(_words(fault)) from fault
+        if self._response.length:
+            raise ConnectionBroke(f"{self._response.length:,} bytes are missing")
+
+
+@contextmanager
+def posted(
+    url: str, body: Mapping[str, object], api_key: str | None, watchdog: Watchdog, timeout_s: float
+) -> Iterator[Answer]:
+    """Send the body as JSON; its answer, of any status. The connection is closed at the end.
+
+    No proxy is used. Waits at most 5 s for the connection and `timeout_s` between two blocks, and less where the
+    watchdog ends it. Raises NobodyAnswers and ConnectionBroke.
+    """
+    parts = urlsplit(url)
+    made = addresses.connection(parts, _CONNECT_S, direct=True)
+    # No compression: a few bytes could become any number of them.
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    if api_key:
+        headers["Authorization"] = f"Bearer {api_key}"
+    try:
+        _connect(made, watchdog, timeout_s)
+        try:
+            yield Answer(_asked(made, parts.path, json.dumps(body).encode(), headers))
+        except (OSError, http.client.HTTPException) as fault:
+            raise ConnectionBroke(_words(fault)) from fault
+    finally:
+        made.close()
+
+
+def _connect(made: http.client.HTTPConnection, watchdog: Watchdog, timeout_s: float) -> None:
+    try:
+        made.connect()
+    except OSError as fault:
+        raise NobodyAnswers(_words(fault)) from fault
+    made.sock.settimeout(timeout_s)
+    watchdog.heed(made.sock)
+
+
+def _asked(
+    made: http.client.HTTPConnection, path: str, body: bytes, headers: Mapping[str, str]
+) -> http.client.HTTPResponse:
+    with suppress(BrokenPipeError, ConnectionResetError):  # a server may refuse what it has not read to its end
+        made.request("POST", path, body, dict(headers))
+    return made.getresponse()
+
+
+def _words(fault: Exception) -> str:
+    if isinstance(fault, TimeoutError):
+        return "nothing came in time"
+    if isinstance(fault, OSError) and fault.strerror:
+        return fault.strerror
+    return str(fault) or type(fault).__name__

@@ -13,6 +13,11 @@ _MIB = 1 << 20
 # A driver shows 1 to 1.5 % less than another for the same card; the next size of a card is at least 20 % away.
 _SAME_SIZE = 0.03
 
+# Dense FP16 operations per CUDA core and clock by compute capability, accumulated in FP32: the data sheets' throughput
+# over cores and boost clock. GeForce does half, and boosts to about four fifths of the highest clock that NVML tells.
+_OPERATIONS = {"7.0": 16, "7.5": 16, "8.0": 32, "8.6": 8, "8.9": 8, "9.0": 32, "10.0": 64, "12.0": 8}
+_GEFORCE = 0.5 * 0.8
+
 
 @dataclass(frozen=True)
 class GpuFacts:
@@ -59,6 +64,20 @@ def find_gpu(cards: Mapping[str, GpuFacts], name: str, memory_total_bytes: int |
     """
     namesakes = [card for card in cards.values() if re.sub(r" \(\d+GB\)$", "", card.name) == name]
     return next((card for card in namesakes if _same_size(card.memory_total_bytes, memory_total_bytes)), None)
+
+
+def by_clocks(
+    name: str, memory_total_bytes: int, capability: str, bus_bits: int, memory_mhz: int, cores: int, sm_mhz: int
+) -> GpuFacts:
+    """A card that is not listed, by what NVML tells of it. Its bus takes two bits per line and clock: NVML's memory
+    clock of a GDDR6X or HBM card is half the data rate."""
+    level = float(capability)
+    bandwidth = bus_bits / 8 * 2 * memory_mhz / 1e3
+    per_core = _OPERATIONS.get(capability, 0) * (_GEFORCE if "GeForce" in name else 1)
+    return GpuFacts(
+        name, "unknown", capability, round(memory_total_bytes / 2**30), memory_total_bytes, True, bandwidth, False,
+        level >= 8.0, level >= 8.9, level >= 10.0, per_core * cores * sm_mhz / 1e6 or None, "by its clocks",
+    )  # fmt: skip
 
 
 def _same_size(expected: int | None, seen: int | None) -> bool:

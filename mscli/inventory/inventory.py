@@ -59,14 +59,25 @@ class Mig:
 
 
 @dataclass(frozen=True)
+class Clocks:
+    """What a card's rates follow from: its memory bus in bits, its CUDA cores, and its highest clocks in MHz."""
+
+    bus_bits: int
+    memory_mhz: int
+    cores: int
+    sm_mhz: int
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One physical GPU. `index` is NVML's (PCI order). `visible`: CUDA would show it under CUDA_VISIBLE_DEVICES.
 
     `name` is "unknown" and `uuid` is empty where the driver would not tell them.
     `memory_reserved_bytes` is what the driver keeps for itself (used + reserved + free = total); None where an older
-    driver counts it as used. `unified_memory`: the GPU shares the host's RAM and reports no memory of its own
-    (GB10, Jetson). A Problem's `field` is the field's name here; `handle` is the GPU as a whole, `memory` all four
-    memory fields, `nvlinks` its NVLink lanes, and `mig[1].name` a field of an instance.
+    driver counts it as used. `clocks` is None where the driver does not tell them all. `unified_memory`: the GPU
+    shares the host's RAM and reports no memory of its own (GB10, Jetson). A Problem's `field` is the field's name here;
+    `handle` is the GPU as a whole, `memory` all four memory fields, `nvlinks` its NVLink lanes, and `mig[1].name` a
+    field of an instance.
     """
 
     index: int
@@ -87,6 +98,7 @@ class Gpu:
     problems: tuple[Problem, ...]
     visible: bool
     memory_reserved_bytes: int | None = None
+    clocks: Clocks | None = None
 
 
 @dataclass(frozen=True)

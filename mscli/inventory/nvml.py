@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from mscli.inventory.fields import Fields, error_name
-from mscli.inventory.inventory import Gpu, Holder, Link, Mig, MigInstance, Problem
+from mscli.inventory.inventory import Clocks, Gpu, Holder, Link, Mig, MigInstance, Problem
 from mscli.inventory.kernel import holder, text_of
 
 _MODULE_VERSION = re.compile(r"Kernel Module\s+(?:for \S+\s+)?(\d+(?:\.\d+)+)")
@@ -159,8 +159,21 @@ def read_card(nvml: ModuleType, index: int, proc: Path, alone: bool) -> Card:
         holders=_holders(device, proc),
         problems=tuple(device.problems),  # last: every read above may add to them
         visible=False,
+        clocks=_clocks(Fields(nvml, handle)),
     )
     return Card(gpu, handle, lanes)
+
+
+def _clocks(device: Fields) -> Clocks | None:
+    """None where the driver does not tell them all, which is no problem: they serve for cards that no list has."""
+    nvml = device.nvml
+    found = (
+        device.read("bus_bits", nvml.nvmlDeviceGetMemoryBusWidth),
+        device.read("memory_mhz", lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM)),
+        device.read("cores", nvml.nvmlDeviceGetNumGpuCores),
+        device.read("sm_mhz", lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM)),
+    )
+    return Clocks(*found) if all(found) else None
 
 
 def _memory(device: Fields) -> Memory:

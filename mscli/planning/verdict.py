@@ -6,10 +6,10 @@ Pure: the same inventory, overrides and claims always give the same verdict.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
-from mscli.catalog.gpus import GpuFacts, find_gpu
+from mscli.catalog.gpus import GpuFacts, by_clocks, find_gpu
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
@@ -90,10 +90,15 @@ class Known:
 
     @cached_property
     def cards(self) -> Mapping[str, GpuFacts | None]:
-        """The data sheet's figures of each device, by UUID; None for a card that is not listed."""
-        found = {(room.name, room.total_bytes, room.unified) for room in self.rooms[0]}
-        known = {key: find_gpu(self.facts, key[0], None if key[2] else key[1]) for key in found}
-        return {room.uuid: known[room.name, room.total_bytes, room.unified] for room in self.rooms[0]}
+        """The data sheet's figures of each device, by UUID, or what its clocks say; None where neither is known."""
+        return {room.uuid: self._card(room) for room in self.rooms[0]}
+
+    def _card(self, room: Room) -> GpuFacts | None:
+        listed = find_gpu(self.facts, room.name, None if room.unified else room.total_bytes)
+        clocks = next((gpu.clocks for gpu in self.inventory.gpus if gpu.uuid == room.uuid), None)  # no MIG instance
+        if listed or clocks is None or room.compute_capability is None or room.unified:
+            return listed
+        return by_clocks(room.name, room.total_bytes, room.compute_capability, **asdict(clocks))
 
 
 def plan_once(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Plan | NoFit:

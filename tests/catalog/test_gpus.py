@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.catalog.gpus import GpuFacts, find_gpu, load_gpus
+from mscli.catalog.gpus import GpuFacts, by_clocks, find_gpu, load_gpus
 from mscli.errors import Code, MscliError
 
 MIB = 1 << 20
@@ -43,7 +43,8 @@ def test_cards_by_exact_name(cards: Mapping[str, GpuFacts], name: str, capabilit
         ("NVIDIA GeForce RTX 3060", 12288, "NVIDIA GeForce RTX 3060"),
         ("NVIDIA GeForce RTX 3060", 8192, None),
         ("NVIDIA GeForce RTX 3080", 12288, "NVIDIA GeForce RTX 3080 (12GB)"),
-        ("NVIDIA GeForce RTX 3080", 10240, None),
+        ("NVIDIA GeForce RTX 3080", 10240, "NVIDIA GeForce RTX 3080 (10GB)"),
+        ("NVIDIA GeForce RTX 3080", 20480, None),
         ("NVIDIA GeForce RTX 4090", 49140, None),
         ("NVIDIA H100 PCIe", 81559, "NVIDIA H100 PCIe"),
         ("NVIDIA H100", 81559, None),
@@ -57,6 +58,35 @@ def test_the_memory_decides_between_namesakes_and_near_misses_are_unknown(
 ) -> None:
     card = find_gpu(cards, name, None if mib is None else mib * MIB)
     assert (card.name if card else None) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "bus_bits", "memory_mhz", "cores", "sm_mhz"),
+    [
+        ("Tesla V100-SXM2-32GB", 4096, 877, 5120, 1530),
+        ("Tesla T4", 256, 5001, 2560, 1590),
+        ("NVIDIA A100-SXM4-80GB", 5120, 1593, 6912, 1410),
+        ("NVIDIA GeForce RTX 3090", 384, 9751, 10496, 2100),
+        ("NVIDIA RTX A6000", 384, 8001, 10752, 2100),
+        ("NVIDIA GeForce RTX 4090", 384, 10501, 16384, 3105),
+        ("NVIDIA H100 80GB HBM3", 5120, 2619, 16896, 1980),
+        ("NVIDIA GeForce RTX 5090", 512, 14001, 21760, 3090),
+    ],
+)
+def test_what_the_clocks_say_is_what_the_data_sheet_says(
+    cards: Mapping[str, GpuFacts], name: str, bus_bits: int, memory_mhz: int, cores: int, sm_mhz: int
+) -> None:
+    listed = cards[name]
+    total = listed.memory_total_bytes or 0
+    told = by_clocks(name, total, listed.compute_capability, bus_bits, memory_mhz, cores, sm_mhz)
+    assert told.bandwidth_gb_s == pytest.approx(listed.bandwidth_gb_s, rel=0.02)
+    assert told.tensor_tflops_fp16_dense == pytest.approx(listed.tensor_tflops_fp16_dense, rel=0.2)
+    assert (told.bf16, told.fp8, told.fp4) == (listed.bf16, listed.fp8, listed.fp4)
+
+
+def test_without_tensor_cores_the_prompts_rate_is_unknown() -> None:
+    card = by_clocks("Tesla P4", 8 * 2**30, "6.1", 256, 3003, 2560, 1531)
+    assert (round(card.bandwidth_gb_s), card.tensor_tflops_fp16_dense) == (192, None)
 
 
 def test_number_formats_follow_the_compute_capability(cards: Mapping[str, GpuFacts]) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from support.machines.nvml_machines import NAMES, NO_DRIVER, description
@@ -118,6 +119,22 @@ def test_gpus_for_people(mscli: Mscli, machine: Machine) -> None:
     assert "NVIDIA GeForce RTX 4090" in shown.out
     assert "another container or user" in shown.out
     assert "Host:" in mscli("gpus", env=machine(NO_DRIVER)).out
+
+
+def test_a_card_of_no_list_has_its_speed_from_its_clocks(mscli: Mscli, machine: Machine) -> None:
+    def unlisted(described: dict[str, Any]) -> None:
+        described["gpus"][0] |= {"name": "NVIDIA GeForce RTX 6090", "compute_capability": "12.0"}
+
+    def with_clocks(described: dict[str, Any]) -> None:
+        unlisted(described)
+        described["gpus"][0]["clocks"] = {"bus_bits": 384, "memory_mhz": 10501, "cores": 16384, "sm_mhz": 3105}
+
+    def speed(edit: Callable[[dict[str, Any]], None] | None) -> Any:
+        data = mscli("plan", "small-gguf-q4", "--json", env=machine("rtx4090", edit)).data
+        return data["profiles"][0]["speed"]
+
+    assert speed(with_clocks)["decode_tok_s"] == pytest.approx(speed(None)["decode_tok_s"], rel=0.02)
+    assert speed(unlisted) is None
 
 
 def test_a_hidden_gpu_is_not_planned_on(mscli: Mscli, machine: Machine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ FIELDS = {
     "nvmlDeviceGetTopologyCommonAncestor": "links[0,1].path",
     "nvmlDeviceGetP2PStatus": "links[0,1].p2p",
 }
+# Calls whose failure is no problem: they serve for cards that no list has.
+CLOCKS = {"nvmlDeviceGetMemoryBusWidth", "nvmlDeviceGetMaxClockInfo", "nvmlDeviceGetNumGpuCores"}
 CODES = {"NO_PERMISSION": 4, "GPU_IS_LOST": 15, "RESET_REQUIRED": 16, "UNKNOWN": 999}
 CASES = [(call, code) for call in FIELDS for code in CODES]
 # Where NOT_SUPPORTED is an answer: no MIG, no NVLink, no graphics, no word of what a lane ends at.
@@ -72,7 +75,19 @@ def test_the_table_holds_every_call_that_is_made(look: Any, tmp_path: Path) -> N
 
     look("a6000-x2-nvlink", as_pair, env={"MSCLI_TEST_NVML_LOG": str(log)})
     on_devices = {line.split()[0] for line in log.read_text().splitlines() if " " in line}
-    assert {re.sub(r"_v\d$", "", call) for call in on_devices} == set(FIELDS)
+    assert {re.sub(r"_v\d$", "", call) for call in on_devices} == {*FIELDS, *CLOCKS}
+
+
+@pytest.mark.parametrize("call", sorted(CLOCKS))
+def test_a_driver_that_does_not_tell_the_clocks_is_no_problem(look: Any, call: str) -> None:
+    def described(machine: dict[str, Any], **more: Any) -> None:
+        clocks = {"bus_bits": 384, "memory_mhz": 8001, "cores": 10752, "sm_mhz": 2100}
+        machine["gpus"][0] |= {"clocks": clocks, **more}
+
+    told = look("a6000", described)["gpus"][0]
+    silent = look("a6000", partial(described, errors={call: 3}))["gpus"][0]
+    assert told["clocks"]["memory_mhz"] == 8001
+    assert (silent["clocks"], silent["problems"]) == (None, told["problems"])
 
 
 def test_without_a_failure_there_is_no_problem(failed: dict[str, Any]) -> None:

@@ -198,6 +198,25 @@ nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(handle *device, unsigned *milliwatt
     return code ? code : give_number(get(described(device), "power_limit_w"), 1000, milliwatts);
 }
 
+nvmlReturn_t nvmlDeviceGetMemoryBusWidth(handle *device, unsigned *bits)
+{
+    nvmlReturn_t code = enter(__func__, device);
+    return code ? code : give_number(get(get(described(device), "clocks"), "bus_bits"), 1, bits);
+}
+
+nvmlReturn_t nvmlDeviceGetNumGpuCores(handle *device, unsigned *cores)
+{
+    nvmlReturn_t code = enter(__func__, device);
+    return code ? code : give_number(get(get(described(device), "clocks"), "cores"), 1, cores);
+}
+
+/* Of kind 1 the cores' clock, of kind 2 the memory's. */
+nvmlReturn_t nvmlDeviceGetMaxClockInfo(handle *device, int kind, unsigned *mhz)
+{
+    nvmlReturn_t code = enter(__func__, device);
+    return code ? code : give_number(get(get(described(device), "clocks"), kind == 2 ? "memory_mhz" : "sm_mhz"), 1, mhz);
+}
+
 /* ---- how well a device is ---- */
 
 /* Errors of kind 1 (uncorrected) since the driver was loaded (counter 0) or in all (1). */

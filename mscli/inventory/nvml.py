@@ -167,13 +167,11 @@ def read_card(nvml: ModuleType, index: int, proc: Path, alone: bool) -> Card:
 def _clocks(device: Fields) -> Clocks | None:
     """None where the driver does not tell them all, which is no problem: they serve for cards that no list has."""
     nvml = device.nvml
-    found = (
-        device.read("bus_bits", nvml.nvmlDeviceGetMemoryBusWidth),
-        device.read("memory_mhz", lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM)),
-        device.read("cores", nvml.nvmlDeviceGetNumGpuCores),
-        device.read("sm_mhz", lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM)),
-    )
-    return Clocks(*found) if all(found) else None
+    bits = device.read("bus_bits", nvml.nvmlDeviceGetMemoryBusWidth)
+    memory = device.read("memory_mhz", lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM))
+    cores = device.read("cores", nvml.nvmlDeviceGetNumGpuCores)
+    sm = device.read("sm_mhz", lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM))
+    return Clocks(bits, memory, cores, sm) if bits and memory and cores and sm else None
 
 
 def _memory(device: Fields) -> Memory:

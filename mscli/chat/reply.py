@@ -204,15 +204,15 @@ class _Witness:
 
     def words(self, unfinished: bool) -> str:
         """The cause as the end of a message; empty where nothing shows it. `unfinished`: the stream ended too early."""
-        from mscli.diagnosis.causes import UNKNOWN
-        from mscli.diagnosis.diagnose import start_failure  # reads the signatures; only a reply that broke off needs it
+        from mscli.diagnosis.causes import LIKELY
+        from mscli.diagnosis.diagnose import diagnose  # reads the signatures; only a reply that broke off needs it
 
         if self._kills is not None and (memory_kills() or 0) > self._kills:
             return ". Cause: the kernel killed a process because memory ran out"
         said = part(self._target.log, self._log_start, _LOG_BYTES) if self._target.log else ""
-        found = start_failure(said, self._target.engine, None) if said else None
-        if found and found.code != UNKNOWN:
-            return f". Cause: {found.summary}"
+        found = [cause for cause in diagnose(said, self._target.engine) if cause.confidence >= LIKELY] if said else []
+        if found:  # why it died says more than that it did
+            return f". Cause: {min(found, key=lambda cause: cause.code == 'engine_crashed').summary}"
         died = unfinished and self._target.engine == "ollama"
         return ". The process that holds the model died; the next request loads it again" if died else ""
 

@@ -15,6 +15,7 @@ from mscli.untrusted import words_in
 
 _LONGEST_LINE_BYTES, _MOST_BYTES = 16 * 2**20, 256 * 2**20
 _OPEN, _CLOSE = "<think>", "</think>"
+_BROKE_OFF = "the reply broke off"  # in mscli's gateway's words
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def _event(text: str) -> dict[str, Any]:
     if not isinstance(event, dict):
         raise BadStream("it sent an event that is not an object", text)
     if event.get("error"):
-        raise BadStream("it reported an error", words_in(event))
+        words = words_in(event)
+        raise BadStream("the reply was cut off" if words.startswith(_BROKE_OFF) else "it reported an error", words)
     return event
 
 

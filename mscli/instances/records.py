@@ -30,7 +30,7 @@ class Request:
     `weights`: a folder to take them from, in place of the hub cache. `adopt`: a server that runs is to be used.
     `supervise`: it is to be started again when it ends by itself. `idle_stop_s`: without a request for so long, the
     model leaves the memory until the next one. `gateway`: with or without one in front of the engine; None: as the
-    engine and the address need it.
+    engine needs it.
     """
 
     profile: str | None

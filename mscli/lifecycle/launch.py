@@ -108,17 +108,15 @@ def serving(launch: Launch, records: Records) -> Serving:
 def gateway(launch: Launch) -> str | None:
     """How the gateway in front of the instance speaks to its engine; None where there is none.
 
-    There is one where a library is the engine, where it was asked for, and where a key is needed that the engine itself
-    does not ask for.
+    There is one where a library is the engine, where it was asked for, and in front of an engine that asks for no key
+    itself, unless it is to be left out.
     """
     engine, request, found = launch.engine, launch.request, launch.installation
     if launch.adopted:
         return None
     if engine.capabilities.gateway == LIBRARY or (found and found.library):
         return LIBRARY
-    host = request.host or launch.decision.profile.host
-    needed = not engine.capabilities.api_key and (launch.api_key is not None or not loopback(host))
-    wanted = needed if request.gateway is None else request.gateway
+    wanted = not engine.capabilities.api_key if request.gateway is None else request.gateway
     return engine.capabilities.gateway if wanted else None
 
 

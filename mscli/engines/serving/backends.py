@@ -23,7 +23,7 @@ from mscli.untrusted import error_words
 Chunk = dict[str, Any]
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 TOO_LONG = "context_length_exceeded"
-BROKE_OFF = "the reply broke off: the engine ended it before its end"
+BROKE_OFF = "the reply broke off"
 _CONNECT_S, _HEALTH_S = 5.0, 5.0
 _LONGEST_LINE_BYTES = 64 << 20
 # What engines say of a prompt that is longer than the context, with the numbers they tell: prompt, context.
@@ -74,6 +74,12 @@ def refusal(status: int, words: str) -> RequestError:
     return RequestError(words[:2000] or f"the engine answered HTTP {status}", status if status >= 400 else 502)
 
 
+def broken(words: str) -> RequestError:
+    """What an engine says in the middle of a reply."""
+    fault = refusal(502, words)
+    return fault if fault.code else RequestError(f"{BROKE_OFF}: {fault}", 502)
+
+
 class Library:
     """A Python object that answers over a socket."""
 
@@ -95,7 +101,7 @@ class Library:
                 reply.put_nowait(message)
         self._ready = False
         for reply in self._replies.values():
-            reply.put_nowait({"fault": BROKE_OFF, "status": 502})
+            reply.put_nowait({"fault": f"{BROKE_OFF}: the engine ended", "status": 502})
 
     async def healthy(self) -> bool:
         """See `Backend`."""
@@ -175,7 +181,7 @@ class OpenAi:
                     finished |= any(choice.get("finish_reason") for choice in made.get("choices") or ())
                     yield made
         if not finished:
-            raise RequestError(BROKE_OFF, 502)
+            raise RequestError(f"{BROKE_OFF}: the engine ended it before its end", 502)
 
     async def lines(self, path: str, body: Body) -> AsyncGenerator[str, None]:
         """The lines of the answer, not the empty ones. Raises RequestError where it is a refusal, or breaks off."""
@@ -195,9 +201,9 @@ def _event(data: str) -> Chunk:
     try:
         made = json.loads(data)
     except ValueError:
-        raise refusal(502, data) from None
+        raise broken(data) from None
     if not isinstance(made, dict) or made.get("error"):
-        raise refusal(502, error_words(data))
+        raise broken(error_words(data))
     return made
 
 
@@ -225,7 +231,7 @@ class Ollama(OpenAi):
                 calls += len((said.get("message") or {}).get("tool_calls") or ())
                 finished |= bool(said.get("done"))
         if not finished:
-            raise RequestError(BROKE_OFF, 502)
+            raise RequestError(f"{BROKE_OFF}: the engine ended it before its end", 502)
 
     def _common(self, request: Body) -> dict[str, Any]:
         names = ("temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty")

@@ -19,6 +19,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import httpx
 from anyio import fail_after, move_on_after
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -27,7 +28,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mscli.engines.serving import chat_reply, messages, responses
-from mscli.engines.serving.backends import CHAT, COMPLETION, Backend, Chunk, Ollama, OpenAi
+from mscli.engines.serving.backends import BROKE_OFF, CHAT, COMPLETION, Backend, Chunk, Ollama, OpenAi
 from mscli.engines.serving.chat_request import Body, RequestError, check
 
 MAX_BODY_BYTES = 64 << 20  # images travel inside the request
@@ -194,6 +195,9 @@ class Front:
             except RequestError as fault:
                 await _read_on(request)
                 return refused(fault, request.url.path)
+            except httpx.RequestError as fault:
+                words = f"the engine does not answer ({type(fault).__name__})"
+                return refused(RequestError(words, 502), request.url.path)
             except ClientDisconnect:
                 say("the client has gone: stopped")
                 return Response(status_code=499)
@@ -303,7 +307,7 @@ class Front:
             kind = answer.headers.get("content-type", "application/json")
             if answer.status_code != 200 or body.get("stream") is False or path.endswith("/show"):
                 return Response(await answer.aread(), answer.status_code, media_type=kind)
-            return await self._streamed(answer.aiter_raw(), request, kind)
+            return await self._streamed(_raw(answer), request, kind)
 
     async def _body(self, request: Request) -> Body:
         """The request's JSON object. Only JSON is read: any web page may send a form. Raises RequestError."""
@@ -389,6 +393,15 @@ async def _events(reply: Reply, chunks: AsyncIterator[Chunk]) -> AsyncIterator[b
         yield _event(event)
     if reply.last:
         yield reply.last
+
+
+async def _raw(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """What Ollama sends; where it breaks off, an error in its own shape comes last."""
+    try:
+        async for block in answer.aiter_raw():
+            yield block
+    except httpx.RequestError:
+        yield b"\n" + json.dumps({"error": BROKE_OFF}).encode() + b"\n"
 
 
 async def _with(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:

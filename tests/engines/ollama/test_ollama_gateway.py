@@ -43,10 +43,15 @@ def root(data: dict[str, Any]) -> str:
     return str(data["instance"]["base_url"]).removesuffix("/v1")
 
 
-def chat(data: dict[str, Any], messages: list[dict[str, Any]], key: str | None = None, **more: Any) -> httpx.Response:
+def post(data: dict[str, Any], path: str, key: str | None = None, **body: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    body = {"model": ALIAS, "messages": messages, **more}
-    return httpx.post(f"{root(data)}/v1/chat/completions", json=body, headers=headers, timeout=30, trust_env=False)
+    return httpx.post(
+        f"{root(data)}{path}", json={"model": ALIAS, **body}, headers=headers, timeout=30, trust_env=False
+    )
+
+
+def chat(data: dict[str, Any], messages: list[dict[str, Any]], key: str | None = None, **more: Any) -> httpx.Response:
+    return post(data, "/v1/chat/completions", key, messages=messages, **more)
 
 
 def native(data: dict[str, Any], path: str, key: str | None = None, **body: Any) -> httpx.Response:
@@ -93,62 +98,75 @@ def test_on_an_open_address_a_key_is_asked_for_and_the_engine_stays_on_loopback(
         assert chat(again.data, HELLO, KEY).status_code == 401
 
 
-def test_it_answers_what_ollamas_own_endpoint_does_not(mscli: Mscli, machine: Machine) -> None:
+def test_one_instance_serves_what_clients_need(mscli: Mscli, machine: Machine, scene: Scene) -> None:
+    """Each start takes seconds, so one does for all that is only asked."""
     env = machine("rtx4090")
-    with started(mscli, env, "--gateway") as data:
+    with started(mscli, env) as data:
         assert not any("clients must send" in warning for warning in data["warnings"])
         assert mscli("check", "--json", env=env).data["notes"] == []
-
-        refused = chat(data, LONG)
-        error = refused.json()["error"]
-        assert (refused.status_code, error["code"]) == (400, "context_length_exceeded")
-        assert "exceeds the available context size (8192 tokens)" in error["message"]
-        assert "(20004 tokens)" in error["message"]
         assert "8,192" in mscli("chat", "word " * 20_000, env=env).err
-
-        assert chat(data, HELLO, max_completion_tokens=2).json()["usage"]["completion_tokens"] == 2
-        assert chat(data, HELLO, tools=[TOOL], tool_choice="none").json()["choices"][0]["finish_reason"] == "stop"
-        called = chat(data, HELLO, tools=[TOOL]).json()["choices"][0]
-        assert called["finish_reason"] == "tool_calls"
-        call = called["message"]["tool_calls"][0]
-        assert json.loads(call["function"]["arguments"]) == {"city": "Paris"}
-        result = {"role": "tool", "tool_call_id": call["id"], "content": [{"type": "text", "text": "sunny"}]}
-        told = chat(data, [*HELLO, called["message"], result], tools=[TOOL])
-        assert told.json()["choices"][0]["message"]["content"].startswith("The weather in Paris is sunny")
-
-        for field, value in {"n": 2, "tool_choice": "required", "logit_bias": {"1": 1}}.items():
-            assert chat(data, HELLO, **{field: value}).status_code == 400
+        it_answers_what_ollamas_own_endpoint_does_not(data)
+        codex_and_claude_code_are_answered(data)
+        of_ollamas_own_api_only_what_uses_the_model_passes(data)
+        a_reply_that_breaks_off_ends_with_an_error_and_without_done(data, scene)
 
 
-def test_of_ollamas_own_api_only_what_uses_the_model_passes(mscli: Mscli, machine: Machine) -> None:
-    env = machine("rtx4090")
-    with started(mscli, env, "--gateway") as data:
-        asked = {"messages": HELLO, "stream": False, "keep_alive": 0, "options": {"num_ctx": 128}}
-        assert native(data, "chat", model=ALIAS, **asked).json()["done_reason"] == "stop"
-        assert native(data, "generate", model=ALIAS, keep_alive=0).status_code == 200
-        held = native(data, "ps").json()["models"]
-        assert [(model["name"], model["context_length"]) for model in held] == [(f"{ALIAS}:latest", 8192)]
-        assert native(data, "show", model=ALIAS).json()["parameters"]
-        assert native(data, "version").json()["version"]
-        assert native(data, "chat", model="another", messages=HELLO).status_code == 404
-        for path in ("pull", "create", "copy", "delete", "push", "embed"):
-            refused = native(data, path, model=ALIAS)
-            assert (refused.status_code, "manages the server" in refused.json()["error"]) == (403, True)
+def it_answers_what_ollamas_own_endpoint_does_not(data: dict[str, Any]) -> None:
+    refused = chat(data, LONG)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert "exceeds the available context size (8192 tokens)" in error["message"]
+    assert "(20004 tokens)" in error["message"]
+
+    assert chat(data, HELLO, max_completion_tokens=2).json()["usage"]["completion_tokens"] == 2
+    assert chat(data, HELLO, tools=[TOOL], tool_choice="none").json()["choices"][0]["finish_reason"] == "stop"
+    called = chat(data, HELLO, tools=[TOOL]).json()["choices"][0]
+    assert called["finish_reason"] == "tool_calls"
+    call = called["message"]["tool_calls"][0]
+    assert json.loads(call["function"]["arguments"]) == {"city": "Paris"}
+    result = {"role": "tool", "tool_call_id": call["id"], "content": [{"type": "text", "text": "sunny"}]}
+    told = chat(data, [*HELLO, called["message"], result], tools=[TOOL])
+    assert told.json()["choices"][0]["message"]["content"].startswith("The weather in Paris is sunny")
+
+    for field, value in {"n": 2, "tool_choice": "required", "logit_bias": {"1": 1}}.items():
+        assert chat(data, HELLO, **{field: value}).status_code == 400
 
 
-def test_a_reply_that_breaks_off_ends_with_an_error_and_without_done(
-    mscli: Mscli, machine: Machine, scene: Scene
-) -> None:
-    env = machine("rtx4090")
-    with started(mscli, env, "--gateway") as data:
-        scene.play(faults=[{"on": "chat", "after": 2}])
-        events = chat(data, HELLO, stream=True).text.strip().split("\n\n")
-        assert "error" in json.loads(events[-1].removeprefix("data: "))
-        assert "[DONE]" not in "".join(events)
-        scene.play(faults=[{"on": "chat", "after": 2, "always": True}])
-        whole = chat(data, HELLO)
-        assert whole.status_code >= 500
-        assert whole.json()["error"]["message"]
+def codex_and_claude_code_are_answered(data: dict[str, Any]) -> None:
+    tool = {**TOOL["function"], "type": "function"}
+    told = post(data, "/v1/responses", input=HELLO, tools=[tool, {"type": "web_search"}], store=False)
+    assert told.json()["output"][0]["arguments"] == '{"city": "Paris"}'
+    function = TOOL["function"]
+    mine = {"name": function["name"], "description": "d", "input_schema": function["parameters"]}
+    block = post(data, "/v1/messages", messages=HELLO, max_tokens=50, tools=[mine]).json()["content"][0]
+    assert (block["type"], block["input"]) == ("tool_use", {"city": "Paris"})
+    refused = post(data, "/v1/messages", messages=LONG, max_tokens=50)
+    assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+def of_ollamas_own_api_only_what_uses_the_model_passes(data: dict[str, Any]) -> None:
+    asked = {"messages": HELLO, "stream": False, "keep_alive": 0, "options": {"num_ctx": 128}}
+    assert native(data, "chat", model=ALIAS, **asked).json()["done_reason"] == "stop"
+    assert native(data, "generate", model=ALIAS, keep_alive=0).status_code == 200
+    held = native(data, "ps").json()["models"]
+    assert [(model["name"], model["context_length"]) for model in held] == [(f"{ALIAS}:latest", 8192)]
+    assert native(data, "show", model=ALIAS).json()["parameters"]
+    assert native(data, "version").json()["version"]
+    assert native(data, "chat", model="another", messages=HELLO).status_code == 404
+    for path in ("pull", "create", "copy", "delete", "push", "embed"):
+        refused = native(data, path, model=ALIAS)
+        assert (refused.status_code, "manages the server" in refused.json()["error"]) == (403, True)
+
+
+def a_reply_that_breaks_off_ends_with_an_error_and_without_done(data: dict[str, Any], scene: Scene) -> None:
+    scene.play(faults=[{"on": "chat", "after": 2}])
+    events = chat(data, HELLO, stream=True).text.strip().split("\n\n")
+    assert "error" in json.loads(events[-1].removeprefix("data: "))
+    assert "[DONE]" not in "".join(events)
+    scene.play(faults=[{"on": "chat", "after": 2, "always": True}])
+    whole = chat(data, HELLO)
+    assert whole.status_code >= 500
+    assert whole.json()["error"]["message"]
 
 
 def test_whichever_of_both_is_killed_the_instance_has_crashed_and_down_leaves_nothing(
@@ -156,7 +174,7 @@ def test_whichever_of_both_is_killed_the_instance_has_crashed_and_down_leaves_no
 ) -> None:
     env = machine("rtx4090")
     for ended, number in ((0, signal.SIGKILL), (1, signal.SIGTERM)):
-        with started(mscli, env, "--gateway", "--replace") as data:
+        with started(mscli, env, "--replace") as data:
             both = processes(data)
             os.kill(both[ended].pid, number)
             until(lambda: mscli("status", "--json", env=env).data["instances"][0]["state"] == "crashed")
@@ -165,7 +183,7 @@ def test_whichever_of_both_is_killed_the_instance_has_crashed_and_down_leaves_no
 
 def test_a_supervised_one_is_back_with_its_model_loaded(mscli: Mscli, machine: Machine) -> None:
     env = machine("rtx4090")
-    with started(mscli, env, "--gateway", "--supervise") as data:
+    with started(mscli, env, "--supervise") as data:
         companion = int(data["instance"]["pid"])
         gateway = int(Path(f"/proc/{companion}/task/{companion}/children").read_text().split()[0])
         engine = int(Path(f"/proc/{gateway}/task/{gateway}/children").read_text().split()[0])
@@ -185,7 +203,7 @@ def test_health_says_that_the_model_loads(user_env: dict[str, str], machine: Mac
     scene.play(load_s=2)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    argv = [sys.executable, "-m", "mscli", "up", "small-q4", "--yes", "--gateway", "--port", str(port)]
+    argv = [sys.executable, "-m", "mscli", "up", "small-q4", "--yes", "--port", str(port)]
     starting = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def ready() -> bool:

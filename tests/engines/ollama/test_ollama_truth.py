@@ -59,10 +59,16 @@ class Site:
         return self.call(*args, env={**self.env, **env})
 
     def up(self, *args: str, **env: str) -> str:
-        """The root of the server on which the instance came up."""
+        """The root of the server on which the instance came up: Ollama itself, not the gateway before it."""
         done = self.mscli("up", "tiny", "--yes", "--json", *args, **env)
         assert done.code == 0, done.out + done.err
-        return str(done.data["instance"]["base_url"]).removesuffix("/v1")
+        shown = done.data["instance"]
+        return f"http://127.0.0.1:{shown['engine_port'] or shown['port']}"
+
+    def ollama(self) -> int:
+        """The PID of the instance's own Ollama: the gateway's child."""
+        (child,) = runners(self.status()["pid"])
+        return child
 
     def status(self, name: str = "tiny") -> dict[str, Any]:
         return dict(self.mscli("status", name, "--json").data["instances"][0])
@@ -155,7 +161,7 @@ def test_status_tells_when_the_model_is_out_of_memory_and_up_loads_it_again(site
 
 def test_status_tells_when_the_process_that_holds_the_model_has_died(site: Site) -> None:
     url = site.up()
-    for pid in runners(site.status()["pid"]):
+    for pid in runners(site.ollama()):
         os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: site.status()["state"] == "unloaded")
     assert loaded(url) != {}, "the server itself goes on listing it"
@@ -175,7 +181,7 @@ def test_a_model_that_somebody_removed_is_made_again(site: Site) -> None:
 
 def test_a_dead_server_is_dead_and_what_it_left_behind_is_ended(site: Site) -> None:
     site.up()
-    pid = site.status()["pid"]
+    pid = site.ollama()
     left = runners(pid)
     os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: site.status()["state"] == "crashed")
@@ -186,7 +192,7 @@ def test_a_dead_server_is_dead_and_what_it_left_behind_is_ended(site: Site) -> N
 
 def test_down_ends_a_server_that_is_frozen(site: Site) -> None:
     site.up()
-    pid = site.status()["pid"]
+    pid = site.ollama()
     left = [pid, *runners(pid)]
     os.kill(pid, signal.SIGSTOP)
     assert site.mscli("down").code == 0
@@ -256,7 +262,7 @@ def test_what_is_adopted_says_what_cannot_be_promised_there(site: Site) -> None:
 
 def test_a_prompt_that_does_not_fit_is_told_in_tokens(site: Site) -> None:
     """One message that is too long is refused, and of many the oldest are dropped: the server is asked first."""
-    site.up("--ctx", "1024")
+    site.up("--ctx", "1024", "--plain")
     refused = site.mscli("chat", "word " * 3_000, "--json")
     assert refused.error["code"] == "request_failed"
     assert "the context holds 1,024" in refused.error["message"]
@@ -273,7 +279,7 @@ def test_a_prompt_that_does_not_fit_is_told_in_tokens(site: Site) -> None:
 def test_a_message_that_ollamas_own_template_cuts_to_half_is_told_in_tokens(site: Site) -> None:
     """As its library's models have one. Other clients get an answer to the half, without a word."""
     give(site.url, TAG, PLAIN_GGUF, template=GO_TEMPLATE)
-    url = site.up("--ctx", "1024")
+    url = site.up("--ctx", "1024", "--plain")
     body = {"model": "mscli/tiny", "messages": [user("word " * 3_000)], "max_tokens": 1}
     cut = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
     assert 500 < cut["usage"]["prompt_tokens"] < 540
@@ -288,7 +294,7 @@ def test_a_message_that_ollamas_own_template_cuts_to_half_is_told_in_tokens(site
 def test_a_reply_that_breaks_off_is_a_failure_and_keeps_what_had_come(site: Site, scene: Scene) -> None:
     """The stream ends cleanly when the process that holds the model dies: no finish_reason, no [DONE]."""
     site.up("--ctx", "32768")
-    pid = site.status()["pid"]
+    pid = site.ollama()
     record = Records(places(site.env)).get("tiny")
     assert record is not None
     scene.play(faults=[{"on": "chat", "after": 3}])

@@ -20,7 +20,7 @@ from support.engines.odd_requests import FULL, variations
 from support.picture import png
 
 from mscli.diagnosis.diagnose import start_failure
-from mscli.engines.serving.backends import BROKE_OFF, Chunk, chunk, usage
+from mscli.engines.serving.backends import BROKE_OFF, Backend, Chunk, Ollama, chunk, usage
 from mscli.engines.serving.chat_request import Body, RequestError
 from mscli.engines.serving.gateway import PORT_STATUS, listen, main
 from mscli.engines.serving.gateway import Server as Http
@@ -68,9 +68,9 @@ class Parrot:
 class Server:
     """The application on a port of its own. `model` None: it is still loading."""
 
-    def __init__(self, key_file: Path | None = None, **more: Any) -> None:
+    def __init__(self, key_file: Path | None = None, backend: Backend | None = None, **more: Any) -> None:
         self.parrot = Parrot()
-        self.front = Front(self.parrot, "parrot", Keys(key_file), images=1, **more)
+        self.front = Front(backend or self.parrot, "parrot", Keys(key_file), images=1, **more)
         self.http = Http(self.front)
         self.listening = listen("127.0.0.1", 0)
         self.server_port = self.listening.getsockname()[1]
@@ -317,6 +317,16 @@ def test_an_engine_that_no_longer_answers_is_not_healthy(server: Server) -> None
     server.parrot.well = False
 
     assert send(server, "GET", "/health")[0] == 503
+
+
+def test_ollamas_own_api_without_its_engine_is_a_bad_gateway() -> None:
+    gone = Ollama("http://127.0.0.1:1", "/api/version", "parrot", 512)
+    with running(backend=gone) as server:
+        server.front.ready = True
+        for method, path, body in (("GET", "tags", None), ("POST", "chat", asked("hi")), ("POST", "show", {})):
+            status, text = send(server, method, f"/api/{path}", body)
+
+            assert (status, "does not answer" in json.loads(text)["error"]) == (502, True)
 
 
 def test_sixty_clients_at_once_are_all_answered() -> None:

@@ -286,10 +286,16 @@ class Native:
         first = [{**part, "message": {**whole, "content": ""}}] if calls or said.thinking else []
         rest = [{**part, "message": {"role": "assistant", "content": piece}} for piece in said.pieces]
         if fault := self.server.scene.fault("chat"):
-            self.server.memory.kill(self._blob(name))
+            self._kill(name, fault)
             words = "an error was encountered while running the model: unexpected EOF"
             return self._paced(name, [*[*first, *rest][: fault["after"]], {"error": words}])
         return self._paced(name, [*first, *rest, last])
+
+    def _kill(self, name: str, fault: dict[str, Any]) -> None:
+        """End the process that holds the model, with what the scene has it log."""
+        self.server.memory.kill(self._blob(name))
+        if fault.get("log"):
+            log(None, "", fault["log"])
 
     def _frame(self) -> dict[str, Any]:
         """The model as it was asked for, and the time."""

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from answers import Answer, Refused
-from log import log
 from native import call_id
 
 
@@ -22,6 +21,7 @@ class OpenAi:
     _died: bool
     _name: Callable[[], str]
     _load: Callable[[str], int]
+    _kill: Callable[[str, dict[str, Any]], None]
     _say: Callable[[str, int, list[dict[str, Any]]], Answer]
     _blob: Callable[[str], str]
     _paced: Callable[[str, list[Any]], Any]
@@ -85,9 +85,7 @@ class OpenAi:
         parts = [{**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
         if fault := self.server.scene.fault("chat"):
             self._died = True
-            self.server.memory.kill(self._blob(name))
-            if fault.get("log"):
-                log(None, "", fault["log"])
+            self._kill(name, fault)
             last = {**chunk, "model": "", "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}]}
             return [*parts[: fault["after"]], last]
         parts.append({**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})

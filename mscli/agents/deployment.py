@@ -8,8 +8,6 @@ from mscli.instances.records import Record, api_key, must_run
 
 # Of the context, what a reply may take where the model's makers recommend no limit, or more than that.
 _OUTPUT_SHARE = 4
-STAND_IN_COUNTS = 3
-"""How many tokens a stand-in's tokenizer counts where the real one counts one, about."""
 
 
 @dataclass(frozen=True)

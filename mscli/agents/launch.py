@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from mscli.agents.deployment import STAND_IN_COUNTS, Deployment
-from mscli.agents.table import CHAT, MESSAGES, RESPONSES, SMALL, Agent
+from mscli.agents.deployment import Deployment
+from mscli.agents.table import AGENT_CONTEXT, CHAT, MESSAGES, RESPONSES, Agent
+from mscli.catalog.model import STAND_IN_COUNTS
 from mscli.errors import Code, MscliError
 from mscli.instances.store import private_folder, write_private
 
@@ -51,7 +52,7 @@ def launch(
     """
     given = values(deployment, folder)
     exempt = ",".join(filter(None, (no_proxy, "127.0.0.1,localhost,::1")))
-    small = agent.when_small if deployment.context < SMALL else {}
+    small = agent.when_small if deployment.context < AGENT_CONTEXT else {}
     env = {**agent.env, **small, "NO_PROXY": exempt, "no_proxy": exempt}
     return Launch(
         (agent.program, *(_filled(word, given) for word in agent.argv), *args),

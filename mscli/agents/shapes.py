@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mscli.agents.deployment import STAND_IN_COUNTS
 from mscli.agents.table import CHAT, MESSAGES, RESPONSES
+from mscli.catalog.model import STAND_IN_COUNTS
 from mscli.chat.reply import Target
 from mscli.chat.selftest import Check, Wrong, tried
 from mscli.chat.watchdog import Watchdog

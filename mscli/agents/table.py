@@ -20,7 +20,7 @@ class Agent:
     `argv`, `env`, `files`: what it is given; files are written to `$folder`, which is the instance's own. `unset`: what
     of the user's environment would lead it elsewhere. `speaks`: the endpoint it needs. `least_context`: with less, its
     first request does not fit, or nothing is left for the answer. `when_small`: also given where the context is below
-    SMALL. `needs_tools`: useless on an instance without tool calls. `tried`: whether it was run.
+    AGENT_CONTEXT. `needs_tools`: useless on an instance without tool calls. `tried`: whether it was run.
     """
 
     title: str
@@ -37,7 +37,8 @@ class Agent:
     tried: bool = True
 
 
-SMALL = 32_768
+AGENT_CONTEXT = 32_768
+"""Tokens with which every agent can work for several turns."""
 _OPENAI = {"OPENAI_BASE_URL": "$base", "OPENAI_API_KEY": "$key"}
 
 AGENTS: Mapping[str, Agent] = {

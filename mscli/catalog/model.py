@@ -129,6 +129,10 @@ class Variant:
     source: Source
 
 
+STAND_IN_COUNTS = 3
+"""How many tokens a stand-in's tokenizer counts where the real one counts one, about."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A model of the catalogue.

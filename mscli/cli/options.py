@@ -36,9 +36,13 @@ Kv = Annotated[str | None, typer.Option("--kv", metavar="TYPE", help="Set the KV
 Engine = Annotated[str | None, typer.Option("--engine", metavar="ENGINE", help="Use this engine only.")]
 Variant = Annotated[str | None, typer.Option("--variant", metavar="VARIANT", help="Use this variant of the weights.")]
 Prefer = Annotated[str | None, typer.Option("--prefer", metavar="WHAT", help="Prefer quality, speed or context.")]
+ForAgents = Annotated[
+    str | None, typer.Option("--for", metavar="CLIENT", help="Plan a context that coding agents can use: agents.")
+]
 Offload = Annotated[bool, typer.Option("--offload", help="Allow part of the weights in host memory.")]
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+CLIENTS = ("agents",)
 PREFERENCES = ("quality", "speed", "context")
 
 
@@ -52,18 +56,22 @@ def overrides_of(
     variant: str | None,
     prefer: str | None,
     offload: bool,
+    client: str | None,
 ) -> Overrides:
     """The overrides of one command line. Raises USAGE for a word that is none of those known."""
+    from mscli.agents.table import AGENT_CONTEXT
     from mscli.catalog.profile import ENGINES, KV_TYPES
     from mscli.planning.plan import Overrides
 
     _one_of("--kv", kv, KV_TYPES)
     _one_of("--engine", engine, ENGINES)
     _one_of("--prefer", prefer, PREFERENCES)
+    _one_of("--for", client, CLIENTS)
     wanted = tuple(word.strip() for word in gpus.split(",") if word.strip()) if gpus is not None else None
     if wanted == ():
         raise MscliError(Code.USAGE, "--gpus is empty", "Separate indices or UUIDs by commas: --gpus 0,1")
-    return Overrides(context, users, images, kv, wanted, engine, variant, prefer, offload)
+    least = AGENT_CONTEXT if client else None
+    return Overrides(context, users, images, kv, wanted, engine, variant, prefer, offload, least)
 
 
 def seconds(option: str, text: str | None) -> int | None:

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mscli.cli.layout import styled
-from mscli.cli.options import Context, Engine, Gpus, Images, Json, Kv, Offload, Prefer, ProfileFile, Users, Variant
+from mscli.cli.options import (
+    Context,
+    Engine,
+    ForAgents,
+    Gpus,
+    Images,
+    Json,
+    Kv,
+    Offload,
+    Prefer,
+    ProfileFile,
+    Users,
+    Variant,
+)
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
 from mscli.planning.plan import Choice, NoFit
@@ -53,6 +66,7 @@ def plan(
     variant: Variant = None,
     prefer: Prefer = None,
     offload: Offload = False,
+    client: ForAgents = None,
     all_: Annotated[bool, typer.Option("--all", "-a", help="List every profile, even if it does not fit.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show what earlier starts really took.")] = False,
     json: Json = False,
@@ -68,13 +82,13 @@ def plan(
     only_one(profile, file)
     if on is None and (free or ram):
         raise MscliError(Code.USAGE, "--free and --ram need --on", "Add --on.")
-    overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
+    overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload, client)
     if on == "list":
         return _list_cards(screen)
     if on == "all":
         return _all_cards(screen, overrides, profile, price)
-    look = _Look(profile, file, on, free, ram)
-    choice = look.priced(look.verdicts(overrides), price)
+    look = _Look(profile, file, on, free, ram, overrides)
+    choice = look.priced(look.verdicts(), price)
     if json:
         _report_json(screen, look, choice, explain)
     else:
@@ -86,11 +100,20 @@ def plan(
 class _Look:
     """The profiles that are planned, and the machine they are planned for."""
 
-    def __init__(self, name: str | None, file: Path | None, on: str | None, free: str | None, ram: str | None) -> None:
+    def __init__(
+        self,
+        name: str | None,
+        file: Path | None,
+        on: str | None,
+        free: str | None,
+        ram: str | None,
+        overrides: Overrides,
+    ) -> None:
         from mscli.catalog.load import load_profile_file
         from mscli.lifecycle.pinned import catalogue
         from mscli.paths import places
 
+        self.overrides = overrides
         self.catalog: Catalog = catalogue(places())
         self.profiles = list(self.catalog.profiles.values())
         self.ways = self.catalog.ways(name) if name is not None else None
@@ -114,15 +137,16 @@ class _Look:
 
         return imagine(elsewhere(on, free, ram))
 
-    def verdicts(self, overrides: Overrides) -> Choice:
+    def verdicts(self) -> Choice:
         """All verdicts; a single profile is planned with the nearest overrides that works."""
         from mscli.lifecycle.decision import plan_all, plan_one, plan_ways
 
+        models, overrides = self.catalog.models, self.overrides
         if self.ways:
-            return plan_ways(self.ways, self.catalog.models, self.snapshot, overrides)
+            return plan_ways(self.ways, models, self.snapshot, overrides)
         if not self.single:
-            return plan_all(self.profiles, self.catalog.models, self.snapshot, overrides)
-        outcome = plan_one(self.profiles[0], self.catalog.models[self.profiles[0].model], self.snapshot, overrides)
+            return plan_all(self.profiles, models, self.snapshot, overrides)
+        outcome = plan_one(self.profiles[0], models[self.profiles[0].model], self.snapshot, overrides)
         chosen = None if isinstance(outcome, NoFit) else outcome
         return Choice(chosen, "requested" if chosen else "; ".join(outcome.reasons), (outcome,))
 
@@ -146,7 +170,15 @@ class _Look:
             return Preview(None, ())
         profile = next(profile for profile in self.profiles if profile.name == outcome.profile)
         model = self.catalog.models[outcome.model]
-        return preview(outcome, profile, model, somewhere(profile, model, places()))
+        made = preview(outcome, profile, model, somewhere(profile, model, places()))
+        short = self.too_short(outcome)
+        return replace(made, notes=(*made.notes, short)) if short else made
+
+    def too_short(self, plan: Plan) -> str | None:
+        """What to say of a plan with less context than was asked for."""
+        from mscli.planning.request import too_short
+
+        return too_short(plan, self.catalog.models[plan.model], self.overrides)
 
     def learned(self, choice: Choice) -> tuple[str, ...]:
         """What earlier starts of the choice on this card took."""
@@ -187,6 +219,8 @@ def _report(screen: Screen, look: _Look, choice: Choice, explain: bool, all_: bo
     else:
         made = look.previewed(choice.chosen) if choice.chosen else None
         show_choice(screen, choice, look.catalog, made, look.again)
+        if choice.chosen and (short := look.too_short(choice.chosen)):
+            screen.note(f"note: {short}", "yellow")
     if explain:
         for line in look.learned(choice) or ("no earlier start of this profile on this GPU",):
             screen.paragraph(line, "  learned: ", "    ")

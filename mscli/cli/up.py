@@ -14,6 +14,7 @@ from mscli.cli.options import (
     Context,
     Engine,
     Events,
+    ForAgents,
     Gpus,
     Heal,
     Images,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from mscli.lifecycle.first_install import Consent, Fetching
     from mscli.lifecycle.up import Ask, Up
 
-_EPILOG = "Examples: mscli up  |  mscli up rehearsal  |  mscli up small-q4 --ctx 16384 --gpus 1 --dry-run"
+_EPILOG = "Examples: mscli up  |  mscli up rehearsal  |  mscli up --for agents  |  mscli up small-q4 --dry-run"
 
 _PROFILE = "Profile or model to start (default: best fit)."
 _NAME = "Name the instance (default: from the profile)."
@@ -70,6 +71,7 @@ def up(
     replace: Annotated[bool, typer.Option("--replace", help="Replace the running instance of this name.")] = False,
     require_gpu: Annotated[bool, typer.Option(help="Fail if the engine falls back to the CPU.")] = True,
     offload: Offload = False,
+    client: ForAgents = None,
     weights: Annotated[Path | None, typer.Option("--weights", metavar="FOLDER", help=_WEIGHTS)] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
     api_key_file: Annotated[Path | None, typer.Option(metavar="FILE", help=_KEY_FILE)] = None,
@@ -95,7 +97,7 @@ def up(
 
     screen = open_screen(ctx, json or events)
     profile = typed_profile(ctx, profile, file)
-    overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload)
+    overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload, client)
     request = Request(
         profile, _absolute(file), host, port, overrides, require_gpu, _absolute(weights), adopt, supervise,
         seconds("--idle-stop", idle_stop), _front(gateway, plain),

@@ -30,6 +30,7 @@ from mscli.lifecycle.launch import Launch, Started, loopback
 from mscli.lifecycle.port import describe_owner
 from mscli.lifecycle.server_weights import may_fetch
 from mscli.lifecycle.shutdown import end_group, release
+from mscli.planning.request import too_short
 from mscli.weights.progress import DONE, Note, Progress
 from mscli.weights.progress import Listener as WeightsListener
 
@@ -483,6 +484,8 @@ def _warnings(launch: Launch, record: Record, observed: Observed) -> tuple[str, 
         found.append(f"{record.host} can be reached from other machines; the API key is in {record.api_key_file}")
         if record.gateway is None and (open_paths := launch.engine.capabilities.unguarded):
             found.append(f"the key does not protect {', '.join(open_paths)}: block them with a reverse proxy")
+    if short := too_short(record.plan, launch.decision.model, record.request.overrides):
+        found.append(short)
     if not record.request.require_gpu and (fallen := _fallen(launch, observed)):
         found.append(f"{fallen}: it will be slow" + (f" ({observed.cpu_reason})" if observed.cpu_reason else ""))
     if observed.context is not None and observed.context < record.plan.context:

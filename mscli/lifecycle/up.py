@@ -43,6 +43,7 @@ from mscli.lifecycle.readiness import (
 from mscli.lifecycle.shutdown import stop, survived
 from mscli.paths import Places
 from mscli.planning.plan import ENGINE_READY, Choice
+from mscli.planning.request import too_short
 from mscli.weights.ensure import ensure, wanted
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener as WeightsListener
@@ -220,6 +221,8 @@ def dry_run(ask: Ask, places: Places) -> DryRun:
             return DryRun(decision, name, Preview(None, (f"uses the running server: {launch.adopted.owner}",)))
         where = launching.serving(launch, Records(places))
     shown = preview(decision.plan, profile, model, where.behind, ask.request.weights)
+    if short := too_short(decision.plan, model, ask.request.overrides):
+        shown = replace(shown, notes=(*shown.notes, short))
     if where.gateway:
         key = " and asks for a key" if where.api_key_file else ""
         shown = replace(shown, notes=(*shown.notes, f"mscli's gateway listens on {where.host}:{where.port}{key}"))

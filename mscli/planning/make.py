@@ -6,14 +6,14 @@ Pure: the same inventory, overrides and claims always give the same plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile, loads
 from mscli.planning.figures import gib, tokens
 from mscli.planning.plan import ENGINE_MISSING, SAFE, Choice, NoFit, Overrides, Plan
-from mscli.planning.request import KV_BY_ENGINE
+from mscli.planning.request import KV_BY_ENGINE, too_short
 from mscli.planning.search import ROUNDING, last_true
 from mscli.planning.verdict import Known, plan_once
 
@@ -131,7 +131,11 @@ def choose(
         for profile, model in pairs
         if _wanted(profile, asked)
     ]
-    ranked = tuple(sorted(verdicts, key=_key(profiles, asked.prefer or "quality")))
+    models = {profile.name: model for profile, model in pairs}
+    short = {
+        each.profile for each in verdicts if isinstance(each, Plan) and too_short(each, models[each.profile], asked)
+    }
+    ranked = tuple(sorted(verdicts, key=_key(profiles, asked.prefer or "quality", short)))
     if not ranked:
         return Choice(None, f"no profile runs on {asked.engine}", ())
     first = ranked[0]
@@ -153,9 +157,9 @@ def _taken(plan: Plan, profile: Profile) -> bool:
     return _automatic(profile) and plan.engine_state != ENGINE_MISSING
 
 
-def _key(profiles: Mapping[str, Profile], prefer: str) -> Callable[[Verdict], Key]:
+def _key(profiles: Mapping[str, Profile], prefer: str, short: Collection[str]) -> Callable[[Verdict], Key]:
     """Sort key, smallest is best: automatic and safe, automatic and tight, by name only, not at all (least missing);
-    within each, what answers at reading speed first."""
+    within each, what answers at reading speed first, then what has the context that is wanted. `short`: who has not."""
 
     def key(verdict: Verdict) -> Key:
         profile = profiles[verdict.profile]
@@ -170,7 +174,7 @@ def _key(profiles: Mapping[str, Profile], prefer: str) -> Callable[[Verdict], Ke
         group = 0.0 if verdict.verdict == SAFE else 1.0
         if not _taken(verdict, profile):
             group += 2.0
-        return (group, float(_slow(verdict)), *_preference(verdict, profile, prefer))
+        return (group, float(_slow(verdict)), float(verdict.profile in short), *_preference(verdict, profile, prefer))
 
     return key
 

@@ -18,7 +18,8 @@ ENGINE_READY, ENGINE_INSTALLABLE, ENGINE_MISSING = "ready", "installable", "miss
 class Overrides:
     """What the user asked for beyond the profile. None: the profile or the planner decides.
 
-    `gpus`: indices or UUIDs of the GPUs to use. `prefer`: quality, speed or context.
+    `gpus`: indices or UUIDs of the GPUs to use. `prefer`: quality, speed or context. `least_context`: wanted at least,
+    in tokens of a real model's tokenizer; where it does not fit, the longest context that does. `context` wins over it.
     """
 
     context: int | None = None
@@ -30,6 +31,7 @@ class Overrides:
     variant: str | None = None
     prefer: str | None = None
     offload: bool = False
+    least_context: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 
-from mscli.catalog.model import Model, Variant
+from mscli.catalog.model import STAND_IN_COUNTS, Model, Variant
 from mscli.catalog.profile import Profile, loads
 from mscli.planning.figures import tokens
 from mscli.planning.memory import llamacpp, mistralrs, ollama, transformers, vllm
 from mscli.planning.memory.footprint import Configuration, EngineMemory
-from mscli.planning.plan import GpuMemory, NoFit, Overrides, Refusal
+from mscli.planning.plan import GpuMemory, NoFit, Overrides, Plan, Refusal
 
 COMFORTABLE = 8192
 KV_BY_ENGINE = {
@@ -123,6 +123,8 @@ def resolve(profile: Profile, model: Model, overrides: Overrides, version: str |
             return refusal
     cap = min(profile.context.cap, model.context_recommended, model.context_limit)
     floor, target = min(profile.context.floor, cap), profile.context.target
+    if least := least_context(model, overrides):
+        floor, target = max(floor, min(least, cap)), target and max(target, least)
     if overrides.prefer == "context":
         target = None
     if overrides.context:
@@ -134,6 +136,22 @@ def resolve(profile: Profile, model: Model, overrides: Overrides, version: str |
         offload=overrides.offload or profile.offload, prefer=overrides.prefer or "quality", gpus=overrides.gpus,
         version=parse_version(version), notes=_notes(model, overrides),
     )  # fmt: skip
+
+
+def least_context(model: Model, overrides: Overrides) -> int | None:
+    """The context that is wanted at least, in tokens of the model's own tokenizer; None where none is."""
+    if overrides.least_context is None:
+        return None
+    return overrides.least_context * (STAND_IN_COUNTS if model.stand_in else 1)
+
+
+def too_short(plan: Plan, model: Model, overrides: Overrides) -> str | None:
+    """What to say of a plan with less context than coding agents want; None for one that has enough."""
+    least = least_context(model, overrides)
+    if least is None or plan.context >= least:
+        return None
+    found = f"{plan.profile} gets a context of {tokens(plan.context)} here; coding agents want {least:,} or more"
+    return f"{found} (what each needs: mscli launch)"
 
 
 @lru_cache

@@ -102,7 +102,16 @@ class Known:
 
 
 def plan_once(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Plan | NoFit:
-    """The verdict on one profile, without a search for the nearest overrides that works."""
+    """The verdict on one profile, without a search for the nearest overrides that works. Where the least context that
+    is wanted does not fit, the longest that does is planned."""
+    outcome = _within(profile, model, overrides, known)
+    if isinstance(outcome, Plan) or overrides.least_context is None:
+        return outcome
+    return _within(profile, model, replace(overrides, least_context=None, prefer="context"), known)
+
+
+def _within(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Plan | NoFit:
+    """The verdict on one profile within its limits and the overrides."""
     request = resolve(profile, model, overrides, known.versions.get(profile.engine))
     if isinstance(request, Refusal):
         return NoFit(

@@ -13,7 +13,7 @@ from support.run_mscli import Mscli
 
 from mscli.agents.deployment import Deployment
 from mscli.agents.launch import launch, needed_context, refuse_unfit
-from mscli.agents.table import AGENTS
+from mscli.agents.table import AGENT_CONTEXT, AGENTS
 from mscli.errors import Code, MscliError
 
 KEY, MODEL = 'sk-"quoted" $key', "magistral-small"
@@ -142,6 +142,22 @@ def test_what_cannot_be_launched_says_what_to_type(mscli: Mscli) -> None:
     assert "mscli up rehearsal --ctx 49152 --replace" in small.error["hint"]
     missing = mscli("launch", "llm", env={"PATH": str(Path(sys.executable).parent)})
     assert "uv tool install llm" in missing.err
+
+
+def test_up_for_agents_has_a_context_in_which_every_agent_can_work(mscli: Mscli) -> None:
+    planned = mscli("plan", "rehearsal", "--for", "agents", "--json").data["profiles"][0]
+    up = mscli("up", "rehearsal", "--for", "agents", "--json").data
+    assert planned["context"] == up["plan"]["context"] == 3 * AGENT_CONTEXT  # a stand-in counts three tokens for one
+    assert all(needed_context(agent, replace(HERE, stand_in=True)) <= 3 * AGENT_CONTEXT for agent in AGENTS.values())
+    assert mscli("up", "rehearsal", "--for", "agents", "--json").data["already"] is True
+
+
+def test_up_for_agents_says_where_the_context_is_too_short_for_them(mscli: Mscli) -> None:
+    said = mscli("up", "rehearsal", "--for", "agents", "--ctx", "8192", "--json")
+    assert [warning for warning in said.data["warnings"] if "coding agents want 98,304 or more" in warning]
+    planned = mscli("plan", "--for", "agents", "--on", "RTX 4060 Ti")
+    assert "10,240 tokens here; coding agents want 32,768 or more" in " ".join(planned.err.split())
+    assert mscli("plan", "--for", "cats").code == 2
 
 
 def test_the_agents_are_listed_without_an_instance(mscli: Mscli) -> None:

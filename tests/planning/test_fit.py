@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from support.planning.planned import DESKTOP, changed, held, holder, linked, on, plan, refusal, verdict
+from support.planning.planned import DESKTOP, changed, held, holder, linked, on, pair, plan, refusal, verdict
 
 from mscli.planning.figures import GIB
 from mscli.planning.plan import SAFE, TIGHT, NoFit, Overrides, Plan
+from mscli.planning.request import too_short
 
 
 def test_q4_on_one_24_gb_card_leaves_room_for_about_50_000_tokens() -> None:
@@ -44,6 +45,25 @@ def test_bf16_over_two_24_gb_cards_is_refused_with_the_figures() -> None:
     assert "weights 22.8 GiB" in found.reasons[0]
     assert "on each of 2 GPUs" in found.reasons[0]
     assert found.nearest == "--variant fp8"
+
+
+def test_for_agents_a_smaller_kv_type_and_more_than_the_target_are_taken_to_reach_the_context() -> None:
+    agents = Overrides(least_context=32_768)
+    squeezed = plan("small-gguf-q6", "RTX 4090", agents)
+    assert (plan("small-gguf-q6", "RTX 4090").context, squeezed.context, squeezed.kv_type) == (20_224, 32_768, "q8_0")
+    assert (plan("small-4bit", "RTX 4090").context, plan("small-4bit", "RTX 4090", agents).context) == (8192, 32_768)
+    assert plan("small-q4", "RTX 4090", agents).context == plan("small-q4", "RTX 4090").context
+    assert plan("small-q4", "RTX 4090", replace(agents, context=8192)).context == 8192
+
+
+def test_for_agents_the_longest_context_is_taken_where_none_is_long_enough_and_said_so() -> None:
+    agents = Overrides(least_context=32_768)
+    profile, model = pair("small-gguf-q4-text")
+    short = plan(profile.name, "RTX 4060 Ti", agents)
+    assert short.context == 10_240
+    assert "10,240 tokens here; coding agents want 32,768" in str(too_short(short, model, agents))
+    assert too_short(short, model, Overrides()) is None
+    assert too_short(plan(profile.name, "RTX 4090", agents), model, agents) is None
 
 
 def test_offloading_happens_by_name_only() -> None:

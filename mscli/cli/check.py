@@ -32,8 +32,9 @@ def check(
     """Test chat, tool calls, images and reasoning of an instance.
 
     Sends one request per capability of the instance; with --for agents, one per kind of request that coding agents
-    send. Exits with 5 if one fails.
+    send, and mscli launch tells what this found. Exits with 5 if one fails.
     """
+    from mscli.agents.checked import keep
     from mscli.agents.shapes import agent_checks
     from mscli.chat.reply import target_of
     from mscli.chat.selftest import OK, SKIPPED, self_test
@@ -46,10 +47,12 @@ def check(
     screen = open_screen(ctx, json)
     if client not in (None, "agents"):
         raise MscliError(Code.USAGE, f"no checks for {client!r}", "For coding agents: mscli check --for agents")
-    record = the_one(Records(places()), name)
+    records = Records(places())
+    record = the_one(records, name)
     target, listener = target_of(record), lambda what: screen.note(f"trying {what} ...")
     if client:
         checks = agent_checks(target, record.stand_in, listener)
+        keep(record, records, checks)
     else:
         checks = self_test(target, record.capabilities, record.plan.images, record.reasoning, listener)
     known = engine(record.plan.engine)

@@ -14,7 +14,7 @@ from mscli.errors import Code, MscliError
 if TYPE_CHECKING:
     from mscli.instances.records import Record
 
-_FOR = "Print code for curl, python, js, langchain and others."
+_FOR = "Print code for curl, python, js, llm and others."
 
 
 def register(app: typer.Typer) -> None:
@@ -69,6 +69,7 @@ def _variables(record: Record) -> dict[str, str]:
         "OPENAI_API_BASE": told.base_url,
         # Clients insist on some key: without one the customary placeholder is given.
         "OPENAI_API_KEY": told.key or "EMPTY",
+        "MSCLI_ROOT_URL": told.root,
         "MSCLI_MODEL": told.model,
         "MSCLI_CONTEXT": str(told.context),
         "MSCLI_MAX_OUTPUT": str(told.output),

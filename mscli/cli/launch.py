@@ -48,6 +48,7 @@ def start(
     Arguments after -- go to the agent. Your own configuration of it is not changed: the address, model and context are
     passed in its environment, its flags, or a file in the instance's folder. --json implies --print.
     """
+    from mscli.agents.checked import last, warnings
     from mscli.agents.deployment import deployment_of
     from mscli.agents.launch import launch, refuse_unfit
     from mscli.agents.table import AGENTS
@@ -68,9 +69,14 @@ def start(
     exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     made = launch(chosen, deployment, records.run_dir(record.name) / "agents" / agent, args or (), exempt)
     made.write()
+    found = warnings(chosen, last(record, records))
     if json:
-        screen.data({"argv": made.argv, "env": made.env, "unset": made.unset, "files": list(made.files)})
-    elif show:
+        screen.data({"argv": made.argv, "env": made.env, "unset": made.unset, "files": list(made.files),
+                     "warnings": found})  # fmt: skip
+        return
+    for warning in found:
+        screen.note(f"warning: {warning}. To check again: mscli check --for agents {record.name}", "yellow")
+    if show:
         screen.text(_printed(made))
     else:
         if not chosen.tried:

@@ -57,6 +57,14 @@ provider = OpenAIProvider(base_url=$url, api_key=os.environ.get("OPENAI_API_KEY"
 agent = Agent(OpenAIChatModel($model, provider=provider), model_settings={"temperature": $temperature})
 print(agent.run_sync("Hello").output)
 """,
+    "llm": """\
+# pip install llm; a folder of its own, so that yours stays as it is
+export LLM_USER_PATH="$$(mktemp -d)"
+cat > "$$LLM_USER_PATH/extra-openai-models.yaml" << 'END'
+[{"model_id": "mscli", "model_name": $model, "api_base": $url, "api_key_name": "mscli"}]
+END
+OPENAI_API_KEY="$${OPENAI_API_KEY:-EMPTY}" llm -m mscli -o temperature $temperature "Hello"
+""",
 }
 
 

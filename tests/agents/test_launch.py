@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.run_mscli import Mscli
 
+from mscli.agents.checked import Checked, warnings
 from mscli.agents.deployment import Deployment
 from mscli.agents.launch import launch, needed_context, refuse_unfit
 from mscli.agents.table import AGENT_CONTEXT, AGENTS
@@ -142,6 +143,34 @@ def test_what_cannot_be_launched_says_what_to_type(mscli: Mscli) -> None:
     assert "mscli up rehearsal --ctx 49152 --replace" in small.error["hint"]
     missing = mscli("launch", "llm", env={"PATH": str(Path(sys.executable).parent)})
     assert "uv tool install llm" in missing.err
+
+
+def test_a_launch_says_first_what_the_last_check_lost(mscli: Mscli, home: Path, programs: Path) -> None:
+    mscli("up", "rehearsal", "--ctx", "8192")
+    assert mscli("launch", "llm", "--json").data["warnings"] == [], "a check that was never run is not claimed"
+    assert mscli("check", "--for", "agents").code == 0
+    assert mscli("launch", "llm", "--json").data["warnings"] == []
+
+    kept = home / "state" / "instances" / "rehearsal" / "agents" / "check.json"
+    found = json.loads(kept.read_text())
+    assert found["statuses"]["content as a list"] == "ok"
+    found["statuses"] |= {"content as a list": "lost", "/v1/responses": "refused"}
+    kept.write_text(json.dumps(found) + "\n")
+    said = " ".join(mscli("launch", "llm", "--print").err.split())
+    assert "lost the tool call, or the answer, of content as a list (sent by pi, Qwen Code" in said
+    assert "mscli check --for agents rehearsal" in said
+    assert "/v1/responses" not in said, "llm does not send such a one"
+
+    mscli("restart", "rehearsal")
+    assert mscli("launch", "llm", "--json").data["warnings"] == [], "another start was not checked"
+
+
+def test_a_refusal_is_told_to_the_agent_that_sends_such_requests() -> None:
+    checked = Checked("mark", {"/v1/responses": "refused", "odd schemas": "ok", "user after user": "refused"})
+    assert warnings(AGENTS["codex"], checked) == (
+        "the last check for agents found refused what Codex sends: user after user, /v1/responses",
+    )
+    assert warnings(AGENTS["vibe"], checked) == warnings(AGENTS["vibe"], None) == ()
 
 
 def test_up_for_agents_has_a_context_in_which_every_agent_can_work(mscli: Mscli) -> None:

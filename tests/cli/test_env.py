@@ -18,6 +18,7 @@ def test_the_variables_tell_what_was_loaded(mscli: Mscli) -> None:
     told = mscli("env", "--json").data
 
     assert told["OPENAI_API_BASE"] == told["OPENAI_BASE_URL"]
+    assert told["OPENAI_BASE_URL"] == f"{told['MSCLI_ROOT_URL']}/v1"
     assert told["MSCLI_CONTEXT"] == "2048"
     assert int(told["MSCLI_MAX_OUTPUT"]) <= 1024
     assert told["MSCLI_ABILITIES"].split() == ["chat", "vision", "tools"]
@@ -39,7 +40,7 @@ def test_code_names_the_server_and_the_model_and_never_the_key(mscli: Mscli) -> 
     url = mscli("env", "--json").data["OPENAI_BASE_URL"]
     for client in SNIPPETS:
         code = mscli("env", "--for", client).out
-        if client not in ("curl", "js"):
+        if client not in ("curl", "js", "llm"):
             ast.parse(code)
         assert url in code, client
         assert "rehearsal" in code, client

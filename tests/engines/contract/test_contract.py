@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from support.agents.page import column
 from support.engines.engine_home import Home, Running, Twin, deltas, make_home
 from support.picture import png
 from support.weather import TOOL
@@ -19,7 +20,6 @@ from mscli.instances.records import Records
 from mscli.lifecycle import port
 from mscli.paths import places
 
-REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 HELLO = [{"role": "user", "content": "hello"}]
 REPLY = "Hello! This is a scripted stand-in"
 
@@ -192,12 +192,7 @@ def test_logs_are_kept(running: Running) -> None:
 
 def test_what_agents_send_is_answered_as_the_page_says(running: Running, twin: Twin) -> None:
     checks = running.home.mscli("check", "--for", "agents", "--json").envelope["data"]["checks"]
-    page = (REFERENCE / "agent-requests.md").read_text()
-    head, _, *rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "|" in line
-    ]
-    column = [name.lower() for name in head].index(twin.engine)
-    told = {row[0].strip("`"): row[column] for row in rows}
+    told = column(twin.engine)
     found = {each["name"]: each["status"] for each in checks}
     wrong = {each["name"]: each["seen"] for each in checks if each["status"] != told[each["name"]]}
     assert not wrong, wrong

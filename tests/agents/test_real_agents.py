@@ -11,12 +11,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.agents.recorder import Recorder, recording
-from support.run_mscli import Mscli
+from support.agents.recorder import Recorder
 
 pytestmark = pytest.mark.agents
 
@@ -57,33 +56,19 @@ CONFIGURED = {
 }
 CALLS_NO_TOOL = ("aider",)  # its edits come as text
 REWRITES = ("qwen",)
-HERE = os.environ.get("MSCLI_AGENTS", "").split(",")
-
-
-@pytest.fixture
-def served(mscli: Mscli, home: Path) -> Iterator[Recorder]:
-    """The rehearsal with room for an agent, behind a proxy that keeps what is said."""
-    up = mscli("up", "rehearsal", "--ctx", "131072", "--json")
-    instance = up.data["instance"]
-    with recording(instance["port"]) as recorder:
-        path = home / "state" / "instances" / "rehearsal" / "record.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "port": recorder.port}))
-        yield recorder
-        path.write_text(json.dumps({**json.loads(path.read_text()), "port": instance["port"]}))
 
 
 @pytest.mark.parametrize("agent", ARGS)
 def test_a_launched_agent_answers_calls_a_tool_and_leaves_its_users_files_alone(
-    agent: str, served: Recorder, user_env: dict[str, str], tmp_path: Path
+    agent: str, programs_of: Callable[[str], Path], served: Recorder, user_env: dict[str, str], tmp_path: Path
 ) -> None:
-    if agent not in HERE:
-        pytest.skip("not installed by tests/run_agents")
+    programs = programs_of(agent)
     home, project = Path(user_env["HOME"]), tmp_path / "project"
     project.mkdir()
     for name, text in CONFIGURED[agent].items():
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)
-    path = f"{os.environ['MSCLI_AGENT_PATH']}:{os.environ['PATH']}"
+    path = f"{programs}:{os.environ['PATH']}"
     # Whoever would call home meets a closed port.
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     env = {**user_env, **nowhere, "PATH": path, "TERM": "dumb", "OPENAI_API_KEY": "sk-of-the-user"}

@@ -307,3 +307,12 @@ def test_a_reply_that_breaks_off_is_a_failure_and_keeps_what_had_come(site: Site
     with pytest.raises(MscliError, match="was cut off") as raised:
         ask(target_of(record), unending, hear)
     assert raised.value.details["text"]
+
+
+@pytest.mark.parametrize("front", ["", "--gateway"], ids=["plain", "gateway"])
+def test_what_agents_send_is_answered_as_the_page_says(site: Site, front: str) -> None:
+    site.up("--ctx", "2048", *filter(None, [front]))
+    checks = site.mscli("check", "--for", "agents", "--json").envelope["data"]["checks"]
+    told = column("Ollama, gateway" if front else "Ollama")
+    assert not {each["name"]: each["seen"] for each in checks if each["status"] != told[each["name"]]}
+    assert {each["name"]: each["status"] for each in checks} == told

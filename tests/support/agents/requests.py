@@ -1,5 +1,8 @@
-"""First requests of coding agents, of our own making: their roles, kinds of content, tools and fields are those of
-recorded ones, their words are not. The versions that were recorded stand in docs/how-to/agents.md."""
+"""First requests of coding agents, of our own making: their roles, kinds of content, schemas and fields are those of
+recorded ones, their words are not. The versions that were recorded stand in docs/how-to/agents.md.
+
+Each also offers get_weather, which the scripted model calls; without it the model would make up arguments for another
+tool, to no end."""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messag
 ASKED = "What is the weather in Paris? Use a tool."
 RULES = "You are a coding agent. Read a file before you change it, and say what you changed. " * 8
 SHORT = "The folder is /work. Today is Monday."
+WEATHER = "get_weather"
 DIGITS = 9_007_199_254_740_991
 TEXT: dict[str, Any] = {"type": "string"}
 WHOLE: dict[str, Any] = {"type": "integer"}
@@ -31,6 +35,9 @@ class Replayed:
 
 def fields(*required: str, **properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(required)}
+
+
+CITY = fields("city", city=TEXT)
 
 
 def strict(*required: str, **properties: Any) -> dict[str, Any]:
@@ -72,7 +79,7 @@ def _opencode() -> list[dict[str, Any]]:
         "todowrite": fields("todos", todos=list_of(fields("content", content=TEXT, status=TEXT))),
         "webfetch": fields("url", url=TEXT, format={**TEXT, "enum": ["text", "markdown"], "default": "markdown"}),
     }  # fmt: skip
-    return [tool(name, {**dialect, **schema}) for name, schema in made.items()]
+    return [tool(name, {**dialect, **schema}) for name, schema in {**made, WEATHER: CITY}.items()]
 
 
 def _vibe() -> list[dict[str, Any]]:
@@ -90,6 +97,7 @@ def _vibe() -> list[dict[str, Any]]:
         tool("wait", strict("timeout_ms", timeout_ms={**WHOLE, "minimum": 1, "maximum": 3_600_000})),
         tool("read_file", strict("path", path=TEXT, limit={"type": ["integer", "null"], "default": None})),
         tool("todo", todo),
+        tool(WEATHER, {**CITY, "additionalProperties": False}),
     ]
 
 
@@ -102,6 +110,7 @@ def _codex() -> list[dict[str, Any]]:
         flat("request_user_input", strict("questions", questions=list_of(asked))),
         {"type": "namespace", "name": "agents", "description": "Other agents.", "tools": inner},
         flat("get_goal", strict()),
+        flat(WEATHER, {**CITY, "additionalProperties": False}),
         {"type": "web_search", "external_web_access": False},
     ]
 
@@ -112,6 +121,7 @@ def _pi() -> dict[str, dict[str, Any]]:
         "read": fields("path", path=TEXT, offset=NUMBER, limit=NUMBER),
         "bash": fields("command", command=TEXT, timeout=NUMBER),
         "edit": strict("path", "edits", path=TEXT, edits=list_of(change)),
+        WEATHER: CITY,
     }
 
 
@@ -122,6 +132,7 @@ def _cline() -> list[dict[str, Any]]:
         tool("read_files", strict("files", files=list_of(file, minItems=1))),
         tool("editor", strict("path", path={**TEXT, "minLength": 1}, old_text=or_null(TEXT), new_text=TEXT)),
         tool("team_status", {**NOTHING, "additionalProperties": False}),
+        tool(WEATHER, CITY),
     ]  # fmt: skip
 
 
@@ -131,6 +142,7 @@ def _qwen() -> list[dict[str, Any]]:
         tool("read_file", fields("path", path={**TEXT, "pattern": "^/"}, limit={"type": ["integer", "null"]})),
         tool("search", fields("where", where=where, include={"type": ["string", "null"]})),
         tool("remember", {"type": "object", "properties": {"fact": {"description": "of any kind"}}}),
+        tool(WEATHER, CITY),
     ]
 
 
@@ -139,6 +151,7 @@ def _gptme() -> list[dict[str, Any]]:
         tool("shell", strict("command", command=TEXT, background=SWITCH)),
         tool("recall", strict("result_id", result_id=WHOLE, max_chars=WHOLE)),
         tool("complete", {**NOTHING, "required": [], "additionalProperties": False}),
+        tool(WEATHER, {**CITY, "additionalProperties": False}),
     ]
 
 
@@ -212,7 +225,7 @@ REPLAYED = (
               tools=_gptme(), temperature=0.0, top_p=0.1),
     ),
     Replayed(
-        "llm", _chat(said("user", "Weather?"), tools=[tool("get_weather", fields("city", city=TEXT))])
+        "llm", _chat(said("user", "Weather?"), tools=[tool(WEATHER, CITY)])
     ),
     Replayed("opencode", _chat(_SYSTEM, _USER, tools=_opencode(), tool_choice="auto", max_tokens=256)),
     Replayed("opencode's title", _chat(_SYSTEM, said("user", "A title for this:"), _USER, max_tokens=256), calls=False),

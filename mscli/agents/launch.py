@@ -18,9 +18,9 @@ from mscli.catalog.model import STAND_IN_COUNTS
 from mscli.errors import Code, MscliError
 from mscli.instances.store import private_folder, write_private
 
-# What an engine answers besides chat completions, in a way that agents can use: vLLM refuses the role `developer` and
-# the parts `input_text` that every request to /v1/responses has.
-_ANSWERS = {"llama.cpp": (RESPONSES, MESSAGES), "ollama": (RESPONSES, MESSAGES), "vllm": (MESSAGES,)}
+# What an engine answers besides chat completions, in a way that agents can use. The instructions in every request to
+# /v1/responses have the role `developer`: vLLM refuses it, and templates of Ollama's library leave it out in silence.
+_ANSWERS = {"llama.cpp": (RESPONSES, MESSAGES), "ollama": (MESSAGES,), "vllm": (MESSAGES,)}
 _GATEWAY_ANSWERS = (RESPONSES, MESSAGES)
 
 

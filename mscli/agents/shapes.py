@@ -1,7 +1,8 @@
 """What agents send that engines lose or refuse: each shape is asked once, as recorded from eleven agents, and judged.
 
-A template that compares messages loses the tools where the content is a list; another refuses a second system message.
-Either way the server may answer 200, so only the call that comes back, or does not, shows it.
+A template that compares messages loses the tools where the content is a list; another refuses a second system message,
+or leaves out a role that it does not know. The server may answer 200 all the same, so only the call that comes back, or
+does not, and the number of tokens that were read show it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ LOST, REFUSED = "lost", "refused"
 _LONGEST_REPLY, _TIMEOUT_S, _ANSWER_BYTES = 256, 120.0, 4 << 20
 _CALL = re.compile(r'"tool_calls"\s*:\s*\[\s*\{|"type"\s*:\s*"(?:function_call|tool_use)"')
 _ANSWER = re.compile(r'"content"\s*:\s*"[^"]')
+_READ = re.compile(r'"(?:prompt|input)_tokens"\s*:\s*(\d+)')
 _FAULT = re.compile(r'^data: (\{"error".*)$', re.MULTILINE)
 _ASKED = "What is the weather in Paris? Use the tool."
 _CALL_ID = "call_0123456789abcdef0123456789a"  # of 32 characters, as llama.cpp and OpenAI make them
@@ -66,7 +68,9 @@ def _chat(*messages: dict[str, Any], parameters: Mapping[str, Any] = _CITY) -> d
 
 
 _SYSTEM = {"role": "system", "content": "You are a coding agent."}
-_DEVELOPER = {"role": "developer", "content": _parts("You are a coding agent.")}
+# More words than all tokens of the rest, so that it shows when they are left out.
+_INSTRUCTIONS, _MORE_INSTRUCTIONS = "You are a coding agent. " * 30, "You are a coding agent. " * 98
+_DEVELOPER = {"role": "developer", "content": _parts(_INSTRUCTIONS)}
 _USER = {"role": "user", "content": _ASKED}
 _LIST = {"role": "user", "content": _parts(_ASKED)}
 _FLAT = {"type": "function", "name": "get_weather", "description": "The weather in a city", "parameters": _CITY}
@@ -98,7 +102,7 @@ SHAPES = (
           _chat(_USER, _calls("abcdefgh1", "abcdefgh2"), _result("abcdefgh1", "sunny"), _result("abcdefgh2", "dry")),
           calls=False),
     Shape("/v1/responses", "Codex",
-          {"input": [{"type": "message", **_DEVELOPER, "content": _parts("You are a coding agent.", "input_text")},
+          {"input": [{"type": "message", **_DEVELOPER, "content": _parts(_MORE_INSTRUCTIONS, "input_text")},
                      {"type": "message", "role": "user", "content": _parts(_ASKED, "input_text")}],
            "tools": [_FLAT, {"type": "web_search"},
                      {"type": "namespace", "name": "more", "description": "", "tools": [{**_FLAT, "name": "other"}]}],
@@ -134,8 +138,11 @@ def _try(target: Target, shape: Shape) -> str:
     """What came back. Raises Wrong."""
     import httpx
 
-    limit = {} if "max_tokens" in shape.body or shape.path == RESPONSES else {"max_tokens": _LONGEST_REPLY}
+    limit: dict[str, Any] = (
+        {} if "max_tokens" in shape.body or shape.path == RESPONSES else {"max_tokens": _LONGEST_REPLY}
+    )
     limit |= {"max_output_tokens": _LONGEST_REPLY} if shape.path == RESPONSES else {}
+    limit |= {"stream_options": {"include_usage": True}} if shape.path == CHAT else {}
     body = {"model": target.model, "stream": True, **shape.body, **limit}
     url = target.base_url.removesuffix("/v1") + shape.path
     key = {"x-api-key": target.api_key} if target.api_key else {}
@@ -168,4 +175,19 @@ def _judged(shape: Shape, status: int, answer: str) -> str:
         raise Wrong("text came back instead of a tool call", LOST)
     if not shape.calls and not _ANSWER.search(answer):
         raise Wrong("no answer came back", LOST)
+    if shape.path != MESSAGES:  # which may not count what was cached
+        _all_read(_words(shape.body), max((int(count) for count in _READ.findall(answer)), default=0))
     return "a tool call came back" if shape.calls else "an answer came back"
+
+
+def _all_read(words: int, tokens: int) -> None:
+    """Raise Wrong where fewer tokens were read than there are words: a token is one word at most. 0: not told."""
+    if 0 < tokens < words:
+        raise Wrong(f"only {tokens} tokens were read of a prompt of {words} words: a part was left out", LOST)
+
+
+def _words(body: Mapping[str, Any]) -> int:
+    """The words of all messages of a request."""
+    contents = [message.get("content") or "" for message in (*body.get("messages", ()), *body.get("input", ()))]
+    texts = [[each] if isinstance(each, str) else [part["text"] for part in each] for each in contents]
+    return sum(len(text.split()) for each in texts for text in each)

@@ -30,9 +30,9 @@ def programs_of() -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def served(mscli: Mscli, home: Path) -> Iterator[Recorder]:
-    """The rehearsal with room for an agent, behind a proxy that keeps what is said."""
-    up = mscli("up", "rehearsal", "--ctx", "131072", "--json")
+def served(mscli: Mscli, home: Path, request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    """The rehearsal with room for an agent, behind a proxy that keeps what is said. The parameter: more for `up`."""
+    up = mscli("up", "rehearsal", *getattr(request, "param", ("--ctx", "131072")), "--json")
     instance = up.data["instance"]
     with recording(instance["port"]) as recorder:
         path = home / "state" / "instances" / "rehearsal" / "record.json"

@@ -70,6 +70,7 @@ def test_files_are_the_users_alone(tmp_path: Path) -> None:
     ("agent", "engine", "abilities"),
     [
         ("codex", "vllm", ("chat", "tools")),
+        ("codex", "ollama", ("chat", "tools")),
         ("claude", "mistral.rs", ("chat", "tools")),
         ("vibe", "transformers", ("chat",)),
     ],
@@ -83,7 +84,7 @@ def test_what_an_engine_cannot_do_for_an_agent_is_said_before_it_starts(
     assert engine in refused.value.message
 
 
-@pytest.mark.parametrize("engine", ["vllm", "mistral.rs"])
+@pytest.mark.parametrize("engine", ["vllm", "mistral.rs", "ollama"])
 def test_behind_the_gateway_every_engine_answers_what_codex_needs(engine: str) -> None:
     with pytest.raises(MscliError) as refused:
         refuse_unfit(AGENTS["codex"], replace(HERE, engine=engine))

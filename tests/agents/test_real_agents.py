@@ -58,7 +58,15 @@ CALLS_NO_TOOL = ("aider",)  # its edits come as text
 REWRITES = ("qwen",)
 
 
-@pytest.mark.parametrize("agent", ARGS)
+GATEWAY = ("--ctx", "131072", "--gateway")
+
+
+@pytest.mark.parametrize(
+    ("agent", "served"),
+    [*((agent, ("--ctx", "131072")) for agent in ARGS), ("codex", GATEWAY), ("vibe", GATEWAY)],
+    ids=[*ARGS, "codex-gateway", "vibe-gateway"],
+    indirect=["served"],
+)
 def test_a_launched_agent_answers_calls_a_tool_and_leaves_its_users_files_alone(
     agent: str, programs_of: Callable[[str], Path], served: Recorder, user_env: dict[str, str], tmp_path: Path
 ) -> None:

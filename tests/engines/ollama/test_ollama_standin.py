@@ -7,7 +7,8 @@ are not asked of both here:
 5, 6, 7     a stalled part begins again after 31 s, parts are of at least 100 MB: as played in test_ollama_pull.py
 34 in part  the queue: 503 comes with the 513th request that waits
 35          what a damaged or missing file says: the stand-in reads none, it is played in test_ollama_serving.py
-38 in part  push, /v1/responses, /v1/messages and /v1/embeddings: nothing of mscli asks them, the stand-in has none
+38 in part  push and /v1/embeddings: nothing of mscli asks them, the stand-in has none; /v1/responses and /v1/messages:
+            what agents send there, asked of both in test_ollama_truth.py
 """
 
 from __future__ import annotations

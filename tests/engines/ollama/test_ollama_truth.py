@@ -15,9 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
+from support.agents.page import column
+from support.agents.replay import expected, replayed
+from support.agents.requests import REPLAYED
 from support.ollama.standins import Scene
 from support.ollama.tiny import (
     GO_TEMPLATE,
+    LIBRARY_TEMPLATE,
     PLAIN_GGUF,
     TAG,
     answers,
@@ -309,10 +313,29 @@ def test_a_reply_that_breaks_off_is_a_failure_and_keeps_what_had_come(site: Site
     assert raised.value.details["text"]
 
 
-@pytest.mark.parametrize("front", ["", "--gateway"], ids=["plain", "gateway"])
-def test_what_agents_send_is_answered_as_the_page_says(site: Site, front: str) -> None:
-    site.up("--ctx", "2048", *filter(None, [front]))
+@pytest.mark.parametrize(
+    ("title", "template", "front"),
+    [
+        ("Ollama", LIBRARY_TEMPLATE, ()),
+        ("Ollama, own GGUF", None, ()),
+        ("Ollama, gateway", LIBRARY_TEMPLATE, ("--gateway",)),
+    ],
+)
+def test_what_agents_send_is_answered_as_the_page_says(
+    site: Site, title: str, template: str | None, front: tuple[str, ...]
+) -> None:
+    if template:
+        give(site.url, TAG, PLAIN_GGUF, template=template)
+    root = site.up("--ctx", "2048", *front)
     checks = site.mscli("check", "--for", "agents", "--json").envelope["data"]["checks"]
-    told = column("Ollama, gateway" if front else "Ollama")
+    told = column(title)
     assert not {each["name"]: each["seen"] for each in checks if each["status"] != told[each["name"]]}
     assert {each["name"]: each["status"] for each in checks} == told
+    env = site.mscli("env", "--json").data
+    assert (env["OLLAMA_HOST"], env["MSCLI_ROOT_URL"]) == (root, root)
+
+
+@pytest.mark.parametrize("front", [(), ("--gateway",)], ids=["plain", "gateway"])
+def test_requests_of_agents_are_answered_and_those_with_tools_by_a_call(site: Site, front: tuple[str, ...]) -> None:
+    root = site.up("--ctx", "4096", *front)
+    assert replayed(root, "mscli/tiny") == {each.agent: expected(each) for each in REPLAYED}

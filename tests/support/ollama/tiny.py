@@ -24,6 +24,15 @@ GO_TEMPLATE = (
     "{{ range .Messages }}[INST]{{ .Content }}[/INST]{{ if .ToolCalls }}{{ range .ToolCalls }}[TOOL_CALLS]"
     "{{ .Function.Name }}{{ .Function.Arguments }}{{ end }}{{ end }}{{ end }}"
 )
+# In the way of its library's models: a branch for each role that they know, which `developer` is not.
+LIBRARY_TEMPLATE = (
+    "{{ if .Tools }}[AVAILABLE_TOOLS]{{ .Tools }}[/AVAILABLE_TOOLS]{{ end }}{{ range .Messages }}"
+    '{{ if eq .Role "system" }}[SYSTEM_PROMPT]{{ .Content }}[/SYSTEM_PROMPT]'
+    '{{ else if eq .Role "user" }}[INST]{{ .Content }}[/INST]'
+    '{{ else if eq .Role "assistant" }}{{ if .Content }}{{ .Content }}</s>{{ else if .ToolCalls }}'
+    "{{ range .ToolCalls }}[TOOL_CALLS]{{ .Function.Name }}[ARGS]{{ .Function.Arguments }}{{ end }}</s>{{ end }}"
+    '{{ else if eq .Role "tool" }}[TOOL_RESULTS]{{ .Content }}[/TOOL_RESULTS]{{ end }}{{ end }}'
+)
 _PROFILE = """title: The rehearsal's model on Ollama
 engine: ollama
 model: tiny

@@ -147,7 +147,7 @@ class Native:
         _check(body.get("model") or "")
         streamed = body.get("stream") is not False
         if body.get("files"):
-            store.import_files(body["model"], [*body["files"].values()], bool(body.get("template")))
+            store.import_files(body["model"], [*body["files"].values()], body.get("template") or "")
             if body.get("parameters"):
                 store.create(body["model"], body["model"], body["parameters"], "")
             return {"status": "success"}
@@ -315,6 +315,8 @@ class Native:
         body, store = self._body, self.server.store
         options = body.get("options") or {}
         parameters, openai = {**store.parameters(name), **options}, self.path.startswith("/v1")
+        if store.own_template(name):  # its library's have a branch for each of these, and leave out what has none
+            messages = [each for each in messages if each["role"] in ("system", "user", "assistant", "tool")]
         system = store.text(name, SYSTEM)
         if system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system}, *messages]

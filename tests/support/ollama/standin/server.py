@@ -1,7 +1,7 @@
 """A stand-in for `ollama serve`: Ollama's HTTP API, real in all but the language model. tests/engines/ollama/
 test_ollama_standin.py asks it and a real one the same.
 
-Here is what all requests have in common; what is answered is in native.py and openai.py.
+Here is what all requests have in common; what is answered is in native.py, openai.py and agent_apis.py.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from typing import Any
 
+from agent_apis import AgentApis
 from answers import Refused
 from log import gin, log
 from memory import Memory
 from native import Cut, Native
-from openai import OpenAi
 from scene import Scene
 from store import Store, folder
 
@@ -46,7 +46,7 @@ class Server(ThreadingHTTPServer):
         """A client that goes away is no fault."""
 
 
-class Handler(Native, OpenAi, BaseHTTPRequestHandler):
+class Handler(Native, AgentApis, BaseHTTPRequestHandler):
     """The API. One instance for each connection."""
 
     protocol_version = "HTTP/1.1"
@@ -82,7 +82,7 @@ class Handler(Native, OpenAi, BaseHTTPRequestHandler):
 
     def _route(self) -> None:
         lacks = self.server.scene["lacks"]
-        known = {**self.native_routes(), **self.openai_routes()}
+        known = {**self.native_routes(), **self.openai_routes(), **self.agent_routes()}
         routes = {(method, path): route for (method, path), route in known.items() if path not in lacks}
         route = routes.get((self.command, self.path))
         if route is None and self.command == "HEAD":
@@ -171,7 +171,7 @@ class Handler(Native, OpenAi, BaseHTTPRequestHandler):
 
     def _stream(self, parts: Iterator[Any]) -> None:
         """NDJSON, or server-sent events below /v1. An error in the middle is a last object; Cut breaks off."""
-        events = self.path.startswith("/v1")
+        events, named = self.path.startswith("/v1"), (self.command, self.path) in self.agent_routes()
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream" if events else "application/x-ndjson")
         self.send_header("Transfer-Encoding", "chunked")
@@ -179,8 +179,9 @@ class Handler(Native, OpenAi, BaseHTTPRequestHandler):
         try:
             for part in parts:
                 line = json.dumps(part)
-                self._chunk(f"data: {line}\n\n".encode() if events else f"{line}\n".encode())
-            if events and not self._died:
+                event = f"event: {part['type']}\n" if named else ""
+                self._chunk(f"{event}data: {line}\n\n".encode() if events else f"{line}\n".encode())
+            if events and not named and not self._died:
                 self._chunk(b"data: [DONE]\n\n")
             self._chunk(b"")
         except (Cut, OSError):

@@ -134,9 +134,9 @@ class Store:
             layers.append(self.put(CONFIG, json.dumps(config).encode()))
         self.write_manifest(name, layers)
 
-    def import_files(self, name: str, digests: list[str], own_template: bool) -> None:
-        tools = any(b"tools" in self.blob(digest).read_bytes() for digest in digests)
-        told = {"capabilities": ["completion", *(["tools"] * tools)], "template": "own" if own_template else "file"}
+    def import_files(self, name: str, digests: list[str], template: str) -> None:
+        tools = ".Tools" in template or any(b"tools" in self.blob(digest).read_bytes() for digest in digests)
+        told = {"capabilities": ["completion", *(["tools"] * tools)], "template": "own" if template else "file"}
         config = self.put(CONFIG, json.dumps(told).encode())
         models = [{"mediaType": MODEL, "digest": d, "size": self.blob(d).stat().st_size} for d in digests]
         self.write_manifest(name, [*models, config])

@@ -120,8 +120,10 @@ def ask(
     listener: Callable[[Piece], None],
     timeout_s: float = 600.0,
     tools: Sequence[Mapping[str, object]] = (),
+    fields: Mapping[str, object] | None = None,
 ) -> Reply:
-    """Send the conversation and return the reply; `listener` hears each piece as it comes.
+    """Send the conversation and return the reply; `listener` hears each piece as it comes. `fields` of the request are
+    added to those of the target.
 
     Waits at most `timeout_s` between two pieces, and no longer than a server that does not respond at all needs to be
     sure of (see watchdog.py). Raises REQUEST_FAILED with the server's own words, or when the connection breaks, or when
@@ -134,7 +136,7 @@ def ask(
         with watchdog:
             send = partial(_send, target, watchdog, timeout_s)
             sent_tokens = _too_many(target, messages, send) or least_prompt_tokens(messages)
-            _read(target, _body(target, messages, tools), send, preview)
+            _read(target, {**_body(target, messages, tools), **(fields or {})}, send, preview)
         reply = preview.reply()
     except NobodyAnswers as fault:
         raise MscliError(

@@ -16,6 +16,7 @@ import typer
 from mscli.chat import message
 from mscli.chat.conversation import Conversation
 from mscli.chat.message import Message
+from mscli.cli.attachments import check_room, images
 from mscli.cli.conversation import Saving, Shown, converse, turn_of
 from mscli.cli.options import InstanceOption, Json
 from mscli.cli.reply_view import say
@@ -31,6 +32,8 @@ _EPILOG = 'Examples: mscli chat "hello"  |  cat log | mscli chat "What failed?" 
 # How long standard input may be silent before that is said.
 _SILENT_S = 3.0
 _SYSTEM = "Set the system prompt (default: the model's)."
+_IMAGE = "Send an image: a file, URL, base64 or clipboard (repeatable)."
+_SCHEMA = "Answer with JSON that follows the schema in FILE."
 _LIMIT = "Limit the reply to N tokens."
 _FILE = "Send a text file along (repeatable)."
 _THINK = "Show the reasoning (default: on a terminal)."
@@ -49,10 +52,11 @@ def chat(
     ] = None,
     instance: InstanceOption = None,
     system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help=_SYSTEM)] = None,
-    image: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Send an image along (repeatable).")] = None,
+    image: Annotated[list[str] | None, typer.Option(metavar="IMAGE", help=_IMAGE)] = None,
     file: Annotated[list[Path] | None, typer.Option("--file", "-f", metavar="FILE", help=_FILE)] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help=_LIMIT)] = None,
     temperature: Annotated[float | None, typer.Option(metavar="X", min=0.0, help=_TEMPERATURE)] = None,
+    schema: Annotated[Path | None, typer.Option(metavar="FILE", help=_SCHEMA)] = None,
     think: Annotated[bool | None, typer.Option("--think/--no-think", "--thinking/--no-thinking", help=_THINK)] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Print Markdown as it is.")] = False,
     stdin: Annotated[bool, typer.Option(help="Add piped input to the prompt.")] = True,
@@ -81,18 +85,46 @@ def chat(
         conversation.system = system or None
     saving = Saving(screen, _log() if log else None)
     if prompt is None and sys.stdin and sys.stdin.isatty():
-        if json:
-            raise MscliError(Code.USAGE, "--json needs a prompt", "Give a prompt, or pipe one in.")
-        converse(screen, target, conversation, tuple(image or ()), saving, Shown(think is not False, raw))
+        if json or schema:
+            raise MscliError(
+                Code.USAGE, f"{'--json' if json else '--schema'} needs a prompt", "Give one, or pipe it in."
+            )
+        converse(screen, target, conversation, images(screen, image or ()), saving, Shown(think is not False, raw))
         return
-    asked = message.user(_prompt(screen, prompt, file or (), stdin), tuple(map(Path, image or ())))
-    sent = conversation.messages(asked, target.splits_think)
-    if json:
-        reply = _answer_json(screen, target, sent)
-    else:
-        reply = say(screen, target, sent, screen.live if think is None else think, raw)
+    text = _prompt(screen, prompt, file or (), stdin)
+    asked = message.user(text, [each.data_url for each in images(screen, image or ())])
+    shown = Shown(screen.live if think is None else think, raw)
+    reply = _answer(screen, target, conversation.messages(asked, target.splits_think), shown, schema)
     conversation.add(turn_of(asked, reply))
     saving.save(conversation, target)
+
+
+def _answer(screen: Screen, target: Target, sent: list[Message], shown: Shown, file: Path | None) -> Reply:
+    """The reply to one prompt, shown or as JSON. `file`: the schema that it has to follow.
+
+    Raises REQUEST_FAILED where it does not, and where the prompt does not fit into the context."""
+    schema = None
+    if file is not None:
+        from mscli.chat.schema import read
+
+        schema = read(file)
+        sent = schema.messages(target.engine, sent)
+    check_room(screen, target, sent)
+    fields = schema.fields(target.engine) if schema else None
+    if not screen.json_mode:
+        reply = say(screen, target, sent, shown.think, shown.raw or schema is not None, fields)
+        if schema:
+            schema.parsed(reply.text)
+        return reply
+    from mscli.chat.reply import ask
+    from mscli.instances.json_values import to_json
+
+    reply = ask(target, sent, lambda _: None, fields=fields)
+    speed = reply.tokens_per_second
+    answer = {"answer": schema.parsed(reply.text)} if schema else {}
+    data = {"instance": target.name, "model": target.model, **to_json(reply), **answer}
+    screen.data({**data, "tokens_per_second": None if speed is None else round(speed, 2)})
+    return reply
 
 
 def _prompt(screen: Screen, prompt: str | None, files: Sequence[Path], stdin: bool) -> str:
@@ -195,14 +227,3 @@ def _target(name: str | None, max_tokens: int | None, temperature: float | None)
     if temperature is not None:
         sampling = replace(sampling, temperature=temperature)
     return replace(target, sampling=sampling)
-
-
-def _answer_json(screen: Screen, target: Target, messages: list[Message]) -> Reply:
-    from mscli.chat.reply import ask
-    from mscli.instances.json_values import to_json
-
-    reply = ask(target, messages, lambda _: None)
-    speed = reply.tokens_per_second
-    data = {"instance": target.name, "model": target.model, **to_json(reply)}
-    screen.data({**data, "tokens_per_second": None if speed is None else round(speed, 2)})
-    return reply

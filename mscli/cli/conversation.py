@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mscli.chat import message
 from mscli.chat.conversation import SUMMARY_REQUEST, Conversation, Turn
 from mscli.chat.message import Message
+from mscli.cli import attachments
 from mscli.cli.layout import count
 from mscli.cli.reply_view import Stopped, say
 from mscli.cli.screen import Screen
@@ -19,6 +20,7 @@ from mscli.errors import MscliError
 
 if TYPE_CHECKING:
     from mscli.chat.conversation_log import ConversationLog
+    from mscli.chat.image import Image
     from mscli.chat.reply import Reply, Target
 
 # From this share of the context on a conversation will soon not fit any more.
@@ -59,7 +61,7 @@ class Talk:
         self, screen: Screen, target: Target, conversation: Conversation, saving: Saving, shown: Shown
     ) -> None:
         self.screen, self.target, self.conversation, self.shown = screen, target, conversation, shown
-        self.images: tuple[str, ...] = ()
+        self.images: tuple[Image, ...] = ()
         self.files: tuple[Path, ...] = ()
         self.failed: Message | None = None  # the last message, where no reply to it was kept
         self.stopped = False
@@ -68,15 +70,22 @@ class Talk:
     def turn(self, line: str) -> Message:
         """The user's turn, with the files and images that were named before it."""
         text = "\n\n".join([line, *map(message.text_file, self.files)])
-        asked = message.user(text, tuple(map(Path, self.images)))
+        asked = message.user(text, [image.data_url for image in self.images])
         self.images, self.files = (), ()
         return asked
+
+    def attach(self, named: Sequence[str]) -> None:
+        """Let images go with the next message. Raises FILE for one that cannot be read."""
+        self.images += attachments.images(self.screen, named)
+        names = ", ".join(f"{image.name.rpartition('/')[2][:60]}{_about(image)}" for image in self.images)
+        self.screen.note(f"with the next message: {names}", "dim")
 
     def ask(self, asked: Message) -> None:
         """Send a message, show the reply and keep both. Raises as `reply.ask` does; then nothing is kept."""
         self.failed, self.stopped = asked, False
         sent = self.conversation.messages(asked, self.target.splits_think)
         try:
+            self._check_room(sent)
             reply = say(self.screen, self.target, sent, self.shown.think, self.shown.raw)
         except Stopped as stop:
             self.stopped = True
@@ -88,6 +97,14 @@ class Talk:
         self._keep(turn_of(asked, reply))
         self.screen.note(cost(reply, self.target.context), "dim")
         self.tell_room()
+
+    def _check_room(self, sent: list[Message]) -> None:
+        try:
+            attachments.check_room(self.screen, self.target, sent)
+        except MscliError as fault:
+            if len(self.conversation.turns) > self.conversation.left_out + 1:
+                fault.hint = "Leave the oldest turns out with /drop, then type /retry."
+            raise
 
     def _keep(self, turn: Turn) -> None:
         self.conversation.add(turn)
@@ -147,7 +164,7 @@ class Talk:
 
 
 def converse(
-    screen: Screen, target: Target, conversation: Conversation, images: tuple[str, ...], saving: Saving, shown: Shown
+    screen: Screen, target: Target, conversation: Conversation, images: tuple[Image, ...], saving: Saving, shown: Shown
 ) -> None:
     """Read, ask, print, until the user leaves. A fault in one turn does not end the conversation."""
     from mscli.cli.prompt import Prompt
@@ -192,6 +209,11 @@ def _quiet_keys() -> Iterator[None]:
     finally:
         with suppress(OSError, termios.error):
             termios.tcsetattr(0, termios.TCSANOW, before)
+
+
+def _about(image: Image) -> str:
+    size = f"{image.size[0]}x{image.size[1]}, about {image.tokens:,} tokens" if image.size else ""
+    return f" ({size})" if size else ""
 
 
 def turn_of(asked: Message, reply: Reply) -> Turn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mscli.cli.screen import Screen
@@ -18,17 +19,24 @@ if TYPE_CHECKING:
 _QUIET_S = 0.7
 
 
-def say(screen: Screen, target: Target, messages: list[Message], think: bool, raw: bool = False) -> Reply:
+def say(
+    screen: Screen,
+    target: Target,
+    messages: list[Message],
+    think: bool,
+    raw: bool = False,
+    fields: Mapping[str, object] | None = None,
+) -> Reply:
     """Ask, and print the reply as it comes: the answer to standard output, the reasoning dimmed to standard error.
 
-    `raw`: the Markdown as the model wrote it, as where standard output is no terminal. Raises as `reply.ask` does, and
-    Stopped for a Ctrl-C; what had come by then stays shown.
+    `raw`: the Markdown as the model wrote it, as where standard output is no terminal. `fields` are added to the
+    request. Raises as `reply.ask` does, and Stopped for a Ctrl-C; what had come by then stays shown.
     """
     from mscli.chat.reply import ask
 
     with ReplyView(screen, think, raw) as view:
         try:
-            reply = ask(target, messages, view.hear)
+            reply = ask(target, messages, view.hear, fields=fields)
         except KeyboardInterrupt:
             raise Stopped(view.said(thought=False), view.said(thought=True)) from None
     for call in reply.tool_calls:

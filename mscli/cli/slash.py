@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mscli.chat import message
 from mscli.chat.conversation import Conversation
+from mscli.cli.attachments import pasted_images
 from mscli.cli.conversation import Talk
 from mscli.cli.layout import count
 from mscli.errors import Code, MscliError
@@ -33,13 +34,22 @@ def take(talk: Talk, line: str) -> bool:
         if word.startswith("/") and "/" not in word[1:]:
             _command(talk, word, rest.strip())
         elif line.strip():
-            talk.ask(talk.turn(line))
+            _message(talk, line)
     except MscliError as fault:
         talk.screen.error(fault)
     except KeyboardInterrupt:
         talk.screen.note("(stopped)", "dim")
         talk.stopped = True
     return True
+
+
+def _message(talk: Talk, line: str) -> None:
+    """Send a message, with the images whose paths stand in it; where nothing else does, they wait for the next."""
+    paths, rest = pasted_images(line)
+    if paths:
+        talk.attach(paths)
+    if rest:
+        talk.ask(talk.turn(line))
 
 
 def meanings(commands: Mapping[str, tuple[str, Command | None]]) -> dict[str, str]:
@@ -119,15 +129,11 @@ def _summarize(talk: Talk, _rest: str) -> None:
 
 
 def _image(talk: Talk, rest: str) -> None:
-    paths = _paths(rest)
-    for path in paths:
-        message.data_url(path)  # a wrong path is told now, not with the next message
-    talk.images += tuple(map(str, paths))
-    talk.screen.note(f"{count(len(talk.images), 'image')} for the next message", "dim")
+    talk.attach(_named(rest))
 
 
 def _file(talk: Talk, rest: str) -> None:
-    paths = _paths(rest)
+    paths = tuple(map(Path, _named(rest)))
     for path in paths:
         message.text_file(path)
     talk.files += paths
@@ -199,10 +205,10 @@ def _stats(talk: Talk, _rest: str) -> None:
         talk.screen.note(f"{count(left_out, 'turn')} left out{summary}")
 
 
-def _paths(words: str) -> tuple[Path, ...]:
+def _named(words: str) -> tuple[str, ...]:
     """The files named behind a command. Raises USAGE for none, or for a quote that does not end."""
     try:
-        named = tuple(Path(word) for word in shlex.split(words))
+        named = tuple(shlex.split(words))
     except ValueError as fault:
         raise MscliError(Code.USAGE, f"{words}: {fault}", "Quote a path with blanks: '/a path/b.png'") from None
     if not named:
@@ -212,7 +218,7 @@ def _paths(words: str) -> tuple[Path, ...]:
 
 COMMANDS: Mapping[str, tuple[str, Command | None]] = {
     "/help": ("show this list", None),
-    "/image": ("FILE ...: send images with the next message", _image),
+    "/image": ("FILE, URL or clipboard: send an image with the next message", _image),
     "/file": ("FILE ...: send text files with the next message", _file),
     "/retry": ("ask the last message again", _retry),
     "/undo": ("remove the last message and its reply", _undo),

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 from support.chat.scripted import DIES, HANGS, Scripted, reply, scripted
+from support.picture import png_file
 from support.tmux import Tmux, in_tmux, needs_tmux
 
 pytestmark = needs_tmux
@@ -16,7 +17,9 @@ ANSWER = reply("# Result\n\n", "It is **42**.\n\n```python\nprint(", "42)\n```\n
 
 
 class Held(Protocol):
-    def __call__(self, *replies: list[str], width: int = 80, context: int = 4096) -> tuple[Tmux, Scripted]: ...
+    def __call__(
+        self, *replies: list[str], width: int = 80, context: int = 4096, **env: str
+    ) -> tuple[Tmux, Scripted]: ...
 
 
 @pytest.fixture
@@ -24,9 +27,10 @@ def held(home: Path, user_env: dict[str, str], tmp_path: Path) -> Iterator[Held]
     """A conversation with a model that gives these replies."""
     with ExitStack() as stack:
 
-        def begin(*replies: list[str], width: int = 80, context: int = 4096) -> tuple[Tmux, Scripted]:
+        def begin(*replies: list[str], width: int = 80, context: int = 4096, **env: str) -> tuple[Tmux, Scripted]:
             model = stack.enter_context(scripted(home, *replies, context=context))
-            window = stack.enter_context(in_tmux("chat", env=user_env, folder=tmp_path / "window", width=width))
+            own = {**user_env, **env}
+            window = stack.enter_context(in_tmux("chat", env=own, folder=tmp_path / "window", width=width))
             window.prompt("/help for commands")
             return window, model
 
@@ -214,3 +218,49 @@ def test_a_conversation_goes_on_where_it_ended(held: Held, user_env: dict[str, s
         second.type("sure?")
         second.prompt("tokens")
     assert [each["role"] for each in model.messages] == ["user", "assistant", "user"]
+
+
+def test_images_are_pasted_as_paths_or_taken_from_the_clipboard(
+    held: Held, tmp_path: Path, user_env: dict[str, str]
+) -> None:
+    photo = tmp_path / "my photo.png"
+    photo.write_bytes(png_file())
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "xclip").write_text(f"#!/bin/sh\ncase $* in *image/png*) cat '{photo}';; *) exit 1;; esac\n")
+    (tools / "xclip").chmod(0o755)
+    window, model = held(ANSWER, DISPLAY=":0", PATH=f"{tools}:{user_env['PATH']}")
+    window.paste(f"'{photo}'")
+    window.keys("Enter")
+    window.prompt("(56x56, about 6 tokens)")
+    assert model.asked == []
+    window.type("/image clipboard")
+    window.prompt("clipboard (56x56")
+    window.type("what is this?")
+    window.prompt("42")
+    assert [part["type"] for part in model.messages[-1]["content"]] == ["image_url", "image_url", "text"]
+    window.paste(f"and {str(photo).replace(' ', chr(92) + ' ')} ?")
+    window.keys("Enter")
+    window.until_screen(lambda _: len(model.asked) == 2, "asked")
+    window.prompt()
+    assert [part["type"] for part in model.messages[-1]["content"]] == ["image_url", "text"]
+    window.type("/image /no/such.png")
+    window.prompt("No such file")
+
+
+def test_what_no_longer_fits_is_told_before_it_is_sent(held: Held) -> None:
+    window, model = held(reply("Fine."), context=300)
+    for number in range(2):
+        window.paste("word " * 100)
+        window.keys("Enter")
+        window.until_screen(lambda _, sent=number + 1: len(model.asked) == sent, "asked")  # type: ignore[misc]
+        window.prompt("Fine.")
+    window.paste("word " * 100)
+    window.keys("Enter")
+    window.prompt("type /retry")
+    assert len(model.asked) == 2
+    window.type("/drop 1")
+    window.prompt("1 turn left out")
+    window.type("/retry")
+    window.until_screen(lambda _: len(model.asked) == 3, "asked")
+    window.prompt()

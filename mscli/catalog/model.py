@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mscli.catalog.sampling import Sampling
+
 FORMATS = ("gguf", "safetensors-mistral", "safetensors-hf", "ollama")
 QUANTISATIONS = (
     *("bf16", "f16", "fp8", "w8a8", "w4a16", "nvfp4"),
@@ -65,15 +67,6 @@ class Architecture:
 
     text: Text
     vision: Vision | None
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """The sampling its authors recommend; None leaves the engine's default."""
-
-    temperature: float | None
-    top_p: float | None
-    max_tokens: int | None
 
 
 @dataclass(frozen=True)

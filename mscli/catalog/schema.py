@@ -6,6 +6,7 @@ import re
 
 from mscli.catalog import model
 from mscli.catalog.profile import ENGINES, KV_TYPES, Needs
+from mscli.catalog.sampling import Sampling
 from mscli.catalog.types import (
     Key,
     Table,
@@ -165,7 +166,7 @@ _SAMPLING = Table(
         Key("top_p", number(0, 1), "the top-p its authors recommend", None),
         Key("max_tokens", whole(1, unit="tokens"), "the longest reply its authors recommend", None),
     ),
-    model.Sampling,
+    Sampling,
 )
 
 _PRICE = Table(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mscli.catalog.model import Sampling
+from mscli.catalog.sampling import Sampling
 from mscli.chat.message import Message, Truncation, least_prompt_tokens, truncation
 from mscli.chat.request import Answer, ConnectionBroke, NobodyAnswers, posted
 from mscli.chat.stream import BadStream, CallPart, Delta, Piece, ThinkSplitter, deltas

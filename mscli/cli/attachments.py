@@ -26,6 +26,8 @@ _WORD = re.compile(r"""'([^'\n]+)'|"([^"\n]+)"|((?:\\.|[^\s\\'"])+)""")
 
 def images(screen: Screen, named: Sequence[str]) -> tuple[Image, ...]:
     """The images: paths, addresses, data URLs, or `clipboard`. Says what is changed of them. Raises FILE."""
+    if not named:
+        return ()
     from mscli.chat import image
     from mscli.cli import clipboard
 

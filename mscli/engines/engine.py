@@ -24,8 +24,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from mscli.catalog.model import Model, Sampling, Variant
+from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import OptionValue, Profile
+from mscli.catalog.sampling import Sampling
+from mscli.engines.contained import Contained
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener
@@ -119,21 +121,6 @@ class Serving:
         if self.gateway is None:
             return self
         return replace(self, host="127.0.0.1", port=self.engine_port or self.port, api_key_file=None)
-
-
-@dataclass(frozen=True)
-class Contained:
-    """The container in which an engine runs; the process that mscli spawns is only its client.
-
-    `client`: how the client is called; `env`: what tells it which container engine to speak to, remembered because
-    `mscli down` may be typed in another shell. `name`: the container's; `cidfile`: where the client writes its id.
-    """
-
-    client: tuple[str, ...]
-    env: Mapping[str, str]
-    name: str
-    cidfile: Path
-    image: str
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscli.catalog.model import Sampling
-from mscli.engines.engine import Contained
+from mscli.catalog.sampling import Sampling
+from mscli.engines.contained import Contained
 from mscli.errors import Code, MscliError
 from mscli.instances import container as containers
 from mscli.instances.json_values import Mismatch, from_json, to_json

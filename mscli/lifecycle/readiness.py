@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mscli.engines import engine as contract
-from mscli.engines.engine import Contained, Engine, Hosted, Observed, Talkative
+from mscli.engines.contained import Contained
+from mscli.engines.engine import Engine, Hosted, Observed, Talkative
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.instances.container import pids, publishes

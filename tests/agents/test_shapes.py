@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mscli.agents.shapes import LOST, REFUSED, SHAPES, agent_checks
-from mscli.catalog.model import Sampling
+from mscli.catalog.sampling import Sampling
 from mscli.chat.reply import Target
 from mscli.chat.selftest import OK, SKIPPED, Check
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscli.catalog.model import Sampling
-from mscli.engines.engine import Contained
+from mscli.catalog.sampling import Sampling
+from mscli.engines.contained import Contained
 from mscli.errors import Code, MscliError
 from mscli.instances.process import Identity
 from mscli.instances.records import Record, Records, Request

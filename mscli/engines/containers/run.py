@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mscli.diagnosis.causes import Cause
 from mscli.diagnosis.diagnose import client_failure
+from mscli.engines.contained import Contained
 from mscli.engines.containers.client import (
     DEFAULT_CONTEXT,
     DOCKER,
@@ -29,7 +30,7 @@ from mscli.engines.containers.client import (
     last_line,
     throw_away,
 )
-from mscli.engines.engine import Contained, Installation, Serving
+from mscli.engines.engine import Installation, Serving
 from mscli.errors import Code, MscliError
 
 INSIDE_PORT = 8000

@@ -10,8 +10,9 @@ import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mscli.catalog.model import Model, Sampling
+from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
+from mscli.catalog.sampling import Sampling
 from mscli.engines.engine import (
     LOADING,
     STARTING,

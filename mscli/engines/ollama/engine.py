@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
-from mscli.catalog.model import Model, Sampling, Variant
+from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
+from mscli.catalog.sampling import Sampling
 from mscli.engines.engine import (
     LOADING,
     STARTING,

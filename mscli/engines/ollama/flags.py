@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mscli.catalog.model import Sampling
 from mscli.catalog.profile import OptionValue, Profile
+from mscli.catalog.sampling import Sampling
 from mscli.errors import Code, MscliError
 from mscli.paths import places
 from mscli.planning.plan import Plan

@@ -11,8 +11,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mscli.catalog.model import Model, Sampling, Variant
+from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import OptionValue
+from mscli.catalog.sampling import Sampling
 from mscli.engines.engine import Serving
 from mscli.planning.plan import Plan
 from mscli.planning.request import parse_version

@@ -11,7 +11,7 @@ import pytest
 from support.llamacpp.llama_servers import KEY, LLAMA, PLAN, Rehearsal, weight_files
 from support.tiny_models import TinyModels
 
-from mscli.catalog.model import Sampling
+from mscli.catalog.sampling import Sampling
 from mscli.engines.engine import LOADING, STARTING
 from mscli.weights.files import WeightFiles
 

@@ -21,7 +21,7 @@ import pytest
 from support.ollama.standins import MAGISTRAL, SMALL, Scene, Server
 
 import mscli
-from mscli.catalog.model import Sampling
+from mscli.catalog.sampling import Sampling
 from mscli.chat.message import user
 from mscli.chat.reply import Target, ask
 from mscli.diagnosis.diagnose import start_failure

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from mscli.catalog.model import Sampling
+from mscli.catalog.sampling import Sampling
 from mscli.chat.reply import Target
 
 STOP = {"choices": [{"delta": {}, "finish_reason": "stop"}]}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mscli.catalog.model import Sampling
+from mscli.catalog.sampling import Sampling
 from mscli.instances.process import Identity, wait_death
 from mscli.instances.records import Record, Records, Request
 from mscli.instances.store import SCHEMA

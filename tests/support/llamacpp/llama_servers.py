@@ -20,8 +20,9 @@ from typing import Any
 
 import mscli
 from mscli.catalog.load import load_one
-from mscli.catalog.model import Model, Sampling
+from mscli.catalog.model import Model
 from mscli.catalog.profile import OptionValue, Profile
+from mscli.catalog.sampling import Sampling
 from mscli.engines.engine import Command, Installation, Serving
 from mscli.engines.table import engine
 from mscli.paths import shipped_profiles

@@ -199,9 +199,8 @@ def main() -> int:
         found = figures(server.server_port, env, options.rounds)
     for name, value in found.items():
         verdict = "" if value <= LIMITS[name] else "  MISSED"
-        print(
-            f"{name:12} {value:8.2f} {'% of a core' if name == 'markdown' else 'ms more':12} limit {LIMITS[name]:g}{verdict}"
-        )
+        unit = "% of a core" if name == "markdown" else "ms more"
+        print(f"{name:12} {value:8.2f} {unit:12} limit {LIMITS[name]:g}{verdict}")
     return int(options.check and any(value > LIMITS[name] for name, value in found.items()))
 
 

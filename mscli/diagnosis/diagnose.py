@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, islice
 
@@ -23,8 +23,10 @@ from mscli.diagnosis.causes import CAUSES, LIKELY, REQUEST, START, WARNING, Caus
 from mscli.diagnosis.facts import Facts, weighed
 from mscli.diagnosis.log import error_lines, telling
 from mscli.diagnosis.matching import Match, compiled, matches
+from mscli.diagnosis.names import without_names
 from mscli.diagnosis.readings import JUDGES, Judge
 from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, table, topics, written_by
+from mscli.diagnosis.speakers import ANYONE, SILENT, speaker
 
 _CERTAIN = 0.98
 _SUPPORT = 0.2
@@ -203,14 +205,30 @@ class _Text:
     """The lines as one text in bytes, in which a message that a terminal wrapped is found whole."""
 
     lines: Sequence[str]
+    _speakers: dict[int, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def heard(self, first: int, last: int, wanted: Sequence[str]) -> bool:
+        """Whether one of the speakers who count says one of the lines."""
+        if ANYONE in wanted:
+            return True
+        said = {self._speaker(number) for number in range(first, last + 1)}
+        return not said.isdisjoint(wanted) if wanted else not said <= SILENT
+
+    def _speaker(self, number: int) -> str:
+        return self._speakers.get(number) or self._speakers.setdefault(number, speaker(self.lines, number))
 
     @cached_property
-    def encoded(self) -> list[bytes]:
-        return [line.encode(errors="replace") for line in self.lines]
+    def said(self) -> bytes:
+        return b"\n".join(line.encode(errors="replace") for line in self.lines)
 
     @cached_property
     def whole(self) -> bytes:
-        return b"\n".join(self.encoded)
+        """What is searched: as long as what was said, without the names of repositories."""
+        return without_names(self.said)
+
+    @cached_property
+    def encoded(self) -> list[bytes]:
+        return self.whole.split(b"\n") if self.lines else []
 
     @cached_property
     def starts(self) -> list[int]:
@@ -233,10 +251,12 @@ def _clues(text: _Text, known: Table) -> Iterator[Clue]:
 
 def _of_signature(signature: Signature, text: _Text, present: frozenset[str]) -> Iterator[Clue]:
     for pattern in signature.patterns:
-        for match in islice(matches(pattern, text.whole), _LOOKED_AT) if pattern in present else ():
+        for match in islice(matches(pattern, text.whole, text.said), _LOOKED_AT) if pattern in present else ():
             line, last = text.span(match)
             here = b"\n".join(text.encoded[line : last + 1])
-            if not any(compiled(other).search(here) for other in signature.unless_here):
+            if text.heard(line, last, signature.speakers) and not any(
+                compiled(other).search(here) for other in signature.unless_here
+            ):
                 said = defaultdict(str, match.words)  # a pattern need not have every group
                 summary, remedy = signature.summary.format_map(said), signature.remedy.format_map(said)
                 yield Clue(signature.code, signature.strength, line, last, summary, remedy, signature.scope)

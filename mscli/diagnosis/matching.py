@@ -43,10 +43,13 @@ class Match:
     words: Mapping[str, str]
 
 
-def matches(pattern: str, text: bytes) -> Iterator[Match]:
-    """The matches of one pattern, from the first on."""
+def matches(pattern: str, text: bytes, said: bytes) -> Iterator[Match]:
+    """The matches of one pattern, from the first on; `said`: as long as the text, and where their words are read."""
+    groups = compiled(pattern).groupindex
     for found in compiled(pattern).finditer(text):
-        yield Match(found.start(), found.end(), {_text(k): _text(v) for k, v in found.groupdict(b"").items()})
+        places = {name: found.span(number) for name, number in groups.items()}
+        words = {_text(name): _text(said[max(begin, 0) : max(end, 0)]) for name, (begin, end) in places.items()}
+        yield Match(found.start(), found.end(), words)
 
 
 @lru_cache(maxsize=4096)

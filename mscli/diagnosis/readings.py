@@ -20,7 +20,20 @@ _OLLAMA_PS = re.compile(r"\b(\d+)%/\d+% CPU/GPU\b|\b100% CPU\b")
 _DOWNLOADING = re.compile(r"msg=\"downloading ([0-9a-f]{8,}) in \d+ ")
 _CPU_GRAPH = re.compile(rf"compute graph\" .*\bCPU\b.*size={_SIZE}")
 
+_RATE = re.compile(r"^(?P<name>[^%]{1,160}?)\s+(?P<share>\d{1,3})%.*?(?P<rate>[\d.]+) ?(?P<unit>[kKMG]?)i?B/s")
+_CURL_RATE = re.compile(
+    r"^(?P<name>)\s*(?P<share>\d{1,3})\s+[\d.]+[kMGT]?\s+\d+\s+[\d.]+[kMGT]?\s+0\s+0\s+[\d.]+[kMGT]?\s+0(?:\s+[\d:-]+){3}"
+    r"\s+(?P<rate>[\d.]+)(?P<unit>[kMGT]?)\s*$"
+)
+_WENT_ON = re.compile(
+    r"verifying sha256|\bsuccess\b|load_tensors|[Ll]oading (?:model|weights|safetensors)|startup complete"
+)
+_FAST_BYTES, _SLOW_BYTES, _STILL_BYTES, _FELL_TO = 2**20, 2**19, 10 * 2**10, 20  # a second; and by which factor
+
 _HELD = "See which processes use GPU memory: `mscli gpus`. Stop them, or plan again with what is free: `mscli up`."
+_AGAIN = (
+    "Stop it and start again: it resumes. If it slows down again, look at the network and the hub's or proxy's limits."
+)
 _LESS = "Use a smaller --ctx, --kv q8_0, or a smaller variant; `mscli plan` shows what fits."
 
 
@@ -98,6 +111,24 @@ def _blob_again(lines: Sequence[str]) -> Iterator[Reading]:
             last = seen[1]
 
 
+def _collapsed(lines: Sequence[str]) -> Iterator[Reading]:
+    """A download that was fast and then nearly stood still, without a line that says so."""
+    rates: dict[str, list[tuple[int, int, float]]] = {}
+    for number, line in enumerate(lines):
+        if seen := (_RATE.match(line) if "B/s" in line else _CURL_RATE.match(line) if "%" not in line else None):
+            name = (seen["name"].split() or [""])[-1].rstrip(":")
+            rate = _bytes(seen["rate"].strip(".") or "0", seen["unit"].upper())
+            rates.setdefault(name, []).append((number, int(seen["share"]), rate))
+    for name, steps in rates.items():
+        number, share, last = steps[-1]
+        best = max(rate for *_, rate in steps)
+        fell = best >= _FAST_BYTES and last < min(best / _FELL_TO, _SLOW_BYTES)
+        if share < 100 and (fell or last < _STILL_BYTES) and not any(map(_WENT_ON.search, lines[number:])):
+            what = f"the download of {name or 'a file'} fell from {best / 2**20:.0f} MiB/s to {last / 2**10:.0f} KiB/s"
+            still = f"the download of {name or 'a file'} runs at {last / 2**10:.0f} KiB/s"
+            yield Reading("stalled_download", 0.85 if fell else 0.6, number, what if fell else still, _AGAIN)
+
+
 def _bytes(number: str, unit: str) -> float:
     return float(number) * _UNITS[unit or "B"]
 
@@ -108,4 +139,5 @@ JUDGES: tuple[Judge, ...] = (
     _ollama_neighbour,
     _offloaded,
     _blob_again,
+    _collapsed,
 )

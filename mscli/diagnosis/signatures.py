@@ -17,8 +17,8 @@ from mscli.diagnosis.matching import Patterns, compiled
 MECHANISMS = (
     "driver", "hardware", "memory", "multi_gpu", "container", "software", "config", "weights", "service",
 )  # fmt: skip
-_LISTS = ("patterns", "beside", "unless", "unless_here", "matches", "misses")
-_TEXTS = ("summary", "remedy", "scope", "speaker", "source")
+_LISTS = ("patterns", "beside", "unless", "unless_here", "speakers", "matches", "misses")
+_TEXTS = ("summary", "remedy", "scope", "source")
 _NUMBERS = ("cuda_errors", "nvml_errors")
 _NOTHING = r"\z\A."  # matches no text
 
@@ -39,7 +39,8 @@ class Signature:
     match in any case. `beside`: one of these must match somewhere in the log as well; `unless`: none of these may;
     `unless_here`: none may match the lines that `patterns` matched. `strength`, 0 to 1: how often the cause is this one
     where the signature is seen. `summary` and `remedy` may name groups of the patterns; empty: those of the cause.
-    `speaker`: whose word the line is, `source`: where it was seen. `matches`, `misses`: texts for the test.
+    `speakers`: whose lines count (see speakers.yaml); empty: everybody's who says something himself. `source`: where it
+    was seen. `matches`, `misses`: texts for the test.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Signature:
     summary: str = ""
     remedy: str = ""
     scope: str = START
-    speaker: str = ""
+    speakers: tuple[str, ...] = ()
     source: str = ""
     matches: tuple[str, ...] = ()
     misses: tuple[str, ...] = ()

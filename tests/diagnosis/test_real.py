@@ -18,8 +18,7 @@ TRUTHS = [
     for row in (folder / "truth.jsonl").read_text().splitlines()
 ]
 CASES = [json.loads(row) for row in (HERE / "cases-2.jsonl").read_text().splitlines()]
-# Told otherwise by a label of another set for the same line, or by nothing in the log.
-OPEN = {"dmr-unknown-projector-gemma4uv", "gpustack-804-forward-compat"}
+OPEN = {"gpustack-804-forward-compat"}  # another set's label for the same line says otherwise
 
 
 @pytest.mark.parametrize(("engine", "truth"), TRUTHS, ids=[truth["file"] for _, truth in TRUTHS])

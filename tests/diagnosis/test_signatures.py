@@ -14,10 +14,11 @@ from mscli.diagnosis.causes import CAUSES, LIKELY, UNKNOWN, read_data
 from mscli.diagnosis.diagnose import diagnose, weigh
 from mscli.diagnosis.matching import Patterns, compiled
 from mscli.diagnosis.signatures import MECHANISMS, Signature, Table, engine_logs, read_signatures
+from mscli.diagnosis.speakers import ANYONE, INNERMOST, OTHER, speaker
 
 ENGINES = sorted({name for known in engine_logs().values() for name in known.files})
 EVERY = [signature for name in (*MECHANISMS, *ENGINES, "topics") for signature in read_signatures(name)]
-OTHERS = {"causes", "engines", "exit_statuses", "noise"}
+OTHERS = {"causes", "engines", "exit_statuses", "noise", "speakers"}
 WORDS = re.compile(r"(?<!\{)\{(\w*)\}")
 
 
@@ -75,6 +76,18 @@ def test_an_entry_with_an_unknown_key_or_code_is_refused() -> None:
 def test_what_healthy_engines_write_is_passed_over(row: dict[str, list[str]]) -> None:
     assert [line for line in row["matches"] if log.telling(line)] == []
     assert [line for line in row["misses"] if not log.telling(line)] == []
+
+
+@pytest.mark.parametrize("row", read_data("speakers"), ids=lambda row: row["speaker"])
+def test_a_speaker_is_known_by_its_lines(row: dict[str, list[str]]) -> None:
+    assert {speaker([line], 0) for line in row["matches"]} == {row["speaker"]}
+    assert row["speaker"] not in {speaker([line], 0) for line in row["misses"]}
+
+
+def test_signatures_name_speakers_that_exist() -> None:
+    known = {row["speaker"] for row in read_data("speakers")} | {INNERMOST, OTHER, ANYONE}
+
+    assert {name for signature in EVERY for name in signature.speakers} <= known
 
 
 def test_what_an_exit_status_tells_is_a_cause_or_unknown() -> None:

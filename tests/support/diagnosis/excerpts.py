@@ -364,7 +364,7 @@ EXCERPTS: dict[str, tuple[str, ...]] = {
     "vision": (
         "ValueError: At most 1 image(s) may be provided in one request.",
         "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
-        "clip_init: failed to load model: unknown projector type: pixtral2",
+        "mtmd_init_from_file: error: Failed to load CLIP model from /m/mmproj.gguf",
         "BadRequestError: 400 mistral-24b is not a multimodal model",
     ),
     "chat_request": (

@@ -15,6 +15,7 @@ from mscli.errors import Code, Exit, MscliError
 if TYPE_CHECKING:
     from mscli.diagnosis.causes import Cause
     from mscli.diagnosis.diagnose import Diagnosis
+    from mscli.diagnosis.excerpt import Excerpt
     from mscli.diagnosis.facts import Facts
 
 _EPILOG = (
@@ -102,19 +103,19 @@ def _refuse_mixed(fix: bool, report: bool, for_fix: bool, log: bool) -> None:
 def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:
     from mscli.diagnosis.diagnose import read
 
-    text, cut, own = _read(log)
-    if cut:
-        screen.note("The log is long: only its last 50 MB were read.", "dim")
+    text, own = _read(log)
+    if text.cut:
+        screen.note("The log is long: its beginning, its end and the first errors between them were looked at.", "dim")
     seen = read(text, backend, _facts() if here or own else None)
     end = _crash(log) if own and not seen.failed else None
     if screen.json_mode:
         causes = [_cause_json(cause) for cause in seen.causes]
-        screen.data({"served": seen.served, "causes": causes, "cut": cut, "end": end})
+        screen.data({"served": seen.served, "causes": causes, "cut": text.cut, "end": end})
     elif end:
         screen.paragraph(end)
         screen.paragraph(f"Start it again: mscli restart {_own_name(log)}")
     else:
-        _show_causes(screen, seen, empty=not text.strip())
+        _show_causes(screen, seen, empty=text.empty)
     return Exit.FINDINGS if seen.failed or end else Exit.DONE
 
 
@@ -145,17 +146,20 @@ def _crash(log: str) -> str | None:
     return f"{who} ended without a message in its log: most likely a signal killed it (SIGKILL leaves no trace)"
 
 
-def _read(log: str) -> tuple[str, bool, bool]:
-    """The text, whether it is only the end of the log, and whether it is the log of an instance of this machine."""
-    from mscli.diagnosis.log import READ_BYTES, read_log, read_stream
+def _read(log: str) -> tuple[Excerpt, bool]:
+    """What can tell of a log, and whether it is the log of an instance of this machine."""
+    from mscli.diagnosis.excerpt import excerpt_of
     from mscli.instances.log import last_start
 
     if log == "-":
-        return *read_stream(sys.stdin.buffer, READ_BYTES), False
+        return excerpt_of(sys.stdin.buffer), False
     path = _log_file(log)
     own = path != Path(log)
     try:
-        return *read_log(path, last_start(path) if own else 0), own
+        with path.open("rb") as handle:
+            if own:
+                handle.seek(last_start(path))
+            return excerpt_of(handle), own
     except OSError as fault:
         raise MscliError(
             Code.FILE, f"cannot read {path}: {fault.strerror}", "Check its permissions, or pipe it in."

@@ -20,8 +20,8 @@ from functools import cached_property
 from itertools import accumulate, islice
 
 from mscli.diagnosis.causes import CAUSES, LIKELY, REQUEST, START, WARNING, Cause, read_data
+from mscli.diagnosis.excerpt import Excerpt, error_lines, excerpt, telling
 from mscli.diagnosis.facts import Facts, weighed
-from mscli.diagnosis.log import error_lines, telling
 from mscli.diagnosis.matching import Match, compiled, matches
 from mscli.diagnosis.names import without_names
 from mscli.diagnosis.readings import JUDGES, Judge
@@ -108,7 +108,7 @@ class Diagnosis:
         return any(not (self.served and cause.scope == REQUEST) for cause in self.likely)
 
 
-def diagnose(log: str, backend: str | None = None, facts: Facts | None = None) -> tuple[Cause, ...]:
+def diagnose(log: str | Excerpt, backend: str | None = None, facts: Facts | None = None) -> tuple[Cause, ...]:
     """The causes that a log supports, most likely first; empty where nothing supports one.
 
     `backend`: whose log it is, if known; else the log itself tells. Pure; takes about a second per 10 MB.
@@ -116,29 +116,63 @@ def diagnose(log: str, backend: str | None = None, facts: Facts | None = None) -
     return read(log, backend, facts).causes
 
 
-def read(log: str, backend: str | None = None, facts: Facts | None = None) -> Diagnosis:
-    """What a log shows: the causes as `diagnose` gives them, the engine, and whether it came up."""
-    engine, lines = known_as(backend) if backend else written_by(log), telling(log)
-    came_up = _came_up(lines, engine)
-    found = weigh(lines, table(engine), facts) or weigh(error_lines(lines), topics(), facts, judges=())[:_GUESSES]
+def read(log: str | Excerpt, backend: str | None = None, facts: Facts | None = None) -> Diagnosis:
+    """What a log shows: the causes as `diagnose` gives them, the engine, and whether it came up.
+
+    Several logs in one are each read by what wrote them.
+    """
+    taken = excerpt(log) if isinstance(log, str) else log
+    lines = taken.lines
+    writer = known_as(backend) if backend else written_by(taken.beginning) or written_by("\n".join(lines))
+    parts = list(_parts(taken, backend, writer))
+    found = _ranked(_gathered([clue for part in parts for clue in part.clues()], lines, facts))
+    found = found or weigh(error_lines(lines), topics(), facts, judges=())[:_GUESSES]
     refused = {
         clue.line
         for finding in found
         for clue in finding.clues
         if finding.cause.scope == REQUEST and finding.cause.confidence >= LIKELY
     }
-    return Diagnosis(tuple(_since(finding, came_up) for finding in found), engine, came_up >= 0, len(refused))
+    came_up = max((part.came_up for part in parts), default=-1)
+    return Diagnosis(tuple(_since(finding, parts) for finding in found), writer, came_up >= 0, len(refused))
 
 
-def _came_up(lines: Sequence[str], engine: str | None) -> int:
-    """The last line that says that the engine serves; -1 where none does."""
-    ready = compiled(engine_logs()[engine].ready) if engine else None
-    return max((n for n, line in enumerate(lines) if ready and ready.search(line.encode(errors="replace"))), default=-1)
+@dataclass(frozen=True)
+class _Part:
+    """One of several logs in one: its lines, who wrote it, and where it begins among all lines."""
+
+    lines: tuple[str, ...]
+    engine: str | None
+    begin: int
+
+    def clues(self) -> list[Clue]:
+        """What it shows, by the numbers of all lines."""
+        own = [*_clues(_Text(self.lines), table(self.engine)), *_read(self.lines, JUDGES)]
+        return [replace(clue, line=clue.line + self.begin, last=clue.last + self.begin) for clue in own]
+
+    @cached_property
+    def came_up(self) -> int:
+        """The last line that says that the engine serves; -1 where none does."""
+        ready = compiled(engine_logs()[self.engine].ready) if self.engine else None
+        serves = (n for n, line in enumerate(self.lines) if ready and ready.search(line.encode(errors="replace")))
+        return max((number + self.begin for number in serves), default=-1)
+
+    def overcame(self, finding: Finding) -> bool:
+        """Whether the engine came up after all that points to a cause."""
+        return self.begin <= finding.last < self.came_up
 
 
-def _since(finding: Finding, came_up: int) -> Cause:
+def _parts(taken: Excerpt, backend: str | None, writer: str | None) -> Iterator[_Part]:
+    begin = 0
+    for section in taken.sections:
+        own = written_by("\n".join(section)) if not backend and len(taken.sections) > 1 else None
+        yield _Part(section, own or writer, begin)
+        begin += len(section)
+
+
+def _since(finding: Finding, parts: Sequence[_Part]) -> Cause:
     """The cause; of an engine that came up afterwards it kept no start from ending well."""
-    overcome = finding.cause.scope == START and finding.last < came_up
+    overcome = finding.cause.scope == START and any(part.overcame(finding) for part in parts)
     return replace(finding.cause, scope=WARNING) if overcome else finding.cause
 
 
@@ -194,10 +228,15 @@ def _findings(
     lines: Sequence[str], known: Table, facts: Facts | None = None, judges: Iterable[Judge] = JUDGES
 ) -> list[Finding]:
     """As `weigh`, each by itself and not yet ranked."""
-    clues: dict[str, list[Clue]] = {}
-    for clue in [*_clues(_Text(lines), known), *_read(lines, judges)]:
-        clues.setdefault(clue.code, []).append(clue)
-    return [_finding(code, own, lines, facts) for code, own in clues.items()]
+    return _gathered([*_clues(_Text(lines), known), *_read(lines, judges)], lines, facts)
+
+
+def _gathered(clues: Iterable[Clue], lines: Sequence[str], facts: Facts | None) -> list[Finding]:
+    """The clues put together by what they point to."""
+    by_code: dict[str, list[Clue]] = {}
+    for clue in clues:
+        by_code.setdefault(clue.code, []).append(clue)
+    return [_finding(code, own, lines, facts) for code, own in by_code.items()]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mscli.diagnosis.causes import CAUSES, UNKNOWN
 from mscli.diagnosis.diagnose import diagnose, start_failure
+from mscli.diagnosis.excerpt import telling
 from mscli.diagnosis.facts import Facts, weighed
-from mscli.diagnosis.log import telling
 
 BARE = Facts(
     surroundings="bare", nvml=None, gpus=1, capability=(8, 9), mig=False, visible_devices=None, disk_free_bytes=2**40

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.diagnosis import log, matching, signatures
+from mscli.diagnosis import excerpt, matching, signatures
 from mscli.diagnosis.causes import CAUSES, LIKELY, UNKNOWN, read_data
 from mscli.diagnosis.diagnose import diagnose, weigh
 from mscli.diagnosis.matching import Patterns, compiled
@@ -74,8 +74,8 @@ def test_an_entry_with_an_unknown_key_or_code_is_refused() -> None:
 
 @pytest.mark.parametrize("row", read_data("noise"), ids=lambda row: row["patterns"][0][:30])
 def test_what_healthy_engines_write_is_passed_over(row: dict[str, list[str]]) -> None:
-    assert [line for line in row["matches"] if log.telling(line)] == []
-    assert [line for line in row["misses"] if not log.telling(line)] == []
+    assert [line for line in row["matches"] if excerpt.telling(line)] == []
+    assert [line for line in row["misses"] if not excerpt.telling(line)] == []
 
 
 @pytest.mark.parametrize("row", read_data("speakers"), ids=lambda row: row["speaker"])

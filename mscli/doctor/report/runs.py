@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mscli.diagnosis.causes import Cause
 from mscli.diagnosis.diagnose import diagnose
+from mscli.diagnosis.excerpt import telling
 from mscli.diagnosis.facts import facts_of
-from mscli.diagnosis.log import read_log, telling
+from mscli.diagnosis.log import read_log
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.report.private import before_command
 from mscli.doctor.report.redact_prompts import without_prompts

@@ -91,6 +91,7 @@ EXCERPTS: dict[str, tuple[str, ...]] = {
         "load_tensors: offloading 12 repeating layers to GPU\nload_tensors: offloaded 12/41 layers to GPU",
         "NAME                  ID    SIZE   PROCESSOR         UNTIL\nmistral-small3.1:24b  b9a   26 GB  42%/58% "
         "CPU/GPU   4m",
+        'level=INFO source=runner.go:513 msg="failure during llama-server GPU discovery" error="exit status 1"\n'
         'level=INFO source=types.go:60 msg="inference compute" id=cpu library=cpu compute="" name=cpu total="62.7 GiB"',
         'level=INFO source=gpu.go:386 msg="no compatible GPUs were discovered"',
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mscli.diagnosis.diagnose import Diagnosis
     from mscli.diagnosis.excerpt import Excerpt
     from mscli.diagnosis.facts import Facts
+    from mscli.doctor.checks.context import CheckContext
+    from mscli.doctor.live import Verdict
 
 _EPILOG = (
     "Examples: mscli doctor  |  mscli doctor small-q4 --only gpu  |  mscli doctor --log vllm.log  |  "
@@ -59,7 +62,7 @@ def doctor(
     backend: Annotated[
         str | None, typer.Option("--backend", metavar="ENGINE", help="Name the engine that wrote the log.")
     ] = None,
-    here: Annotated[bool, typer.Option("--here", help="Use facts of this machine for the log.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="The log is of this machine: check here what it shows.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Apply safe fixes to mscli's own files.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: show the fixes, change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --fix: stop leftover processes too.")] = False,
@@ -106,16 +109,19 @@ def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:
     text, own = _read(log)
     if text.cut:
         screen.note("The log is long: its beginning, its end and the first errors between them were looked at.", "dim")
-    seen = read(text, backend, _facts() if here or own else None)
+    live = here or own
+    ctx = _context() if live else None
+    seen = read(text, backend, _facts(ctx) if ctx else None)
+    seen, verdicts = _live(seen, ctx) if ctx and seen.causes else (seen, {})
     end = _crash(log) if own and not seen.failed else None
     if screen.json_mode:
-        causes = [_cause_json(cause) for cause in seen.causes]
+        causes = [_cause_json(cause, verdicts.get(cause.code)) for cause in seen.causes]
         screen.data({"served": seen.served, "causes": causes, "cut": text.cut, "end": end})
     elif end:
         screen.paragraph(end)
         screen.paragraph(f"Start it again: mscli restart {_own_name(log)}")
     else:
-        _show_causes(screen, seen, empty=text.empty)
+        _show_causes(screen, seen, verdicts, empty=text.empty)
     return Exit.FINDINGS if seen.failed or end else Exit.DONE
 
 
@@ -186,16 +192,32 @@ def _instance_log(name: str) -> Path:
     return path
 
 
-def _facts() -> Facts:
+def _context() -> CheckContext:
+    from mscli.doctor.checks.context import CheckContext
+    from mscli.paths import places
+
+    return CheckContext(places())
+
+
+def _facts(ctx: CheckContext) -> Facts:
     from mscli.diagnosis.facts import facts_of
-    from mscli.inventory.detect import detect
-    from mscli.paths import hub_cache
 
-    return facts_of(detect(hub_cache()))
+    return facts_of(ctx.inventory)
 
 
-def _cause_json(finding: Cause) -> dict[str, object]:
-    """One cause for scripts."""
+def _live(seen: Diagnosis, ctx: CheckContext) -> tuple[Diagnosis, Mapping[str, Verdict]]:
+    """The diagnosis with what this machine itself says of its causes."""
+    from dataclasses import replace
+
+    from mscli.doctor.live import judge
+
+    causes, verdicts = judge(seen.causes, ctx)
+    return replace(seen, causes=causes), verdicts
+
+
+def _cause_json(finding: Cause, verdict: Verdict | None) -> dict[str, object]:
+    """One cause for scripts. `live`: what this machine says of it, None where nothing was asked or told."""
+    live = {"verdict": verdict.verdict, "check": verdict.check, "seen": verdict.seen} if verdict else None
     return {
         "code": finding.code,
         "confidence": finding.confidence,
@@ -203,21 +225,30 @@ def _cause_json(finding: Cause) -> dict[str, object]:
         "summary": finding.summary,
         "remedy": finding.remedy,
         "scope": finding.scope,
+        "live": live,
     }
 
 
-def _show_causes(screen: Screen, seen: Diagnosis, empty: bool) -> None:
+def _show_causes(screen: Screen, seen: Diagnosis, verdicts: Mapping[str, Verdict], empty: bool) -> None:
     """Causes, evidence and remedies as text; or that there is none, and what to do next. `empty`: no text."""
+    from mscli.diagnosis.causes import CAUSES
+
     if seen.served and not seen.went_down:
         screen.paragraph(f"{seen.engine} started and serves{_refusals(seen)}")
     elif not seen.causes:
         screen.paragraph("Cause unknown: nothing in this log matches a cause that mscli knows.")
         screen.paragraph(_EMPTY if empty else _NEXT)
+    elif not seen.likely:
+        screen.paragraph(f"Cause unknown; nearest: {', '.join(cause.code for cause in seen.causes)}")
     for number, finding in enumerate(seen.causes, 1):
         screen.paragraph(f"{number}. {finding.code} ({_how_sure(finding.confidence)}): {finding.summary}", "", "   ")
+        if verdict := verdicts.get(finding.code):
+            screen.paragraph(f"{verdict.verdict} by {verdict.check}: {verdict.seen}", "   ", "     ")
         for line in finding.evidence:
             screen.paragraph(line, "   | ", "     ", "dim")
         screen.paragraph(finding.remedy, "   ")
+        if finding.confidence < _FOUND and finding.code not in verdicts and (tells := CAUSES[finding.code].tells):
+            screen.paragraph(f"To find out: {tells}", "   ", "     ")
 
 
 def _refusals(seen: Diagnosis) -> str:

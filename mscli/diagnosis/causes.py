@@ -31,12 +31,14 @@ class Cause:
 
 
 class Meaning(NamedTuple):
-    """What a code means, what to do where no signature says anything closer, what follows from it, and its scope."""
+    """What a code means, what to do where no signature says anything closer, what follows from it, its scope, and the
+    command that tells whether it is so ("": none does)."""
 
     summary: str
     remedy: str
     leads_to: frozenset[str]
     scope: str
+    tells: str
 
 
 class _Causes(Mapping[str, Meaning]):
@@ -58,7 +60,13 @@ CAUSES: Mapping[str, Meaning] = _Causes()
 @lru_cache(maxsize=1)
 def _meanings() -> Mapping[str, Meaning]:
     return {
-        code: Meaning(row["summary"], row["remedy"], frozenset(row.get("leads_to", ())), row.get("scope", START))
+        code: Meaning(
+            row["summary"],
+            row["remedy"],
+            frozenset(row.get("leads_to", ())),
+            row.get("scope", START),
+            row.get("tells", ""),
+        )
         for code, row in read_data("causes").items()
     }
 

@@ -34,7 +34,7 @@ def test_a_cause_is_given_whole_and_exits_with_5(tmp_path: Path, capsys: pytest.
     assert code == 5
     assert envelope["ok"] is True
     (cause,) = envelope["data"]["causes"]
-    assert set(cause) == {"code", "confidence", "evidence", "summary", "remedy", "scope"}
+    assert set(cause) == {"code", "confidence", "evidence", "summary", "remedy", "scope", "live"}
     assert cause["code"] == "ecc"
     assert cause["evidence"] == [ECC]
     assert 0.9 < cause["confidence"] < 1

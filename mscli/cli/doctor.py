@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mscli.diagnosis.diagnose import Diagnosis
     from mscli.diagnosis.excerpt import Excerpt
     from mscli.diagnosis.facts import Facts
-    from mscli.doctor.checks.context import CheckContext
     from mscli.doctor.live import Verdict
 
 _EPILOG = (
@@ -110,9 +109,8 @@ def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:
     if text.cut:
         screen.note("The log is long: its beginning, its end and the first errors between them were looked at.", "dim")
     live = here or own
-    ctx = _context() if live else None
-    seen = read(text, backend, _facts(ctx) if ctx else None)
-    seen, verdicts = _live(seen, ctx) if ctx and seen.causes else (seen, {})
+    seen = read(text, backend, _facts() if live else None)
+    seen, verdicts = _live(seen) if live and seen.causes else (seen, {})
     end = _crash(log) if own and not seen.failed else None
     if screen.json_mode:
         causes = [_cause_json(cause, verdicts.get(cause.code)) for cause in seen.causes]
@@ -192,26 +190,23 @@ def _instance_log(name: str) -> Path:
     return path
 
 
-def _context() -> CheckContext:
-    from mscli.doctor.checks.context import CheckContext
-    from mscli.paths import places
-
-    return CheckContext(places())
-
-
-def _facts(ctx: CheckContext) -> Facts:
+def _facts() -> Facts:
     from mscli.diagnosis.facts import facts_of
+    from mscli.inventory.detect import detect
+    from mscli.paths import hub_cache
 
-    return facts_of(ctx.inventory)
+    return facts_of(detect(hub_cache()))
 
 
-def _live(seen: Diagnosis, ctx: CheckContext) -> tuple[Diagnosis, Mapping[str, Verdict]]:
+def _live(seen: Diagnosis) -> tuple[Diagnosis, Mapping[str, Verdict]]:
     """The diagnosis with what this machine itself says of its causes."""
     from dataclasses import replace
 
+    from mscli.doctor.checks.context import CheckContext
     from mscli.doctor.live import judge
+    from mscli.paths import places
 
-    causes, verdicts = judge(seen.causes, ctx)
+    causes, verdicts = judge(seen.causes, CheckContext(places()))
     return replace(seen, causes=causes), verdicts
 
 

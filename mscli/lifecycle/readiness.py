@@ -41,12 +41,14 @@ _LOOK_AT_GROUP_S = 1.0
 _EVIDENCE_LINES = 12
 _LOG_DELAY_S = 0.3
 _GATEWAY_S = 30.0
+_LAST_WORDS_S = 3.0  # in which an engine that reported a fatal error may end by itself, or prove to be well
 _WHOLE = 0.99  # a share of the model on the GPU that rounding cannot explain counts as fallen to the CPU
 
 
 @dataclass(frozen=True)
 class Wait:
-    """How waiting for readiness ended: `outcome` is ready, died, stalled, timeout, or taken (the port, by a stranger).
+    """How waiting for readiness ended: `outcome` is ready, died, failed (it wrote a line that no engine recovers from,
+    and did not end), stalled, timeout, or taken (the port, by a stranger).
 
     `exit_status`: the process's (negative: killed by that signal), None while it lives or unless it is our child.
     """
@@ -75,25 +77,29 @@ def wait_ready(
     listener: Callable[[str, str], None],
     contained: Contained | None = None,
     health_path: str | None = None,
+    fatal: Callable[[str], bool] = lambda _: False,
 ) -> Wait:
     """Wait until the engine answers its health check with 200.
 
-    Races health against the child's death, the loss of the port to a stranger, a stall and the deadline;
-    `listener(stage, line)` hears each new log line with the stage it announces ("" for none). `contained`: the
-    container whose client the child is. Blocks at most `patience.timeout_s`.
+    Races health against the child's death, a line that is `fatal`, the loss of the port to a stranger, a stall and the
+    deadline; `listener(stage, line)` hears each new log line with the stage it announces ("" for none). `contained`:
+    the container whose client the child is. Blocks at most `patience.timeout_s`.
     """
-    begun = time.monotonic()
+    begun, doomed = time.monotonic(), float("inf")
     life = _SignsOfLife(leader, mark, contained, begun)
     port = _Port(address[1], leader, mark, contained, begun)
     while True:
         for line in tail.lines():
             life.seen(time.monotonic())
             listener(engine.stage(line) or "", line)
+            doomed = min(doomed, time.monotonic()) if fatal(line) else doomed
         if child.poll() is not None:
             return Wait("died", time.monotonic() - begun, child.returncode)
         if probe(*address, health_path or engine.health_path).status == 200 and port.ours():
             return Wait("ready", time.monotonic() - begun, None)
         now = time.monotonic()
+        if now - doomed > _LAST_WORDS_S:
+            return Wait("failed", now - begun, None)
         if port.lost(now):
             return Wait("taken", now - begun, None)
         if now - begun > patience.timeout_s:
@@ -240,6 +246,7 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
     record, stage = started.record, contract.STARTING
     assert started.child is not None
     assert record.identity is not None
+    from mscli.diagnosis.fatal import is_fatal  # reads the signatures' engine; only a wait needs it
 
     engine = launch.engine
     talkative = engine if isinstance(engine, Talkative) else None
@@ -269,6 +276,7 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
         heard,
         record.contained,
         path,
+        (lambda _: False) if early else is_fatal,  # a server that holds many models lives on without a GPU
     )
 
 
@@ -421,6 +429,7 @@ def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
     cause = cause_of(text, launch.engine.name, ended.exit_status, started.memory_kills, facts)
     seen = {
         "died": f"{launch.engine.name} ended with {_status(ended.exit_status)} after {ended.seconds:.1f} s",
+        "failed": f"{launch.engine.name} reported this, did not end, and was stopped after {ended.seconds:.0f} s",
         "stalled": f"{launch.engine.name} stopped responding and was stopped after {ended.seconds:.0f} s",
         "timeout": f"{launch.engine.name} was not ready after {ended.seconds:.0f} s and was stopped",
     }[ended.outcome]

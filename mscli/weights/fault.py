@@ -22,11 +22,13 @@ class Timeouts:
 
     `connect_s`: for a connection, or for an answer's head. `stall_s`: without a byte before a request is made anew.
     `retry_s`: without any byte at all before the pull gives up; also the longest Retry-After that is waited for.
+    `slow_s`: over how long the speed is taken that must not fall to a twentieth.
     """
 
     connect_s: float = 10.0
     stall_s: float = 30.0
     retry_s: float = 300.0
+    slow_s: float = 60.0
 
 
 DEFAULT_TIMEOUTS = Timeouts()

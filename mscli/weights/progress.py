@@ -38,8 +38,8 @@ class Progress:
 class Note:
     """A line for the user.
 
-    `code`: resumed, waiting, retrying, stalled, plain_http, rate_limit, corrupt, repaired, unchecked, lm_studio or
-    vulkan_build.
+    `code`: resumed, waiting, retrying, stalled, slow, plain_http, rate_limit, corrupt, repaired, unchecked, lm_studio
+    or vulkan_build.
     """
 
     code: str
@@ -87,3 +87,32 @@ class Meter:
         speed = gained / elapsed_s if elapsed_s > 0 else None
         eta_s = (self.total_bytes - done_bytes) / speed if speed else None
         return Progress(self.stage, done_bytes, self.total_bytes, speed, eta_s, file)
+
+
+class RateWatch:
+    """Tells when a download that was fast has nearly stood still for a while: bytes still come, so that no silence
+    shows it. A new connection often brings the speed back."""
+
+    FAST, SLOW, FELL_TO = 2**20, 2**19, 20  # bytes a second, and by which factor
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s, self._best, self._told = window_s, 0.0, float("-inf")
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def look(self, done_bytes: int, now: float) -> str | None:
+        """What to say of the download at this moment; None while it goes on as it should, and for some windows after.
+
+        `now`: seconds of a clock that never goes back.
+        """
+        self._seen.append((now, done_bytes))
+        if now - self._seen[0][0] < self._window_s:
+            return None
+        while now - self._seen[1][0] >= self._window_s:
+            self._seen.popleft()
+        rate = (done_bytes - self._seen[0][1]) / (now - self._seen[0][0])
+        self._best = max(self._best, rate)
+        fell = self._best >= self.FAST and rate < min(self._best / self.FELL_TO, self.SLOW)
+        if not fell or now - self._told < 5 * self._window_s:
+            return None
+        self._told = now
+        return f"the download fell from {self._best / 2**20:.0f} MiB/s to {rate / 2**10:.0f} KiB/s; connecting again"

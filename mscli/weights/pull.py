@@ -17,7 +17,7 @@ from mscli.weights.fault import PassingFault, Timeouts
 from mscli.weights.hub import Location, hub
 from mscli.weights.listing import Listing, RemoteFile, WantedFile
 from mscli.weights.partial import Partial
-from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, WAITING, Listener, Meter, Note
+from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, WAITING, Listener, Meter, Note, RateWatch
 from mscli.weights.room import check_room
 
 LOOK_S = 0.2
@@ -132,6 +132,7 @@ def _watch(download: Download, fetchers: list[Fetcher], listener: Listener, tota
     """Tells the listener and keeps the threads going until every file is in its place. Raises what ends it."""
     already = total_bytes - sum(job.file.size_bytes for job in download.jobs)
     arriving, verifying = Meter(DOWNLOADING, total_bytes), Meter(VERIFYING, total_bytes)
+    rate = RateWatch(download.timeouts.slow_s)
     while not download.done:
         ended = download.stop.wait(LOOK_S)
         _pass_on_notes(download, listener)
@@ -139,6 +140,10 @@ def _watch(download: Download, fetchers: list[Fetcher], listener: Listener, tota
         if (arrived := download.arrived_bytes + already) < total_bytes:
             listener.progress(arriving.look(arrived, current))
             _release_stalled(download, fetchers)
+            if slow := rate.look(arrived, time.monotonic()):
+                listener.note(Note("slow", slow))
+                for fetcher in fetchers:
+                    fetcher.abort()
             _check_patience(download)
         else:
             listener.progress(verifying.look(download.checked_bytes + already, current))

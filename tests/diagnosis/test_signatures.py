@@ -12,13 +12,14 @@ import pytest
 from mscli.diagnosis import excerpt, matching, signatures
 from mscli.diagnosis.causes import CAUSES, LIKELY, UNKNOWN, read_data
 from mscli.diagnosis.diagnose import diagnose, weigh
+from mscli.diagnosis.fatal import is_fatal
 from mscli.diagnosis.matching import Patterns, compiled
 from mscli.diagnosis.signatures import MECHANISMS, Signature, Table, engine_logs, read_signatures
 from mscli.diagnosis.speakers import ANYONE, INNERMOST, OTHER, speaker
 
 ENGINES = sorted({name for known in engine_logs().values() for name in known.files})
 EVERY = [signature for name in (*MECHANISMS, *ENGINES, "topics") for signature in read_signatures(name)]
-OTHERS = {"causes", "engines", "exit_statuses", "noise", "speakers"}
+OTHERS = {"causes", "engines", "exit_statuses", "noise", "speakers", "fatal"}
 WORDS = re.compile(r"(?<!\{)\{(\w*)\}")
 
 
@@ -88,6 +89,18 @@ def test_signatures_name_speakers_that_exist() -> None:
     known = {row["speaker"] for row in read_data("speakers")} | {INNERMOST, OTHER, ANYONE}
 
     assert {name for signature in EVERY for name in signature.speakers} <= known
+
+
+@pytest.mark.parametrize("row", read_data("fatal"), ids=lambda row: row["patterns"][0][:30])
+def test_what_no_engine_recovers_from_is_fatal(row: dict[str, list[str]]) -> None:
+    assert [line for line in row["matches"] if not is_fatal(line)] == []
+    assert [line for line in row["misses"] if is_fatal(line)] == []
+
+
+def test_no_line_of_an_engine_that_is_well_is_fatal() -> None:
+    healthy = (Path(__file__).parent / "healthy").glob("*.log")
+
+    assert [line for log in healthy for line in log.read_text().splitlines() if is_fatal(line)] == []
 
 
 def test_what_an_exit_status_tells_is_a_cause_or_unknown() -> None:

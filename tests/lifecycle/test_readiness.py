@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support import SUPPORT
 
+from mscli.diagnosis.fatal import is_fatal
 from mscli.engines.llamacpp.engine import LlamaCpp
 from mscli.instances import process
 from mscli.instances.log import LogTail
@@ -43,7 +44,7 @@ def wait_for(tmp_path: Path) -> Iterator[Waiter]:
         assert leader is not None
         ended = wait_ready(
             child, leader, "test:1", LlamaCpp(), ("127.0.0.1", port), LogTail(log), patience,
-            lambda _, line: heard.append(line),
+            lambda _, line: heard.append(line), fatal=is_fatal,
         )  # fmt: skip
         return ended, heard
 
@@ -65,6 +66,38 @@ def test_a_death_is_seen_at_once_with_its_status(wait_for: Waiter) -> None:
     ended, _ = wait_for("--load", "60", "--die-after", "0.3", "--exit", "7", patience=Patience(60, 60))
     assert (ended.outcome, ended.exit_status) == ("died", 7)
     assert time.monotonic() - begun < 10
+
+
+LOST = "RuntimeError: CUDA unknown error - this may be due to an incorrectly set up environment"
+
+
+def test_an_engine_that_says_it_cannot_go_on_and_hangs_is_not_waited_for(wait_for: Waiter) -> None:
+    ended, heard = wait_for("--mute", "--say", LOST, patience=Patience(120, 120))
+
+    assert (ended.outcome, ended.exit_status) == ("failed", None)
+    assert ended.seconds < 30
+    assert heard == [LOST]
+
+
+def test_one_that_ends_by_itself_afterwards_keeps_its_exit_status(wait_for: Waiter) -> None:
+    ended, _ = wait_for("--mute", "--say", LOST, "--die-after", "0.5", "--exit", "7", patience=Patience(120, 120))
+
+    assert (ended.outcome, ended.exit_status) == ("died", 7)
+
+
+def test_one_that_answers_all_the_same_is_ready(wait_for: Waiter) -> None:
+    ended, _ = wait_for("--say", LOST, "--load", "0.5", patience=Patience(20, 20))
+
+    assert ended.outcome == "ready"
+
+
+def test_an_error_that_it_may_overcome_is_waited_out(wait_for: Waiter) -> None:
+    line = (
+        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 20480 MiB on device 0: cudaMalloc failed: out of memory"
+    )
+    ended, _ = wait_for("--say", line, "--load", "5", patience=Patience(60, 60))
+
+    assert ended.outcome == "ready"
 
 
 def test_exit_status_zero_is_a_death_too(wait_for: Waiter) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, cast
 from mscli.errors import Code, MscliError
 from mscli.weights.fault import PassingFault, Timeouts, disk_full
 from mscli.weights.files import WeightFiles
-from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note
+from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note, RateWatch
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -145,6 +145,7 @@ class _Attempts:
         self._layers: dict[str, tuple[int, int]] = {}  # of each blob: most bytes ever reported, and all
         self._highest: dict[str, int] = {}  # the same of this request alone: a server that was killed loses some
         self._meter = Meter(DOWNLOADING, order.size_bytes)
+        self._rate = RateWatch(timeouts.slow_s)
         self._heard_s = self._gained_s = time.monotonic()
         self._looked_s = 0.0
         self._gained = False
@@ -213,6 +214,8 @@ class _Attempts:
         if now - self._looked_s >= LOOK_S:
             self._looked_s = now
             self._listener.progress(self._meter.look(self._done_bytes(), f"{self._order.tag} {digest[7:19]}"))
+            if slow := self._rate.look(self._done_bytes(), now):
+                raise PassingFault("stalled_download", slow)
 
     def _done_bytes(self) -> int:
         return sum(done for done, _ in self._layers.values())

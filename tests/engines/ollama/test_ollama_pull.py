@@ -259,6 +259,28 @@ def test_a_network_that_breaks_in_the_middle_is_waited_for(start: Callable[..., 
     assert heard.codes == ["retrying"]
 
 
+@dataclass
+class Rescue(Heard):
+    """A listener that ends the slowness once it has heard of it."""
+
+    scene: Scene | None = None
+
+    def note(self, note: Note) -> None:
+        super().note(note)
+        assert self.scene is not None
+        self.scene.play(bytes_per_s=6_000_000)
+
+
+def test_a_speed_that_collapses_is_told_and_the_server_asked_again(start: Callable[..., Server], scene: Scene) -> None:
+    scene.play(bytes_per_s=2_000_000)
+    heard = Rescue(at=1_500_000, act=lambda: scene.play(bytes_per_s=20_000), scene=scene)
+    patient = Timeouts(connect_s=5.0, stall_s=30.0, retry_s=60.0, slow_s=0.5)
+
+    assert pull(order(start()), heard, patient).bytes_on_disk == SIZE
+    assert heard.codes[0] == "stalled"
+    assert "KiB/s" in heard.notes[0].message
+
+
 def test_a_disk_that_is_too_small_is_named_before_the_first_byte(start: Callable[..., Server]) -> None:
     server = start()
     with pytest.raises(MscliError, match=r"[\d.]+ GiB free") as raised:

@@ -1,9 +1,9 @@
 """An HTTP server that misbehaves as engines do; run as a real process by the tests.
 
-    python misbehaving_server.py PORT [--load S] [--die-after S] [--exit N] [--silent] [--mute] [--busy]
+    python misbehaving_server.py PORT [--load S] [--die-after S] [--exit N] [--silent] [--mute] [--busy] [--say LINE]
 
 --load: 503 for so long, then 200. --die-after: exit with --exit. --silent: accepts and never answers.
---mute: listens late and logs nothing, uses no CPU. --busy: as --mute, but burns CPU.
+--mute: listens late and logs nothing, uses no CPU. --busy: as --mute, but burns CPU. --say: writes a line first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ def main() -> None:
     parser.add_argument("--silent", action="store_true")
     parser.add_argument("--mute", action="store_true")
     parser.add_argument("--busy", action="store_true")
+    parser.add_argument("--say")
     args = parser.parse_args()
+    if args.say:
+        print(args.say, flush=True)
     if args.die_after is not None:
         threading.Timer(args.die_after, lambda: os._exit(args.exit)).start()
     if args.mute or args.busy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = r"\"?([\d.]+) ?([KMGT]?)i?B\"?"
@@ -29,6 +30,8 @@ _WENT_ON = re.compile(
     r"verifying sha256|\bsuccess\b|load_tensors|[Ll]oading (?:model|weights|safetensors)|startup complete"
 )
 _FAST_BYTES, _SLOW_BYTES, _STILL_BYTES, _FELL_TO = 2**20, 2**19, 10 * 2**10, 20  # a second; and by which factor
+
+_STARTS_OVER = 20  # per cent by which a download falls back that does not resume
 
 _HELD = "See which processes use GPU memory: `mscli gpus`. Stop them, or plan again with what is free: `mscli up`."
 _AGAIN = (
@@ -127,6 +130,10 @@ def _collapsed(lines: Sequence[str]) -> Iterator[Reading]:
             what = f"the download of {name or 'a file'} fell from {best / 2**20:.0f} MiB/s to {last / 2**10:.0f} KiB/s"
             still = f"the download of {name or 'a file'} runs at {last / 2**10:.0f} KiB/s"
             yield Reading("stalled_download", 0.85 if fell else 0.6, number, what if fell else still, _AGAIN)
+        for (_, before, _), (number, share, _) in pairwise(steps):
+            if share < before - _STARTS_OVER:
+                what = f"the download of {name or 'a file'} started over at {share} %, after it was at {before} %"
+                yield Reading("stalled_download", 0.75, number, what, _AGAIN)
 
 
 def _bytes(number: str, unit: str) -> float:

@@ -7,6 +7,7 @@ whole, and its cause is read from what it logged.
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -42,6 +43,7 @@ _EVIDENCE_LINES = 12
 _LOG_DELAY_S = 0.3
 _GATEWAY_S = 30.0
 _LAST_WORDS_S = 3.0  # in which an engine that reported a fatal error may end by itself, or prove to be well
+_TROUBLE = re.compile(r"rror|atal|ailed|panicked|fallen off|OutOfMemory|NCCL|cuInit|exiting", re.IGNORECASE)
 _WHOLE = 0.99  # a share of the model on the GPU that rounding cannot explain counts as fallen to the CPU
 
 
@@ -246,8 +248,6 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
     record, stage = started.record, contract.STARTING
     assert started.child is not None
     assert record.identity is not None
-    from mscli.diagnosis.fatal import is_fatal  # reads the signatures' engine; only a wait needs it
-
     engine = launch.engine
     talkative = engine if isinstance(engine, Talkative) else None
 
@@ -276,8 +276,17 @@ def _wait(launch: Launch, started: Started, patience: Patience, listener: Listen
         heard,
         record.contained,
         path,
-        (lambda _: False) if early else is_fatal,  # a server that holds many models lives on without a GPU
+        (lambda _: False) if early else _fatal,  # a server that holds many models lives on without a GPU
     )
+
+
+def _fatal(line: str) -> bool:
+    """Whether no engine recovers from what a line says."""
+    if not _TROUBLE.search(line):
+        return False
+    from mscli.diagnosis.fatal import is_fatal  # reads the signatures; only a line of trouble needs them
+
+    return is_fatal(line)
 
 
 def _load(launch: Launch, started: Started, listener: Listener, records: Records, eta: Eta) -> Observed:

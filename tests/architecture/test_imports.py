@@ -31,7 +31,7 @@ ORDER = (
 )
 # The same inside the larger parts. An area of the doctor uses what areas before it looked at, as they are shown.
 INSIDE = {
-    "doctor": ("checks", "repair", "report"),
+    "doctor": ("checks", "live", "repair", "report"),
     "doctor.checks": (
         *("context", "check", "container_engine", "ollama_server", "own_files", "loader", "chosen"),
         *("host", "driver", "gpu", "cuda", "cuda_probe", "containers", "engines", "ollama"),

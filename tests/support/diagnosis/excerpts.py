@@ -325,7 +325,7 @@ EXCERPTS: dict[str, tuple[str, ...]] = {
     "gguf_unsupported": (
         "ValueError: GGUF model with architecture mistral3 is not supported yet.",
         "llama_model_load: error loading model: error loading model vocabulary: unknown pre-tokenizer type: 'tekken2'",
-        "llama_model_load: error loading model: done_getting_tensors: wrong number of tensors; expected 363, got 362",
+        "llama_model_load: error loading model: missing tensor 'blk.12.attn_q_norm.weight'",
         "Error: unsupported GGUF version 4",
     ),
     "ulimit": (

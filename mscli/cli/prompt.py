@@ -13,9 +13,12 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER, EditingMode
 from prompt_toolkit.filters import has_focus
 from prompt_toolkit.history import FileHistory, InMemoryHistory
+from prompt_toolkit.input import create_input
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
+from prompt_toolkit.keys import Keys
 
+from mscli.cli.paste import LEFT_OUT, Pastes, reads_long_pastes
 from mscli.cli.screen import Screen
 from mscli.paths import places
 
@@ -28,6 +31,7 @@ class Prompt:
     def __init__(self, screen: Screen, commands: Mapping[str, str], words: Mapping[str, tuple[str, ...]]) -> None:
         self._screen = screen
         self._completer = _Words(commands, words)
+        self._pastes = Pastes()
         self.leaving = False
         """Whether the next Ctrl-C leaves."""
 
@@ -35,8 +39,8 @@ class Prompt:
         """What the user types, message by message. Ctrl-C drops a line; twice, it leaves, as Ctrl-D does."""
         session: PromptSession[str] = PromptSession(
             history=_history(), completer=self._completer, complete_while_typing=False, multiline=True,
-            key_bindings=_bindings(), prompt_continuation="... ", enable_open_in_editor=True,
-            editing_mode=_editing_mode(), mouse_support=False,
+            input=reads_long_pastes(create_input()), key_bindings=_bindings(self._pastes), prompt_continuation="... ",
+            enable_open_in_editor=True, editing_mode=_editing_mode(), mouse_support=False,
         )  # fmt: skip
         while True:
             try:
@@ -50,10 +54,13 @@ class Prompt:
                 self._screen.note("(Ctrl-C again quits)", "dim")
                 continue
             self.leaving = False
-            yield line
+            if LEFT_OUT in line:
+                self._screen.note("the paste is larger than 16 MiB: no context holds it. Send a part of it.", "yellow")
+                continue
+            yield self._pastes.whole(line)
 
 
-def _bindings() -> KeyBindings:
+def _bindings(pastes: Pastes) -> KeyBindings:
     """Enter sends; a paste of several lines is one message, since it comes as a paste and not as keys."""
     bindings = KeyBindings()
 
@@ -64,6 +71,10 @@ def _bindings() -> KeyBindings:
     @bindings.add("escape", "enter", filter=has_focus(DEFAULT_BUFFER))
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
+
+    @bindings.add(Keys.BracketedPaste, filter=has_focus(DEFAULT_BUFFER))
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text(pastes.shown(event.data))
 
     return bindings
 

@@ -87,10 +87,14 @@ def _chosen(records: Records, name: str | None, all_: bool) -> tuple[list[Record
     """The records of what is to be stopped: the named one, all, or the only one that runs; and those that cannot be
     read, of which something may run.
 
-    One whose processes have all died was not stopped either: its temporary files are still there.
+    One whose processes have all died was not stopped either: its temporary files are still there. Nor is one whose
+    stop was noted and whose temporary files an mscli that was killed left behind.
     """
     from mscli.instances.records import running, the_one
     from mscli.instances.store import Unreadable, check_name
+
+    def unfinished(record: Record) -> bool:
+        return record.stopped_at is None or records.is_stopping(record.name)
 
     if name is not None and all_:
         raise MscliError(Code.USAGE, "a name and --all cannot be used together", "Use one of them.")
@@ -98,9 +102,9 @@ def _chosen(records: Records, name: str | None, all_: bool) -> tuple[list[Record
         record = records.load(check_name(name))
         if isinstance(record, Unreadable):
             return [], [record]
-        return ([record] if record and record.stopped_at is None else []), []
+        return ([record] if record and unfinished(record) else []), []
     good, damaged = records.all()
-    left = [record for record in good if record.stopped_at is None]
+    left = list(filter(unfinished, good))
     return (left if all_ or not any(map(running, left)) else [the_one(records, None)]), list(damaged)
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 
+import pytest
 from support.faults.user import User, ended
 from support.run_mscli import Ran
 
@@ -67,6 +68,22 @@ def test_down_removes_the_half_record_of_an_mscli_that_was_killed_while_it_wrote
     (user.home / "state" / "instances" / "rehearsal" / ".record.json.4242").write_text('{"schema": "mscli-rec')
     assert user.mscli("down").code == 0
     assert left_files(user) == []
+
+
+@pytest.mark.parametrize("which", [("rehearsal",), ("--all",), ()], ids=["by name", "all", "the only one"])
+def test_down_tidies_after_an_mscli_that_was_killed_between_the_record_and_its_last_files(
+    user: User, which: tuple[str, ...]
+) -> None:
+    user.order("ready")
+    user.mscli("up", "rehearsal")
+    user.mscli("down", "rehearsal")
+    folder = user.home / "state" / "instances" / "rehearsal"
+    (folder / "stopping").touch()
+    (folder / "ready").touch()
+    (folder / "tmp").mkdir()
+    assert user.mscli("down", *which).code == 0
+    assert {"stopping", "ready", "tmp"}.isdisjoint(path.name for path in folder.iterdir())
+    assert user.mscli("status").code == 3
 
 
 def test_stopping_keeps_the_record_of_a_start_that_came_meanwhile(user: User) -> None:

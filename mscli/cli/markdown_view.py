@@ -54,7 +54,8 @@ class _Item(ListItem):
     def _marked(self, mark: str, console: Console, options: ConsoleOptions) -> RenderResult:
         narrow = options.update(width=max(1, options.max_width - len(mark)))
         # Not by rich's render_lines, which would cut a long line of code.
-        for number, line in enumerate(Segment.split_lines(console.render(self.elements, narrow))):
+        lines = list(Segment.split_lines(console.render(self.elements, narrow)))
+        for number, line in enumerate(lines or [[]]):  # "408." alone is an item without content
             yield Segment(" " * len(mark) if number else mark)
             yield from line
             yield Segment.line()
@@ -88,6 +89,8 @@ def rendered(text: str, width: int) -> str:
         lines.pop(0)
     while lines and not lines[-1]:
         lines.pop()
+    if not lines and text.strip():
+        return clean(text).strip("\n") + "\n"  # such as a heading's mark without a heading
     for line in lines:
         for part in line:
             style = part.style

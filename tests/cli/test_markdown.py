@@ -83,6 +83,13 @@ def test_what_the_model_wrote_is_shown_whole() -> None:
     assert not re.search(r" +$", shown, re.MULTILINE), "blanks at a line's end are copied with it"
 
 
+@pytest.mark.parametrize("text", ["408.", "-", "#", ">", "* ", "1.\n2. b", "- a\n-", "```\n```", "|a|\n|-|"])
+def test_a_reply_of_marks_alone_is_not_shown_as_nothing(text: str) -> None:
+    shown = "".join(seen(block.text) if block.kind == "markdown" else block.text for block in cut(text, 3))
+    assert shown.strip()
+    assert all(word in shown for word in re.findall(r"\w+", text))
+
+
 @pytest.mark.parametrize("width", [20, 40, 80])
 def test_lines_fit_but_for_code(width: int) -> None:
     shown = [seen(block.text, width) for block in cut(REPLY, 5) if block.kind == "markdown"]

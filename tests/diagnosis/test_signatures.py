@@ -19,7 +19,7 @@ from mscli.diagnosis.speakers import ANYONE, INNERMOST, OTHER, speaker
 
 ENGINES = sorted({name for known in engine_logs().values() for name in known.files})
 EVERY = [signature for name in (*MECHANISMS, *ENGINES, "topics") for signature in read_signatures(name)]
-OTHERS = {"causes", "engines", "exit_statuses", "noise", "speakers", "fatal"}
+OTHERS = {"causes", "engines", "exit_statuses", "noise", "speakers", "fatal", "calibration"}
 WORDS = re.compile(r"(?<!\{)\{(\w*)\}")
 
 

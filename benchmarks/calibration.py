@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from diagnosis import TESTS, Case, Knowledge, field, fresh, learnt_from, more_cases
+from diagnosis import TESTS, Case, Knowledge, field, fresh, later, learnt_from, more_cases
 
 FIFTHS, SHUFFLES = 5, 5
 FIRST_SIGHT = TESTS / "diagnosis" / "first-sight.json"  # [how sure, whether rightly] of each that was not unknown
@@ -31,12 +31,11 @@ Curve = list[tuple[float, float]]  # what the signatures say, and how often that
 def every_case(path: Path) -> list[Case]:
     rows = [*map(json.loads, path.read_text().splitlines())]
     cases = [Case(row["id"], row["category"], row["log"], row["backend"]) for row in rows]
-    later = map(json.loads, (TESTS / "diagnosis" / "fresh-2.jsonl").read_text().splitlines())
     return [
         *cases,
         *more_cases(),
         *(case for half in ("learn", "judge", "last") for case in fresh(half)),
-        *(Case(row["source"], row["code"], row["log"], row["backend"]) for row in later),
+        *later(),
         *field(),
     ]
 

@@ -180,6 +180,11 @@ def told_rightly(row: Mapping[str, object], log: Path, engine: str) -> bool:
     return bool(causes) and causes[0].code in row["first"] if row["in_log"] else not likely
 
 
+def later() -> list[Case]:
+    rows = map(json.loads, (TESTS / "diagnosis" / "fresh-2.jsonl").read_text().splitlines())
+    return [Case(row["source"], row["code"], row["log"], row["backend"]) for row in rows]
+
+
 def more_cases() -> list[Case]:
     rows = map(json.loads, (TESTS / "diagnosis" / "cases-2.jsonl").read_text().splitlines())
     return [Case(row["id"], row["category"], row["log"], row["backend"]) for row in rows]
@@ -192,7 +197,7 @@ def fires(cases: Sequence[Case]) -> None:
         "cases-2": more_cases(),
         "excerpts": excerpts(),
         "field": field(),
-        "fresh": [case for half in ("learn", "judge", "last") for case in fresh(half)],
+        "fresh": [*(case for half in ("learn", "judge", "last") for case in fresh(half)), *later()],
         "healthy": [Case(log.name, "", log.read_text()) for log in (TESTS / "diagnosis" / "healthy").glob("*.log")],
         "real": [
             Case(log.name, "", log.read_text(errors="replace"), log.parent.name)
@@ -261,6 +266,7 @@ def main(path: Path, only_fires: bool = False) -> None:
         print(score(fresh(half), lambda case: diagnose(case.log)).row(f"150 fresh failures, the half {told}"))
     print(score(more_cases(), lambda case: diagnose(case.log)).row("labelled failures from public threads, second set"))
     print(score(fresh("last"), lambda case: diagnose(case.log)).row("41 later ones, after learning from them"))
+    print(score(later(), lambda case: diagnose(case.log)).row("60 more, after learning from them"))
     print(
         f"""
 **Held out** is by ablation: a pattern is cut into its wordings, {wordings} in all. Each wording that helps to name a
@@ -281,6 +287,10 @@ not looked at, but its texts had been read when they were labelled, by the hand 
 between an honest one and a fit. 41 more, in four batches, were read only after those signs were written, and each batch
 was judged before anything was learnt from it: 33 came first (80.5 %), the same 33 among the first three. That is the
 honest figure. What the eight misses showed to be missing was added afterwards, where it is a mechanism.
+
+**60 more** (`fresh-2.jsonl`) were found by search after lines were attributed to who speaks, labelled by the thread's
+conclusion and frozen before any was tried. Then 45 came first (75.0 %), 50 among the first three (83.3 %), 5 were unknown.
+So a failure that nobody has shown is named first in three of four. Of those named with 0.95 or more 86 % were right.
 
 ## How sure it says it is
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.diagnosis.diagnose import diagnose
+from mscli.diagnosis.diagnose import diagnose, read
 
 LOGS = sorted((Path(__file__).parent / "healthy").glob("*.log"))
 
@@ -137,3 +137,13 @@ def test_a_server_of_ollama_that_is_well_names_none_from_its_first_lines_on(log:
     """On the CPU as mscli starts it there, without the internet, with and without OLLAMA_DEBUG, before and after a
     model is loaded: not even a cause that is only possible."""
     assert diagnose("\n".join(log.read_text().splitlines()[:lines])) == ()
+
+
+@pytest.mark.parametrize("log", sorted((Path(__file__).parent / "refused").glob("*.log")), ids=lambda log: log.stem)
+def test_a_server_that_refuses_requests_for_what_it_has_not_is_well(log: Path) -> None:
+    """Real servers without a model, asked for some by many clients at once."""
+    seen = read(log.read_text())
+
+    assert seen.served
+    assert not seen.went_down
+    assert not seen.failed

@@ -289,7 +289,7 @@ was judged before anything was learnt from it: 33 came first (80.5 %), the same 
 honest figure. What the eight misses showed to be missing was added afterwards, where it is a mechanism.
 
 **60 more** (`fresh-2.jsonl`) were found by search after lines were attributed to who speaks, labelled by the thread's
-conclusion and frozen before any was tried. Then 45 came first (75.0 %), 50 among the first three (83.3 %), 5 were unknown.
+conclusion and frozen before any was tried. Then 45 came first (75.0 %), 50 among the first three (83.3 %), 5 unknown.
 So a failure that nobody has shown is named first in three of four. Of those named with 0.95 or more 86 % were right.
 
 ## How sure it says it is

@@ -280,17 +280,21 @@ def test_a_prompt_that_does_not_fit_is_told_in_tokens(site: Site) -> None:
     assert cut.evaluated_tokens <= 1024
 
 
+LONG_WORDS = "word " * 1_022
+
+
 def test_a_message_that_ollamas_own_template_cuts_to_half_is_told_in_tokens(site: Site) -> None:
-    """As its library's models have one. Other clients get an answer to the half, without a word."""
+    """As its library's models have one. Other clients get an answer to the half, without a word. Its words alone would
+    fit: else mscli would not even send it."""
     give(site.url, TAG, PLAIN_GGUF, template=GO_TEMPLATE)
     url = site.up("--ctx", "1024", "--plain")
-    body = {"model": "mscli/tiny", "messages": [user("word " * 3_000)], "max_tokens": 1}
+    body = {"model": "mscli/tiny", "messages": [user(LONG_WORDS)], "max_tokens": 1}
     cut = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
     assert 500 < cut["usage"]["prompt_tokens"] < 540
-    said = site.mscli("chat", "word " * 3_000, "--json").data["truncated"]
+    said = site.mscli("chat", LONG_WORDS, "--json").data["truncated"]
     assert said["evaluated_tokens"] == cut["usage"]["prompt_tokens"]
-    assert said["sent_tokens"] > 3_000
-    told = site.mscli("chat", "word " * 3_000).err
+    assert said["sent_tokens"] > 1_024
+    told = site.mscli("chat", LONG_WORDS).err
     assert f"{said['evaluated_tokens']:,}" in told
     assert f"{said['sent_tokens']:,}" in told
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from io import StringIO
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import CodeBlock, Heading, ListItem, Markdown, MarkdownElement
@@ -13,6 +13,9 @@ from rich.theme import Theme
 
 from mscli.cli.layout import clean
 from mscli.cli.markdown_blocks import markdown_parser
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 _PARSER = markdown_parser()
 _THEME = Theme(
@@ -70,9 +73,18 @@ class _Markdown(Markdown):
         super().__init__("", hyperlinks=False)
         self.parsed = _PARSER.parse(text)
         for token in self.parsed:
+            _drop_echoes(token.children or [])
             for child in token.children or ():
                 if child.type == "softbreak":  # models end lines on purpose: in a poem, in an address
                     child.type = "hardbreak"
+
+
+def _drop_echoes(parts: list[Token]) -> None:
+    """Make text of links whose text is their address: it would be shown twice."""
+    for opening, inside, closing in zip(parts, parts[1:], parts[2:], strict=False):
+        if opening.type == "link_open" and closing.type == "link_close" and inside.content == opening.attrs.get("href"):
+            for each in (opening, closing):
+                each.type, each.content = "text", ""
 
 
 def rendered(text: str, width: int) -> str:

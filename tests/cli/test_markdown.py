@@ -90,6 +90,12 @@ def test_a_reply_of_marks_alone_is_not_shown_as_nothing(text: str) -> None:
     assert all(word in shown for word in re.findall(r"\w+", text))
 
 
+def test_an_address_is_shown_once_and_a_link_with_its_address() -> None:
+    assert (
+        seen("See <http://a.example> and [b](http://b.example).") == "See http://a.example and b (http://b.example).\n"
+    )
+
+
 @pytest.mark.parametrize("width", [20, 40, 80])
 def test_lines_fit_but_for_code(width: int) -> None:
     shown = [seen(block.text, width) for block in cut(REPLY, 5) if block.kind == "markdown"]

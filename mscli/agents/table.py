@@ -113,6 +113,15 @@ export default function (pi) {
       cost: { input: 0, output: 0, cacheRead: 0, cacheWrite: 0 },
     }],
   });
+  // A request that stays too long after it was compacted: with -p, pi would end with nothing said and exit status 0.
+  let compacted = false, fault;
+  pi.on("session_before_compact", () => { compacted = true; });
+  pi.on("message_end", ({ message }) => {
+    if (message.role === "assistant") fault = message.stopReason === "error" ? message.errorMessage : undefined;
+  });
+  pi.on("session_shutdown", (_, ctx) => {
+    if (compacted && fault && !ctx.hasUI) { console.error(fault); process.exitCode = 1; }
+  });
 }
 """
         },

@@ -42,8 +42,9 @@ class Recorder:
 
 
 @contextlib.contextmanager
-def recording(port: int) -> Iterator[Recorder]:
-    """A proxy in front of the server on `port` of this machine."""
+def recording(port: int, tools: bool = True) -> Iterator[Recorder]:
+    """A proxy in front of the server on `port` of this machine. `tools` False: it leaves out those of the requests, so
+    that the scripted model, which calls one whenever it can, answers in words."""
     recorder = Recorder()
 
     class Handler(BaseHTTPRequestHandler):
@@ -51,6 +52,9 @@ def recording(port: int) -> Iterator[Recorder]:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             exchange = Exchange(self.path, json.loads(body) if body.startswith(b"{") else None)
             recorder.exchanges.append(exchange)
+            if not tools and exchange.asked:
+                less = {name: value for name, value in exchange.asked.items() if name not in ("tools", "tool_choice")}
+                body = json.dumps(less).encode()
             link = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
             headers = {name: value for name, value in self.headers.items() if name.lower() in PASSED_ON}
             link.request(self.command, self.path, body or None, headers)

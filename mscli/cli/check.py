@@ -13,6 +13,7 @@ from mscli.errors import Code, Exit, MscliError
 
 _COLUMNS = (Column("CHECK"), Column("RESULT"), Column("TIME", 2, right=True), Column("ANSWER", 1, clip=True))
 _STYLES = {"ok": "green", "fail": "bold red", "lost": "bold red", "refused": "bold red", "skipped": "dim"}
+_GGUF = "the chat template inside the GGUF file is in use: `mscli check --for agents` shows what it loses"
 _FOR = "Try what coding agents send: agents."
 
 
@@ -57,14 +58,15 @@ def check(
         checks = self_test(target, record.capabilities, record.plan.images, record.reasoning, listener)
     known = engine(record.plan.engine)
     told = known.for_clients(record.sampling) if isinstance(known, Hosted) and record.gateway is None else None
+    notes = [note for note in (told, _GGUF if record.request.template == "gguf" else None) if note]
     if json:
-        screen.data({"instance": record.name, "checks": to_json(checks), "notes": [told] if told else []})
+        screen.data({"instance": record.name, "checks": to_json(checks), "notes": notes})
     else:
         rows = [
             (item.name, styled(item.status, _STYLES[item.status]), f"{item.seconds:.1f} s", item.seen)
             for item in checks
         ]
         screen.table(_COLUMNS, rows)
-        if told:
-            screen.note(f"note: {told}", "yellow")
+        for note in notes:
+            screen.note(f"note: {note}", "yellow")
     return Exit.FINDINGS if any(item.status not in (OK, SKIPPED) for item in checks) else Exit.DONE

@@ -43,6 +43,7 @@ _NAME = "Name the instance (default: from the profile)."
 _PORT = "Listen on this port (default: a free one)."
 _HOST = "Listen on this address (default: from the profile)."
 _WEIGHTS = "Use weights copied by `mscli pull --to`."
+_TEMPLATE = "Use the chat template inside the GGUF file (llama.cpp)."
 _KEY_FILE = "Read the keys that clients must send from FILE."
 
 
@@ -82,6 +83,7 @@ def up(
     adopt: Annotated[bool, typer.Option("--adopt", help="Use the Ollama server that is already running.")] = False,
     gateway: Annotated[bool, typer.Option("--gateway", help="Put mscli's gateway before llama.cpp or vLLM.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Leave out the gateway before Ollama or mistral.rs.")] = False,
+    template: Annotated[str | None, typer.Option(metavar="gguf", help=_TEMPLATE)] = None,
     install: Annotated[bool, typer.Option(help="Install the engine if it is missing.")] = True,
     installed_only: Annotated[bool, typer.Option("--installed-only", help="Use installed engines only.")] = False,
     check: Annotated[bool, typer.Option(help="Ask the model one short question at the end.")] = True,
@@ -100,7 +102,7 @@ def up(
     overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload, client)
     request = Request(
         profile, _absolute(file), host, port, overrides, require_gpu, _absolute(weights), adopt, supervise,
-        seconds("--idle-stop", idle_stop), _front(gateway, plain),
+        seconds("--idle-stop", idle_stop), _front(gateway, plain), _whose(template),
     )  # fmt: skip
     key = _key(api_key_file)
     ask = Ask(request, name, Patience(timeout_s=timeout), wait, replace, key, offline, installed_only=installed_only)
@@ -120,6 +122,12 @@ def _front(gateway: bool, plain: bool) -> bool | None:
     if gateway and plain:
         raise MscliError(Code.USAGE, "--gateway and --plain exclude each other", "Leave out one of them.")
     return gateway or (False if plain else None)
+
+
+def _whose(template: str | None) -> str | None:
+    if template not in (None, "gguf"):
+        raise MscliError(Code.USAGE, f"no template {template!r:.40}", "For the one inside the file: --template gguf")
+    return template
 
 
 def _key(file: Path | None) -> str | None:

@@ -21,6 +21,8 @@ from mscli.instances.state import Instance, base_url, look
 from mscli.instances.store import Store, Unreadable, unreadable, write_private
 from mscli.planning.plan import Claim, Overrides, Plan
 
+GGUF = "gguf"  # of `Request.template`: the one inside the file
+
 
 @dataclass(frozen=True)
 class Request:
@@ -30,7 +32,7 @@ class Request:
     `weights`: a folder to take them from, in place of the hub cache. `adopt`: a server that runs is to be used.
     `supervise`: it is to be started again when it ends by itself. `idle_stop_s`: without a request for so long, the
     model leaves the memory until the next one. `gateway`: with or without one in front of the engine; None: as the
-    engine needs it.
+    engine needs it. `template`: whose chat template llama.cpp takes; None: mscli's.
     """
 
     profile: str | None
@@ -44,6 +46,7 @@ class Request:
     supervise: bool = False
     idle_stop_s: int | None = None
     gateway: bool | None = None
+    template: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mscli.errors import Code, MscliError
 from mscli.instances import container as containers
 from mscli.instances.log import LogTail, begin_part, part
 from mscli.instances.process import MARK, halt, identify, memory_kills, spawn
-from mscli.instances.records import Record, Records, Request, running
+from mscli.instances.records import GGUF, Record, Records, Request, running
 from mscli.instances.store import SCHEMA, private_folder, write_private
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.decision import Decision
@@ -128,11 +128,13 @@ def _engine_port() -> int:
 
 def command(launch: Launch, where: Serving) -> Command:
     """What is executed to serve `launch` at `where`: what a dry run shows is what runs. Empty for an adopted server."""
-    decision = launch.decision
+    decision, model = launch.decision, launch.decision.model
     if launch.adopted or launch.installation is None:
         return Command(())
+    if launch.request.template == GGUF:
+        model = replace(model, tokenizer=None)  # mscli has a template for a known tokenizer alone
     return launch.engine.command(
-        decision.plan, decision.profile, decision.model, launch.weights, where.behind, launch.installation
+        decision.plan, decision.profile, model, launch.weights, where.behind, launch.installation
     )
 
 

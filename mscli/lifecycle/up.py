@@ -17,7 +17,7 @@ from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.instances.fetching import FetchNote
-from mscli.instances.records import Record, Records, Request, Taken, api_keys, leads, running, seen
+from mscli.instances.records import GGUF, Record, Records, Request, Taken, api_keys, leads, running, seen
 from mscli.instances.state import READY, UNLOADED, UNRESPONSIVE, Instance
 from mscli.instances.store import check_name
 from mscli.lifecycle import launch as launching
@@ -320,6 +320,12 @@ def _find_engine(
         _refuse_keyless(engine, ask, None)
         warnings = engine.check(adopted, decision.profile, decision.model, alias, ask.replace)
         return replace(launch, adopted=adopted, warnings=warnings)
+    if ask.request.template == GGUF and decision.plan.engine != "llama.cpp":
+        raise MscliError(
+            Code.USAGE,
+            f"--template gguf: only llama.cpp reads a template from its GGUF file, and this is {engine.name}",
+            "Leave out --template, or choose llama.cpp: --engine llama.cpp",
+        )
     if ask.request.gateway is False:
         _refuse_keyless(engine, ask, ask.request.host or decision.profile.host)
     if places is None or listener is None:

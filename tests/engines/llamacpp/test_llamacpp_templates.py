@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from support.llamacpp.llama_servers import PLAN, Rehearsal, Server, rehearsal, weight_files
+from support.run_mscli import Mscli
 from support.templates.conversations import Maker, Message, with_parsed_arguments
 from support.templates.rendering import render
 from support.tiny_models import TinyModels
@@ -95,3 +96,28 @@ def test_a_result_is_answered_whatever_the_length_of_its_id(server: tuple[str, S
 
     assert len(call["id"]) > 9
     assert answer.message["content"].endswith("The weather in Paris is sunny, 21 degrees.")
+
+
+def test_the_template_inside_the_file_is_taken_when_asked_for_and_check_says_what_it_loses(mscli: Mscli) -> None:
+    assert mscli("up", "rehearsal", "--template", "gguf").code == 0
+    checks = mscli("check", "--for", "agents", "--json").envelope["data"]
+    found = {each["name"]: each["status"] for each in checks["checks"]}
+
+    assert found["content as a list"] == "lost"
+    assert "GGUF" in checks["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("rehearsal", "--template", "mine"), "no template 'mine'"),
+        (("small-q4", "--template", "gguf"), "only llama.cpp reads a template"),
+    ],
+)
+def test_a_template_that_cannot_be_taken_is_refused(
+    mscli: Mscli, machine: Callable[..., dict[str, str]], args: tuple[str, ...], words: str
+) -> None:
+    refused = mscli("up", *args, "--json", "--dry-run", env=machine("rtx4090"))
+
+    assert refused.error["code"] == "usage"
+    assert words in refused.error["message"]

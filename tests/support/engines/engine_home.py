@@ -69,7 +69,7 @@ class Twin:
             return None
         if named := os.environ.get(self.variable):
             return Path(named)
-        return next(iter(sorted(CACHE.glob(self.installed), reverse=True)), None)
+        return next(iter(sorted(filter(Path.is_dir, CACHE.glob(self.installed)), reverse=True)), None)
 
 
 TWINS = {

@@ -43,7 +43,7 @@ _NAME = "Name the instance (default: from the profile)."
 _PORT = "Listen on this port (default: a free one)."
 _HOST = "Listen on this address (default: from the profile)."
 _WEIGHTS = "Use weights copied by `mscli pull --to`."
-_TEMPLATE = "Use the chat template inside the GGUF file (llama.cpp)."
+_TEMPLATE = "Use the GGUF file's chat template (llama.cpp)."
 _KEY_FILE = "Read the keys that clients must send from FILE."
 
 

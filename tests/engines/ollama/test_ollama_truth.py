@@ -320,9 +320,9 @@ def test_a_reply_that_breaks_off_is_a_failure_and_keeps_what_had_come(site: Site
 @pytest.mark.parametrize(
     ("title", "template", "front"),
     [
-        ("Ollama", LIBRARY_TEMPLATE, ()),
-        ("Ollama, own GGUF", None, ()),
-        ("Ollama, gateway", LIBRARY_TEMPLATE, ("--gateway",)),
+        ("Ollama", LIBRARY_TEMPLATE, ("--plain",)),
+        ("Ollama, own GGUF", None, ("--plain",)),
+        ("Ollama, gateway", LIBRARY_TEMPLATE, ()),
     ],
 )
 def test_what_agents_send_is_answered_as_the_page_says(
@@ -330,16 +330,17 @@ def test_what_agents_send_is_answered_as_the_page_says(
 ) -> None:
     if template:
         give(site.url, TAG, PLAIN_GGUF, template=template)
-    root = site.up("--ctx", "2048", *front)
+    site.up("--ctx", "2048", *front)
     checks = site.mscli("check", "--for", "agents", "--json").envelope["data"]["checks"]
     told = column(title)
     assert not {each["name"]: each["seen"] for each in checks if each["status"] != told[each["name"]]}
     assert {each["name"]: each["status"] for each in checks} == told
     env = site.mscli("env", "--json").data
-    assert (env["OLLAMA_HOST"], env["MSCLI_ROOT_URL"]) == (root, root)
+    assert env["OLLAMA_HOST"] == env["MSCLI_ROOT_URL"] == env["OPENAI_BASE_URL"].removesuffix("/v1")
 
 
-@pytest.mark.parametrize("front", [(), ("--gateway",)], ids=["plain", "gateway"])
+@pytest.mark.parametrize("front", [("--plain",), ()], ids=["plain", "gateway"])
 def test_requests_of_agents_are_answered_and_those_with_tools_by_a_call(site: Site, front: tuple[str, ...]) -> None:
-    root = site.up("--ctx", "4096", *front)
+    site.up("--ctx", "4096", *front)
+    root = site.mscli("env", "--json").data["MSCLI_ROOT_URL"]
     assert replayed(root, "mscli/tiny") == {each.agent: expected(each) for each in REPLAYED}

@@ -34,7 +34,8 @@ def check(request: Body, images: int, formats: Collection[str], honors: Collecti
             raise RequestError(f"`{name}` is not supported by this engine: {words}")
     urls = pictures(request)
     if len(urls) > images:
-        raise RequestError(f"{len(urls)} images were sent, and the plan is for {images}")
+        sent = "1 image was" if len(urls) == 1 else f"{len(urls)} images were"
+        raise RequestError(f"{sent} sent, and the plan is for {images}")
     if not all(url.startswith("data:") for url in urls):
         raise RequestError("send images inside the request, as data URLs (data:image/png;base64,...)")
     if (asked := request.get("response_format")) and asked["type"] not in formats:

@@ -61,9 +61,9 @@ def chat(
     raw: Annotated[bool, typer.Option("--raw", help="Print Markdown as it is.")] = False,
     stdin: Annotated[bool, typer.Option(help="Add piped input to the prompt.")] = True,
     go_on: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last conversation.")] = False,
-    resume: Annotated[str | None, typer.Option(metavar="NO", help="Go on with this conversation.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="N", help="Go on with this conversation.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List saved conversations.")] = False,
-    show: Annotated[str | None, typer.Option(metavar="NO", help="Show a saved conversation (or: last).")] = None,
+    show: Annotated[str | None, typer.Option(metavar="N", help="Show a saved conversation (or: last).")] = None,
     log: Annotated[bool, typer.Option(help="Save the conversation.")] = True,
     json: Json = False,
 ) -> None:  # fmt: skip

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MOST = 1000
 _COLUMNS = (
-    Column("NO", right=True), Column("CHANGED"), Column("TURNS", 1, right=True), Column("MODEL", 2),
+    Column("N", right=True), Column("CHANGED"), Column("TURNS", 1, right=True), Column("MODEL", 2),
     Column("FIRST WORDS", 0, clip=True),
 )  # fmt: skip
 
@@ -36,7 +36,7 @@ def show_list(screen: Screen, log: ConversationLog) -> None:
         for each in entries
     ]
     screen.table(_COLUMNS, rows)
-    screen.note("to read one: mscli chat --show NO; to go on with it: mscli chat --resume NO", "dim")
+    screen.note("to read one: mscli chat --show N; to go on with it: mscli chat --resume N", "dim")
 
 
 def show(screen: Screen, log: ConversationLog, which: str, raw: bool) -> None:

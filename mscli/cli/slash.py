@@ -52,9 +52,9 @@ def _message(talk: Talk, line: str) -> None:
         talk.ask(talk.turn(line))
 
 
-def meanings(commands: Mapping[str, tuple[str, Command | None]]) -> dict[str, str]:
+def meanings(commands: Mapping[str, tuple[str, str, Command | None]]) -> dict[str, str]:
     """Each command with what it does."""
-    return {name: meaning for name, (meaning, _) in commands.items()}
+    return {name: meaning for name, (_, meaning, _) in commands.items()}
 
 
 def words() -> dict[str, tuple[str, ...]]:
@@ -71,15 +71,16 @@ def words() -> dict[str, tuple[str, ...]]:
 def _command(talk: Talk, word: str, rest: str) -> None:
     if word not in COMMANDS:
         talk.screen.note(f"unknown command {word}", "yellow")
-    action = COMMANDS.get(word, ("", None))[1] or _help
+    action = COMMANDS.get(word, ("", "", None))[2] or _help
     action(talk, rest)
 
 
 def _help(talk: Talk, _rest: str) -> None:
     from mscli.cli.prompt import KEYS
 
-    width = max(map(len, COMMANDS))
-    rows = [f"{name:{width}}  {meaning}" for name, (meaning, _) in COMMANDS.items()]
+    typed = {f"{name} {takes}".rstrip(): meaning for name, (takes, meaning, _) in COMMANDS.items()}
+    width = max(map(len, typed))
+    rows = [f"{how:{width}}  {meaning}" for how, meaning in typed.items()]
     talk.screen.note("\n".join(rows) + f"\n{KEYS}")
 
 
@@ -216,21 +217,22 @@ def _named(words: str) -> tuple[str, ...]:
     return named
 
 
-COMMANDS: Mapping[str, tuple[str, Command | None]] = {
-    "/help": ("show this list", None),
-    "/image": ("FILE, URL or clipboard: send an image with the next message", _image),
-    "/file": ("FILE ...: send text files with the next message", _file),
-    "/retry": ("ask the last message again", _retry),
-    "/undo": ("remove the last message and its reply", _undo),
-    "/clear": ("start over", _clear),
-    "/drop": ("[N]: leave out the oldest turns (default: half the context)", _drop),
-    "/summarize": ("replace the oldest turns by a summary", _summarize),
-    "/system": ("TEXT: set the system prompt and start over", _system),
-    "/set": ("temperature, top_p or max_tokens: change it for the next replies", _set),
-    "/think": ("on or off: show the reasoning", _think),
-    "/keep-thoughts": ("on or off: send the reasoning of earlier replies along", _keep_thoughts),
-    "/model": ("NAME: go on with another instance", _model),
-    "/copy": ("[code]: copy the last reply, or its last code block", _copy),
-    "/stats": ("show replies, tokens and time so far", _stats),
-    "/bye": ("quit (or Ctrl-D)", None),
+# Name -> what follows it, what it does, and the function that does it.
+COMMANDS: Mapping[str, tuple[str, str, Command | None]] = {
+    "/help": ("", "show this list", None),
+    "/image": ("FILE|clipboard", "send an image with the next message", _image),
+    "/file": ("FILE ...", "send text files with the next message", _file),
+    "/retry": ("", "ask the last message again", _retry),
+    "/undo": ("", "remove the last message and its reply", _undo),
+    "/clear": ("", "start over", _clear),
+    "/drop": ("[N]", "leave out the N oldest turns (default: half the context)", _drop),
+    "/summarize": ("", "replace the oldest turns by a summary", _summarize),
+    "/system": ("TEXT", "set the system prompt and start over", _system),
+    "/set": ("NAME VALUE", "set temperature, top_p or max_tokens for the next replies", _set),
+    "/think": ("on|off", "show the reasoning", _think),
+    "/keep-thoughts": ("on|off", "send the reasoning of earlier replies along", _keep_thoughts),
+    "/model": ("NAME", "go on with another instance", _model),
+    "/copy": ("[code]", "copy the last reply, or its last code block", _copy),
+    "/stats": ("", "show replies, tokens and time so far", _stats),
+    "/bye": ("", "quit (or Ctrl-D)", None),
 }

@@ -169,6 +169,8 @@ def main() -> None:
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as home:
         folder, port = Path(home), free_port()
+        # With it set, Python compiles every module again at each start.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         env = {**os.environ, "MSCLI_HOME": home}
         started = json.loads(mscli(env, "up", MODEL, "--port", str(port), "--json"))["data"]
         mscli(env, "down")

@@ -64,6 +64,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as home:
+        # With it set, Python compiles every module again at each start.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         env = {**os.environ, "MSCLI_HOME": home}
         quick = medians(
             {

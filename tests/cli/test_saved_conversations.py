@@ -34,7 +34,7 @@ def test_saved_conversations_are_listed_and_shown(mscli: Mscli, model: Scripted)
     assert "no conversation is saved" in mscli("chat", "--list").err
     mscli("chat", "What is the answer?")
     mscli("chat", "Another one?")
-    assert [line.split()[0] for line in mscli("chat", "--list").out.splitlines()] == ["NO", "2", "1"]
+    assert [line.split()[0] for line in mscli("chat", "--list").out.splitlines()] == ["N", "2", "1"]
     assert mscli("chat", "--show", "1").out.splitlines()[1:] == ["", ">>> What is the answer?", "The answer is 42."]
     assert "As I said." in mscli("chat", "--show", "last").out
     assert mscli("chat", "--show", "1", "--json").data["turns"][0]["text"] == "The answer is 42."

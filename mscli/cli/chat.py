@@ -17,10 +17,10 @@ from mscli.chat import message
 from mscli.chat.conversation import Conversation
 from mscli.chat.message import Message
 from mscli.cli.attachments import check_room, images
-from mscli.cli.conversation import Saving, Shown, converse, turn_of
 from mscli.cli.options import InstanceOption, Json
 from mscli.cli.reply_view import say
 from mscli.cli.screen import Screen, open_screen
+from mscli.cli.talk import Saving, Shown, turn_of
 from mscli.errors import Code, MscliError
 from mscli.paths import places
 
@@ -89,6 +89,8 @@ def chat(
             raise MscliError(
                 Code.USAGE, f"{'--json' if json else '--schema'} needs a prompt", "Give one, or pipe it in."
             )
+        from mscli.cli.conversation import converse
+
         converse(screen, target, conversation, images(screen, image or ()), saving, Shown(think is not False, raw))
         return
     text = _prompt(screen, prompt, file or (), stdin)

@@ -10,8 +10,8 @@ from pathlib import Path
 from mscli.chat import message
 from mscli.chat.conversation import Conversation
 from mscli.cli.attachments import pasted_images
-from mscli.cli.conversation import Talk
 from mscli.cli.layout import count
+from mscli.cli.talk import Talk
 from mscli.errors import Code, MscliError
 
 Command = Callable[[Talk, str], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,27 @@ def test_imports_point_one_way(path: Path) -> None:
         words = name.split(".")
         if words[0] == "mscli" and len(words) > 1:
             assert words[1] in allowed, f"{path}:{line}: {here} must not import {name}"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Nor do those within functions: of two modules that know each other neither can be read alone."""
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in modules()}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    known = {name: {other for other in imported(path) if other in names} for name, path in names.items()}
+    try:
+        TopologicalSorter(known).prepare()
+    except CycleError as circle:
+        pytest.fail(" -> ".join(circle.args[1]))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """All that a module may name by its imports: `from mscli.cli import chat` names mscli.cli and mscli.cli.chat."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module
 
 
 def inner(part: str) -> list[Path]:

@@ -4,6 +4,7 @@ one on PATH. The model is the rehearsal's, of 2 million parameters, on the CPU; 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -317,6 +318,14 @@ def test_a_reply_that_breaks_off_is_a_failure_and_keeps_what_had_come(site: Site
     assert raised.value.details["text"]
 
 
+def of_the_pages_version(site: Site, front: tuple[str, ...]) -> None:
+    """Skips an older server than the page's where no gateway stands in front: 0.30.11 answers a tool of a kind that it
+    does not know (`web_search`) with 500."""
+    version = httpx.get(f"{site.url}/api/version", timeout=60).json()["version"]
+    if "--plain" in front and tuple(map(int, re.findall(r"\d+", version)[:2])) < (0, 32):
+        pytest.skip(f"the page tells of Ollama 0.33, this one is {version}")
+
+
 @pytest.mark.parametrize(
     ("title", "template", "front"),
     [
@@ -328,6 +337,7 @@ def test_a_reply_that_breaks_off_is_a_failure_and_keeps_what_had_come(site: Site
 def test_what_agents_send_is_answered_as_the_page_says(
     site: Site, title: str, template: str | None, front: tuple[str, ...]
 ) -> None:
+    of_the_pages_version(site, front)
     if template:
         give(site.url, TAG, PLAIN_GGUF, template=template)
     site.up("--ctx", "2048", *front)
@@ -341,6 +351,7 @@ def test_what_agents_send_is_answered_as_the_page_says(
 
 @pytest.mark.parametrize("front", [("--plain",), ()], ids=["plain", "gateway"])
 def test_requests_of_agents_are_answered_and_those_with_tools_by_a_call(site: Site, front: tuple[str, ...]) -> None:
+    of_the_pages_version(site, front)
     site.up("--ctx", "4096", *front)
     root = site.mscli("env", "--json").data["MSCLI_ROOT_URL"]
     assert replayed(root, "mscli/tiny") == {each.agent: expected(each) for each in REPLAYED}

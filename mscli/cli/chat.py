@@ -32,7 +32,7 @@ _EPILOG = 'Examples: mscli chat "hello"  |  cat log | mscli chat "What failed?" 
 # How long standard input may be silent before that is said.
 _SILENT_S = 3.0
 _SYSTEM = "Set the system prompt (default: the model's)."
-_IMAGE = "Send an image: a file, URL, base64 or clipboard (repeatable)."
+_IMAGE = "Send an image: file, URL or clipboard (repeatable)."
 _SCHEMA = "Answer with JSON that follows the schema in FILE."
 _LIMIT = "Limit the reply to N tokens."
 _FILE = "Send a text file along (repeatable)."

@@ -213,6 +213,7 @@ _WHOLE = frozenset(
     )
 )
 _NO_GPU_FOUND = re.compile(r"inference compute.*library=cpu|no compatible GPUs were discovered")
+_FOR_CPU = re.compile(r"CUDA_VISIBLE_DEVICES[:=]\"?-1\b")  # as mscli starts a server for the CPU
 # What was so when a request or a load failed may be over.
 _PASSING = frozenset(["oom_weights", "oom_kv", "gpu_busy", "host_ram", "cpu_fallback", "context_truncated"])
 
@@ -260,10 +261,25 @@ def gpu_log(ctx: CheckContext) -> Iterator[Finding]:
     recent = log[begins[-1] :] if begins and running else log
     gpus = bool(ctx.inventory.gpus)
     causes = [cause for cause in ctx.causes(recent, NAME) if gpus or cause.code not in _WHOLE | {"cpu_fallback"}]
+    blind = _NO_GPU_FOUND.search(recent)
     if not causes:
-        yield ok(f"{where}: no known problem")
+        yield (
+            _blind(where, blind[0])
+            if gpus and blind and not _FOR_CPU.search(recent)
+            else ok(f"{where}: no known problem")
+        )
     for cause in causes[:2]:
-        yield _log_finding(cause, where, running, bool(_NO_GPU_FOUND.search(recent)))
+        yield _log_finding(cause, where, running, bool(blind))
+
+
+def _blind(where: str, line: str) -> Finding:
+    """The log alone would be that of a machine without a GPU; this one has some."""
+    return fail(
+        "cpu_fallback",
+        f"{where}: the server found no GPU when it started, and this machine has some",
+        "Restart the server: it may have started before the driver was ready. Its log says more with OLLAMA_DEBUG=1.",
+        line,
+    )
 
 
 def _log_finding(cause: Cause, where: str, running: bool, blind: bool) -> Finding:

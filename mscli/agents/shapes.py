@@ -16,6 +16,7 @@ from typing import Any
 from mscli.agents.table import CHAT, MESSAGES, RESPONSES
 from mscli.catalog.model import STAND_IN_COUNTS
 from mscli.chat.reply import Target
+from mscli.chat.request import ConnectionBroke, NobodyAnswers, posted
 from mscli.chat.selftest import Check, Wrong, tried
 from mscli.chat.watchdog import Watchdog
 from mscli.untrusted import error_words
@@ -136,8 +137,6 @@ def _too_small(target: Target, shape: Shape, times: int) -> str | None:
 
 def _try(target: Target, shape: Shape) -> str:
     """What came back. Raises Wrong."""
-    import httpx
-
     limit: dict[str, Any] = (
         {} if "max_tokens" in shape.body or shape.path == RESPONSES else {"max_tokens": _LONGEST_REPLY}
     )
@@ -145,24 +144,20 @@ def _try(target: Target, shape: Shape) -> str:
     limit |= {"stream_options": {"include_usage": True}} if shape.path == CHAT else {}
     body = {"model": target.model, "stream": True, **shape.body, **limit}
     url = target.base_url.removesuffix("/v1") + shape.path
-    key = {"x-api-key": target.api_key} if target.api_key else {}
+    key = {"x-api-key": target.api_key} if target.api_key else None
     watchdog = Watchdog(target.base_url, target.health_path)
     answer = b""
     try:
-        with (
-            watchdog.client(target.api_key, _TIMEOUT_S) as client,
-            watchdog,
-            client.stream("POST", url, json=body, headers=key) as got,
-        ):
-            for block in got.iter_raw():
+        with watchdog, posted(url, body, target.api_key, watchdog, _TIMEOUT_S, key) as got:
+            for block in got.blocks():
                 answer += block
                 if len(answer) > _ANSWER_BYTES:
                     break
-    except httpx.RequestError as fault:
+    except (NobodyAnswers, ConnectionBroke) as fault:
         silent = "it does not respond: its health check went unanswered"
-        seen = silent if watchdog.hung else str(fault) or type(fault).__name__
+        seen = silent if watchdog.hung else str(fault)
         raise Wrong(seen[:200], REFUSED, watchdog.hung) from fault
-    return _judged(shape, got.status_code, answer.decode(errors="replace"))
+    return _judged(shape, got.status, answer.decode(errors="replace"))
 
 
 def _judged(shape: Shape, status: int, answer: str) -> str:

@@ -45,21 +45,26 @@ class Conversation:
     keep_thoughts: bool = False
     _counted: bool = True  # whether the last reply's count is of what is sent now
 
+    @property
+    def sent(self) -> list[Turn]:
+        """The turns that are still sent."""
+        return self.turns[self.left_out :]
+
     def messages(self, asked: Message | None, thinks_in_text: bool = False) -> list[Message]:
         """What is sent to the model with `asked` at its end. `thinks_in_text`: the reasoning is part of a reply's text
         for this model."""
-        sent = [message.system(self.system)] if self.system else []
+        made = [message.system(self.system)] if self.system else []
         if self.summary is not None:
-            sent += [message.user(SUMMARY_REQUEST), message.assistant(self.summary)]
-        for turn in self.turns[self.left_out :]:
+            made += [message.user(SUMMARY_REQUEST), message.assistant(self.summary)]
+        for turn in self.sent:
             thought = turn.reasoning if self.keep_thoughts else ""
-            sent += [turn.asked, message.assistant(turn.text, thought, thinks_in_text)]
-        return [*sent, asked] if asked else sent
+            made += [turn.asked, message.assistant(turn.text, thought, thinks_in_text)]
+        return [*made, asked] if asked else made
 
     @property
     def used_tokens(self) -> int:
         """The tokens of the context that the conversation takes, by the last reply's own count; 0: not told."""
-        if len(self.turns) == self.left_out:
+        if not self.sent:
             return 0
         if not self._counted:
             return self.estimate(None)
@@ -77,14 +82,13 @@ class Conversation:
 
     def undo(self) -> Turn | None:
         """Take the last turn back; None where there is none that is still sent."""
-        return self.turns.pop() if len(self.turns) > self.left_out else None
+        return self.turns.pop() if self.sent else None
 
     def leave_out(self, turns: int, summary: str | None = None) -> int:
         """No longer send the oldest `turns` of those that are sent; how many these were. One at least stays.
 
         A summary of what is left out may stand for it; without one an earlier summary is left out too."""
-        kept = max(0, len(self.turns) - self.left_out - 1)
-        dropped = min(turns, kept)
+        dropped = min(turns, max(0, len(self.sent) - 1))
         self.left_out += dropped
         self.summary = summary
         self._counted = False
@@ -92,7 +96,7 @@ class Conversation:
 
     def too_many(self, tokens: int) -> int:
         """How many of the oldest turns to leave out so that the rest takes about `tokens` at most."""
-        sent = self.turns[self.left_out :]
+        sent = self.sent
         for number in range(len(sent)):
             rest = message.estimated_tokens(_flat(sent[number:]))
             if rest <= tokens:

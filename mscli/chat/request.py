@@ -42,7 +42,12 @@ class Answer:
 
 @contextmanager
 def posted(
-    url: str, body: Mapping[str, object], api_key: str | None, watchdog: Watchdog, timeout_s: float
+    url: str,
+    body: Mapping[str, object],
+    api_key: str | None,
+    watchdog: Watchdog,
+    timeout_s: float,
+    more_headers: Mapping[str, str] | None = None,
 ) -> Iterator[Answer]:
     """Send the body as JSON; its answer, of any status. The connection is closed at the end.
 
@@ -52,7 +57,7 @@ def posted(
     parts = urlsplit(url)
     made = addresses.connection(parts, _CONNECT_S, direct=True)
     # No compression: a few bytes could become any number of them.
-    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **(more_headers or {})}
     if api_key:
         headers["Authorization"] = f"Bearer {api_key}"
     try:

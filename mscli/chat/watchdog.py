@@ -5,14 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mscli.instances.state import probe
-
-if TYPE_CHECKING:
-    import httpx
 
 PAUSE_S, PROBE_S, MISSES = 5.0, 5.0, 3
 
@@ -20,7 +15,7 @@ PAUSE_S, PROBE_S, MISSES = 5.0, 5.0, 3
 class Watchdog:
     """Asks a server's health check while a request waits, and ends the request's connections once it stays unanswered.
 
-    A context manager around the request, which is sent by `client`, or whose socket is told to `heed`.
+    A context manager around the request, whose socket is told to `heed`.
     A health check that answers anything (503 while loading too) is a sign of life: a long prompt may take minutes.
     `pause_s` between two good checks, `probe_s` for one, `misses` in a row are the end.
     """
@@ -41,29 +36,9 @@ class Watchdog:
         """How long the health check goes unanswered before the request is ended, at least."""
         return self._probe_s * self._misses
 
-    def client(self, api_key: str | None, timeout_s: float) -> httpx.Client:
-        """A client for this server; `timeout_s`: between two blocks."""
-        import httpx
-
-        # No compression: a few bytes could become any number of them.
-        headers = {"Accept-Encoding": "identity"}
-        if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
-        timeout = httpx.Timeout(timeout_s, connect=5.0)
-        hooks: dict[str, list[Any]] = {"request": [self._traced]}
-        return httpx.Client(timeout=timeout, headers=headers, trust_env=False, event_hooks=hooks)
-
     def heed(self, link: socket.socket) -> None:
         """End this connection too when the server does not respond."""
         self._sockets.append(link)
-
-    def _traced(self, request: httpx.Request) -> None:
-        request.extensions["trace"] = self._trace
-
-    def _trace(self, event: str, told: Mapping[str, Any]) -> None:
-        """Take note of each connection that httpx opens."""
-        if event == "connection.connect_tcp.complete":
-            self.heed(told["return_value"].get_extra_info("socket"))
 
     def __enter__(self) -> Watchdog:
         self._thread.start()

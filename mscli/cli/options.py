@@ -59,7 +59,6 @@ def overrides_of(
     client: str | None,
 ) -> Overrides:
     """The overrides of one command line. Raises USAGE for a word that is none of those known."""
-    from mscli.agents.table import AGENT_CONTEXT
     from mscli.catalog.profile import ENGINES, KV_TYPES
     from mscli.planning.plan import Overrides
 
@@ -70,8 +69,15 @@ def overrides_of(
     wanted = tuple(word.strip() for word in gpus.split(",") if word.strip()) if gpus is not None else None
     if wanted == ():
         raise MscliError(Code.USAGE, "--gpus is empty", "Separate indices or UUIDs by commas: --gpus 0,1")
-    least = AGENT_CONTEXT if client else None
-    return Overrides(context, users, images, kv, wanted, engine, variant, prefer, offload, least)
+    return Overrides(context, users, images, kv, wanted, engine, variant, prefer, offload, _least_context(client))
+
+
+def _least_context(client: str | None) -> int | None:
+    if client is None:
+        return None
+    from mscli.agents.table import AGENT_CONTEXT
+
+    return AGENT_CONTEXT
 
 
 def seconds(option: str, text: str | None) -> int | None:

@@ -101,7 +101,7 @@ class Talk:
         try:
             attachments.check_room(self.screen, self.target, sent)
         except MscliError as fault:
-            if len(self.conversation.turns) > self.conversation.left_out + 1:
+            if len(self.conversation.sent) > 1:
                 fault.hint = "Leave the oldest turns out with /drop, then type /retry."
             raise
 
@@ -137,7 +137,7 @@ class Talk:
     def summarize(self) -> None:
         """Let the model write a summary, which is sent in place of the oldest turns from now on."""
         wanted = self._too_many()
-        if not wanted or len(self.conversation.turns) - self.conversation.left_out < 2:
+        if not wanted or len(self.conversation.sent) < 2:
             self.screen.note("nothing to summarize yet: at least two turns are needed")
             return
         limit = replace(self.target.sampling, max_tokens=_LONGEST_SUMMARY)
@@ -154,12 +154,11 @@ class Talk:
     def _too_many(self) -> int:
         """How many turns to leave out so that half of the context is free; all but the last where it is not known."""
         context = self.target.context
-        sent = len(self.conversation.turns) - self.conversation.left_out
-        return max(1, self.conversation.too_many(context // 2)) if context else sent - 1
+        return max(1, self.conversation.too_many(context // 2)) if context else len(self.conversation.sent) - 1
 
     def _sent(self) -> str:
-        sent = len(self.conversation.turns) - self.conversation.left_out
-        return f"{count(sent, 'turn')} still sent, about {self.conversation.estimate(None):,} tokens"
+        turns, tokens = count(len(self.conversation.sent), "turn"), self.conversation.estimate(None)
+        return f"{turns} still sent, about {tokens:,} tokens"
 
 
 def _about(image: Image) -> str:

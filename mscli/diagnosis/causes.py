@@ -72,6 +72,12 @@ def _meanings() -> Mapping[str, Meaning]:
 
 
 @lru_cache(maxsize=32)
+def any_pattern(name: str) -> str:
+    """All patterns of `signatures/NAME.yaml` as one."""
+    return "|".join(pattern for row in read_data(name) for pattern in row["patterns"])
+
+
+@lru_cache(maxsize=32)
 def read_data(name: str) -> Any:
     """What `signatures/NAME.yaml` holds."""
     import yaml

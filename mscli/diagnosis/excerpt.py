@@ -6,10 +6,9 @@ import codecs
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import BinaryIO
 
-from mscli.diagnosis.causes import read_data
+from mscli.diagnosis.causes import any_pattern, read_data
 from mscli.diagnosis.log_formats import SECTION, Unwrap, encoding_of, plain, unwrapping
 from mscli.diagnosis.matching import compiled
 
@@ -213,21 +212,16 @@ def is_error(line: str) -> bool:
 
 def _without_noise(lines: Sequence[str]) -> list[str]:
     """The lines that are not noise, looked at together where none of many is."""
-    if not compiled(_noise()).search("\n".join(lines).encode(errors="replace")):
+    if not compiled(any_pattern("noise")).search("\n".join(lines).encode(errors="replace")):
         return list(lines)
     return [line for line in lines if not _is_noise(line.encode(errors="replace"))]
 
 
 def _is_noise(line: bytes) -> bool:
-    if not compiled(_noise()).search(line):
+    if not compiled(any_pattern("noise")).search(line):
         return False
     return any(
         compiled("|".join(row["patterns"])).search(line)
         and not any(compiled(other).search(line) for other in row.get("unless_here", ()))
         for row in read_data("noise")
     )
-
-
-@lru_cache(maxsize=1)
-def _noise() -> str:
-    return "|".join(pattern for row in read_data("noise") for pattern in row["patterns"])

@@ -91,13 +91,17 @@ class Known:
     @cached_property
     def cards(self) -> Mapping[str, GpuFacts | None]:
         """The data sheet's figures of each device, by UUID, or what its clocks say; None where neither is known."""
-        return {room.uuid: self._card(room) for room in self.rooms[0]}
+        found = {(room.name, room.total_bytes, room.unified) for room in self.rooms[0]}
+        listed = {key: find_gpu(self.facts, key[0], None if key[2] else key[1]) for key in found}
+        return {
+            room.uuid: listed[room.name, room.total_bytes, room.unified] or self._by_clocks(room)
+            for room in self.rooms[0]
+        }
 
-    def _card(self, room: Room) -> GpuFacts | None:
-        listed = find_gpu(self.facts, room.name, None if room.unified else room.total_bytes)
+    def _by_clocks(self, room: Room) -> GpuFacts | None:
         clocks = next((gpu.clocks for gpu in self.inventory.gpus if gpu.uuid == room.uuid), None)  # no MIG instance
-        if listed or clocks is None or room.compute_capability is None or room.unified:
-            return listed
+        if clocks is None or room.compute_capability is None or room.unified:
+            return None
         return by_clocks(room.name, room.total_bytes, room.compute_capability, **asdict(clocks))
 
 

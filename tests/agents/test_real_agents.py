@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.agents.arguments import arguments
 from support.agents.recorder import Recorder
 
 pytestmark = pytest.mark.agents
@@ -22,13 +23,7 @@ pytestmark = pytest.mark.agents
 PROMPT = "What is the weather in Paris? Use the tool."
 # What each is asked with, without a terminal; and what of another provider its user has configured before.
 ARGS = {
-    "vibe": ("-p", PROMPT, "--max-turns", "3", "--trust"),
-    "opencode": ("run", PROMPT),
-    "codex": ("exec", "--skip-git-repo-check", PROMPT),
-    "pi": ("-p", PROMPT),
-    "qwen": ("-p", PROMPT, "--yolo"),
-    "continue": ("-p", PROMPT, "--exclude", "Exit"),
-    "aider": ("--message", PROMPT, "--yes-always", "--no-pretty", "--no-git"),
+    **arguments(PROMPT),
     "llm": (
         "--functions",
         "def get_weather(city: str) -> str:\n    'The weather in a city now'\n    return 'sunny'",

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.agents.arguments import arguments
 from support.agents.recorder import recording
 from support.run_mscli import Mscli
 
@@ -22,13 +23,7 @@ pytestmark = pytest.mark.agents
 _RANDOM = random.Random(1)
 PROMPT = " ".join("".join(_RANDOM.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(15_000))
 ARGS = {
-    "vibe": ("-p", PROMPT, "--max-turns", "3", "--trust"),
-    "opencode": ("run", PROMPT),
-    "codex": ("exec", "--skip-git-repo-check", PROMPT),
-    "pi": ("-p", PROMPT),
-    "qwen": ("-p", PROMPT, "--yolo"),
-    "continue": ("-p", PROMPT, "--exclude", "Exit"),
-    "aider": ("--message", PROMPT, "--yes-always", "--no-pretty", "--no-git"),
+    **arguments(PROMPT),
     "gptme": ("--non-interactive", "--no-confirm", PROMPT),
     "llm": (PROMPT,),
 }

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
 import pytest
 
+from mscli.chat.request import ConnectionBroke, posted
 from mscli.chat.watchdog import Watchdog
 
 SOON = {"pause_s": 0.01, "probe_s": 0.2, "misses": 2}
@@ -48,22 +48,22 @@ def server(answers_health: bool) -> Iterator[str]:
         over.set()
 
 
-def posted(url: str, watchdog: Watchdog) -> None:
-    with watchdog.client(None, 30) as client, watchdog:
-        client.post(f"{url}/chat/completions", json={})
+def ask(url: str, watchdog: Watchdog) -> None:
+    with watchdog, posted(f"{url}/chat/completions", {}, None, watchdog, 30):
+        pass
 
 
 def test_a_server_that_is_stuck_is_not_waited_for() -> None:
     with server(answers_health=False) as url:
         watchdog = Watchdog(url, "/health", **SOON)
-        with pytest.raises(httpx.RequestError):
-            posted(url, watchdog)
+        with pytest.raises(ConnectionBroke):
+            ask(url, watchdog)
     assert watchdog.hung
 
 
 def test_a_slow_server_whose_health_check_answers_is_waited_for() -> None:
     with server(answers_health=True) as url:
         watchdog = Watchdog(url, "/health", **SOON)
-        with pytest.raises(httpx.RequestError):  # as the server ends it
-            posted(url, watchdog)
+        with pytest.raises(ConnectionBroke):  # as the server ends it
+            ask(url, watchdog)
     assert not watchdog.hung

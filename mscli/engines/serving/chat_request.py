@@ -51,6 +51,11 @@ def fit(request: Body, fields: Fields) -> None:
             raise RequestError(f"`{name}` must be {words}")
 
 
+def as_content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Parts as the content of a message; a lone text as such, for some templates know nothing else."""
+    return parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts or ""
+
+
 def pictures(request: Body) -> list[str]:
     """The URLs of the images in the order in which they stand."""
     contents = [message["content"] for message in request["messages"] if isinstance(message.get("content"), list)]

@@ -16,6 +16,7 @@ from mscli.engines.serving.chat_request import (
     Body,
     Fields,
     RequestError,
+    as_content,
     count,
     fit,
     holds,
@@ -134,11 +135,9 @@ def _call(block: Mapping[str, Any]) -> Chunk:
 
 
 def _content(given: str | list[Mapping[str, Any]]) -> str | list[Chunk]:
-    """A lone text as such: some templates know nothing else."""
     if isinstance(given, str):
         return given
-    made = [_part(block) for block in given]
-    return made[0]["text"] if len(made) == 1 and made[0]["type"] == "text" else made or ""
+    return as_content([_part(block) for block in given])
 
 
 def _part(block: Mapping[str, Any]) -> Chunk:

@@ -17,6 +17,7 @@ from mscli.engines.serving.chat_request import (
     Body,
     Fields,
     RequestError,
+    as_content,
     count,
     fit,
     holds,
@@ -140,11 +141,9 @@ def _turn(made: list[Chunk], *free: str) -> Chunk:
 
 
 def _content(given: object) -> str | list[Chunk]:
-    """A lone text as such: some templates know nothing else."""
     if not isinstance(given, list):
         return str(given or "")
-    made = [_part(part) for part in given]
-    return made[0]["text"] if len(made) == 1 and made[0]["type"] == "text" else made or ""
+    return as_content([_part(part) for part in given])
 
 
 def _part(part: Mapping[str, Any]) -> Chunk:

@@ -75,7 +75,7 @@ CONFINED = {
     "pynvml": {"inventory"},
     "huggingface_hub": {"weights"},
     "ollama": {"engines"},
-    "httpx": {"weights", "chat", "agents", "engines"},
+    "httpx": {"engines"},
     "xllamacpp": {"engines"},
     "starlette": {"engines"},
     "uvicorn": {"engines"},

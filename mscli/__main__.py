@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 
 def run() -> None:
     """Run the program with this process's arguments and exit with its code."""
+    sys.unraisablehook = _heard_again
     try:
         if sys.argv[1:2] == ["__complete"]:  # each TAB in a shell: only what it needs is imported
             from mscli.cli.completion import answer
@@ -27,6 +29,21 @@ def run() -> None:
     # SIGINT in place of this exit code. The next `exec` makes it forget.
     exec("")
     sys.exit(code)
+
+
+def _heard_again(dropped: Any) -> None:
+    """Python prints and drops a Ctrl-C that comes while it calls back by itself: after a fork, at an object's end. It
+    is sent once more, a moment later."""
+    if dropped.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(dropped)
+        return
+    import os
+    import signal
+    import threading
+
+    again = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))
+    again.daemon = True
+    again.start()
 
 
 if __name__ == "__main__":

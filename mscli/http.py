@@ -15,18 +15,18 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
+from mscli.frozen import frozen
 from mscli.untrusted import parse_json
 
 MOVED = (301, 302, 303, 307, 308)
 BLOCK_BYTES = 1 << 16
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """What one request may take.
 
@@ -55,7 +55,7 @@ class HttpFault(Exception):
         self.kind, self.seen = kind, seen
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """One whole answer. `url`: where it came from at the end, after redirects."""
 

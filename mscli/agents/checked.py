@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.agents.shapes import LOST, REFUSED, SHAPES
 from mscli.agents.table import Agent
 from mscli.chat.selftest import Check
+from mscli.frozen import frozen
 from mscli.instances.json_values import load_lines, to_json
 from mscli.instances.records import Record, Records
 from mscli.instances.store import private_folder, write_private
 
 
-@dataclass(frozen=True)
+@frozen
 class Checked:
     """`mark`: of the start that was checked. `statuses`: what became of each shape, by its name."""
 

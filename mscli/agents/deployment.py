@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from mscli.frozen import frozen
 from mscli.instances.records import Record, api_key, must_run
 
 # Of the context, what a reply may take where the model's makers recommend no limit, or more than that.
 _OUTPUT_SHARE = 4
 
 
-@dataclass(frozen=True)
+@frozen
 class Deployment:
     """`root`: the address without /v1. `key`: None where none is asked for. `context`: of one request, prompt and reply
     together, and `output` of its reply, in tokens; the context is the engine's own word where it gave one.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -16,6 +15,7 @@ from mscli.agents.deployment import Deployment
 from mscli.agents.table import AGENT_CONTEXT, CHAT, MESSAGES, RESPONSES, Agent
 from mscli.catalog.model import STAND_IN_COUNTS
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances.store import private_folder, write_private
 
 # What an engine answers besides chat completions, in a way that agents can use. The instructions in every request to
@@ -24,7 +24,7 @@ _ANSWERS = {"llama.cpp": (RESPONSES, MESSAGES), "ollama": (MESSAGES,), "vllm": (
 _GATEWAY_ANSWERS = (RESPONSES, MESSAGES)
 
 
-@dataclass(frozen=True)
+@frozen
 class Launch:
     """A start of an agent. `env`: what is added to the user's environment, `unset` what is taken from it.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,6 +18,7 @@ from mscli.chat.reply import Target
 from mscli.chat.request import ConnectionBroke, NobodyAnswers, posted
 from mscli.chat.selftest import Check, Wrong, tried
 from mscli.chat.watchdog import Watchdog
+from mscli.frozen import frozen
 from mscli.untrusted import error_words
 
 LOST, REFUSED = "lost", "refused"
@@ -77,7 +77,7 @@ _LIST = {"role": "user", "content": _parts(_ASKED)}
 _FLAT = {"type": "function", "name": "get_weather", "description": "The weather in a city", "parameters": _CITY}
 
 
-@dataclass(frozen=True)
+@frozen
 class Shape:
     """One request. `sent_by`: who sends such a one. `calls`: whether a tool call must come back, or only an answer.
     `tokens`: about how long the prompt is, where that matters."""

@@ -8,12 +8,14 @@ holds the user's own configuration. Texts are templates (`string.Template`) of l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from mscli.frozen import frozen
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
 
 
-@dataclass(frozen=True)
+@frozen
 class Agent:
     """One agent. `program`: its name on PATH; `install`: the command that brings it.
 

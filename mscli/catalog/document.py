@@ -11,11 +11,12 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 
 if TYPE_CHECKING:
     import yaml
@@ -41,7 +42,7 @@ _CONSTANTS: Mapping[str, Scalar] = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Node:
     """One value and the line (from 1) where its key stands. `text` is a scalar as it was written."""
 
@@ -50,7 +51,7 @@ class Node:
     text: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Fault:
     """One thing wrong with a file. `line` 0: the file as a whole. `nearest`: the valid word that was probably meant."""
 
@@ -60,7 +61,7 @@ class Fault:
     nearest: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Document:
     """A parsed file: a mapping at the top."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 
 _MIB = 1 << 20
 # A driver shows 1 to 1.5 % less than another for the same card; the next size of a card is at least 20 % away.
@@ -19,7 +19,7 @@ _OPERATIONS = {"7.0": 16, "7.5": 16, "8.0": 32, "8.6": 8, "8.9": 8, "9.0": 32, "
 _GEFORCE = 0.5 * 0.8
 
 
-@dataclass(frozen=True)
+@frozen
 class GpuFacts:
     """One card. `name` is NVML's, with the size in brackets where two sizes share a name.
 

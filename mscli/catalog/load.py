@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -14,6 +14,7 @@ from mscli.catalog.profile import Profile
 from mscli.catalog.schema import NAME
 from mscli.catalog.types import nearest
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 
 _Value = TypeVar("_Value")
 
@@ -25,7 +26,7 @@ _QUANTISATION = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Ways:
     """What the name of a model or a family means: `models`, the newest first, and in `profiles` the ways to run each
     on GPUs, any of which may be chosen, model by model, the preferred first."""
@@ -35,7 +36,7 @@ class Ways:
     profiles: tuple[Profile, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Catalog:
     """Everything that loads, and in `broken` the errors of the files that do not.
 

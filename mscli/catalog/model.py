@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.sampling import Sampling
+from mscli.frozen import frozen
 
 FORMATS = ("gguf", "safetensors-mistral", "safetensors-hf", "ollama")
 QUANTISATIONS = (
@@ -20,7 +20,7 @@ REASONING = ("none", "think-text", "think-tokens")
 SOURCES = ("hub", "ollama", "package")
 
 
-@dataclass(frozen=True)
+@frozen
 class Text:
     """The decoder's sizes. `head_dim` is stated, never hidden/heads: Mistral Small has 128, not 160."""
 
@@ -35,7 +35,7 @@ class Text:
     vocabulary: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Vision:
     """The vision encoder and its projector. `image_size` and `patch` in pixels."""
 
@@ -61,7 +61,7 @@ class Vision:
         return side * side + side
 
 
-@dataclass(frozen=True)
+@frozen
 class Architecture:
     """`vision` is None for text-only models."""
 
@@ -69,7 +69,7 @@ class Architecture:
     vision: Vision | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Price:
     """What `seller` took for the model through an API on `date`, in US dollars per million tokens. `instead`: what is
     sold in its place, where the model itself is no longer offered; None for the model itself."""
@@ -82,7 +82,7 @@ class Price:
     source: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Source:
     """Where a variant's bytes come from.
 
@@ -99,7 +99,7 @@ class Source:
     projector: str | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Variant:
     """One way to store the weights.
 
@@ -126,7 +126,7 @@ STAND_IN_COUNTS = 3
 """How many tokens a stand-in's tokenizer counts where the real one counts one, about."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Model:
     """A model of the catalogue.
 

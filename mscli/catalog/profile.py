@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.model import Variant
+from mscli.frozen import frozen
 
 ENGINES = ("ollama", "vllm", "vllm-docker", "llama.cpp", "transformers", "mistral.rs")
 # As their makers write them.
@@ -19,7 +19,7 @@ TENSOR_PARALLEL_ENGINES = ("vllm", "vllm-docker", "mistral.rs")
 OptionValue = str | int | float | bool
 
 
-@dataclass(frozen=True)
+@frozen
 class ContextRange:
     """Tokens. The planner takes the largest context from `floor` to `cap` that fits; `target` None: as much as fits."""
 
@@ -28,7 +28,7 @@ class ContextRange:
     cap: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Needs:
     """What the machine must have besides GPU memory. None: nothing is asked."""
 
@@ -38,7 +38,7 @@ class Needs:
     disk_bytes: int | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Profile:
     """One deployable choice.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mscli.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Sampling:
     """The sampling its authors recommend; None leaves the engine's default."""
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mscli.catalog.document import Fault, KeyPath, Node, described
+from mscli.frozen import frozen
 
 Kind = Callable[[Node, KeyPath, list[Fault]], Any]
 """What a key may hold: the checked value of a node; None, with a fault added, for what it refuses."""
@@ -209,7 +209,7 @@ def map_of(item: Kind, name: Kind, least: int = 0) -> Kind:
     return read
 
 
-@dataclass(frozen=True)
+@frozen
 class Key:
     """One key of a section: what it holds, what it is for, its default ({}: the defaults of the section below it)."""
 
@@ -219,7 +219,7 @@ class Key:
     default: object = REQUIRED
 
 
-@dataclass(frozen=True)
+@frozen
 class Table:
     """A section with a closed list of keys. `make` turns its values, by name, into the section's value."""
 

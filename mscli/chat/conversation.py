@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mscli.chat import message
 from mscli.chat.message import Message
+from mscli.frozen import frozen
 
 SUMMARY_REQUEST = (
     "Summarize our conversation so far in at most 200 words, for yourself to go on from: what was asked, what was "
@@ -14,7 +15,7 @@ SUMMARY_REQUEST = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Turn:
     """What was asked, and the reply to it. `at`: seconds since the epoch. Token counts are the server's, None where it
     told none. `stopped`: the user ended the reply, so that the text is its beginning."""

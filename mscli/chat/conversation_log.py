@@ -12,11 +12,12 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mscli.chat.conversation import Conversation, Turn, words_of
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 
 # How long another process may hold the database: so long a person waits at most, and once.
 _LOCKED_S = 1.0
@@ -35,7 +36,7 @@ CREATE TABLE IF NOT EXISTS turn (
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """A saved conversation in a list. `begun` and `changed`: seconds since the epoch. `title`: its first words."""
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
 from io import BytesIO
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.paths import expanded
 
 LONGEST_EDGE = 1540
@@ -22,7 +22,7 @@ _MAGIC = ((b"\x89PNG\r\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF
 _BARE_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{100,}={0,2}\s*")
 
 
-@dataclass(frozen=True)
+@frozen
 class Image:
     """An image to send. `size`: width and height in pixels as they are sent, None: not known. `note`: what was changed,
     or will be."""

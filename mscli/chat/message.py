@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.paths import expanded
 
 Message = dict[str, Any]
@@ -64,7 +64,7 @@ def text_file(path: Path) -> str:
     return f"{path.name}:\n\n{content.decode('utf-8', 'replace')}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Truncation:
     """A prompt that was cut. `sent_tokens`: at least so many were sent; `evaluated_tokens`: so many were read."""
 

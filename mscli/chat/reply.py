@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mscli.chat.request import Answer, ConnectionBroke, NobodyAnswers, posted
 from mscli.chat.stream import BadStream, CallPart, Delta, Piece, ThinkSplitter, deltas
 from mscli.chat.watchdog import Watchdog
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances.log import part
 from mscli.instances.process import memory_kills
 from mscli.instances.records import Record, api_key, must_run
@@ -29,7 +30,7 @@ _LOG_BYTES = 2**20
 _TOO_LONG = re.compile(r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """Where to ask. `splits_think`: the answer's text may hold <think> tags. `name`: the instance, for hints.
 
@@ -81,7 +82,7 @@ def _within(sampling: Sampling, context: int) -> Sampling:
     return replace(sampling, max_tokens=None) if too_much else sampling
 
 
-@dataclass(frozen=True)
+@frozen
 class ToolCall:
     """A function the model wants called; `arguments` is JSON text as the model wrote it."""
 
@@ -89,7 +90,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Reply:
     """A whole reply. `ttft_s`: seconds until its first piece; token counts are the server's (None: it told none).
 

@@ -11,12 +11,13 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mscli.chat.message import Message, user
 from mscli.chat.reply import Reply, Target, ask
 from mscli.chat.stream import Piece
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 
 OK, FAIL, SKIPPED = "ok", "fail", "skipped"
 _TOOL: dict[str, object] = {
@@ -33,7 +34,7 @@ _LONGEST_REPLY = 256
 _LONGEST_THOUGHT = 4096
 
 
-@dataclass(frozen=True)
+@frozen
 class Check:
     """One thing that was tried. `seen`: what came back, or why it was not tried."""
 
@@ -105,7 +106,7 @@ def _at_most(target: Target, tokens: int) -> Target:
     return replace(target, sampling=replace(target.sampling, max_tokens=longest))
 
 
-@dataclass(frozen=True)
+@frozen
 class FirstAnswer:
     """The one question that `mscli up` ends with. `line`: the first line of the answer, or of the thoughts before it.
 

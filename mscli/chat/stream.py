@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from mscli.frozen import frozen
 from mscli.untrusted import words_in
 
 _LONGEST_LINE_BYTES, _MOST_BYTES = 16 * 2**20, 256 * 2**20
@@ -18,7 +18,7 @@ _OPEN, _CLOSE = "<think>", "</think>"
 _BROKE_OFF = "the reply broke off"  # in mscli's gateway's words
 
 
-@dataclass(frozen=True)
+@frozen
 class Piece:
     """A piece of a reply: thought, or (`thought` False) answered."""
 
@@ -74,7 +74,7 @@ class BadStream(Exception):
         self.evidence = evidence
 
 
-@dataclass(frozen=True)
+@frozen
 class CallPart:
     """What one event adds to the tool call number `index`."""
 
@@ -83,7 +83,7 @@ class CallPart:
     arguments: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Delta:
     """What one event adds to the reply. `usage`: (prompt tokens, completion tokens), None each where not told."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from mscli.cli.doctor_machine import (
     About,
@@ -23,11 +22,12 @@ from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.repair import carry_out, look
 from mscli.doctor.repair.fix import Fix, ManualStep, Outcome
 from mscli.errors import MscliError
+from mscli.frozen import frozen
 
 _OWN = "mscli doctor"
 
 
-@dataclass(frozen=True)
+@frozen
 class _Asked:
     dry_run: bool
     yes: bool

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from mscli.doctor.checks.check import AREAS, CRASHED, FAIL, OK, SKIPPED, WARN, F
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.run import checks, examine
 from mscli.errors import Code, Exit, MscliError
+from mscli.frozen import frozen
 from mscli.instances.json_values import to_json
 from mscli.lifecycle.decision import chosen
 from mscli.paths import expanded, places
@@ -33,7 +33,7 @@ _TROUBLE = (WARN, FAIL, CRASHED)
 _WORST_FIRST = (FAIL, CRASHED, WARN, OK, SKIPPED)
 
 
-@dataclass(frozen=True)
+@frozen
 class About:
     """What is looked at. `profile` or `file`: also all that this profile needs. `only`: areas, empty for all.
 
@@ -47,7 +47,7 @@ class About:
     strict: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Visit:
     """What was found, and how long it took."""
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mscli.cli.layout import Column, ago, count, iso, size, styled
 from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
+from mscli.frozen import frozen
 from mscli.instances.fetching import Fetching, all_fetching, fetching
 from mscli.instances.state import CRASHED, READY, RUNNING, STARTING, STOPPED, UNLOADED, UNRESPONSIVE, Instance, look
 from mscli.instances.store import Store, Unreadable, unreadable
@@ -28,7 +28,7 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Seen:
     """The instances as they are now, each with its record as JSON data; the records that cannot be read; and the starts
     that still fetch weights."""

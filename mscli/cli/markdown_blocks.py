@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
+
+from mscli.frozen import frozen
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 LONGEST_BLOCK = 20_000
 
 
-@dataclass(frozen=True)
+@frozen
 class Block:
     """Finished text. `kind`: markdown (whole lines, to be rendered), fence or code (a line of a code block, its fences
     apart), plain (text of a block that is too long, whatever its end)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from mscli.cli.layout import count
 from mscli.cli.reply_view import Stopped, say
 from mscli.cli.screen import Screen
 from mscli.errors import MscliError
+from mscli.frozen import frozen
 
 if TYPE_CHECKING:
     from mscli.chat.conversation_log import ConversationLog
@@ -27,7 +28,7 @@ NEARLY_FULL = 0.85
 _LONGEST_SUMMARY = 500
 
 
-@dataclass(frozen=True)
+@frozen
 class Shown:
     """What of a reply is shown. `think`: the reasoning; `raw`: Markdown as it is."""
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mscli.frozen import frozen
 
 START, REQUEST, WARNING = "start", "request", "warning"
 UNKNOWN = "unknown"
 LIKELY = 0.5  # from here on a cause counts as found
 
 
-@dataclass(frozen=True)
+@frozen
 class Cause:
     """Why an engine failed: a code of the closed list (`unknown` where nothing supports one), in words, with a remedy.
 

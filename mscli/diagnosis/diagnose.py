@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from itertools import accumulate, islice
 
@@ -29,6 +29,7 @@ from mscli.diagnosis.names import without_names
 from mscli.diagnosis.readings import JUDGES, Judge
 from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, table, topics, written_by
 from mscli.diagnosis.speakers import ANYONE, SILENT, speaker
+from mscli.frozen import frozen
 
 _CERTAIN = 0.98
 _SUPPORT = 0.2
@@ -45,7 +46,7 @@ _LINE = 400
 _BY_SIGNAL = 128  # beyond it an exit status of a shell or a container engine names the signal that ended the program
 
 
-@dataclass(frozen=True)
+@frozen
 class Clue:
     """Where something points to a cause: the lines from `line` to `last` of those that can tell something.
 
@@ -61,7 +62,7 @@ class Clue:
     scope: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """A cause with the clues that point to it, the strongest first."""
 
@@ -79,7 +80,7 @@ class Finding:
         return max(clue.last for clue in self.clues)
 
 
-@dataclass(frozen=True)
+@frozen
 class Diagnosis:
     """What a log shows. `causes`: the most likely first; `engine`: who wrote it, if that is known; `served`: whether it
     shows that the engine came up; `refused`: how many different lines say that a request was refused or failed."""
@@ -140,7 +141,7 @@ def read(log: str | Excerpt, backend: str | None = None, facts: Facts | None = N
     return Diagnosis(tuple(_since(finding, parts) for finding in found), writer, came_up >= 0, len(refused))
 
 
-@dataclass(frozen=True)
+@frozen
 class _Part:
     """One of several logs in one: its lines, who wrote it, and where it begins among all lines."""
 
@@ -242,7 +243,7 @@ def _gathered(clues: Iterable[Clue], lines: Sequence[str], facts: Facts | None) 
     return [_finding(code, own, lines, facts) for code, own in by_code.items()]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Text:
     """The lines as one text in bytes, in which a message that a terminal wrapped is found whole."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from mscli.diagnosis.causes import any_pattern, read_data
 from mscli.diagnosis.log_formats import SECTION, Unwrap, encoding_of, plain, unwrapping
 from mscli.diagnosis.matching import compiled
+from mscli.frozen import frozen
 
 _BLOCK_BYTES = 2**18
 _REPEATS = 3
@@ -38,7 +38,7 @@ _NO_ERROR = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Excerpt:
     """What is looked at of a log. `sections`: its lines, those of each of several logs in one paste by themselves;
     `beginning`: how it began, as it came; `cut`: lines between its beginning and its end were left out."""

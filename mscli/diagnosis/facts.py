@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from mscli.frozen import frozen
 from mscli.inventory.inventory import Inventory
 
 
-@dataclass(frozen=True)
+@frozen
 class Facts:
     """The live facts that bear on a log of this machine. None: unknown.
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
+
+from mscli.frozen import frozen
 
 _BLANKS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]| ([?*+]?)")
 _ACROSS = re.compile(r"\\n|\\z")  # in patterns that may match any number of lines
@@ -34,7 +35,7 @@ def _wide(part: re.Match[str]) -> str:
     return r"\s*" if part[1] in ("?", "*") and part[1] else r"\s+"
 
 
-@dataclass(frozen=True)
+@frozen
 class Match:
     """Where a pattern matched, in bytes of the text, and what its named groups hold."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+from mscli.frozen import frozen
 
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = r"\"?([\d.]+) ?([KMGT]?)i?B\"?"
@@ -40,7 +41,7 @@ _AGAIN = (
 _LESS = "Use a smaller --ctx, --kv q8_0, or a smaller variant; `mscli plan` shows what fits."
 
 
-@dataclass(frozen=True)
+@frozen
 class Reading:
     """A line that shows a cause by its figures. `summary` and `remedy`: empty where the cause's own words do."""
 

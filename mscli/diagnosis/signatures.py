@@ -7,12 +7,12 @@ One file for each mechanism, which apply to every log, and one for each engine, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from mscli.diagnosis.causes import CAUSES, REQUEST, START, UNKNOWN, WARNING, read_data
 from mscli.diagnosis.matching import Patterns, compiled
+from mscli.frozen import frozen
 
 MECHANISMS = (
     "driver", "hardware", "memory", "multi_gpu", "container", "software", "config", "weights", "service",
@@ -31,7 +31,7 @@ _BY_NUMBER = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Signature:
     """Lines that point to one cause, as one entry of a file says it.
 
@@ -59,7 +59,7 @@ class Signature:
     misses: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Table:
     """The signatures that apply to one kind of log, and all their patterns to be searched together."""
 
@@ -67,7 +67,7 @@ class Table:
     patterns: Patterns
 
 
-@dataclass(frozen=True)
+@frozen
 class EngineLog:
     """How the log of an engine is known. `files`: its signatures; `written`: what stands in nearly every line; `ready`:
     lines that it writes once it serves; `not_started`: exit statuses that say that a container was not started, so that

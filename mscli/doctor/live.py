@@ -4,12 +4,13 @@ those, are run."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mscli.diagnosis.causes import Cause
 from mscli.doctor.checks.check import AREAS, FAIL, OK, WARN, Check, Finding
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.run import checks, examine
+from mscli.frozen import frozen
 
 CONFIRMED, REFUTED = "confirmed", "refuted"
 _CONSIDERED = 3
@@ -63,7 +64,7 @@ _LASTS = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Verdict:
     """What this machine says of a cause: CONFIRMED or REFUTED, the check that saw it, and what it saw."""
 

@@ -11,12 +11,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.http import HttpFault, Limits, Response, opened, request
 from mscli.untrusted import stays_below
 from mscli.weights.fault import unwritable
@@ -30,7 +30,7 @@ MOST_NAME_BYTES = 1 << 16
 LOOK_S = 0.2
 
 
-@dataclass(frozen=True)
+@frozen
 class Publisher:
     """Who makes the releases, for words to the user. `page`: where they are listed; `offline`: what to do without a
     network, one sentence."""
@@ -39,7 +39,7 @@ class Publisher:
     offline: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Largest:
     """The most that an archive may be and hold. The largest engine archive, Ollama's with all its CUDA libraries, has
     2 GB and unpacks to 4 GB, 60 files and 4 levels."""
@@ -53,7 +53,7 @@ class Largest:
 LARGEST = Largest()
 
 
-@dataclass(frozen=True)
+@frozen
 class Archive:
     """One archive (.tar.gz or .tar.zst). `sha256`: what the release states of it, in hex; `program`: what it must hold,
     by its path there, below the one folder of all if the archive has such a one; empty: only files to lie beside it."""

@@ -6,11 +6,12 @@ A module of its own: whoever reads a record needs it, and the contract of the en
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from mscli.frozen import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class Contained:
     """The container in which an engine runs; the process that mscli spawns is only its client.
 

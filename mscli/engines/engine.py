@@ -20,7 +20,7 @@ failed is not asked of the engine: mscli.diagnosis reads its log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -28,6 +28,7 @@ from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import OptionValue, Profile
 from mscli.catalog.sampling import Sampling
 from mscli.engines.contained import Contained
+from mscli.frozen import frozen
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener
@@ -38,7 +39,7 @@ SERVERS = Path(__file__).parent / "serving"
 PLAN, WEIGHTS, STARTING, LOADING, READY = "plan", "weights", "starting", "loading", "ready"
 
 
-@dataclass(frozen=True)
+@frozen
 class Capabilities:
     """What an engine can do with this model family; False is said in `mscli engines`, never hidden.
 
@@ -59,7 +60,7 @@ class Capabilities:
     gateway: str = "openai"
 
 
-@dataclass(frozen=True)
+@frozen
 class Installation:
     """One usable copy of an engine. `argv`: how to start it, before any flag. `version` None: unknown.
 
@@ -82,7 +83,7 @@ class Installation:
     library: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Offer:
     """An engine that mscli can install here. `what`: what is fetched, by its name and version; `source`: from where.
 
@@ -97,7 +98,7 @@ class Offer:
     folder: Path
 
 
-@dataclass(frozen=True)
+@frozen
 class Serving:
     """Where and how the instance serves. `run_dir` is private to it (0700) and holds log, key and temporary files.
 
@@ -123,7 +124,7 @@ class Serving:
         return replace(self, host="127.0.0.1", port=self.engine_port or self.port, api_key_file=None)
 
 
-@dataclass(frozen=True)
+@frozen
 class Command:
     """What is run, and exactly what `--dry-run` prints. `env` is added to the environment; `files` (path -> text) are
     written 0600 before the start, `links` (path -> what it leads to) are made. No secret ever stands in `argv` or
@@ -139,7 +140,7 @@ class Command:
     contained: Contained | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Observed:
     """What the engine itself says it took. None: it did not tell. `gpu_layers` (placed, of); `gpu_share` from 0 to 1:
     how much of the model sits in GPU memory, for engines that tell bytes and not layers.
@@ -249,7 +250,7 @@ class Imaged(Engine, Protocol):
         """The container engine by name and version, and what keeps it from running anything (None: nothing)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Adopted:
     """A server that ran before mscli came: used as it is, and never stopped, restarted or reconfigured by mscli.
 
@@ -262,7 +263,7 @@ class Adopted:
     owner: str
 
 
-@dataclass(frozen=True)
+@frozen
 class HeldModel:
     """A model that a server holds on its disk, by the name it goes by there."""
 
@@ -270,7 +271,7 @@ class HeldModel:
     size_bytes: int
 
 
-@dataclass(frozen=True)
+@frozen
 class ServerLog:
     """Where a server logs that mscli did not start. `words`: for people. `file`: its path, or `command`: what prints
     its last lines; neither where it cannot be read from here."""
@@ -280,7 +281,7 @@ class ServerLog:
     command: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Kept:
     """A model in a folder of this disk. `ours`: mscli fetched it into its own store; else it is only borrowed."""
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from mscli.frozen import frozen
 
 TABLE = Path(__file__).with_name("inherited.csv")
 
 
-@dataclass(frozen=True)
+@frozen
 class Cleared:
     """Variables that do not reach some engines. `name`: a pattern of the whole name; `why`: what they would do."""
 

@@ -13,11 +13,11 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.weights.progress import Listener, Note
 
 _PATTERNS = ("lib/python3*/site-packages", "lib64/python3*/site-packages", "lib/python3*/dist-packages")
@@ -25,7 +25,7 @@ _LAST_LINES = 3
 VERSION_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True)
+@frozen
 class PythonEnvironment:
     """`python`: its interpreter. `packages`: the folders in which that looks for packages."""
 
@@ -75,7 +75,7 @@ def version_answer(program: Path, what: str, hint: str) -> str:
     return said
 
 
-@dataclass(frozen=True)
+@frozen
 class GpuCode:
     """What a program can run on NVIDIA GPUs with. `found` None: it cannot be told from its files. `cuda`: the major
     version of the CUDA libraries that it uses, None where it uses none."""

@@ -8,18 +8,18 @@ usable copy is and how to get one (`locate`, `install`), `flags.py` its command 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from typing import cast
 
 from mscli.catalog.profile import ENGINES
 from mscli.engines.engine import Capabilities, Engine, Hosted, Imaged, Installation, Offer, Selective
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.inventory.inventory import Inventory
 from mscli.weights.progress import Listener
 
 
-@dataclass(frozen=True)
+@frozen
 class _Row:
     """`module`, `kind`: the class below mscli.engines. `installer`: the module whose `install` puts the engine into
     mscli's own folder; None: mscli does not install it."""
@@ -59,7 +59,7 @@ def located(known: Engine, device: str) -> Installation:
     return known.locate_for(device) if isinstance(known, Selective) else known.locate()
 
 
-@dataclass(frozen=True)
+@frozen
 class EngineState:
     """One engine. `where` None: not here. `capabilities` None: this release plans for it, but does not start it.
 

@@ -11,10 +11,11 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 
+from mscli.frozen import frozen
 from mscli.instances.process import Identity, alive, identify, wait_death
 from mscli.instances.store import Store, private_folder, write_private
 
@@ -26,7 +27,7 @@ _HEED_S = 3.0
 _SIGNALS = ((signal.SIGINT, 3.0), (signal.SIGTERM, 10.0))
 
 
-@dataclass(frozen=True)
+@frozen
 class Fetching:
     """A start that fetches, as it was a second ago. `by`: the mscli that does; `total_bytes` 0: not known yet."""
 

@@ -6,9 +6,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from mscli.frozen import frozen
 from mscli.instances import container as containers
 from mscli.instances.process import MARK, Identity, alive, boot_id, identify, send, stat, wait_death
 from mscli.instances.records import Record, Records, leads
@@ -18,7 +18,7 @@ from mscli.paths import places
 _KILL_TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Marked:
     """One process of ours. `mark`: of its instance; `proof`: what shows that it is ours, in words."""
 
@@ -167,7 +167,7 @@ def _writes(pid: int, log: Path) -> bool:
     return any((each.st_dev, each.st_ino) == (wanted.st_dev, wanted.st_ino) for each in opened)
 
 
-@dataclass(frozen=True)
+@frozen
 class Leftover:
     """What lives of one start of the instance `name`. `record`: of the instance, which has ended; None: no record knows
     of this start, or (`damaged`) there is one that cannot be read, and whether it is in use is not known.

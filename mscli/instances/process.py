@@ -13,10 +13,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mscli.frozen import frozen
 from mscli.paths import MARK as MARK
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _DEAD = "ZXx"
 
 
-@dataclass(frozen=True)
+@frozen
 class Identity:
     """One process, for good: `start_ticks` in clock ticks since boot, `boot_id` of the running kernel."""
 
@@ -34,7 +34,7 @@ class Identity:
     boot_id: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Stat:
     """What is read from /proc/<pid>/stat. `cpu_ticks`: user and system time together."""
 
@@ -228,7 +228,7 @@ def send(pids: Sequence[int], number: int) -> None:
             continue
 
 
-@dataclass(frozen=True)
+@frozen
 class Halt:
     """How a group was stopped: the last signal needed (None: nothing lived), seconds, and the pids that still live."""
 

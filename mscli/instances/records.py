@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.sampling import Sampling
 from mscli.engines.contained import Contained
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances import container as containers
 from mscli.instances.json_values import Mismatch, from_json, to_json
 from mscli.instances.process import Identity, alive, members
@@ -24,7 +24,7 @@ from mscli.planning.plan import Claim, Overrides, Plan
 GGUF = "gguf"  # of `Request.template`: the one inside the file
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """What was asked for: enough to tell the same `up` from another, and to do it again.
 
@@ -49,7 +49,7 @@ class Request:
     template: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class End:
     """One end of a supervised engine. `at`: seconds since the epoch. `how`: exit, or hung; `status`: exit status, or
     minus a signal; `served`: it had been ready. `cause`: a code of the closed list, `summary` in words; `lines`: its
@@ -65,7 +65,7 @@ class End:
     restart_after_s: float | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Taken:
     """What an instance took when it became ready. `context`: tokens that a request may have, as the engine says;
     `gpu_bytes`: by GPU index, as NVML says; `gpu_share`: of the model in GPU memory, 0 to 1. None: not told."""
@@ -75,7 +75,7 @@ class Taken:
     gpu_share: float | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Record:
     """One instance. `since`: seconds since the epoch. `argv` holds no secret. `stopped_at` is set by `down`.
 

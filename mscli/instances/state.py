@@ -6,10 +6,10 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mscli.frozen import frozen
 from mscli.instances.fetching import fetching
 from mscli.instances.process import Identity, alive, children, group_lazily, members
 from mscli.instances.store import Store, Unreadable
@@ -27,7 +27,7 @@ RUNNING = (STARTING, READY, UNLOADED, UNRESPONSIVE)
 Ask = Callable[[str], Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Instance:
     """One instance now. `since`: seconds since the epoch. `model`: the name that clients send.
 
@@ -264,7 +264,7 @@ def _left(raw: Mapping[str, Any], leader: Identity | None) -> tuple[tuple[int, .
     return tuple(sorted({*found, *containers.pids(contained)})), containers.left(contained)
 
 
-@dataclass(frozen=True)
+@frozen
 class Probe:
     """One health check. `status`: the HTTP status, None without an answer; `reason`: refused, timeout, or a word."""
 

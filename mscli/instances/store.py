@@ -15,11 +15,11 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.paths import Places
 
 SCHEMA = "mscli-record/1"
@@ -30,7 +30,7 @@ _ASK_HOLDER_EVERY_S = 0.5
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}\Z")
 
 
-@dataclass(frozen=True)
+@frozen
 class Unreadable:
     """A record that this mscli cannot read, and why."""
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from mscli.frozen import frozen
 from mscli.inventory.host import read_host
 from mscli.inventory.inventory import Device, Gpu, Host, Inventory, MigInstance, Problem
 from mscli.inventory.nvml import Answer, read_gpus
@@ -73,7 +74,7 @@ _END = -1
 _GONE = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
 
 
-@dataclass(frozen=True)
+@frozen
 class Slot:
     """One CUDA device: a whole GPU (`instance` None) or one of its MIG instances."""
 
@@ -81,7 +82,7 @@ class Slot:
     instance: MigInstance | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Selection:
     """The devices that CUDA may use, in its order, and what was odd about the list."""
 

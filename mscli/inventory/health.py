@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import byref
-from dataclasses import dataclass
 
+from mscli.frozen import frozen
 from mscli.inventory.fields import Fields
 
 # Why clocks are held down against the GPU's overrides: NVML's bits of nvmlDeviceGetCurrentClocksThrottleReasons.
@@ -21,7 +21,7 @@ _FABRIC = {1: "not started", 2: "in progress", 3: "completed"}
 _UNCORRECTED, _SINCE_LOAD, _EVER = 1, 0, 1
 
 
-@dataclass(frozen=True)
+@frozen
 class Health:
     """One GPU; None is what it does not tell (consumer cards have no ECC, older drivers no fabric).
 

@@ -11,9 +11,9 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from mscli.frozen import frozen
 from mscli.inventory.inventory import Host
 from mscli.inventory.kernel import text_of
 
@@ -113,7 +113,7 @@ def _mounted_from(root: Path) -> str:
     return "".join(f"{fields[3]}\n" for fields in mounts if len(fields) > 4 and fields[4] in _MOUNTED)
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """Bytes of memory allowed in all and still to be had, and CPUs. None: no limit."""
 

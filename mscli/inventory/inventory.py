@@ -7,11 +7,12 @@ and a Problem says which field, with which NVML error: one unreadable field neve
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from mscli.frozen import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class Problem:
     """Something that could not be read. `code`: NVML's name of the error (NOT_SUPPORTED, GPU_IS_LOST ...) or a short
     word of ours."""
@@ -21,7 +22,7 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Holder:
     """A process that holds memory on a GPU. `used_bytes` is None where the driver does not tell (WSL, containers)."""
 
@@ -32,7 +33,7 @@ class Holder:
     used_bytes: int | None
 
 
-@dataclass(frozen=True)
+@frozen
 class MigInstance:
     """One MIG device of a partitioned GPU; CUDA sees it as a device of its own.
 
@@ -50,7 +51,7 @@ class MigInstance:
     compute_instance: int | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Mig:
     """`mode`: off, on, unsupported, or unknown (it could not be read)."""
 
@@ -58,7 +59,7 @@ class Mig:
     instances: tuple[MigInstance, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Clocks:
     """What a card's rates follow from: its memory bus in bits, its CUDA cores, and its highest clocks in MHz."""
 
@@ -68,7 +69,7 @@ class Clocks:
     sm_mhz: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Gpu:
     """One physical GPU. `index` is NVML's (PCI order). `visible`: CUDA would show it under CUDA_VISIBLE_DEVICES.
 
@@ -101,7 +102,7 @@ class Gpu:
     clocks: Clocks | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Link:
     """How two GPUs reach each other. `nvlinks`: active NVLink lanes between them; `path`: internal, single-switch,
     multiple-switches, host-bridge, node, system or unknown; `p2p`: peer-to-peer reads work (None: unknown)."""
@@ -113,7 +114,7 @@ class Link:
     p2p: bool | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Host:
     """The machine around the GPUs. Cgroup limits are already applied to the RAM figures.
 
@@ -134,7 +135,7 @@ class Host:
     container: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Device:
     """One device as CUDA would enumerate it: a whole GPU, or one MIG instance. Planning works on these.
 
@@ -152,7 +153,7 @@ class Device:
     holders: tuple[Holder, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Inventory:
     """Everything seen in one look. `nvml`: None when NVML answered, else why it did not.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mscli.frozen import frozen
 from mscli.inventory.fields import Fields, error_name
 from mscli.inventory.inventory import Clocks, Gpu, Holder, Link, Mig, MigInstance, Problem
 from mscli.inventory.kernel import holder, text_of
@@ -34,7 +35,7 @@ _INSIDE = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """What one NVML session told. `failure`: why there was none."""
 
@@ -105,7 +106,7 @@ def _other_maker(proc: Path) -> str | None:
     return "AMD" if "amdgpu" in loaded else "Intel" if loaded & {"i915", "xe"} else None
 
 
-@dataclass(frozen=True)
+@frozen
 class Lane:
     """An active NVLink lane: the PCI address at its far end, and whether that is an NVSwitch. None: unknown."""
 
@@ -113,7 +114,7 @@ class Lane:
     switch: bool | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Card:
     """A GPU with its NVML handle (None: the driver would not open it)."""
 
@@ -122,7 +123,7 @@ class Card:
     lanes: tuple[Lane, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Memory:
     """Bytes. `used` leaves out `reserved` where the driver tells them apart."""
 

@@ -7,13 +7,14 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from mscli.frozen import frozen
 
 _LISTEN = "0A"
 
 
-@dataclass(frozen=True)
+@frozen
 class Socket:
     """A listening socket: the user it belongs to (every user may see that), its inode, and its address."""
 

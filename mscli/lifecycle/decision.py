@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mscli.catalog.load import Catalog, Ways, load_catalog, load_profile_file
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances.records import Request
 from mscli.inventory.inventory import Inventory
 from mscli.lifecycle.pinned import catalogue, one
@@ -25,7 +26,7 @@ from mscli.planning.requirements import no_device_cause
 Adjust = Callable[[Profile, Snapshot], Adjustment]
 
 
-@dataclass(frozen=True)
+@frozen
 class Decision:
     """What will run and why. `choice`: all verdicts, when the profile was chosen and not named. `adjustment`: how
     `profile` differs from the one in the catalogue."""
@@ -67,7 +68,7 @@ def decide(
     return replace(decision, choice=stay) if chosen_before else decision
 
 
-@dataclass(frozen=True)
+@frozen
 class _Open:
     """A request that leaves the profile open: any automatic one, or those of `ways` alone."""
 
@@ -93,7 +94,7 @@ def _planned(change: Adjustment, profile: Profile, model: Model, snapshot: Snaps
     return Decision(profile, model, model.variants[outcome.variant], change.settled(outcome), snapshot, None, change)
 
 
-@dataclass(frozen=True)
+@frozen
 class Chosen:
     """A profile with its model and weights, whether or not it fits this machine."""
 

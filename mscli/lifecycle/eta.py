@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from mscli.frozen import frozen
 from mscli.instances.json_values import append_lines, load_lines
 from mscli.lifecycle.decision import Decision
 from mscli.paths import Places
 
 
-@dataclass(frozen=True)
+@frozen
 class Kind:
     """What makes two starts alike: they take about as long. `gpus`: the cards' names, one for each."""
 
@@ -22,7 +22,7 @@ class Kind:
     gpus: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Mark:
     """Something that a start told, and how many seconds after its begin."""
 
@@ -30,7 +30,7 @@ class Mark:
     seconds: float
 
 
-@dataclass(frozen=True)
+@frozen
 class Past:
     """A good start: what it told and when, and after how many seconds it was ready."""
 
@@ -39,7 +39,7 @@ class Past:
     marks: tuple[Mark, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Forecast:
     """When a start will be ready if it goes as the last one. `ready_at`: by time.monotonic(); `last_s`: what the last
     one took."""

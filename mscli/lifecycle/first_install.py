@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.engines.engine import Adopted, Engine, Hosted, Installation, Offer, StageListener
 from mscli.engines.table import install_engine, offer
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances.store import try_lock
 from mscli.lifecycle.decision import Decision
 from mscli.lifecycle.snapshot import located, missing_engine
@@ -24,7 +24,7 @@ INSTALL = "install"
 _LOCK_POLL_S = 0.2
 
 
-@dataclass(frozen=True)
+@frozen
 class Fetching:
     """All that a start would fetch: an engine, and `weights_bytes` into `weights_folder`. `free_bytes`: of the disk
     that the engine goes to."""

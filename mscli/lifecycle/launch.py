@@ -14,6 +14,7 @@ from pathlib import Path
 from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving
 from mscli.engines.environment import inherited
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances import container as containers
 from mscli.instances.log import LogTail, begin_part, part
 from mscli.instances.process import MARK, halt, identify, memory_kills, spawn
@@ -29,7 +30,7 @@ LOG_LIMIT_BYTES, LOGS_KEPT = 64 * 2**20, 3
 _LOG_BYTES = 50 * 2**20
 
 
-@dataclass(frozen=True)
+@frozen
 class Launch:
     """Everything that one start needs. `adopted`: the server is there already, and only gets our model. `replaces`: an
     instance of this name is stopped first, so that its port counts as free.

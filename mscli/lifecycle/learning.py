@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Observed
+from mscli.frozen import frozen
 from mscli.instances.json_values import append_lines, load_lines, to_json
 from mscli.inventory.detect import detect
 from mscli.inventory.inventory import Inventory
@@ -62,7 +63,7 @@ def _free(inventory: Inventory) -> dict[str, int]:
     return {device.uuid: device.free_bytes for device in inventory.devices if device.free_bytes is not None}
 
 
-@dataclass(frozen=True)
+@frozen
 class Circumstances:
     """Where a change is known to help. `gpus`: the names of all GPUs that can be planned on, () on the CPU.
 
@@ -79,7 +80,7 @@ class Circumstances:
     room_bytes: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Heal:
     """One change after a try that failed. `cause`: a code of the closed list; `change` and `why` in words."""
 
@@ -88,7 +89,7 @@ class Heal:
     why: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Remembered:
     """What was changed, why, and where it led to a good start. `starts`: how many good ones have begun with it."""
 

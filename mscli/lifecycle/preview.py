@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mscli.engines.engine import Command, Engine, Hosted, Installation, Serving
 from mscli.engines.table import engine as engine_named
 from mscli.engines.table import located, offer
 from mscli.errors import MscliError
+from mscli.frozen import frozen
 from mscli.inventory.detect import detect
 from mscli.lifecycle.launch import FIRST_PORT
 from mscli.paths import Places, hub_cache
@@ -21,7 +21,7 @@ from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Silence
 
 
-@dataclass(frozen=True)
+@frozen
 class Preview:
     """`command` None: this release cannot start that engine. `notes`: what of the command is not certain, and why.
     `installed`: the engine was found here."""

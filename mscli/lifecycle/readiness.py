@@ -11,7 +11,6 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from mscli.engines.contained import Contained
 from mscli.engines.engine import Engine, Hosted, Observed, Talkative
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances.container import pids, publishes
 from mscli.instances.fetching import FetchNote
 from mscli.instances.log import LogTail
@@ -47,7 +47,7 @@ _TROUBLE = re.compile(r"rror|atal|ailed|panicked|fallen off|OutOfMemory|NCCL|cuI
 _WHOLE = 0.99  # a share of the model on the GPU that rounding cannot explain counts as fallen to the CPU
 
 
-@dataclass(frozen=True)
+@frozen
 class Wait:
     """How waiting for readiness ended: `outcome` is ready, died, failed (it wrote a line that no engine recovers from,
     and did not end), stalled, timeout, or taken (the port, by a stranger).
@@ -60,7 +60,7 @@ class Wait:
     exit_status: int | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Patience:
     """How long to wait, in seconds: `timeout_s` in all, `stall_s` without any sign of life (log line or CPU time)."""
 
@@ -167,7 +167,7 @@ class Listener(WeightsListener, Protocol):
         """A line that the engine logged."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Arrived:
     """A server that answers. `engine_seconds`: from the spawn until healthy, None for an adopted server."""
 

@@ -13,10 +13,11 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mscli.diagnosis.causes import UNKNOWN, Cause
 from mscli.diagnosis.facts import Facts
+from mscli.frozen import frozen
 from mscli.instances.json_values import append_lines, load_lines
 from mscli.instances.log import begin_part, part
 from mscli.instances.process import MARK, memory_kills
@@ -44,7 +45,7 @@ _LOG_BYTES = 2**20
 _LINES = 8
 
 
-@dataclass(frozen=True)
+@frozen
 class Ended:
     """How an engine ended, as its companion saw it. `how`: exit, or hung (stopped for not answering); `status`: exit
     status, negative for a signal; `served`: it had been ready; `memory_kills`: of the kernel, before it was started."""

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +22,7 @@ from mscli.engines.engine import Command, Hosted
 from mscli.engines.environment import inherited
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances.records import Records, running
 from mscli.instances.state import probe
 from mscli.instances.store import try_lock
@@ -189,7 +189,7 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     server.communicate(END)
 
 
-@dataclass(frozen=True)
+@frozen
 class OnServer:
     """One model of a server that holds many: on a server that answers (`host`, `port`), or in a folder of this disk.
 

@@ -11,11 +11,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances.records import Record
 from mscli.lifecycle.companion import HOPELESS, notify
 from mscli.lifecycle.restarts import hopeless
@@ -56,7 +56,7 @@ WantedBy=default.target
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Service:
     """A service of the user's systemd. `enabled`, `active`: in systemd's own words (enabled, active, failed ...).
 

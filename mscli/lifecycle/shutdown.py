@@ -6,12 +6,13 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mscli.engines.engine import Engine, Hosted
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances import container as containers
 from mscli.instances.fetching import Fetching, fetching, stop_fetching, stop_mscli
 from mscli.instances.orphans import Marked, end, marked
@@ -28,7 +29,7 @@ _PORT_TIMEOUT_S = 10.0
 _UNKNOWN_GRACE_S = 10.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Stopped:
     """How an instance ended. `signal`: the last one needed, None if nothing lived. `survivors`: pids still alive.
 

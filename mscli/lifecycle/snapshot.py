@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from mscli.catalog.gpus import load_gpus
 from mscli.engines.engine import Adopted, Hosted, Installation
 from mscli.engines.table import INSTALLABLE, STARTABLE, engine, offer
 from mscli.engines.table import located as copy_of
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances.json_values import load_lines
 from mscli.instances.records import Records, claims
 from mscli.inventory.detect import detect
@@ -24,7 +24,7 @@ Located = Installation | Adopted | MscliError
 _NEEDED_BY_CUDA_13 = (7, 5)
 
 
-@dataclass(frozen=True)
+@frozen
 class Snapshot(Known):
     """What was seen, as the planner takes it. `rivals`: marks of our own instances that were known at that moment."""
 

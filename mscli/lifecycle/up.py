@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from mscli.engines.engine import Adopted, Engine, Hosted, Imaged, Observed, Prep
 from mscli.engines.table import STARTABLE
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances.fetching import FetchNote
 from mscli.instances.records import GGUF, Record, Records, Request, Taken, api_keys, leads, running, seen
 from mscli.instances.state import READY, UNLOADED, UNRESPONSIVE, Instance
@@ -54,7 +55,7 @@ _ADOPTED, _PLAIN = "a server that is already running has no gateway", "--plain l
 ListenerT = TypeVar("ListenerT", bound=Listener)
 
 
-@dataclass(frozen=True)
+@frozen
 class Ask:
     """One `mscli up`. `name` None: named after the profile. `api_key` None: none, or one made up where it is needed.
 
@@ -77,7 +78,7 @@ class Ask:
     installed_only: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Up:
     """What `up` did. `already`: it ran before, nothing was started. `observed`: what the engine says it took.
 
@@ -98,7 +99,7 @@ class Up:
     healed: tuple[Heal, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class DryRun:
     """What `up` would do."""
 

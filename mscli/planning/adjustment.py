@@ -7,9 +7,10 @@ it. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from mscli.catalog.profile import ContextRange, OptionValue, Profile
+from mscli.frozen import frozen
 from mscli.planning.devices import cuda_total
 from mscli.planning.figures import tokens
 from mscli.planning.plan import TIGHT, Plan
@@ -17,7 +18,7 @@ from mscli.planning.plan import TIGHT, Plan
 UTILISATION = "gpu-memory-utilization"
 
 
-@dataclass(frozen=True)
+@frozen
 class Adjustment:
     """None and empty: as the profile has it.
 

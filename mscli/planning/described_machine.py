@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mscli.catalog.document import Fault, invalid, read_document
 from mscli.catalog.gpus import GpuFacts
 from mscli.catalog.types import Key, Table, size, text
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.inventory.inventory import Device, Gpu, Host, Inventory, Mig, Problem
 from mscli.planning.devices import cuda_total
 from mscli.planning.figures import GIB
@@ -165,7 +165,7 @@ _MACHINE = Table(
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class MachineFile:
     """The cards in words, and sizes in bytes; None where the file says nothing."""
 

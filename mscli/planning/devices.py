@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 
+from mscli.frozen import frozen
 from mscli.inventory.inventory import Device, Holder, Inventory, Link
 from mscli.planning.figures import GIB
 from mscli.planning.plan import Claim, Refusal
 
 
-@dataclass(frozen=True)
+@frozen
 class Room:
     """One device with what is left on it. `total_bytes` is NVML's; `free_bytes` is what a new process may take, after
     what our own instances are about to take. `correction_bytes`: what earlier starts here took beyond the formulas."""

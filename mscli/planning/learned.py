@@ -6,8 +6,8 @@ Pure: observations are given, file access is the caller's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from mscli.frozen import frozen
 from mscli.planning.figures import GIB, gib
 from mscli.planning.plan import GpuMemory, Plan
 
@@ -16,7 +16,7 @@ RECENT = 5
 LOWEST, HIGHEST = -GIB // 2, 4 * GIB
 
 
-@dataclass(frozen=True)
+@frozen
 class Observation:
     """One GPU after one good start. `predicted_bytes` and `observed_bytes`: everything but the KV cache, the
     prediction without what was learned before. `version`: the engine's, None when unknown."""

@@ -6,15 +6,17 @@ All sizes are int bytes (GiB = 2**30 only appears in text made for people). The 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
+
+from mscli.frozen import frozen
 
 SAFE, TIGHT, NO = "safe", "tight", "no"
 # Whether a profile's engine can be had on this machine.
 ENGINE_READY, ENGINE_INSTALLABLE, ENGINE_MISSING = "ready", "installable", "missing"
 
 
-@dataclass(frozen=True)
+@frozen
 class Overrides:
     """What the user asked for beyond the profile. None: the profile or the planner decides.
 
@@ -34,7 +36,7 @@ class Overrides:
     least_context: int | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Claim:
     """GPU memory that one of our own instances holds or is about to take; `planned_bytes`: what its plan says."""
 
@@ -45,7 +47,7 @@ class Claim:
     replaced: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class GpuMemory:
     """One GPU's memory, split by what holds it. `free_bytes` is before the start, `held_bytes` others' share,
     `margin_bytes` what the plan leaves over. free = weights + projector + kv + compute + graphs + runtime + margin.
@@ -75,7 +77,7 @@ class GpuMemory:
         return sum(parts) + self.graphs_bytes + self.runtime_bytes + self.kv_spare_bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class Speed:
     """Predicted for one stream: decode tokens per second (low, expected, high) and time to first token for a
     1,000-token prompt, in seconds, None where the card's tensor throughput is unknown. `total_tok_s`: expected of all
@@ -86,7 +88,7 @@ class Speed:
     total_tok_s: float
 
 
-@dataclass(frozen=True)
+@frozen
 class Cost:
     """US dollars per million output tokens with all users decoding at once and without a pause, beside an API's price.
 
@@ -103,7 +105,7 @@ class Cost:
     most_tokens: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """What will run. `verdict`: safe or tight. `devices`: UUIDs of the GPUs (or MIG instances); `gpus`: their indices.
 
@@ -137,7 +139,7 @@ class Plan:
     engine_state: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Refusal:
     """Why no plan can be made at all, whatever the memory. `nearest`: a flag to type instead. `cause`: as of NoFit."""
 
@@ -146,7 +148,7 @@ class Refusal:
     cause: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class NoFit:
     """Why a profile does not fit. `missing_bytes`: how much more free memory (on the worst GPU) it would take, 0 when
     memory is not the reason. `nearest`: the nearest options that work ("--ctx 18432"), or None. `cause`: a code
@@ -165,7 +167,7 @@ class NoFit:
     engine_state: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Choice:
     """The profile taken when none was named, why, and all verdicts, best first."""
 

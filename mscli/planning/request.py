@@ -4,12 +4,13 @@ can load at all."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from difflib import get_close_matches
 from functools import lru_cache
 
 from mscli.catalog.model import STAND_IN_COUNTS, Model, Variant
 from mscli.catalog.profile import Profile, loads
+from mscli.frozen import frozen
 from mscli.planning.figures import tokens
 from mscli.planning.memory import llamacpp, mistralrs, ollama, transformers, vllm
 from mscli.planning.memory.footprint import Configuration, EngineMemory
@@ -34,7 +35,7 @@ MEMORY: Mapping[str, EngineMemory] = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """What to plan. Context lengths are tokens per user; `target` None means as long as useful."""
 

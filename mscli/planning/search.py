@@ -4,9 +4,10 @@ in words, what is short and who holds it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
+from mscli.frozen import frozen
 from mscli.inventory.inventory import Holder
 from mscli.planning.devices import Room
 from mscli.planning.figures import GIB, MIB, gib, tokens
@@ -21,7 +22,7 @@ SAFE_SHARE, TIGHT_SHARE = 0.08, 0.03
 AMPLE = 12 * GIB // 10
 
 
-@dataclass(frozen=True)
+@frozen
 class Attempt:
     """One configuration on one group of devices. `verdict` is safe or tight."""
 
@@ -30,7 +31,7 @@ class Attempt:
     verdict: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Shortage:
     """The smallest configuration within the limits, which still does not fit."""
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mscli.catalog.gpus import GpuFacts
 from mscli.catalog.model import Model
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint
 from mscli.planning.memory.kv import bytes_per_token
 from mscli.planning.memory.layers import embedding_bytes
@@ -28,7 +28,7 @@ GGML_CEILING = 1.3e12
 HOST_BANDWIDTH, PCIE_BANDWIDTH = 45e9, 20e9
 
 
-@dataclass(frozen=True)
+@frozen
 class Efficiency:
     """Shares of the data sheet's figure: low, expected, high."""
 

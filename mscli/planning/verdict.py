@@ -6,12 +6,13 @@ Pure: the same inventory, overrides and claims always give the same verdict.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from functools import cached_property
 
 from mscli.catalog.gpus import GpuFacts, by_clocks, find_gpu
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
+from mscli.frozen import frozen
 from mscli.inventory.inventory import Inventory
 from mscli.planning import search
 from mscli.planning.devices import Group, Room, candidates, link_remarks, requested
@@ -48,7 +49,7 @@ from mscli.planning.search import (
 from mscli.planning.speed import predict
 
 
-@dataclass(frozen=True)
+@frozen
 class Availability:
     """Whether an engine can be had here: `state` is ready, installable or missing; `why`: what keeps it away, for one
     that is missing, and `remedy`: what to do."""
@@ -58,7 +59,7 @@ class Availability:
     remedy: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Known:
     """What the planner is told beside profile, model and overrides.
 

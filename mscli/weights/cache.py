@@ -16,11 +16,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.paths import hub_cache
 from mscli.untrusted import parse_json, stays_below
 from mscli.weights.fault import unwritable
@@ -28,7 +29,7 @@ from mscli.weights.listing import COMMIT, RemoteFile, WantedFile
 from mscli.weights.partial import arrived_bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class Cache:
     """One cache folder, which need not exist yet. Reading it never writes, so a read-only cache can be used."""
 

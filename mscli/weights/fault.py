@@ -5,18 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.http import host_in
 
 PUBLIC_HUB = "https://huggingface.co"
 PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 
 
-@dataclass(frozen=True)
+@frozen
 class Timeouts:
     """How long a pull waits, in seconds.
 

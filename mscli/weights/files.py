@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mscli.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class WeightFiles:
     """Weights on this machine. `model`: the file or folder the engine is given (for Ollama the tag)."""
 

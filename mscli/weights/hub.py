@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 from urllib.parse import quote, urljoin
 
+from mscli.frozen import frozen
 from mscli.http import MOVED, Answer, HttpFault, Limits, host_in, request
 from mscli.paths import hub_token_file
 from mscli.weights.fault import (
@@ -34,7 +35,7 @@ _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
 _TRUE = {"1", "ON", "YES", "TRUE"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Xet:
     """A file in Xet storage: its hash there, and the address (with its headers) that hands out connections to it."""
 
@@ -43,7 +44,7 @@ class Xet:
     headers: Mapping[str, str] = field(repr=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class Location:
     """Where a file's bytes lie right now (signed addresses expire after about an hour), and how to ask for them."""
 
@@ -52,7 +53,7 @@ class Location:
     xet: Xet | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Token:
     """The token that a pull sends. `origin`: the variable or the file that it comes from."""
 
@@ -60,7 +61,7 @@ class Token:
     origin: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Hub:
     """One hub, by default the one in HF_ENDPOINT or the public one. Waits at most `timeouts.connect_s` for an answer to
     begin, and three times that for all of it."""

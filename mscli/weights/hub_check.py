@@ -7,10 +7,10 @@ asked through the same client as a pull asks it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mscli.catalog.model import Variant
+from mscli.frozen import frozen
 from mscli.http import MOVED, Answer, HttpFault, Limits, host_in, request
 from mscli.weights.fault import PassingFault, Timeouts, answer_fault, without_password
 from mscli.weights.hub import Hub, Location, Token
@@ -74,7 +74,7 @@ def _judge(answer: Answer, endpoint: str) -> None:
         raise Unreached(PROXY, f"a page refuses {host} (HTTP 403): a network filter?")
 
 
-@dataclass(frozen=True)
+@frozen
 class Sample:
     """The file that is asked for as an example of a repository's weights, and where its bytes lie."""
 

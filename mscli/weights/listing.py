@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
 from mscli.catalog.model import Variant
+from mscli.frozen import frozen
 from mscli.untrusted import stays_below
 from mscli.weights.fault import missing
 
@@ -23,7 +23,7 @@ MOST_BYTES = 1 << 50
 CONSOLIDATED, SHARDS = "consolidated*.safetensors", "model*.safetensors"
 
 
-@dataclass(frozen=True)
+@frozen
 class RemoteFile:
     """One file as the hub describes it at one commit.
 
@@ -45,7 +45,7 @@ class RemoteFile:
             raise ValueError(f"{self.name!r} cannot have {self.size_bytes} bytes")
 
 
-@dataclass(frozen=True)
+@frozen
 class WantedFile:
     """A file to have, and how many of its bytes are on disk already.
 
@@ -62,7 +62,7 @@ class WantedFile:
         return self.remote.size_bytes - self.present_bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class Listing:
     """What a variant needs of `repository` at the commit `revision`, in the repository's order."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.model import Variant
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.paths import lm_studio_folders
 from mscli.weights.cache import Cache
 from mscli.weights.header import length_fault
@@ -21,7 +21,7 @@ from mscli.weights.listing import WEIGHT_SUFFIXES, Listing, RemoteFile, WantedFi
 SPLIT = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})(?P<suffix>\.\w+)")
 
 
-@dataclass(frozen=True)
+@frozen
 class LocalFiles:
     """A variant's files, by their names in `folder`."""
 

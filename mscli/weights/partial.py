@@ -19,18 +19,18 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.weights.fault import unwritable
 
 MIN_PART_BYTES, MAX_PART_BYTES = 1 << 20, 64 << 20
 _COUNT = struct.Struct("<Q")
 
 
-@dataclass(frozen=True)
+@frozen
 class Gap:
     """Bytes still to come: from `start` up to `end` (exclusive), in part `part`."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
+
+from mscli.frozen import frozen
 
 # Stages of a pull, in the order in which they can occur.
 LISTING, WAITING, DOWNLOADING, VERIFYING, COPYING, DONE = (
@@ -18,7 +19,7 @@ LISTING, WAITING, DOWNLOADING, VERIFYING, COPYING, DONE = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Progress:
     """One look at a pull. `done_bytes` never goes back within a stage, except when a corrupt file is fetched anew.
 
@@ -34,7 +35,7 @@ class Progress:
     file: str | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Note:
     """A line for the user.
 

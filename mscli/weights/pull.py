@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.weights.cache import Cache, held, holder
 from mscli.weights.download import CONNECTIONS, Checker, Download, Fetcher, Job, Worker
 from mscli.weights.fault import PassingFault, Timeouts
@@ -24,7 +24,7 @@ LOOK_S = 0.2
 LAST_WORDS_S = 1.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Pull:
     """What to fetch where. `locate` says where the bytes of a file lie (see Hub.locate)."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.weights.cache import Cache, cache, held, holder
 from mscli.weights.fault import unwritable
 from mscli.weights.listing import matching
@@ -18,7 +18,7 @@ from mscli.weights.partial import partial_paths
 Names = tuple[str, str]  # of a model and its variant
 
 
-@dataclass(frozen=True)
+@frozen
 class Stored:
     """Files of a repository at one commit that belong together: those of a variant, or the rest that none asks for.
 
@@ -93,7 +93,7 @@ def _repository(
             yield here.stored(found, names_of_set, users)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Commit:
     """What lies here of one commit: places in the snapshot, and unfinished files, both by the repository's names."""
 

@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.model import Variant
+from mscli.frozen import frozen
 from mscli.weights.cache import Cache, cache
 from mscli.weights.fault import DEFAULT_TIMEOUTS, Timeouts, unwritable
 from mscli.weights.fault import offline as offline_fault
@@ -24,7 +24,7 @@ from mscli.weights.pull import pull_from_hub
 LOOK_S = 0.2
 
 
-@dataclass(frozen=True)
+@frozen
 class Verified:
     """What a verification found. `bad`: names of files whose bytes were wrong, `absent`: of those not (wholly) there;
     `repaired`: all of them have been fetched and checked since. `seconds`: of the hashing alone."""

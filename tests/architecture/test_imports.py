@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "mscli"
 # Each part may import itself and what is above it in this table.
 ORDER = (
     "errors",
+    "frozen",
     "paths",
     "untrusted",
     "http",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from mscli.diagnosis.causes import CAUSES
 from mscli.doctor.checks.context import CheckContext
+from mscli.frozen import frozen
 
 OK, WARN, FAIL, SKIPPED, CRASHED = "ok", "warn", "fail", "skipped", "crashed"
 
@@ -20,7 +21,7 @@ AREAS = (
 """In the order in which they are shown: what others build on comes first."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """What one check found on this machine.
 
@@ -72,7 +73,7 @@ def gpus(ctx: CheckContext) -> str | None:
     return nvml(ctx) or (None if ctx.inventory.gpus else "NVML lists no GPU (see driver.nvml)")
 
 
-@dataclass(frozen=True)
+@frozen
 class Check:
     """One thing that can be wrong with a machine, looked at by doing it rather than by searching for a file.
 

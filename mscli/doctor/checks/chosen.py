@@ -6,7 +6,6 @@ Looked at once, without asking anybody on the network.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.gpus import load_gpus
@@ -14,6 +13,7 @@ from mscli.catalog.model import Variant
 from mscli.doctor.checks.context import CheckContext, within
 from mscli.engines.table import STARTABLE
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.instances.records import claims, running
 from mscli.lifecycle.decision import plan_all, plan_one
 from mscli.lifecycle.snapshot import Located, Snapshot, availability, load_observations
@@ -28,7 +28,7 @@ from mscli.weights.listing import WEIGHT_SUFFIXES, Listing, matching
 from mscli.weights.local_folder import in_lm_studio, unlisted
 
 
-@dataclass(frozen=True)
+@frozen
 class LocalWeights:
     """Weights of one variant. `where`: the folder that serves, or would. `whole`: all is there, with the right sizes.
 
@@ -46,7 +46,7 @@ class LocalWeights:
     cause: str = "corrupt_weights"
 
 
-@dataclass(frozen=True)
+@frozen
 class Damage:
     """A file in the cache that cannot serve."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mscli.doctor.checks.check import Finding, fail, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.engines.containers.client import DOCKER, PODMAN, Client, EngineInfo, Said, call, client_program, engine_info
 from mscli.engines.containers.run import remote
+from mscli.frozen import frozen
 from mscli.paths import container_settings
 
 AREA = "containers"
@@ -18,7 +19,7 @@ QUICK_S, THOROUGH_S = 2.0, 20.0
 IMAGES_TIMEOUT_S, CONTEXT_TIMEOUT_S = 1.0, 2.0
 
 
-@dataclass(frozen=True)
+@frozen
 class ContainerEngine:
     """A client and the container engine behind it. `said`: why that gives no answer; empty where it does."""
 

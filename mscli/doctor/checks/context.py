@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mscli.diagnosis.causes import CAUSES, Cause
+from mscli.frozen import frozen
 from mscli.inventory.detect import detect
 from mscli.inventory.health import Health, read_health
 from mscli.inventory.inventory import Gpu, Inventory
@@ -31,7 +32,7 @@ LOST = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
 """NVML's words for a GPU that no longer answers."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Ran:
     """How a program ended. `status` None: it had not ended at the deadline and was killed."""
 
@@ -46,7 +47,7 @@ class Ran:
         return lines[-1].strip() if lines else ""
 
 
-@dataclass(frozen=True)
+@frozen
 class CheckContext:
     """One visit of the doctor. `root` stands for / wherever a check reads files of the kernel or the system; programs
     are found on `env`'s PATH. `chosen`: the profile asked about, None for the machine alone. `asked`: the areas that

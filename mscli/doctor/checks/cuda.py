@@ -10,7 +10,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.driver.no_nvml import PURGE_DRIVER, READ_LOG, release_of
 from mscli.doctor.checks.host import kernel_log
 from mscli.doctor.checks.loader import MISSING, explained, not_loaded
+from mscli.frozen import frozen
 from mscli.inventory.nvml import module_version
 from mscli.planning.figures import gib
 
@@ -204,7 +204,7 @@ WAITED_S = 8.0
 _ROOM = 2**30
 
 
-@dataclass(frozen=True)
+@frozen
 class Start:
     """`path`: the libcuda that was loaded; `missing`: why none was. `call`, `code`, `name`: the first call that failed
     before any device (code 0: none). `version`: as CUDA counts, 12080 for 12.8. `devices`: what each device said, as

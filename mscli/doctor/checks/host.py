@@ -6,11 +6,11 @@ import re
 import resource
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext, tail
+from mscli.frozen import frozen
 from mscli.inventory.host import read_limits
 from mscli.inventory.kernel import text_of
 from mscli.planning.figures import gib
@@ -165,7 +165,7 @@ _STAMPED = re.compile(r"^\D{0,20}?\[\s*(\d+\.\d+)\]\s*(?:\S+ kernel: )?(.*)$")
 _FILED = re.compile(r"\bkernel: (?:\[\s*(\d+\.\d+)\]\s*)?(.*)$")
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """`age_s`: seconds ago, None where the line has no time of its own."""
 
@@ -178,7 +178,7 @@ class Line:
         return self.age_s is None or self.age_s < DAY
 
 
-@dataclass(frozen=True)
+@frozen
 class KernelLog:
     """`refused`: why no log could be read; then there are no lines, which says nothing about the machine."""
 
@@ -247,7 +247,7 @@ def ago(line: Line) -> str:
 _SEGMENT = re.compile(r"nccl-|psm_|sem\.|torch_|vllm|VLLM|cuda\.shm")
 
 
-@dataclass(frozen=True)
+@frozen
 class SharedMemory:
     """Bytes of the file system, and engines' segments in it with their sizes, the largest first (in use or not)."""
 

@@ -7,11 +7,11 @@ import platform
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.doctor.checks.check import Finding, fail, shell
 from mscli.doctor.checks.context import CheckContext
+from mscli.frozen import frozen
 
 MISSING, UNLISTED, LINK, DEPENDENCY, DAMAGED = "missing", "unlisted", "link", "dependency", "damaged"
 ARCHITECTURE, SYMBOL, GLIBC, PERMISSION, OTHER = "architecture", "symbol", "glibc", "permission", "other"
@@ -35,11 +35,13 @@ _SAID: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Permission denied|Operation not permitted", PERMISSION),
     )
 )
-_ABSENT = re.compile(r"(?:loading shared library )?([^\s:]+): (?:cannot open shared object file: )?No such file")
+_ABSENT = re.compile(
+    r"(?:loading shared library )?([^\s:]+): (?:cannot open shared object file: )?No such file"
+)
 _CACHED = re.compile(r"^\s*(\S+) \([^)]*\) => (\S.*)$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
+@frozen
 class LoadFault:
     """Why a library does not load. `kind`: one of the above. `words`: the loader's, or what its file shows. `path`: the
     file that is in the way, where one is known."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.doctor.checks.context import CheckContext, Ran
@@ -10,6 +9,7 @@ from mscli.engines.engine import Installation
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.engines.ollama.installation import told_version
 from mscli.engines.ollama.server import Address, Server, Service, address, is_here, look, systemd_service
+from mscli.frozen import frozen
 from mscli.inventory.ports import listening
 
 NAME = "ollama"
@@ -19,7 +19,7 @@ PROBE_TIMEOUT_S = 1.0
 VERSION_TIMEOUT_S = 0.8
 
 
-@dataclass(frozen=True)
+@frozen
 class OllamaState:
     """`asked`: where clients of this shell look. `server`: the one that answers there, or where the service listens.
 

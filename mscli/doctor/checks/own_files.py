@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from mscli.doctor.checks.context import CheckContext
+from mscli.frozen import frozen
 from mscli.instances.records import Records
 
 OWNER, WRITE, READ = "owner", "write", "read"
 _OTHERS_WRITE, _OTHERS = 0o022, 0o077
 
 
-@dataclass(frozen=True)
+@frozen
 class Unsafe:
     """A folder or file of ours that others can use. `id`: short, for a fix. `what`: for people. `problem`: OWNER (it
     belongs to another user), WRITE or READ (others can). `mode`: what it should have. `shown`: what it has."""

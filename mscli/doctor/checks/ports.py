@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.doctor.checks.check import Check, Finding, fail, ok, warn
 from mscli.doctor.checks.context import CheckContext, user_name
+from mscli.frozen import frozen
 from mscli.instances.process import describe
 from mscli.instances.records import Record, group, running
 from mscli.inventory.kernel import text_of
@@ -142,7 +142,7 @@ _PROXY_PORT = re.compile(rb"docker-proxy.*-host-port\0(\d+)", re.DOTALL)
 _DOCKER_S = 1.0
 
 
-@dataclass(frozen=True)
+@frozen
 class PortOwner:
     """Whoever listens on a port. None: not visible to this user."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from mscli.frozen import frozen
 
 Listener = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@frozen
 class Fix:
     """One change that is safe and ours.
 
@@ -31,7 +32,7 @@ class Fix:
     instead_of: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class ManualStep:
     """What is left to the user: `why`, and the command to type where one command does it."""
 
@@ -40,7 +41,7 @@ class ManualStep:
     command: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Outcome:
     """What became of a fix. `result`: what happened, or why it was not done."""
 

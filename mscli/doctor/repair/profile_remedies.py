@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,7 @@ from mscli.catalog.schema import CONTEXT, NEEDS, PROFILE
 from mscli.catalog.types import Table
 from mscli.doctor.checks.context import CheckContext
 from mscli.errors import MscliError
+from mscli.frozen import frozen
 from mscli.instances.records import running
 from mscli.inventory.inventory import Device, Inventory
 from mscli.lifecycle import port as ports
@@ -41,7 +42,7 @@ _ALIKE = 0.7
 _SHORTER = "--ctx "
 
 
-@dataclass(frozen=True)
+@frozen
 class Remedy:
     """The whole text with one thing fixed. `note`: what, one phrase."""
 
@@ -49,7 +50,7 @@ class Remedy:
     note: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Machine:
     """What remedies are judged by, each looked at when it is first needed. `ports`: those given to profiles so far."""
 

@@ -6,7 +6,6 @@ import difflib
 import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.repair.fix import Fix, ManualStep, Repairs
 from mscli.doctor.repair.profile_remedies import Machine, Preview, remedies
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.lifecycle.pinned import catalogue
 
 _ROUNDS = 20
 
 
-@dataclass(frozen=True)
+@frozen
 class _Mended:
     """A profile's text as it would be written. `notes`: what was changed; `fault`: what is wrong with it even then."""
 

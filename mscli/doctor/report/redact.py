@@ -12,17 +12,17 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
 from mscli.doctor.report.redact_prompts import without_prompts
 from mscli.doctor.report.redact_secrets import SECRET, table_words, without_secrets
+from mscli.frozen import frozen
 
 USER, HOST, EMAIL, IP, MAC, SERIAL = "[user]", "[host]", "[email]", "[ip]", "[mac]", "[serial]"
 PRIVATE_IP = "[private ip]"
 
 
-@dataclass(frozen=True)
+@frozen
 class Private:
     """What is private here and has no shape of its own: secrets as they are, names of users (and their full names),
     home folders, names of this host."""

@@ -6,7 +6,6 @@ import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.diagnosis.causes import Cause
@@ -19,6 +18,7 @@ from mscli.doctor.report.private import before_command
 from mscli.doctor.report.redact_prompts import without_prompts
 from mscli.engines.table import STARTABLE
 from mscli.errors import MscliError
+from mscli.frozen import frozen
 from mscli.instances.records import Records, running
 from mscli.instances.state import CRASHED, RUNNING, Instance, look
 from mscli.instances.store import Unreadable
@@ -33,7 +33,7 @@ _CAUSES = 3
 _READ = 8 * 2**20
 
 
-@dataclass(frozen=True)
+@frozen
 class Subject:
     """What the report is about. `fault`: why the profile asked about cannot be used. `log`: a file to show; else
     `name`, of an instance; else the one that failed, or else the newest, is chosen."""

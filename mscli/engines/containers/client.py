@@ -13,11 +13,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from mscli.engines.contained import Contained
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.paths import container_client, container_environment, container_settings
 
 DOCKER, PODMAN = "docker", "podman"
@@ -30,7 +31,7 @@ DEFAULT_CONTEXT = "default"
 _ABSENT = re.compile(r"no such (?:object|container)|no container with (?:name|ID)", re.I)
 
 
-@dataclass(frozen=True)
+@frozen
 class Client:
     """How a client is called. `kind`: docker or podman. `version`: the client's own. `settings`: which engine it speaks
     to, as variables of the environment. `env`: the rest of the environment; None: this process's."""
@@ -42,7 +43,7 @@ class Client:
     env: Mapping[str, str] | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class Said:
     """What one call of the client said. `status` None: it did not end in time, and `err` says so at its end."""
 
@@ -56,7 +57,7 @@ class Said:
         return f"{self.out}\n{self.err}".strip()
 
 
-@dataclass(frozen=True)
+@frozen
 class Seen:
     """A container as its engine describes it. `ports`: those of this machine on which it is published."""
 
@@ -64,7 +65,7 @@ class Seen:
     ports: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class EngineInfo:
     """The container engine behind the client, empty where it does not tell. `root`: the folder where it keeps images.
 

@@ -14,13 +14,14 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from mscli.engines.engine import Installation, Offer
 from mscli.engines.installed import gpu_code, version_answer
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.inventory.inventory import Inventory
 from mscli.paths import hub_cache, places, releases
 from mscli.weights.progress import Listener, Note
@@ -53,7 +54,7 @@ VULKAN_NOTE = (
 Version = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Build:
     """One kind of the project's Linux archives. `archive`: its name, after llama-<tag>-bin-, as a pattern; `cuda`: the
     CUDA that it is built with (0 0: none) and whose libraries lie in an archive beside it; `glibc`: the oldest it runs

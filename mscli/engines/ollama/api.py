@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
 
 from mscli.engines.engine import HeldModel
 from mscli.engines.ollama.flags import Parameter
+from mscli.frozen import frozen
 from mscli.http import Answer, HttpFault, Limits, request
 
 ANSWER_TIMEOUT_S = 30.0
@@ -29,7 +29,7 @@ class Refusal(Exception):
         self.words = words
 
 
-@dataclass(frozen=True)
+@frozen
 class Loaded:
     """A model in memory. `context` None: servers before 0.11 do not tell it."""
 
@@ -38,7 +38,7 @@ class Loaded:
     context: int | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Api:
     """One server. Every call raises Refusal, and waits at most ANSWER_TIMEOUT_S where nothing else is said."""
 

@@ -8,12 +8,12 @@ import platform
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.engines.engine import Installation, Offer
 from mscli.engines.installed import GpuCode, ask, gpu_code
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.inventory.inventory import Inventory
 from mscli.paths import places, releases
 from mscli.weights.progress import Listener
@@ -32,7 +32,7 @@ PAGE = "https://github.com/ollama/ollama/releases"
 OFFLINE = "install Ollama from another machine's download (https://ollama.com/download), or use a profile on llama.cpp."
 
 
-@dataclass(frozen=True)
+@frozen
 class Release:
     """One version of Ollama for this machine. `base`: the folder of all releases; `machine`: amd64 or arm64."""
 

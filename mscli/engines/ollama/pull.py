@@ -15,11 +15,11 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.weights.fault import PassingFault, Timeouts, disk_full
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note, RateWatch
@@ -62,7 +62,7 @@ _LATER = "The registry, or a proxy in front of it, refuses the request for now: 
 _LOG = "The server's log may say more: `journalctl -u ollama -n 50`."
 
 
-@dataclass(frozen=True)
+@frozen
 class Order:
     """What to pull through which server. `direct`: no proxy between mscli and the server.
 

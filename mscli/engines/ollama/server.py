@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from mscli.engines.engine import ServerLog
 from mscli.engines.installed import ask
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.inventory.kernel import holder
 from mscli.inventory.ports import owner, owner_uid
 
@@ -35,7 +35,7 @@ _PROPERTIES = (
 _PORT_FORWARDERS = ("docker-proxy", "rootlessport", "slirp4netns", "pasta", "kubectl")
 
 
-@dataclass(frozen=True)
+@frozen
 class Address:
     """Where a server listens, as a client writes it. `path`: a prefix without slashes, of a reverse proxy."""
 
@@ -45,7 +45,7 @@ class Address:
     path: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Service:
     """The systemd service. `main_pid` None: it does not run. `program`: what it starts, None if systemd did not say.
 
@@ -71,7 +71,7 @@ class Service:
         return models_folder(self.environment, self.user)
 
 
-@dataclass(frozen=True)
+@frozen
 class Server:
     """A server that answers. None: unknown, as for processes of other users and for servers on other machines.
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.engines.ollama.flags import Parameter
+from mscli.frozen import frozen
 from mscli.weights.progress import VERIFYING, Listener, Meter, Silence
 
 # Up to this size a blob's hash is checked with every look. The server checks what it has fetched, and never again.
@@ -26,7 +26,7 @@ _PARAMETERS, _SYSTEM = (f"application/vnd.ollama.image.{kind}" for kind in ("par
 REGISTRY, LIBRARY, LATEST = "registry.ollama.ai", "library", "latest"
 
 
-@dataclass(frozen=True)
+@frozen
 class Stored:
     """A model in a models folder. `blobs`: each file that it needs, with the size that its manifest states."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.catalog.model import Model, Variant
@@ -11,6 +10,7 @@ from mscli.engines.engine import Installation
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.engines.ollama.server import Server, address
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 from mscli.inventory.inventory import Device, Holder
 from mscli.planning.plan import Plan
 
@@ -41,7 +41,7 @@ _SETTING_CAUSES = {
 _GIB = 2**30
 
 
-@dataclass(frozen=True)
+@frozen
 class Remark:
     """One thing about a server that may surprise its user. `cause`: a code of the cause list, None if none fits."""
 

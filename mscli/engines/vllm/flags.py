@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import OptionValue
 from mscli.catalog.sampling import Sampling
 from mscli.engines.engine import Serving
+from mscli.frozen import frozen
 from mscli.planning.plan import Plan
 from mscli.planning.request import parse_version
 
@@ -22,7 +22,7 @@ Version = tuple[int, ...]
 Flags = dict[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Spelling:
     """How a thing is said from version `since` on: `words` begin with the flag, {} is the value; () is not at all."""
 
@@ -132,7 +132,7 @@ def _generation(sampling: Sampling) -> Flags:
     return {"--override-generation-config": (json.dumps(values),)} if values else {}
 
 
-@dataclass(frozen=True)
+@frozen
 class Renamed:
     """`old` is refused from version `since` on, as far as the releases that were read tell; `new` is taken there."""
 

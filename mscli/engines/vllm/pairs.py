@@ -7,10 +7,10 @@ the releases at both ends; the table is told to people in docs/reference/vllm.md
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mscli.catalog.model import Model
 from mscli.engines.engine import Installation
+from mscli.frozen import frozen
 from mscli.planning.request import parse_version
 
 Version = tuple[int, ...]
@@ -19,7 +19,7 @@ NEVER: Version = (9999,)
 NEWEST: Version = (0, 33)
 
 
-@dataclass(frozen=True)
+@frozen
 class Pair:
     """vLLM from `first` to before `end`, with `package` from `since` to before `until`, breaks.
 

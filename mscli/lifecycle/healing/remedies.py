@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 from mscli.catalog.profile import OptionValue, Profile
+from mscli.frozen import frozen
 from mscli.lifecycle.decision import Decision
 from mscli.lifecycle.healing.flag_renames import respelt
 from mscli.planning.adjustment import NOTHING, UTILISATION, Adjustment
@@ -53,7 +53,7 @@ _COMPILING = re.compile(
 _PEERS = re.compile(r"custom_all_?reduce|peer access|P2P|vLLM is using nccl")
 
 
-@dataclass(frozen=True)
+@frozen
 class Failure:
     """A start that failed. `number`: of this try, from 1. `lost_bytes`: by how much less is free on its GPUs now than
     when it was planned. `overrides`, `port`: what the user typed. `adopted`: on a server that is not ours, which
@@ -84,7 +84,7 @@ class Failure:
         return self.plan.engine.removesuffix("-docker")
 
 
-@dataclass(frozen=True)
+@frozen
 class Change:
     """What to do before the next try. `adjustment` NOTHING: `what` says why the same may go well now."""
 

@@ -4,16 +4,17 @@ file per engine fulfils. All sizes are int bytes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from mscli.catalog.model import Model, Text, Variant
+from mscli.frozen import frozen
 from mscli.planning.devices import Room
 
 Setting = str | int | float | bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Configuration:
     """What would run, without the devices.
 
@@ -46,7 +47,7 @@ class Configuration:
         return self.version is None or self.version >= version
 
 
-@dataclass(frozen=True)
+@frozen
 class Footprint:
     """Bytes on one GPU by purpose. `runtime_bytes`: CUDA context, NCCL and the like, outside the engine's allocator."""
 
@@ -83,7 +84,7 @@ class Footprints(Protocol):
         """Bytes per GPU."""
 
 
-@dataclass(frozen=True)
+@frozen
 class EngineMemory:
     """How one engine uses memory; one module per engine builds one. Everything is pure.
 

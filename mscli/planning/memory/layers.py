@@ -4,10 +4,11 @@ GPUs (llama.cpp, Ollama, transformers, mistral.rs)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from heapq import heapify, heapreplace
 
 from mscli.catalog.model import Text, Variant
+from mscli.frozen import frozen
 from mscli.planning.devices import Room
 from mscli.planning.memory.footprint import Configuration, Footprint
 from mscli.planning.memory.kv import bytes_per_layer
@@ -16,7 +17,7 @@ from mscli.planning.memory.kv import bytes_per_layer
 GGML_BYTES = {"f32": 1024, "f16": 512, "bf16": 512, "q8_0": 272, "q6_k": 210, "q5_k": 176, "q4_k": 144}
 
 
-@dataclass(frozen=True)
+@frozen
 class Layers:
     """A variant's weights cut at its layers, in bytes. The three parts and `rest` make up the whole; `rest` is what an
     even division of the layers loses."""
@@ -61,7 +62,7 @@ def layer_split(layer_count: int, layer_bytes: int, spaces: Sequence[int]) -> tu
     return tuple(counts)
 
 
-@dataclass(frozen=True)
+@frozen
 class Stage:
     """What every engine of this kind adds on each GPU, in bytes. `projector` and `image`, its buffer, lie on the first.
     `embedding_on_gpu`: whether the token embedding lies on the first GPU or in host memory."""

@@ -10,7 +10,6 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.doctor.checks.check import Finding, counted, fail, ok, skipped, warn
@@ -27,6 +26,7 @@ from mscli.doctor.checks.container_engine import (
 from mscli.doctor.checks.context import CheckContext
 from mscli.engines.containers import client as container_client
 from mscli.engines.containers.client import DOCKER, PODMAN, Said, call, last_line, telling
+from mscli.frozen import frozen
 from mscli.inventory.kernel import text_of
 
 # The later goes before the earlier where both name a device.
@@ -39,7 +39,7 @@ _DRIVER = re.compile(r"/lib(?:cuda|nvidia)[\w-]*\.so\.(\d{3,}\.\d+(?:\.\d+)?)$")
 _GPU = re.compile(r"/dev/nvidia(\d+)$")
 
 
-@dataclass(frozen=True)
+@frozen
 class Spec:
     """One specification of NVIDIA GPUs. `missing`: files and devices that it names and that are not here.
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.doctor.checks.check import FAIL, Finding, fail, warn
 from mscli.doctor.checks.context import CheckContext, tail
 from mscli.doctor.checks.host import kernel_log
 from mscli.doctor.checks.loader import MISSING, UNLISTED, load_fault, not_loaded
+from mscli.frozen import frozen
 from mscli.inventory.inventory import Problem
 from mscli.inventory.kernel import text_of
 from mscli.inventory.nvml import module_version
@@ -262,7 +262,7 @@ _VENDOR = "0x10de"
 _DISPLAY, _BRIDGE = "0x03", "0x0680"
 
 
-@dataclass(frozen=True)
+@frozen
 class PciDevice:
     """`kind`: gpu or nvswitch. `driver`: the kernel driver bound to it (nvidia, nouveau, vfio-pci), None for none."""
 

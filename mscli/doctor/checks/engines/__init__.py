@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from mscli.doctor.checks.engines.llamacpp import llamacpp, server
 from mscli.doctor.checks.engines.python import TRANSFORMERS, VLLM, Kind, environment, judged
 from mscli.engines.mistralrs.installation import NAME as MISTRALRS
 from mscli.engines.mistralrs.installation import WHEEL
+from mscli.frozen import frozen
 
 # The distribution of mistral.rs that has GPU code.
 _WITH_CUDA = "mistralrs-cuda"
@@ -115,7 +115,7 @@ _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 _PASSWORD = re.compile(r"//[^/@\s]*@")
 
 
-@dataclass(frozen=True)
+@frozen
 class Override:
     """Variables by pattern, and what they do. `when`: values that matter (a pattern); `switch`: only when it is on."""
 

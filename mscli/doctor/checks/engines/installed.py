@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from mscli.doctor.checks.context import CheckContext, Ran
 from mscli.engines.engine import Installation
 from mscli.engines.table import engine
 from mscli.errors import MscliError
+from mscli.frozen import frozen
 
 AREA = "engines"
 
 
-@dataclass(frozen=True)
+@frozen
 class Found:
     """An engine's copy. `place` None: there is none, and `fault` is why. `python`: the interpreter that runs it."""
 
@@ -81,7 +81,7 @@ _PROGRAM = Path(__file__).with_name("inside.py")
 QUICK_S = 2.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Unmet:
     """What `by` asks for and does not find. `found` None: it is not installed; `older`: it lies below what is asked."""
 
@@ -97,7 +97,7 @@ class Unmet:
         return f"{self.name} {self.found or 'missing'}, {self.by} needs {self.name}{self.wants}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Imported:
     """One import in the child. `error`: its traceback, None where it went well. `late`: it was not over in time, and
     nothing more is known. `told`: what the module said of itself (see inside.py)."""
@@ -108,7 +108,7 @@ class Imported:
     late: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class NoAnswer:
     """Why a Python told nothing. `late`: it may have been about to."""
 
@@ -116,7 +116,7 @@ class NoAnswer:
     late: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Environment:
     """What the child told. `torch`: {version, cuda, hip} as PyTorch was built. `python_refused`: the engine's condition
     on Python's version, where it is not met. `unmet` None: no package there can read requirements."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.doctor.checks.check import Finding, counted, fail, ok, skipped, warn
@@ -12,6 +11,7 @@ from mscli.doctor.checks.context import CheckContext, Ran
 from mscli.doctor.checks.engines.installed import AREA, located
 from mscli.engines.llamacpp.engine import OLDEST_BUILD, SYSTEM_CONFIG, listed_devices, system_settings
 from mscli.engines.llamacpp.installation import NAME, PROGRAM
+from mscli.frozen import frozen
 
 INSTALL = f"mscli engines install {NAME}"
 # With CUDA it starts every GPU before it answers, which takes seconds where the driver was asleep.
@@ -26,7 +26,7 @@ _WHEEL_DEVICES = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Server:
     """One llama-server. `devices`: the GPUs that it sees, None where it did not tell. `said`: all that it said.
 

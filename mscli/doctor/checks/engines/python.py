@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.diagnosis.causes import CAUSES
@@ -25,6 +24,7 @@ from mscli.doctor.checks.engines.installed import (
     located,
 )
 from mscli.engines.vllm.pairs import broken
+from mscli.frozen import frozen
 from mscli.planning.request import parse_version
 
 THOROUGH_S = 90.0
@@ -34,7 +34,7 @@ _BY_PART = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@frozen
 class Kind:
     """What is looked at of an engine. `needed`: what cannot be missing. `imports`: in the order of a start."""
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from mscli.doctor.checks.check import Finding, fail, ok, skipped, warn
 from mscli.doctor.checks.context import CheckContext
 from mscli.doctor.checks.host import Line, ago, kernel_log
+from mscli.frozen import frozen
 from mscli.inventory.health import Health
 
 _ROW_SET_ASIDE = 63
@@ -100,7 +100,7 @@ OFF_BUS = re.compile(r"fallen off\s+the\s+bus|RmInitAdapter failed|rm_init_adapt
 NO_ACTION = re.compile(r"\): 154,.*\(None\)")
 
 
-@dataclass(frozen=True)
+@frozen
 class Xid:
     """`whose`: program (a program did it, the GPU is well), memory (ECC), gpu (hardware or driver)."""
 

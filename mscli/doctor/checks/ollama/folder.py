@@ -11,20 +11,20 @@ import pwd
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.doctor.checks.check import Finding, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.context import CheckContext, user_name
 from mscli.doctor.checks.ollama_server import NAME, ollama
 from mscli.engines.ollama.api import Api, Refusal
+from mscli.frozen import frozen
 
 GB = 10**9
 # One of the models in four bits, with what a pull needs beside it; and what every server needs to work at all.
 _ONE_MODEL, _LEAST = 16 * GB, 1 * GB
 
 
-@dataclass(frozen=True)
+@frozen
 class _Place:
     folder: Path
     user: str
@@ -152,7 +152,7 @@ READ, WRITE, PASS = 4, 2, 1
 HOMES = ("/home", "/root", "/run/user")
 
 
-@dataclass(frozen=True)
+@frozen
 class User:
     """A user of this machine with all groups."""
 
@@ -161,7 +161,7 @@ class User:
     gids: frozenset[int]
 
 
-@dataclass(frozen=True)
+@frozen
 class Barrier:
     """The first folder on the way that keeps the user out. `lacks`: read, write or execute (to enter it)."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from mscli.catalog.model import Model, Variant
@@ -14,6 +13,7 @@ from mscli.doctor.checks.chosen import local_weights
 from mscli.doctor.checks.context import CheckContext
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import MscliError
+from mscli.frozen import frozen
 
 _TRIPLE = ("tokenizer-mode", "config-format", "load-format")
 # Further from the makers' temperature than this, answers get worse: 0.15 of Small 3.x ends at 0.5.
@@ -26,7 +26,7 @@ _LAYOUTS = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class _Subject:
     """A profile that is looked at, and how what is wrong with it counts."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscli.doctor.checks.check import Finding, Severity, counted, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.chosen import Damage, damage, hub_place, local_weights
 from mscli.doctor.checks.context import CheckContext
 from mscli.errors import MscliError
+from mscli.frozen import frozen
 from mscli.planning.figures import gib
 from mscli.weights.cache import holder
 from mscli.weights.ensure import packaged
@@ -119,7 +119,7 @@ def _closed(root: Path) -> bool:
         return True
 
 
-@dataclass(frozen=True)
+@frozen
 class _Unfinished:
     """A file of which a part has arrived. `pid`: who fetches it, None when nobody does. `silent_s`: since its last
     byte. `ours`: mscli resumes it; other tools start over and leave it."""

@@ -1,7 +1,7 @@
 """The program: one command from its arguments to its exit code, and the one place where faults become messages.
 
-`mscli status --json`, which scripts repeat every second, is answered without Typer: importing Typer alone takes longer
-than all the rest of it.
+`mscli status --json`, which scripts repeat every second, and `mscli chat PROMPT` are answered without Typer: importing
+it takes longer than all the rest of the one, and a third of the other's start.
 """
 
 from __future__ import annotations
@@ -78,9 +78,28 @@ def _run(args: list[str], screen: Screen) -> int:
         screen.text(script)
     elif not args[0].startswith("-") and args[0] not in commands():
         raise unknown(args[0])
+    elif args[0] == "chat" and (said := _plain_prompt(args[1:])) is not None:
+        _ask(screen, *said)
     else:
         return _command(args, screen)
     return Exit.DONE
+
+
+def _plain_prompt(args: list[str]) -> tuple[list[str], str | None] | None:
+    """(the words, the instance) of a chat whose only option is the instance; None for any other."""
+    if args[:1] == ["-i"] and len(args) > 1:
+        instance, words = args[1], args[2:]
+    else:
+        instance, words = None, args
+    typed = [*words, instance or ""]
+    return None if any(word.startswith("-") and word != "-" for word in typed) else (words, instance)
+
+
+def _ask(screen: Screen, words: list[str], instance: str | None) -> None:
+    from mscli.cli.ask import Wishes, ask
+
+    log = _defaults("chat").get("log", True)
+    ask(screen, words, Wishes(instance, log=bool(log)))
 
 
 def _script(shell: str) -> str | None:

@@ -17,6 +17,7 @@ from support.run_mscli import call, environment
 DOCTOR, DIAGNOSIS, HUB = "mscli.doctor", "mscli.diagnosis", "huggingface_hub"
 HEAVY = ("httpx", "starlette", "uvicorn", HUB, "ollama", DOCTOR, DIAGNOSIS)
 SHOWN = ("rich", "markdown_it", "prompt_toolkit")
+CHAT = ("httpx", HUB, "ollama", DOCTOR, DIAGNOSIS, "yaml", "pynvml", "mscli.lifecycle", *SHOWN)
 QUICK = (*HEAVY, "rich", "yaml", "pynvml")
 
 # Command -> what it may not import, while one instance runs.
@@ -31,7 +32,10 @@ MAY_NOT_IMPORT: dict[str, tuple[str, ...]] = {
     "up rehearsal --name other --no-wait": HEAVY,
     "pull rehearsal": HEAVY,
     "restart other": HEAVY,
-    "chat hello": ("httpx", HUB, "ollama", DOCTOR, DIAGNOSIS, "yaml", "pynvml", "mscli.lifecycle", *SHOWN),
+    "chat hello": (*CHAT, "typer"),
+    "chat rehearsal hello": (*CHAT, "typer"),
+    "chat -i rehearsal hello": (*CHAT, "typer"),
+    "chat hello --raw": CHAT,
     "check": (HUB, "ollama", DOCTOR, DIAGNOSIS, "yaml", "pynvml", "mscli.lifecycle"),
     "gpus": (*HEAVY, "yaml", "mscli.engines"),
     "doctor --log rehearsal": (HUB, "ollama", "httpx", DOCTOR),

@@ -36,9 +36,9 @@ _SAID: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 _ABSENT = re.compile(
-    r"(?:loading shared library )?([^\s:]+): (?:cannot open shared object file: )?No such file"
+    r"(?:loading shared library )?(?<![^\s:])([^\s:]+): (?:cannot open shared object file: )?No such file"
 )
-_CACHED = re.compile(r"^\s*(\S+) \([^)]*\) => (\S.*)$", re.MULTILINE)
+_CACHED = re.compile(r"^[ \t]*(\S+) \([^)]*\) => (\S.*)$", re.MULTILINE)
 
 
 @frozen

@@ -52,7 +52,7 @@ SYSTEM_CONFIG = Path("/etc/llama.cpp/config.ini")
 _NAMES_A_MODEL = re.compile(r"hf|hfr|hf-(?:repo|file)\w*|model-url|mu|docker-repo|dr|mmproj-url|models-(?:dir|preset)")
 _STAGES = ((re.compile(r"\bloading model\b"), LOADING), (re.compile(r"\binitializing \.\.\.|^build: "), STARTING))
 
-_BUFFER = re.compile(r"(\w+:\s+\S+)\s+(model|KV|compute) buffer size\s*=\s*([\d.]+) MiB")
+_BUFFER = re.compile(r"\b(\w+:\s+\S+)\s+(model|KV|compute) buffer size\s*=\s*([\d.]+) MiB")
 _SLOT_CONTEXT = re.compile(r"n_ctx_slot\s*=\s*(\d+)")
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 _LAYERS = re.compile(r"\bn_layer\s*=\s*(\d+)")

@@ -1,0 +1,62 @@
+"""No text from outside makes a pattern take more than linear time: `up` once read a log for 40 seconds."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mscli
+
+# Run as programs, by their path, with what is beside them.
+PROGRAMS = ("__main__", "mistralrs_server", "transformers_server", "cuda_probe", "inside")
+# Matched from the start to the end of what mscli wrote itself.
+OWN_TEXT = ("mscli.cli.plan_view._CLAUSES", "mscli.diagnosis.matching._BLANKS")
+PUMPS = [
+    *"x1A_-.:,=/\\\"'%[]{}()<>#@ \t\n",
+    *("x ", "1 ", "x.", "1.", "x-", "x:", "x: ", "x=", "x= ", "x/", "1,", '"x', "://", '\\"', "\x1b[", "[x"),
+]  # fmt: skip
+
+
+def patterns_in(value: object, depth: int = 0) -> Iterator[re.Pattern[str]]:
+    if isinstance(value, re.Pattern) and isinstance(value.pattern, str):
+        yield value
+    elif depth < 3 and isinstance(value, (dict, tuple, list)):
+        for each in [*value.values(), *value] if isinstance(value, dict) else value:
+            yield from patterns_in(each, depth + 1)
+
+
+def searched() -> Iterator[object]:
+    """The patterns at the top of mscli's modules, without those that are only matched at one place of a text."""
+    for found in pkgutil.walk_packages(mscli.__path__, "mscli."):
+        if found.name.rpartition(".")[2] in PROGRAMS:
+            continue
+        module = importlib.import_module(found.name)
+        source = ""
+        for name, value in sorted(vars(module).items()):
+            for place, pattern in enumerate(patterns_in(value)):
+                source = source or Path(str(module.__file__)).read_text()
+                uses = set(re.findall(rf"\b{name}\.(\w+)\(", source))
+                if not (uses and uses <= {"match", "fullmatch"}) and f"{found.name}.{name}" not in OWN_TEXT:
+                    yield pytest.param(pattern, id=f"{found.name}.{name}.{place}")
+
+
+def cpu_s(pattern: re.Pattern[str], text: str) -> float:
+    begun = time.thread_time()
+    deque(pattern.finditer(text), maxlen=0)
+    return time.thread_time() - begun
+
+
+@pytest.mark.parametrize("pattern", list(searched()))
+def test_a_pattern_reads_its_worst_text_in_linear_time(pattern: re.Pattern[str]) -> None:
+    for pump in PUMPS:
+        short, long = (pump * (size // len(pump)) for size in (2_000, 16_000))
+        took = cpu_s(pattern, long)
+        if took > 0.02:  # eight times the text, eight times the time; a square would take 64 times as long
+            assert took < 24 * max(cpu_s(pattern, short), 0.0005), f"{pump!r} is read in more than linear time"

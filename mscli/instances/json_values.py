@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,7 +102,7 @@ def _read_dataclass(kind: Any, data: object, where: str) -> object:
     if not isinstance(data, dict):
         raise Mismatch(f"{where or 'top level'}: expected an object, not {_name(data)}")
     data = {RENAMED.get(str(name), str(name)): value for name, value in data.items()}
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     if unknown := sorted(set(data) - set(fields)):
         raise Mismatch(f"{_join(where, unknown[0])}: unknown key")
@@ -112,6 +113,12 @@ def _read_dataclass(kind: Any, data: object, where: str) -> object:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise Mismatch(f"{_join(where, name)}: missing")
     return kind(**values)
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    """Python reads the annotations of a class anew each time, which took most of the time that a record took."""
+    return typing.get_type_hints(kind)
 
 
 def _read_union(kinds: tuple[Any, ...], data: object, where: str) -> object:

@@ -128,7 +128,7 @@ def _nearest(name: str, facts: Mapping[str, GpuFacts]) -> str | None:
 
 def _words(name: str) -> list[str]:
     """The telling words of a name: "NVIDIA A100-SXM4-80GB" -> a100, sxm4, 80."""
-    split = re.sub(r"(\d+)\s*gi?b\b", r"\1", name.lower())
+    split = re.sub(r"(?<!\d)(\d+)\s*gi?b\b", r"\1", name.lower())
     split = re.sub(r"\b([rg]tx)(?=\d)|(?<=\d)(?=ti\b|super\b)", r"\1 ", split)
     return [word for word in re.findall(r"[a-z0-9]+", split) if word not in FILLERS]
 

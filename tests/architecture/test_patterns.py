@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import re
@@ -47,13 +48,24 @@ def searched() -> Iterator[object]:
                     yield pytest.param(pattern, id=f"{found.name}.{name}.{place}")
 
 
+def written_in_place() -> Iterator[object]:
+    """The patterns of `re.search` and its like within functions."""
+    for path in sorted(Path(mscli.__path__[0]).rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            match call:
+                case ast.Call(ast.Attribute(ast.Name("re"), function), [ast.Constant(str(text)), *more], named):
+                    if function in {"search", "findall", "finditer", "sub", "split"}:
+                        flags = re.MULTILINE if "MULTILINE" in "".join(map(ast.unparse, [*more, *named])) else 0
+                        yield pytest.param(re.compile(text, flags), id=f"{path.stem}.{call.lineno}")
+
+
 def cpu_s(pattern: re.Pattern[str], text: str) -> float:
     begun = time.thread_time()
     deque(pattern.finditer(text), maxlen=0)
     return time.thread_time() - begun
 
 
-@pytest.mark.parametrize("pattern", list(searched()))
+@pytest.mark.parametrize("pattern", [*searched(), *written_in_place()])
 def test_a_pattern_reads_its_worst_text_in_linear_time(pattern: re.Pattern[str]) -> None:
     for pump in PUMPS:
         short, long = (pump * (size // len(pump)) for size in (2_000, 16_000))

@@ -156,7 +156,7 @@ def _lasting(ctx: CheckContext) -> Iterator[Finding]:
         yield skipped("no Docker with GPUs")
         return
     config = text_of(ctx.root / "etc/nvidia-container-runtime/config.toml")
-    without = re.search(r"^\s*no-cgroups\s*=\s*(true|false)", config, re.MULTILINE)
+    without = re.search(r"^[ \t]*no-cgroups[ \t]*=[ \t]*(true|false)", config, re.MULTILINE)
     told = bool(without and without[1] == "true")
     engine = found.engine
     if engine.rootless != told and (engine.rootless or told):

@@ -246,8 +246,9 @@ class _Builder:
     def _fault(self, event: Event, key: KeyPath, message: str) -> None:
         self._faults.append(Fault(event.start_mark.line + 1, key, message))
 
-    def _node(self, event: Event, key: KeyPath) -> Node:
-        line = event.start_mark.line + 1
+    def _node(self, event: Event, key: KeyPath, line: int = 0) -> Node:
+        """The node that begins with `event`. `line`: where its key stands, where it has one."""
+        line = line or event.start_mark.line + 1
         if len(key) > _DEEPEST:
             self._fault(event, (), _TOO_DEEP)
             raise _TooDeep
@@ -282,7 +283,7 @@ class _Builder:
         merged: dict[str, Node] = {}
         while not _is(event := next(self._events), "MappingEnd"):
             name = self._name(event, key)
-            node = replace(self._node(next(self._events), (*key, name)), line=event.start_mark.line + 1)
+            node = self._node(next(self._events), (*key, name), event.start_mark.line + 1)
             if name == "<<":
                 self._merge(merged, node, key)
             elif name in own:

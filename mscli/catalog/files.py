@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mscli.catalog.document import Fault, KeyPath, invalid, read_document
+from mscli.catalog.document import Document, Fault, KeyPath, Node, described, invalid, read_document
 from mscli.catalog.model import Architecture, Model, Variant
 from mscli.catalog.profile import TENSOR_PARALLEL_ENGINES, ContextRange, Profile, loads
 from mscli.catalog.schema import DEFAULTS, MODEL, NAME, PROFILE
@@ -19,6 +19,9 @@ from mscli.paths import shipped_profiles
 from mscli.untrusted import stays_below
 
 _MOST_BYTES_PER_PARAMETER = 16
+NAME_WANTS = "letters, digits, '.', '_' and '-'"
+BESIDE = ("ways",)
+"""Keys of a model's file that are no part of the model."""
 
 
 def read_model(path: Path) -> Model:
@@ -26,9 +29,20 @@ def read_model(path: Path) -> Model:
 
     Raises MscliError(PROFILE_INVALID) with file, line, key and, where there is one, the nearest valid word.
     """
-    document = read_document(path)
-    faults: list[Fault] = []
-    values = MODEL(document.root, (), faults)
+    return model_in(read_document(path))
+
+
+def model_in(document: Document) -> Model:
+    """The model in a file that was read; the ways to run it are left to `mscli.catalog.ways`. Raises as read_model."""
+    path, faults = document.path, list[Fault]()
+    assert isinstance(document.root.value, Mapping)
+    own = {key: node for key, node in document.root.value.items() if key not in BESIDE}
+    values = MODEL(replace(document.root, value=own), (), faults)
+    faults += [
+        Fault(node.line, (key,), f"expected a section of keys, got {described(node)}")
+        for key in BESIDE
+        if (node := document.root.value.get(key)) and not isinstance(node.value, Mapping)
+    ]
     if not faults:
         faults.extend(document.located(Fault(0, key, message) for key, message in _model_contradictions(values)))
     if faults:
@@ -105,16 +119,24 @@ def read_profile(path: Path, models: Mapping[str, Model | MscliError]) -> Profil
     Raises MscliError(PROFILE_INVALID) with file, line, key and, where there is one, the nearest valid word.
     """
     document = read_document(path)
+    return profile_in(document, document.root, (), path.stem, models)
+
+
+def profile_in(
+    document: Document, node: Node, key: KeyPath, name: str, models: Mapping[str, Model | MscliError]
+) -> Profile:
+    """The profile called `name` whose values are `node`, which stands at `key` of a file. Raises as read_profile."""
     faults: list[Fault] = []
-    if not re.fullmatch(NAME, path.stem):
-        faults.append(Fault(0, (), "the file's name is the profile's name: letters, digits, '.', '_' and '-' only"))
-    values = PROFILE(document.root, (), faults)
+    if not re.fullmatch(NAME, name):
+        what = "the name of a way" if key else "the file's name"
+        faults.append(Fault(node.line if key else 0, key, f"{what} is the profile's name: {NAME_WANTS} only"))
+    values = PROFILE(node, key, faults)
     if faults:
-        raise invalid(path, faults)
+        raise invalid(document.path, faults)
     _complete(values, models)
     if found := [*_profile_contradictions(values), *_model_faults(values, models)]:
-        raise invalid(path, document.located(found))
-    return Profile(name=path.stem, path=path, context=ContextRange(**values.pop("context")), **values)
+        raise invalid(document.path, document.located(replace(fault, key=(*key, *fault.key)) for fault in found))
+    return Profile(name=name, path=document.path, context=ContextRange(**values.pop("context")), **values)
 
 
 def _complete(values: dict[str, Any], models: Mapping[str, Model | MscliError]) -> None:
@@ -199,11 +221,12 @@ def _variant_faults(values: Mapping[str, Any], model: Model) -> Iterator[Fault]:
     if not loads(engine, variant):
         wrong = refuse(f"{engine} cannot load '{name}' ({variant.format}, {variant.quantisation})", name, usable)
         yield Fault(0, ("variant",), wrong.message, wrong.nearest)
-    if values["images"] and not _sees(model, variant):
+    if values["images"] and not sees(model, variant):
         yield Fault(0, ("images",), f"{model.name} in the variant '{name}' accepts text only; write 0")
 
 
-def _sees(model: Model, variant: Variant) -> bool:
+def sees(model: Model, variant: Variant) -> bool:
+    """Whether these weights of the model take images."""
     return "vision" in model.capabilities and variant.projector_bytes > 0
 
 
@@ -256,6 +279,18 @@ def _template() -> list[str]:
     start = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     own = "# Your own profile. `mscli profiles validate` checks it, `mscli profiles` lists it with the shipped ones."
     return [own, *lines[start:]]
+
+
+def complete(profile: Profile) -> str:
+    """A profile as a file of its own, every key given: what `new_profile` writes, without the explanations."""
+    from textwrap import fill
+
+    filled = _filled(_template(), profile)
+    lines = [line for line in filled if line.strip() and not line.lstrip().startswith("#")]
+    if profile.notes and profile.notes == " ".join(profile.notes.split()):  # folding keeps it as it is
+        folded = fill(profile.notes, 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        lines = [*(line for line in lines if not line.startswith("notes:")), "notes: >-", *folded.splitlines()]
+    return "\n".join(lines) + "\n"
 
 
 def _filled(lines: list[str], based_on: Profile | None) -> Iterator[str]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from mscli.catalog.files import ANNOTATED, read_model, read_profile
+from mscli.catalog.document import Document, Fault, invalid, read_document
+from mscli.catalog.files import model_in, read_profile
 from mscli.catalog.model import QUANTISATIONS, Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.catalog.schema import NAME
 from mscli.catalog.types import nearest
+from mscli.catalog.way_names import way_names
+from mscli.catalog.ways import COMMON, common_of, ways_of
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 
@@ -121,28 +125,74 @@ class Catalog:
 
 
 class _Store(Mapping[str, _Value | MscliError], Generic[_Value]):
-    """One folder's files by name, each parsed when first asked for: its value, or the error of its file."""
+    """Things by name, each read when first asked for: its value, or the error of its file."""
 
-    def __init__(self, sort: str, files: Mapping[str, Path], read: Callable[[Path], _Value]) -> None:
+    def __init__(self, sort: str, reads: Mapping[str, Callable[[], _Value]]) -> None:
         self._sort = sort
-        self._files = files
-        self._read = read
+        self._reads = reads
         self._known: dict[str, _Value | MscliError] = {}
 
     def __getitem__(self, name: str) -> _Value | MscliError:
         if name not in self._known:
             try:
-                self._known[name] = self._read(self._files[name])
+                self._known[name] = self._reads[name]()
             except MscliError as error:
                 error.details[self._sort] = name
                 self._known[name] = error
         return self._known[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._reads)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._reads)
+
+
+class _Shelves:
+    """The files of both folders, the user's last so that they win; each is read once, when first asked for."""
+
+    def __init__(self, shipped: Path, user: Path | None) -> None:
+        theirs = _files(user / "models") if user else {}
+        ours = _shipped(shipped / "models")
+        self.model_files = (*ours.values(), *theirs.values())
+        self.document = lru_cache(None)(read_document)
+        self.common = common_of(shipped / COMMON)
+        self.own = _files(user) if user else {}
+        reads = {name: partial(self._model, path) for name, path in (ours | theirs).items()}
+        self.models: _Store[Model] = _Store("model", reads)
+
+    def profiles(self, files: Iterable[Path]) -> _Store[Profile]:
+        """The ways that these models' files list, and the user's own profiles.
+
+        A file that cannot be read leaves the names that its lines show, each with the file's error.
+        """
+        reads: dict[str, Callable[[], Profile]] = {}
+        models: dict[str, str] = {}
+        for path in files:
+            for name, read in self._ways(path):
+                free = models.setdefault(name, path.stem) == path.stem
+                reads[name] = read if free else partial(_taken, self.document(path), name, models[name])
+        reads |= {name: partial(read_profile, path, self.models) for name, path in self.own.items()}
+        return _Store("profile", reads)
+
+    def _ways(self, path: Path) -> Iterable[tuple[str, Callable[[], Profile]]]:
+        try:
+            return ways_of(self.document(path), self.models, self.common)
+        except MscliError as error:
+            return [(name, partial(_raise, error)) for name in way_names(path)]
+
+    def _model(self, path: Path) -> Model:
+        return model_in(self.document(path))
+
+
+def _raise(error: MscliError) -> Profile:
+    raise MscliError(error.code, error.message, error.hint, dict(error.details))
+
+
+def _taken(document: Document, name: str, model: str) -> Profile:
+    """Raise PROFILE_INVALID for a way whose name is another model's: a copied file would replace that in silence."""
+    message = f"is a way to run {model}: give it another name, or leave it out"
+    raise invalid(document.path, document.located([Fault(0, ("ways", name), message)]))
 
 
 def load_catalog(shipped: Path, user: Path | None) -> Catalog:
@@ -150,7 +200,8 @@ def load_catalog(shipped: Path, user: Path | None) -> Catalog:
 
     Broken files are collected, never raised. Raises MscliError(FILE) when a folder cannot be listed.
     """
-    models, profiles = _shelves(shipped, user)
+    shelves = _Shelves(shipped, user)
+    models, profiles = shelves.models, shelves.profiles(shelves.model_files)
     errors = [entry for store in (models, profiles) for entry in store.values() if isinstance(entry, MscliError)]
     return Catalog(
         {name: entry for name, entry in profiles.items() if isinstance(entry, Profile)},
@@ -160,14 +211,18 @@ def load_catalog(shipped: Path, user: Path | None) -> Catalog:
 
 
 def load_one(name: str, shipped: Path, user: Path | None) -> tuple[Profile, Model]:
-    """The profile called `name` and its model, parsing those two files only. Raises as Catalog.profile does."""
-    models, profiles = _shelves(shipped, user)
+    """The profile called `name` and its model; reads only the files that have them. Raises as Catalog.profile does."""
+    shelves = _Shelves(shipped, user)
+    files = () if name in shelves.own else [path for path in shelves.model_files if name in way_names(path)]
+    profiles = shelves.profiles(files)
     if name not in profiles:
-        raise load_catalog(shipped, user).unknown(name)
+        catalog = load_catalog(shipped, user)
+        found = catalog.profile(name)
+        return found, catalog.models[found.model]
     profile = profiles[name]
     if isinstance(profile, MscliError):
         raise profile
-    model = models[profile.model]
+    model = shelves.models[profile.model]
     assert isinstance(model, Model)  # a profile loads only with its model
     return profile, model
 
@@ -177,28 +232,23 @@ def load_profile_file(path: Path, catalog: Catalog) -> Profile:
     return read_profile(path, {**catalog._broken("model"), **catalog.models})
 
 
-def _shelves(shipped: Path, user: Path | None) -> tuple[_Store[Model], _Store[Profile]]:
-    models = _Store("model", _files(shipped / "models", user / "models" if user else None), read_model)
-    files = _files(shipped, user)
-    return models, _Store("profile", files, lambda path: read_profile(path, models))
-
-
-def _files(shipped: Path, user: Path | None) -> dict[str, Path]:
-    """The YAML files of both folders by stem, the user's last so that they win."""
+def _shipped(folder: Path) -> dict[str, Path]:
     try:
-        found = {path.stem: path for path in sorted(shipped.iterdir()) if _counts(path) and path.stem != ANNOTATED}
+        return {path.stem: path for path in sorted(folder.iterdir()) if _counts(path)}
     except OSError as error:
-        message = f"the profiles that come with mscli cannot be read: {shipped}: {error.strerror}"
+        message = f"the profiles that come with mscli cannot be read: {folder}: {error.strerror}"
         raise MscliError(Code.FILE, message, "reinstall mscli") from error
-    if user is None:
-        return found
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The user's YAML files in `folder` by stem; none where there is no such folder."""
     try:
-        return found | {path.stem: path for path in sorted(user.iterdir()) if _counts(path)}
+        return {path.stem: path for path in sorted(folder.iterdir()) if _counts(path)}
     except FileNotFoundError:
-        return found
+        return {}
     except OSError as error:
-        message = f"your profiles cannot be read: {user}: {error.strerror}"
-        raise MscliError(Code.FILE, message, f"make {user} a readable folder, or remove it") from error
+        message = f"your profiles cannot be read: {folder}: {error.strerror}"
+        raise MscliError(Code.FILE, message, f"make {folder} a readable folder, or remove it") from error
 
 
 def _counts(path: Path) -> bool:

@@ -178,10 +178,12 @@ def _values(kind: str, typed: str, driver: Path) -> list[tuple[str, str]]:
 
 def _profiles(*_: object) -> list[tuple[str, str]]:
     """Profiles, and the models that may be named in their place."""
-    folders = (shipped_profiles(), places().profiles)
-    names = {path.stem: "" for folder in folders for path in folder.glob("[!.]*.yaml") if path.stem != "annotated"}
-    models = {path.stem: "model" for folder in folders for path in (folder / "models").glob("[!.]*.yaml")}
-    return sorted({**models, **names}.items())
+    from mscli.catalog.way_names import way_names
+
+    own, found = places().profiles, dict[str, str]()
+    for path in (*(shipped_profiles() / "models").glob("[!.]*.yaml"), *(own / "models").glob("[!.]*.yaml")):
+        found |= {path.stem: "model", **dict.fromkeys(way_names(path), "")}
+    return sorted({**found, **{path.stem: "" for path in own.glob("[!.]*.yaml")}}.items())
 
 
 def _instances(*_: object) -> list[tuple[str, str]]:

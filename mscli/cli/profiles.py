@@ -93,6 +93,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Show a profile and its model: every setting and its source."""
+    from mscli.catalog.files import complete
+
     screen = open_screen(ctx, json)
     catalog = _catalog()
     profile = catalog.profile(name)
@@ -100,7 +102,7 @@ def show(
     if json:
         screen.data({"profile": profile, "model": model})
         return
-    screen.text(profile.path.read_text())
+    screen.text(complete(profile).rstrip())
     screen.text(f"# model {model.name}: {model.title}, {model.license}; variant {variant.name}: {variant.bytes_source}")
     screen.text("\n".join(f"# {line}".rstrip() for line in _advice(model)))
 

@@ -128,7 +128,7 @@ def test_a_profile_as_json_has_the_files_own_keys(catalog: Catalog) -> None:
     seen = json.loads(json.dumps(catalog.profile("small-bf16-2gpu"), default=plain))
     assert set(seen) == {key.name for key in PROFILE.keys} | {"name", "path"}
     assert (seen["gpus"], seen["kv_types"], seen["context"]["target"]) == ([2], ["f16", "fp8"], 65536)
-    assert seen["path"].endswith("small-bf16-2gpu.yaml")
+    assert seen["path"].endswith("models/mistral-small-3.1.yaml")
 
 
 def test_a_model_as_json_has_its_bytes(catalog: Catalog) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.own_files import model_text
 
 from mscli.catalog.load import Catalog, load_catalog, load_one, load_profile_file
 from mscli.errors import Code, Exit, MscliError
@@ -53,7 +54,7 @@ def test_a_users_profile_overrides_the_shipped_one_of_its_name(shipped: Path, us
 
 
 def test_a_users_model_overrides_the_shipped_one_for_shipped_profiles(shipped: Path, user: Path) -> None:
-    text = (shipped / "models" / "rehearsal.yaml").read_text()
+    text = model_text("rehearsal")
     (user / "models").mkdir()
     (user / "models" / "rehearsal.yaml").write_text(text.replace("Rehearsal (scripted", "My own (scripted"))
     catalog = load_catalog(shipped, user)
@@ -92,7 +93,9 @@ def test_a_profile_whose_model_is_broken_names_both_files(shipped: Path, user: P
     (user / "models" / "rehearsal.yaml").write_text("title: Mine\n")
     with pytest.raises(MscliError) as caught:
         load_one("rehearsal", shipped, user)
-    assert caught.value.message.startswith(f"{shipped / 'rehearsal.yaml'}:3: key 'model': ")
+    place = shipped / "models" / "rehearsal.yaml"
+    line = place.read_text().splitlines().index("  rehearsal:") + 1
+    assert caught.value.message.startswith(f"{place}:{line}: key 'ways.rehearsal.model': the model's file has an error")
     assert f"{user / 'models' / 'rehearsal.yaml'}:1: key 'released': missing" in caught.value.message
     sorts = [set(error.details) & {"model", "profile"} for error in load_catalog(shipped, user).broken]
     assert sorts == [{"model"}, {"profile"}]
@@ -135,7 +138,7 @@ def test_one_profile_loads_beside_broken_ones(shipped: Path, tmp_path: Path) -> 
     folder = tmp_path / "shipped"
     shutil.copytree(shipped, folder)
     for path in folder.rglob("*.yaml"):
-        if path.stem not in ("small-q4", "mistral-small-3.1"):
+        if path.stem not in ("engines", "mistral-small-3.1"):
             path.write_text(BROKEN)
     profile, model = load_one("small-q4", folder, None)
     assert (profile.name, model.name) == ("small-q4", "mistral-small-3.1")

@@ -14,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mscli.catalog.document import Node, read_document
-from mscli.catalog.files import read_model
-from mscli.catalog.load import Catalog, load_profile_file
+from mscli.catalog.files import complete, read_model
+from mscli.catalog.load import Catalog, load_catalog, load_profile_file
+from mscli.catalog.ways import COMMON, common_of, ways_of
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
 
-PROFILES = sorted(shipped_profiles().glob("*.yaml"))
+PROFILES = {
+    name: yaml.safe_load(complete(one)) for name, one in load_catalog(shipped_profiles(), None).profiles.items()
+}
 MODELS = sorted((shipped_profiles() / "models").glob("*.yaml"))
 
 WORDS = ("32k", "14.3 GB", "14 gb", "vllm", "gguf", "gpu", "0.0.0.0", "::1", "true", "../x", "8.9", "q8_0", "hub")
@@ -52,7 +55,7 @@ def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 @st.composite
-def mutated(draw: st.DrawFn, files: dict[Path, Any]) -> Any:
+def mutated(draw: st.DrawFn, files: dict[Any, Any]) -> Any:
     """A shipped file's values with one key replaced, removed or renamed."""
     document = copy.deepcopy(files[draw(st.sampled_from(sorted(files)))])
     *above, last = draw(st.sampled_from(list(places(document))))
@@ -99,14 +102,14 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mutated")
 
 
-@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
-def test_a_profile_written_anew_is_the_same(path: Path, scratch: Path, catalog: Catalog) -> None:
-    again = write(scratch / path.name, plain(read_document(path).root))
-    assert replace(load_profile_file(again, catalog), path=path) == load_profile_file(path, catalog)
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_written_anew_is_the_same(name: str, scratch: Path, catalog: Catalog) -> None:
+    again = write(scratch / f"{name}.yaml", PROFILES[name])
+    assert replace(load_profile_file(again, catalog), path=catalog.profile(name).path) == catalog.profile(name)
 
 
 @settings(max_examples=120, deadline=None)
-@given(mutated({path: plain(read_document(path).root) for path in PROFILES}))
+@given(mutated(PROFILES))
 def test_a_profile_with_one_change_loads_or_names_the_line(scratch: Path, catalog: Catalog, document: Any) -> None:
     path = write(scratch / "changed.yaml", document)
     check(path, refusal(lambda: load_profile_file(path, catalog)))
@@ -116,7 +119,11 @@ def test_a_profile_with_one_change_loads_or_names_the_line(scratch: Path, catalo
 @given(mutated({path: plain(read_document(path).root) for path in MODELS}))
 def test_a_model_with_one_change_loads_or_names_the_line(scratch: Path, document: Any) -> None:
     path = write(scratch / "changed-model.yaml", document)
-    check(path, refusal(lambda: read_model(path)))
+    check(path, error := refusal(lambda: read_model(path)))
+    models = {path.stem: error or read_model(path)}
+    if error is None or "not valid YAML" not in error.message:
+        for _, read in ways_of(read_document(path), models, common_of(shipped_profiles() / COMMON)):
+            check(path, refusal(read))
 
 
 @settings(max_examples=150, deadline=None)

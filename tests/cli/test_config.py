@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.own_files import profile_text
 
 from mscli.cli.main import main
 
@@ -74,7 +75,7 @@ def test_up_and_plan_take_the_defaults_and_the_command_line_wins(cli: Cli, tmp_p
     assert {"8123", "127.0.0.2"} <= set(argv)
     assert "8124" in cli("up", "--dry-run", "--port", "8124", "--users", "1")[1]["data"]["plan"]["command"]["argv"]
     own = tmp_path / "own.yaml"
-    own.write_text((Path(__file__).parents[2] / "profiles" / "rehearsal.yaml").read_text())
+    own.write_text(profile_text("rehearsal"))
     assert cli("up", "--dry-run", "--file", str(own))[1]["data"]["plan"]["profile"] == "own"
     assert cli("config", "set", "price", "2/hour")[0] == 0
     rows = cli("plan", "--on", "1x RTX 4090")[1]["data"]["profiles"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import SUPPORT
+from support.own_files import profile_text
 from support.run_mscli import Mscli, Ran
-
-from mscli.paths import shipped_profiles
 
 Machine = Callable[..., dict[str, str]]
 MIB = 2**20
@@ -28,13 +26,8 @@ def on_gpu(mscli: Mscli, machine: Machine, home: Path, tmp_path: Path, user_env:
     server.chmod(0o755)
     profiles = home / "config" / "profiles"
     profiles.mkdir(parents=True)
-    shutil.copy(shipped_profiles() / "rehearsal.yaml", profiles / "tiny.yaml")
-    tiny = (
-        (profiles / "tiny.yaml")
-        .read_text()
-        .replace("device: cpu", "device: gpu\ngpus: [1]")
-        .replace("images: 4", "images: 0")
-    )
+    tiny = profile_text("rehearsal").replace("device: cpu", "device: gpu").replace("images: 4", "images: 0")
+    tiny = tiny.replace("gpus: []", "gpus: [1]")
     (profiles / "tiny.yaml").write_text(tiny)
     env = {**machine("rtx4090"), "PATH": f"{programs}:{user_env['PATH']}"}
 

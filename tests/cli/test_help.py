@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.own_files import profile_text
 from support.run_mscli import call, environment
 from support.screens import take
 
@@ -39,7 +40,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A user whose instance runs, on a machine that reaches nobody."""
     folder: Path = tmp_path_factory.mktemp("user")
     (folder / "vllm.log").write_text("torch.OutOfMemoryError: CUDA out of memory.\n")
-    (folder / "my.yaml").write_text(Path(take.TESTS.parent / "profiles" / "rehearsal.yaml").read_text())
+    (folder / "my.yaml").write_text(profile_text("rehearsal"))
     nobody = "http://127.0.0.1:9"
     env = environment(folder, folder / "home") | {
         "HF_ENDPOINT": nobody, "HF_HUB_OFFLINE": "1", "MSCLI_OLLAMA_RELEASES": nobody, "PATH": "/nowhere",

@@ -18,8 +18,8 @@ from mscli.catalog.load import load_catalog
 from mscli.cli.tree import tree
 from mscli.paths import shipped_profiles
 
-PROFILES = {path.stem for path in shipped_profiles().glob("*.yaml")} - {"annotated"}
 CATALOG = load_catalog(shipped_profiles(), None)
+PROFILES = set(CATALOG.profiles)
 # Names that stand for a profile of the reader's own, and the library name that a guide types.
 OTHERS = {"mine", "mistral-small3.1"}
 TAKES_A_MODEL = {"up", "plan", "pull"}

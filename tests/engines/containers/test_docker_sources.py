@@ -77,6 +77,6 @@ def test_two_cards_of_24_gb_are_refused_with_the_shortage(mscli: Mscli) -> None:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_profile_that_the_page_names_is_there_with_a_pinned_image(name: str) -> None:
-    image = re.search(r"^image: (\S+)$", (shipped_profiles() / f"{name}.yaml").read_text(), re.M)
+    image = load_one(name, shipped_profiles(), None)[0].image
     assert image is not None
-    assert re.search(r":v\d+\.\d+\.\d+(?:@sha256:[0-9a-f]{64})?$", image[1])
+    assert re.search(r":v\d+\.\d+\.\d+(?:@sha256:[0-9a-f]{64})?$", image)

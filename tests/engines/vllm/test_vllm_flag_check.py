@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.own_files import profile_text
 from support.run_mscli import Mscli, Ran
 from support.vllm.environments import environment
 
 from mscli.engines.vllm.parser import TRIED
-from mscli.paths import shipped_profiles
 
 Machine = Callable[..., dict[str, str]]
 
@@ -52,7 +52,7 @@ class User:
         """A profile `mine` of the user's own."""
         self.profiles.mkdir(parents=True, exist_ok=True)
         mine = self.profiles / "mine.yaml"
-        mine.write_text((shipped_profiles() / "small-bf16.yaml").read_text() + f"options: {options}\n")
+        mine.write_text(profile_text("small-bf16").replace("options: {}", f"options: {options}"))
         return mine
 
     def times_asked(self) -> int:

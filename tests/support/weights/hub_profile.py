@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mscli as package
-from mscli.paths import shipped_profiles
 from support.hub import Hub
+from support.own_files import model_text, profile_text
 
 REPOSITORY = "makers/tiny"
 GGUF, PROJECTOR = "rehearsal-q8_0.gguf", "mmproj-rehearsal-f16.gguf"
@@ -27,10 +27,10 @@ def own_profile(home: Path, name: str = "tiny", **lines: str) -> Path:
     """A user's profile like the rehearsal, whose model comes from the hub; `lines` are added to it."""
     profiles = home / "config" / "profiles"
     (profiles / "models").mkdir(parents=True, exist_ok=True)
-    text = (shipped_profiles() / "rehearsal.yaml").read_text().replace("model: rehearsal", "model: tiny")
+    text = profile_text("rehearsal").replace("model: rehearsal", "model: tiny")
     path = profiles / f"{name}.yaml"
     path.write_text(text + "".join(f"{key}: {value}\n" for key, value in lines.items()))
-    model = (shipped_profiles() / "models" / "rehearsal.yaml").read_text()
+    model = model_text("rehearsal")
     source = f"source:\n      kind: hub\n      repository: {REPOSITORY}\n      revision: main\n"
     model = model.replace("source:\n      kind: package\n", source).replace("rehearsal/", "")
     (profiles / "models" / "tiny.yaml").write_text(model)

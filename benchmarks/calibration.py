@@ -35,7 +35,7 @@ def every_case(path: Path) -> list[Case]:
         *cases,
         *more_cases(),
         *(case for half in ("learn", "judge", "last") for case in fresh(half)),
-        *later(),
+        *later("fresh-2"),
         *field(),
     ]
 

@@ -30,7 +30,14 @@ def test_a_near_miss_is_not_taken_for_the_kind(row: dict[str, str]) -> None:
     assert row["not"] not in dict(likely(row["log"]))
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if not {"code", "not"} & row.keys()], ids=lambda row: row["name"])
+@pytest.mark.parametrize("row", [row for row in ROWS if "also" in row], ids=lambda row: row["name"])
+def test_a_second_reading_is_shown_beside_the_first(row: dict[str, str]) -> None:
+    assert row["also"] in [cause.code for cause in diagnose(row["log"])][:3]
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if not {"code", "not", "also"} & row.keys()], ids=lambda row: row["name"]
+)
 def test_frames_and_harmless_refusals_are_no_cause(row: dict[str, str]) -> None:
     causes = [cause for cause in diagnose(row["log"]) if cause.confidence >= LIKELY and cause.scope == START]
 

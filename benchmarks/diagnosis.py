@@ -66,7 +66,7 @@ def fired(case: Case) -> Iterator[Wording | Judge]:
     known, lines = table(known_as(case.backend) or written_by(case.log)), lines_of(case.log)
     present = known.patterns.present([line.encode(errors="replace") for line in lines])
     for signature in known.signatures:
-        for pattern in present.intersection(signature.patterns):
+        for pattern in present.keys() & signature.patterns:
             if weigh(lines, Table((replace(signature, patterns=(pattern,)),), known.patterns), judges=()):
                 yield signature.name, pattern
     yield from (judge for judge in JUDGES if any(judge(lines)))

@@ -24,7 +24,7 @@ from mscli.diagnosis.calibration import fitted
 from mscli.diagnosis.causes import CAUSES, LIKELY, REQUEST, START, WARNING, Cause, read_data
 from mscli.diagnosis.excerpt import Excerpt, error_lines, excerpt, telling
 from mscli.diagnosis.facts import Facts, weighed
-from mscli.diagnosis.matching import Match, compiled, matches
+from mscli.diagnosis.matching import Lines, Match, compiled, fitting
 from mscli.diagnosis.names import without_names
 from mscli.diagnosis.readings import JUDGES, Judge
 from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, table, topics, written_by
@@ -157,9 +157,8 @@ class _Part:
     @cached_property
     def came_up(self) -> int:
         """The last line that says that the engine serves; -1 where none does."""
-        ready = compiled(engine_logs()[self.engine].ready) if self.engine else None
-        serves = (n for n, line in enumerate(self.lines) if ready and ready.search(line.encode(errors="replace")))
-        return max((number + self.begin for number in serves), default=-1)
+        serves = fitting(engine_logs()[self.engine].ready, self.lines) if self.engine else []
+        return serves[-1] + self.begin if serves else -1
 
     def overcame(self, finding: Finding) -> bool:
         """Whether the engine came up after all that points to a cause."""
@@ -277,6 +276,11 @@ class _Text:
     def starts(self) -> list[int]:
         return list(accumulate((len(line) + 1 for line in self.encoded), initial=0))
 
+    def matches(self, pattern: str, known: Table, places: Iterable[Lines]) -> Iterator[Match]:
+        """The matches of a pattern in those lines, from the first on."""
+        for begin, end in places:
+            yield from known.patterns.matches(pattern, self.whole, self.said, self.starts[begin], self.starts[end] - 1)
+
     def span(self, match: Match) -> tuple[int, int]:
         """The first and the last line of a match."""
         return bisect_right(self.starts, match.begin) - 1, bisect_right(
@@ -287,14 +291,16 @@ class _Text:
 def _clues(text: _Text, known: Table) -> Iterator[Clue]:
     present = known.patterns.present(text.encoded)
     for signature in known.signatures:
-        beside = not signature.beside or not present.isdisjoint(signature.beside)
-        if beside and present.isdisjoint(signature.unless):
-            yield from islice(_of_signature(signature, text, present), _MATCHES)
+        beside = not signature.beside or not present.keys().isdisjoint(signature.beside)
+        if beside and present.keys().isdisjoint(signature.unless):
+            yield from islice(_of_signature(signature, text, known, present), _MATCHES)
 
 
-def _of_signature(signature: Signature, text: _Text, present: frozenset[str]) -> Iterator[Clue]:
+def _of_signature(
+    signature: Signature, text: _Text, known: Table, present: Mapping[str, Sequence[Lines]]
+) -> Iterator[Clue]:
     for pattern in signature.patterns:
-        for match in islice(matches(pattern, text.whole, text.said), _LOOKED_AT) if pattern in present else ():
+        for match in islice(text.matches(pattern, known, present.get(pattern, ())), _LOOKED_AT):
             line, last = text.span(match)
             here = b"\n".join(text.encoded[line : last + 1])
             if text.heard(line, last, signature.speakers) and not any(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import BinaryIO
 
-from mscli.diagnosis.causes import any_pattern, read_data
+from mscli.diagnosis.causes import read_data
 from mscli.diagnosis.log_formats import SECTION, Unwrap, encoding_of, plain, unwrapping
-from mscli.diagnosis.matching import compiled
+from mscli.diagnosis.matching import compiled, fitting
 from mscli.frozen import frozen
 
 _BLOCK_BYTES = 2**18
 _REPEATS = 3
 _ENDING = 60
 _LONGEST = 4000
-_TOGETHER = 50
 _SHAPES = 100_000  # remembered; beyond it they are forgotten, and a repeated line is kept again
 _HEAD_LINES, _HEAD_CHARACTERS = 2_000, 175_000
 _TAIL_LINES, _TAIL_CHARACTERS = 6_000, 525_000
@@ -96,8 +96,7 @@ class _Taken:
         self._rest: list[str] = []  # an unfinished line, in pieces
         self._unwrap: Unwrap | None = None
         self._seen: dict[int, int] = {}
-        self._recent: deque[tuple[str, bool]] = deque()  # the last lines, and whether each is kept beyond the end
-        self._together: list[str] = []
+        self._recent: list[tuple[str, bool]] = []  # the last lines, and whether each is kept beyond the end
         self._kept = _Ends()
 
     def feed(self, text: str) -> None:
@@ -115,46 +114,33 @@ class _Taken:
     def finished(self) -> Excerpt:
         """What is looked at of all of it."""
         self._take("".join(self._rest))
-        for line, _ in self._recent:
-            self._keep(line)
-        self._flush()
+        self._kept.add(_without_noise([line for line, _ in self._recent]))
         return Excerpt(tuple(_sections(self._kept.all())), self._beginning, self._kept.cut)
 
     def _take(self, text: str) -> None:
         lines = plain(text).splitlines()
         if self._unwrap is None and any(line.strip() for line in lines):
             self._unwrap = unwrapping(lines)
-        for whole in self._unwrap(lines) if self._unwrap else ():
-            line = whole if whole == SECTION else _line(whole)
-            if line:
-                self._recent.append((line, self._is_new(line)))
-            while len(self._recent) > _ENDING:
-                old, kept = self._recent.popleft()
-                if kept:
-                    self._keep(old)
+        said = _cleaned(self._unwrap(lines)) if self._unwrap else []
+        self._recent += zip(said, self._are_new(said), strict=True)
+        self._kept.add(_without_noise([line for line, new in self._recent[:-_ENDING] if new]))
+        self._recent = self._recent[-_ENDING:]
 
-    def _is_new(self, line: str) -> bool:
-        shape = hash(line.encode(errors="replace").translate(None, _CHANGING))
+    def _are_new(self, lines: Sequence[str]) -> Iterator[bool]:
         if len(self._seen) > _SHAPES:
             self._seen.clear()
-        times = self._seen.get(shape, 0) + 1
-        self._seen[shape] = times
-        return times <= _REPEATS or line == SECTION
-
-    def _keep(self, line: str) -> None:
-        self._together.append(line)
-        if len(self._together) >= _TOGETHER:
-            self._flush()
-
-    def _flush(self) -> None:
-        for line in _without_noise(self._together):
-            self._kept.add(line)
-        self._together = []
+        shapes = "\n".join(lines).encode(errors="replace").translate(None, _CHANGING).split(b"\n")
+        for line, shape in zip(lines, map(hash, shapes), strict=False):
+            self._seen[shape] = times = self._seen.get(shape, 0) + 1
+            yield times <= _REPEATS or line == SECTION
 
 
-def _line(whole: str) -> str:
-    said = plain(whole) if "\x1b" in whole else whole  # of a record: what was escaped there
-    return said.replace('\\"', '"').rstrip()[:_LONGEST]
+def _cleaned(lines: Sequence[str]) -> list[str]:
+    """The lines that say something, without what was escaped in a record, and cut."""
+    text = "\n".join(lines)
+    said = plain(text) if "\x1b" in text else text
+    whole = said.replace('\\"', '"').split("\n")
+    return [cut for line in whole if (cut := line if line == SECTION else line.rstrip()[:_LONGEST])]
 
 
 class _Ends:
@@ -167,23 +153,38 @@ class _Ends:
         self._sizes = [0, 0, 0]
         self.cut = False
 
-    def add(self, line: str) -> None:
-        if len(self._head) < _HEAD_LINES and self._sizes[0] < _HEAD_CHARACTERS and not self._tail:
+    def add(self, lines: Sequence[str]) -> None:
+        rest = lines[self._begun(lines) :]
+        self._tail += rest
+        self._sizes[2] += sum(map(len, rest))
+        between = []
+        while len(self._tail) > _TAIL_LINES or self._sizes[2] > _TAIL_CHARACTERS:
+            between.append(self._tail.popleft())
+            self._sizes[2] -= len(between[-1])
+        self._between(between)
+
+    def _begun(self, lines: Sequence[str]) -> int:
+        """Put the first of the lines to the beginning, while there is room; how many they are."""
+        for number, line in enumerate(lines):
+            if self._tail or len(self._head) >= _HEAD_LINES or self._sizes[0] >= _HEAD_CHARACTERS:
+                return number
             self._head.append(line)
             self._sizes[0] += len(line)
-            return
-        self._tail.append(line)
-        self._sizes[2] += len(line)
-        while len(self._tail) > _TAIL_LINES or self._sizes[2] > _TAIL_CHARACTERS:
-            self._between(self._tail.popleft())
+        return len(lines)
 
-    def _between(self, line: str) -> None:
-        self._sizes[2] -= len(line)
-        if len(self._errors) < _ERRORS and self._sizes[1] < _ERROR_CHARACTERS and (line == SECTION or is_error(line)):
-            self._errors.append(line)
-            self._sizes[1] += len(line)
-        else:
-            self.cut = True
+    def _between(self, lines: Sequence[str]) -> None:
+        kept = 0
+        for line in () if self._full else _told(lines):
+            if not self._full:
+                self._errors.append(line)
+                self._sizes[1] += len(line)
+                kept += 1
+        self.cut = self.cut or kept < len(lines)
+
+    @property
+    def _full(self) -> bool:
+        """Whether no more errors are kept of what lies between the ends."""
+        return len(self._errors) >= _ERRORS or self._sizes[1] >= _ERROR_CHARACTERS
 
     def all(self) -> list[str]:
         return [*self._head, *self._errors, *self._tail]
@@ -199,29 +200,39 @@ def _sections(lines: Sequence[str]) -> Iterator[tuple[str, ...]]:
             section = []
 
 
-def error_lines(lines: Iterable[str]) -> list[str]:
+def error_lines(lines: Sequence[str]) -> list[str]:
     """Those lines that tell of an error and say more than that there was one."""
-    return [line for line in lines if is_error(line)]
+    return [lines[number] for number in _errors(lines)]
 
 
-def is_error(line: str) -> bool:
-    """Whether a line tells of an error and says more than that there was one."""
-    data = line.encode(errors="replace")
-    return bool(compiled(_ERROR).search(data)) and not compiled(_NO_ERROR).search(data)
+def _errors(lines: Sequence[str]) -> Iterator[int]:
+    return (number for number in fitting(_ERROR, lines) if not _matches(_NO_ERROR, lines[number]))
+
+
+def _told(lines: Sequence[str]) -> Iterator[str]:
+    """The lines that tell of an error, and those between two logs."""
+    errors = set(_errors(lines))
+    return (line for number, line in enumerate(lines) if number in errors or line == SECTION)
 
 
 def _without_noise(lines: Sequence[str]) -> list[str]:
-    """The lines that are not noise, looked at together where none of many is."""
-    if not compiled(any_pattern("noise")).search("\n".join(lines).encode(errors="replace")):
-        return list(lines)
-    return [line for line in lines if not _is_noise(line.encode(errors="replace"))]
+    noise = {
+        number
+        for unless, pattern in _noise().items()
+        for number in fitting(pattern, lines)
+        if not any(_matches(other, lines[number]) for other in unless)
+    }
+    return [line for number, line in enumerate(lines) if number not in noise]
 
 
-def _is_noise(line: bytes) -> bool:
-    if not compiled(any_pattern("noise")).search(line):
-        return False
-    return any(
-        compiled("|".join(row["patterns"])).search(line)
-        and not any(compiled(other).search(line) for other in row.get("unless_here", ()))
-        for row in read_data("noise")
-    )
+@lru_cache(maxsize=1)
+def _noise() -> Mapping[tuple[str, ...], str]:
+    """The pattern of lines that are noise unless one of its key's patterns matches them."""
+    patterns: dict[tuple[str, ...], list[str]] = {}
+    for row in read_data("noise"):
+        patterns.setdefault(tuple(row.get("unless_here", ())), []).extend(row["patterns"])
+    return {unless: "|".join(several) for unless, several in patterns.items()}
+
+
+def _matches(pattern: str, line: str) -> bool:
+    return bool(compiled(pattern).search(line.encode(errors="replace")))

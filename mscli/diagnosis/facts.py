@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from mscli.frozen import frozen
-from mscli.inventory.inventory import Inventory
+
+if TYPE_CHECKING:
+    from mscli.inventory.inventory import Inventory
 
 
 @frozen

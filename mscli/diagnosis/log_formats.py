@@ -13,8 +13,9 @@ _PROBE_LINES = 400
 _LAYERS = 4  # a quoted log of Compose with Docker's times before journald's has as many
 _FEW = 3  # lines in which a prefix that is nothing else counts, however few of all they are
 
-# Escape sequences, also as editors and web pages show them: without their first character, or with its name.
-_ESCAPES = re.compile(r"(?:\x1b|\^\[|␛|\\(?:u001b|x1b|033|e))\[[0-9;?]*[ -/]*[@-~]|\[(?:\d{1,2}(?:;\d{1,3}){0,4})?m")
+# Escape sequences, also as editors and web pages show them: with the name of their first character, or without it.
+_ESCAPES = re.compile(r"(?:\x1b|\^\[|␛|\\(?:u001b|x1b|033|e))\[[0-9;?]*[ -/]*[@-~]")
+_ESCAPED = re.compile(r"\[(?:\d{1,2}(?:;\d{1,3}){0,4})?m")
 
 # What stands before each line where most lines have it.
 _MOSTLY = (
@@ -59,7 +60,7 @@ def decoded(data: bytes) -> str:
 
 def plain(text: str) -> str:
     """The text without escape sequences."""
-    return _ESCAPES.sub("", text) if "m" in text and ("[" in text) else text
+    return _ESCAPED.sub("", _ESCAPES.sub("", text)) if "[" in text else text
 
 
 def unwrapping(lines: Sequence[str]) -> Unwrap:

@@ -22,6 +22,9 @@ _GROUP, _OVERLAP = 10, 2
 _LONGEST = 400  # bytes of a line that `re` looks at
 _DEADLINE_S = 20.0
 
+Lines = tuple[int, int]
+"""The first of some lines, and the one after the last."""
+
 
 def spread(pattern: str) -> str:
     """The pattern with blanks that match line breaks too (terminals wrap) and letters that match in any case."""
@@ -44,62 +47,95 @@ class Match:
     words: Mapping[str, str]
 
 
-def matches(pattern: str, text: bytes, said: bytes) -> Iterator[Match]:
-    """The matches of one pattern, from the first on; `said`: as long as the text, and where their words are read."""
-    groups = compiled(pattern).groupindex
-    for found in compiled(pattern).finditer(text):
-        places = {name: found.span(number) for name, number in groups.items()}
-        words = {_text(name): _text(said[max(begin, 0) : max(end, 0)]) for name, (begin, end) in places.items()}
-        yield Match(found.start(), found.end(), words)
-
-
 @lru_cache(maxsize=4096)
 def compiled(pattern: str) -> Any:
     """The pattern, to be searched for in bytes. Raises re2.error or re.error for one that is not well formed."""
     wide, re2 = spread(pattern), _re2()
     if re2 is None:
         return re.compile(wide.replace(r"\z", r"\Z").encode())
-    return re2.compile(wide.encode())
+    return re2.compile(wide.encode(), options=_of_bytes())
+
+
+def fitting(pattern: str, lines: Sequence[str]) -> list[int]:
+    """The numbers of the lines in which a pattern matches, each line by itself; searched in all of them at once."""
+    found: list[int] = []
+    regex, text = compiled(pattern), "\n".join(lines).encode(errors="replace")
+    place = number = 0  # the beginning of a line
+    while match := regex.search(text, place):
+        begin, end = match.span()
+        first = number + text.count(b"\n", place, begin)
+        last = first + text.count(b"\n", begin, end)
+        alone = first == last
+        found += [one for one in range(first, last + 1) if alone or regex.search(lines[one].encode(errors="replace"))]
+        place, number = text.find(b"\n", end) + 1, last + 1
+        if not place:
+            break
+    return found
 
 
 class Patterns:
     """Patterns in RE2's syntax of which those are wanted that match somewhere. Compiled at the first search."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self.patterns = tuple(patterns)
+        self._numbers = {pattern: number for number, pattern in enumerate(patterns)}
 
-    def present(self, lines: Sequence[bytes]) -> frozenset[str]:
-        """Those that match somewhere in the lines."""
+    def present(self, lines: Sequence[bytes]) -> Mapping[str, Sequence[Lines]]:
+        """Those that match somewhere in the lines, each with the lines that hold its matches, in their order."""
         if _re2() is None:
             return self._present_slowly(lines)
-        found = set(self._across(b"\n".join(lines)))
+        found: dict[int, list[Lines]] = {}
         for begin in range(0, len(lines), _GROUP - _OVERLAP):
-            group = b"\n".join(lines[begin : begin + _GROUP])
-            possible = (self.patterns[number] for number in self._pieces.Match(group, True) or ())
-            found.update(one for one in possible if one not in found and compiled(one).search(group))
-        return frozenset(found)
+            for number in self._pieces.Match(b"\n".join(lines[begin : begin + _GROUP])) or ():
+                _add(found.setdefault(number, []), begin, min(begin + _GROUP, len(lines)))
+        patterns = tuple(self._numbers)
+        whole = {one: [(0, len(lines))] for one in self._across(b"\n".join(lines))}
+        return {patterns[number]: groups for number, groups in found.items()} | whole
+
+    def matches(self, pattern: str, text: bytes, said: bytes, begin: int, end: int) -> Iterator[Match]:
+        """The matches of one of them between two places of a text; `said`: as long, and where their words are read."""
+        regex = self._pieces.re(self._numbers[pattern]) if _re2() else compiled(pattern)
+        groups = regex.groupindex
+        for found in regex.finditer(text, begin, end):
+            places = {name: found.span(number) for name, number in groups.items()}
+            words = {_text(name): _text(said[max(first, 0) : max(past, 0)]) for name, (first, past) in places.items()}
+            yield Match(found.start(), found.end(), words)
 
     def _across(self, text: bytes) -> Iterator[str]:
-        return (one for one in self.patterns if _ACROSS.search(one) and compiled(one).search(text))
+        return (one for one in self._numbers if _ACROSS.search(one) and compiled(one).search(text))
 
     @cached_property
     def _pieces(self) -> Any:
         re2 = _re2()
-        pieces = re2.Filter()
-        for pattern in self.patterns:
-            pieces.Add(spread(pattern))
+        pieces, options = re2.Filter(), _of_bytes()
+        for pattern in self._numbers:
+            pieces.Add(spread(pattern).encode(), options)
         pieces.Compile()
         return pieces
 
-    def _present_slowly(self, lines: Sequence[bytes]) -> frozenset[str]:
+    def _present_slowly(self, lines: Sequence[bytes]) -> Mapping[str, Sequence[Lines]]:
         text = b"\n".join(line[:_LONGEST] for line in lines)
         deadline = time.monotonic() + _DEADLINE_S
-        in_time = (pattern for pattern in self.patterns if time.monotonic() < deadline)
-        return frozenset(pattern for pattern in in_time if compiled(pattern).search(text))
+        in_time = (pattern for pattern in self._numbers if time.monotonic() < deadline)
+        return {pattern: [(0, len(lines))] for pattern in in_time if compiled(pattern).search(text)}
+
+
+def _add(groups: list[Lines], begin: int, end: int) -> None:
+    """One more group of lines, put together with the one before where they touch."""
+    if groups and begin <= groups[-1][1]:
+        begin = groups.pop()[0]
+    groups.append((begin, end))
 
 
 def _text(word: bytes | str) -> str:
     return word if isinstance(word, str) else word.decode(errors="replace")
+
+
+@lru_cache(maxsize=1)
+def _of_bytes() -> Any:
+    """Patterns of bytes: those of letters of any alphabet take half as long again to compile."""
+    options = _re2().Options()
+    options.encoding = options.Encoding.LATIN1
+    return options
 
 
 @lru_cache(maxsize=1)

@@ -91,14 +91,14 @@ def _ollama_neighbour(lines: Sequence[str]) -> Iterator[Reading]:
 def _offloaded(lines: Sequence[str]) -> Iterator[Reading]:
     """Layers of the model, or its compute graph, are on the CPU."""
     for number, line in enumerate(lines):
-        if seen := _OFFLOAD.search(line):
+        if "offload" in line and (seen := _OFFLOAD.search(line)):
             placed, of = (int(seen[2]), int(seen[1])) if seen[1] else (int(seen[3]), int(seen[4]))
             if placed < of:
                 what = f"only {placed} of {of} layers are on the GPU, the rest run on the CPU"
                 yield Reading("cpu_fallback", 0.85 if placed == 0 else 0.75, number, what, _LESS)
-        elif _OLLAMA_PS.search(line):
+        elif "% CPU" in line and _OLLAMA_PS.search(line):
             yield Reading("cpu_fallback", 0.9, number)
-        elif (seen := _CPU_GRAPH.search(line)) and _bytes(seen[1], seen[2]) > 2**30:
+        elif "compute graph" in line and (seen := _CPU_GRAPH.search(line)) and _bytes(seen[1], seen[2]) > 2**30:
             yield Reading("cpu_fallback", 0.8, number)
 
 

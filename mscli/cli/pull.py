@@ -44,6 +44,7 @@ def pull(
 
     An interrupted download resumes where it stopped. The revision is pinned.
     """
+    from mscli.cli.hub_login import until_admitted
     from mscli.cli.progress import listener_of
     from mscli.lifecycle.decision import chosen
     from mscli.paths import places
@@ -51,18 +52,23 @@ def pull(
     screen = open_screen(ctx, json or events)
     if to is not None and verify:
         raise MscliError(Code.USAGE, "--to and --verify cannot be used together", "--to verifies every byte anyway.")
-    with listener_of(screen, events) as progress, _resumable():
-        progress.stage("plan", "reading profiles")
-        what = chosen(typed_profile(ctx, profile, file), file, places())
-        progress.stage("weights", f"{what.model.title}, {what.variant.name}")
-        if what.variant.source.kind == "ollama":
-            data = _through_server(what, offline, verify, progress)
-        elif to is not None:
-            data = _copy(what, to, offline, progress)
-        elif verify:
-            data = _verify(what, offline, progress)
-        else:
-            data = _fetch(screen, what, offline, yes, progress)
+
+    def pulled() -> tuple[Chosen, dict[str, object]]:
+        with listener_of(screen, events) as progress, _resumable():
+            progress.stage("plan", "reading profiles")
+            what = chosen(typed_profile(ctx, profile, file), file, places())
+            progress.stage("weights", f"{what.model.title}, {what.variant.name}")
+            if what.variant.source.kind == "ollama":
+                data = _through_server(what, offline, verify, progress)
+            elif to is not None:
+                data = _copy(what, to, offline, progress)
+            elif verify:
+                data = _verify(what, offline, progress)
+            else:
+                data = _fetch(screen, what, offline, yes, progress)
+        return what, data
+
+    what, data = until_admitted(screen, pulled)
     said = str(data.pop("said"))
     if screen.json_mode:
         screen.data({"profile": what.profile.name, "variant": what.variant.name, **data})

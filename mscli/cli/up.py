@@ -161,6 +161,13 @@ def _dry_run(screen: Screen, ask: Ask, heal: bool) -> None:
 
 
 def _up(screen: Screen, ask: Ask, events: bool, heal: bool, install: bool, yes: bool, check: bool) -> None:
+    from mscli.cli.hub_login import until_admitted
+
+    done = until_admitted(screen, lambda: _started(screen, ask, events, heal, install, yes))
+    report(screen, done, _first_answer(done) if check and ask.wait and not done.already else None)
+
+
+def _started(screen: Screen, ask: Ask, events: bool, heal: bool, install: bool, yes: bool) -> Up:
     from dataclasses import replace
 
     from mscli.cli.progress import listener_of
@@ -175,10 +182,9 @@ def _up(screen: Screen, ask: Ask, events: bool, heal: bool, install: bool, yes: 
             consent=_consent(screen, progress, yes) if install else None,
         )
         try:
-            done = start(asked, places(), progress)
+            return start(asked, places(), progress)
         except KeyboardInterrupt:
             raise _interrupted(progress.started) from None
-    report(screen, done, _first_answer(done) if check and ask.wait and not done.already else None)
 
 
 def _first_answer(done: Up) -> FirstAnswer | None:

@@ -16,7 +16,7 @@ from mscli.instances.store import try_lock
 from mscli.lifecycle.decision import Decision
 from mscli.lifecycle.snapshot import located, missing_engine
 from mscli.paths import Places, hub_cache
-from mscli.weights.ensure import wanted
+from mscli.weights.ensure import tried, wanted
 from mscli.weights.progress import Note
 from mscli.weights.room import check_rooms
 
@@ -93,14 +93,16 @@ def _here(engine: Engine, decision: Decision) -> Installation | MscliError:
 
 
 def _fetching(engine: Engine, decision: Decision, places: Places, found: Offer, folder: str | None) -> Fetching:
-    """What is fetched in all. Asks the hub for the size of the weights where they come from there."""
+    """What is fetched in all. Where the weights come from a hub, it is asked for their size and for one file."""
     variant = decision.variant
     missing_bytes, target = 0, hub_cache()
     if isinstance(engine, Hosted):
         target = places.ollama / "models"
         missing_bytes = 0 if engine.stored(variant) else variant.download_bytes
     elif not folder:
-        missing_bytes = wanted(decision.model, variant).missing_bytes
+        listing = wanted(decision.model, variant)
+        tried(variant, listing)  # no engine is fetched for weights that the hub refuses
+        missing_bytes = listing.missing_bytes
     place = next(parent for parent in (found.folder, *found.folder.parents) if parent.is_dir())
     disk = os.statvfs(place)
     title = f"{decision.model.title}, {variant.name}"

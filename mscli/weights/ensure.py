@@ -17,7 +17,7 @@ from mscli.weights.files import WeightFiles
 from mscli.weights.listing import Listing, RemoteFile, WantedFile
 from mscli.weights.progress import Listener
 
-__all__ = ["Timeouts", "ensure", "newest_revision", "wanted"]
+__all__ = ["Timeouts", "ensure", "newest_revision", "tried", "wanted"]
 
 
 def ensure(
@@ -64,6 +64,17 @@ def wanted(
     from mscli.weights.from_hub import listed
 
     return listed(variant, offline=offline, folder=folder, timeouts=timeouts)
+
+
+def tried(variant: Variant, listing: Listing) -> None:
+    """Ask the hub for one file of what is missing: whether its conditions and the token let it pass, and nothing more.
+
+    Raises as `ensure` does, hf_gated above all. Waits for one answer.
+    """
+    if variant.source.kind != "package":
+        from mscli.weights.from_hub import tried as of_hub
+
+        of_hub(variant, listing)
 
 
 def newest_revision(variant: Variant, *, branch: str = "main", timeouts: Timeouts = DEFAULT_TIMEOUTS) -> str:

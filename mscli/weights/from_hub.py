@@ -80,6 +80,15 @@ def listed(
     return listing
 
 
+def tried(variant: Variant, listing: Listing, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
+    """Ask for the smallest file that is missing, as a pull does. See ensure.tried."""
+    missing = [file.remote for file in listing.files if not file.whole]
+    if missing and not offline_by_environment():
+        smallest = min(missing, key=lambda file: file.size_bytes)
+        source = variant.source.repository
+        patiently(lambda: hub(timeouts).locate(source, listing.revision, smallest), source, Silence(), timeouts)
+
+
 def newest(variant: Variant, *, branch: str = "main", timeouts: Timeouts = DEFAULT_TIMEOUTS) -> str:
     """The newest commit of the variant's repository, for `mscli profiles update`. Raises as `ensure` does."""
     repository = variant.source.repository

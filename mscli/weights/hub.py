@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin
 
@@ -173,6 +174,17 @@ def token(env: Mapping[str, str] | None = None) -> Token | None:
     except OSError:
         return None
     return Token(value, str(path)) if value else None
+
+
+def keep_token(value: str) -> Path:
+    """Keep a token where `hf auth login` keeps it, for this user's eyes alone; the file. Raises OSError."""
+    path = hub_token_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(value)
+    fresh.replace(path)
+    return path
 
 
 def offline_by_environment() -> bool:

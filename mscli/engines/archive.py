@@ -318,7 +318,9 @@ def _check_room(folder: Path, needed_bytes: int, what: str) -> None:
 
 
 def _with_own_hint(fault: MscliError) -> MscliError:
-    """A fault of the disk, with the setting that moves mscli's own folder."""
+    """A fault of the disk, with the setting that moves mscli's own folder where no other disk was found."""
+    if "elsewhere" in fault.details:
+        return fault
     hint = "Free disk space, or set MSCLI_HOME to a folder on a larger disk that you may write."
     return MscliError(fault.code, fault.message, hint, fault.details)
 

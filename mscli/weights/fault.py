@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.http import host_in
+
+if TYPE_CHECKING:
+    from mscli.inventory.disks import Disk
 
 PUBLIC_HUB = "https://huggingface.co"
 PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
@@ -164,13 +168,29 @@ def retry_after_s(headers: Headers) -> float | None:
     return None
 
 
-def disk_full(folder: Path, needed_bytes: int, free_bytes: int, what: str) -> MscliError:
-    """There is not room for `needed_bytes` more in `folder`."""
+def disk_full(folder: Path, needed_bytes: int, free_bytes: int, what: str, root: Path = Path("/")) -> MscliError:
+    """There is not room for `needed_bytes` more in `folder`. Says which other disk has it. `root`: holds /proc."""
     gib = 2**30
     message = f"{what} needs {needed_bytes / gib:.2f} GiB more in {folder}; {free_bytes / gib:.2f} GiB free"
-    hint = "free disk space with `mscli weights prune`, or set HF_HOME to a folder on a larger disk"
     details = {"cause": "disk_full", "folder": str(folder), "needed_bytes": needed_bytes, "free_bytes": free_bytes}
+    hint = "free disk space with `mscli weights prune`, or set HF_HOME to a folder on a larger disk"
+    from mscli.inventory.disks import roomiest
+
+    if other := roomiest(needed_bytes, folder, root):
+        hint, details["elsewhere"] = _elsewhere(other), str(other.folder)
     return MscliError(Code.DISK_FULL, message, hint, details)
+
+
+# What moves what mscli keeps (engines, state, Ollama's weights) and the weights that all tools of the hub share.
+_HOMES = {"MSCLI_HOME": "mscli", "HF_HOME": "huggingface"}
+
+
+def _elsewhere(disk: Disk) -> str:
+    """How to use another disk for all that mscli and the hub's tools keep."""
+    homes = (f"{name}={shlex.quote(str(disk.folder / own))}" for name, own in _HOMES.items())
+    return (
+        f"{disk.folder} has {disk.free_bytes / 2**30:.0f} GiB free. To keep everything there:\nexport {' '.join(homes)}"
+    )
 
 
 def unwritable(path: Path, error: OSError, needed_bytes: int) -> MscliError:

@@ -247,10 +247,11 @@ def _show_causes(screen: Screen, seen: Diagnosis, verdicts: Mapping[str, Verdict
 
 
 def _refusals(seen: Diagnosis) -> str:
-    """How many requests were refused, and why: `; 1 request was refused: model_not_found`."""
+    """How many requests were refused, and why: `; 1 request was refused: model_not_found`. Lines that are alike are
+    looked at a few times only, so that there may have been more."""
     if not seen.refusals:
         return ""
-    requests = "1 request was" if seen.refused == 1 else f"{seen.refused} requests were"
+    requests = "1 request was" if seen.refused == 1 else f"at least {seen.refused} requests were"
     return f"; {requests} refused: {', '.join(seen.refusals)}"
 
 

@@ -6,29 +6,27 @@ How sure a finding is: each signature brings the strength written in its file (h
 where it is seen). The strongest one of a cause gives its confidence; every other line that supports it takes away a
 fifth of the remaining doubt, by its own strength. What the machine shows changes the odds. A cause that another, surer
 one leads to keeps 40 % of its confidence, and beside a surer cause every other one gives way by half of the surer one's
-confidence: one log mostly has one cause. Where no signature is seen, what the error lines are about is named as a
-guess, with a confidence of 0.4 at most. What is said in the end is how often such a confidence was right, measured on
-labelled failures (`benchmarks/calibration.py`).
+confidence: one log mostly has one cause, though each request may be refused for another one. Where no signature is
+seen, what the error lines are about is named as a guess, with a confidence of 0.4 at most. What is said in the end is
+how often such a confidence was right, measured on labelled failures (`benchmarks/calibration.py`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import replace
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import islice
 
 from mscli.diagnosis.calibration import fitted
-from mscli.diagnosis.causes import CAUSES, LIKELY, REQUEST, START, WARNING, Cause, read_data
+from mscli.diagnosis.causes import CAUSES, LIKELY, REQUEST, START, WARNING, Cause, any_pattern, read_data
 from mscli.diagnosis.excerpt import Excerpt, error_lines, excerpt, telling
 from mscli.diagnosis.facts import Facts, weighed
-from mscli.diagnosis.matching import Lines, Match, compiled, fitting
-from mscli.diagnosis.names import without_names
+from mscli.diagnosis.matching import Lines, compiled, fitting
 from mscli.diagnosis.readings import JUDGES, Judge
 from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, table, topics, written_by
-from mscli.diagnosis.speakers import ANYONE, SILENT, speaker
+from mscli.diagnosis.text import Text
 from mscli.frozen import frozen
 
 _CERTAIN = 0.98
@@ -151,7 +149,7 @@ class _Part:
 
     def clues(self) -> list[Clue]:
         """What it shows, by the numbers of all lines."""
-        own = [*_clues(_Text(self.lines), table(self.engine)), *_read(self.lines, JUDGES)]
+        own = [*_clues(Text(self.lines), table(self.engine)), *_read(self.lines, JUDGES)]
         return [replace(clue, line=clue.line + self.begin, last=clue.last + self.begin) for clue in own]
 
     @cached_property
@@ -231,7 +229,7 @@ def _findings(
     lines: Sequence[str], known: Table, facts: Facts | None = None, judges: Iterable[Judge] = JUDGES
 ) -> list[Finding]:
     """As `weigh`, each by itself and not yet ranked."""
-    return _gathered([*_clues(_Text(lines), known), *_read(lines, judges)], lines, facts)
+    return _gathered([*_clues(Text(lines), known), *_read(lines, judges)], lines, facts)
 
 
 def _gathered(clues: Iterable[Clue], lines: Sequence[str], facts: Facts | None) -> list[Finding]:
@@ -242,53 +240,7 @@ def _gathered(clues: Iterable[Clue], lines: Sequence[str], facts: Facts | None) 
     return [_finding(code, own, lines, facts) for code, own in by_code.items()]
 
 
-@frozen
-class _Text:
-    """The lines as one text in bytes, in which a message that a terminal wrapped is found whole."""
-
-    lines: Sequence[str]
-    _speakers: dict[int, str] = field(default_factory=dict, compare=False, repr=False)
-
-    def heard(self, first: int, last: int, wanted: Sequence[str]) -> bool:
-        """Whether one of the speakers who count says one of the lines."""
-        if ANYONE in wanted:
-            return True
-        said = {self._speaker(number) for number in range(first, last + 1)}
-        return not said.isdisjoint(wanted) if wanted else not said <= SILENT
-
-    def _speaker(self, number: int) -> str:
-        return self._speakers.get(number) or self._speakers.setdefault(number, speaker(self.lines, number))
-
-    @cached_property
-    def said(self) -> bytes:
-        return b"\n".join(line.encode(errors="replace") for line in self.lines)
-
-    @cached_property
-    def whole(self) -> bytes:
-        """What is searched: as long as what was said, without the names of repositories."""
-        return without_names(self.said)
-
-    @cached_property
-    def encoded(self) -> list[bytes]:
-        return self.whole.split(b"\n") if self.lines else []
-
-    @cached_property
-    def starts(self) -> list[int]:
-        return list(accumulate((len(line) + 1 for line in self.encoded), initial=0))
-
-    def matches(self, pattern: str, known: Table, places: Iterable[Lines]) -> Iterator[Match]:
-        """The matches of a pattern in those lines, from the first on."""
-        for begin, end in places:
-            yield from known.patterns.matches(pattern, self.whole, self.said, self.starts[begin], self.starts[end] - 1)
-
-    def span(self, match: Match) -> tuple[int, int]:
-        """The first and the last line of a match."""
-        return bisect_right(self.starts, match.begin) - 1, bisect_right(
-            self.starts, max(match.end - 1, match.begin)
-        ) - 1
-
-
-def _clues(text: _Text, known: Table) -> Iterator[Clue]:
+def _clues(text: Text, known: Table) -> Iterator[Clue]:
     present = known.patterns.present(text.encoded)
     for signature in known.signatures:
         beside = not signature.beside or not present.keys().isdisjoint(signature.beside)
@@ -297,7 +249,7 @@ def _clues(text: _Text, known: Table) -> Iterator[Clue]:
 
 
 def _of_signature(
-    signature: Signature, text: _Text, known: Table, present: Mapping[str, Sequence[Lines]]
+    signature: Signature, text: Text, known: Table, present: Mapping[str, Sequence[Lines]]
 ) -> Iterator[Clue]:
     for pattern in signature.patterns:
         for match in islice(text.matches(pattern, known, present.get(pattern, ())), _LOOKED_AT):
@@ -308,7 +260,13 @@ def _of_signature(
             ):
                 said = defaultdict(str, match.words)  # a pattern need not have every group
                 summary, remedy = signature.summary.format_map(said), signature.remedy.format_map(said)
-                yield Clue(signature.code, signature.strength, line, last, summary, remedy, signature.scope)
+                yield Clue(signature.code, signature.strength, line, last, summary, remedy, _scope(signature, here))
+
+
+def _scope(signature: Signature, line: bytes) -> str:
+    """The signature's own, but of one request where an engine answers that in the line."""
+    answers = signature.scope == START and compiled(any_pattern("answers")).search(line)
+    return REQUEST if answers else signature.scope
 
 
 def _read(lines: Sequence[str], judges: Iterable[Judge]) -> Iterator[Clue]:
@@ -347,12 +305,13 @@ def _evidence(ordered: Sequence[Clue], lines: Sequence[str]) -> tuple[str, ...]:
 
 def _ranked(found: Sequence[Finding]) -> list[Finding]:
     """Causes before their consequences, surer before less sure, and of two equally sure the one seen first."""
-    sure = {finding.cause.code: finding.cause.confidence for finding in found}
-    roots = [_surer(finding, _as_consequence(finding.cause, sure)) for finding in found]
+    causes = [finding.cause for finding in found]
+    roots = [_surer(finding, _as_consequence(finding.cause, causes)) for finding in found]
     roots.sort(key=lambda one: (-round(one.cause.confidence, 1), one.first, -one.cause.confidence))
     ranked: list[Finding] = []
     for finding in roots:
-        room = 1 - _GIVES_WAY * max((before.cause.confidence for before in ranked), default=0.0)
+        rivals = (before.cause.confidence for before in ranked if not _of_requests(before.cause, finding.cause))
+        room = 1 - _GIVES_WAY * max(rivals, default=0.0)
         ranked.append(_surer(finding, round(finding.cause.confidence * room, 2)))
     return [finding for finding in ranked if finding.cause.confidence >= _WORTH_SAYING]
 
@@ -361,13 +320,18 @@ def _surer(finding: Finding, confidence: float) -> Finding:
     return replace(finding, cause=replace(finding.cause, confidence=confidence))
 
 
-def _as_consequence(found: Cause, sure: Mapping[str, float]) -> float:
-    for code, confidence in sure.items():
-        if found.code in _leads_to(code) and confidence >= LIKELY:
-            mutual = code in _leads_to(found.code)
-            if confidence > found.confidence or (not mutual and confidence >= found.confidence - 0.3):
+def _as_consequence(found: Cause, causes: Iterable[Cause]) -> float:
+    for other in causes:
+        if found.code in _leads_to(other.code) and other.confidence >= LIKELY and not _of_requests(found, other):
+            mutual = other.code in _leads_to(found.code)
+            if other.confidence > found.confidence or (not mutual and other.confidence >= found.confidence - 0.3):
                 return found.confidence * _CONSEQUENCE
     return found.confidence
+
+
+def _of_requests(one: Cause, other: Cause) -> bool:
+    """Whether both say why a request was refused: none of them keeps another request from another fate."""
+    return one.scope == other.scope == REQUEST
 
 
 def _leads_to(code: str) -> frozenset[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from mscli.diagnosis.causes import START
 from mscli.diagnosis.diagnose import diagnose, read
 
 LOGS = sorted((Path(__file__).parent / "healthy").glob("*.log"))
+LOAD = Path(__file__).parent / "load"
+UNDER_LOAD = [json.loads(row) for row in (LOAD / "index.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("log", LOGS, ids=[log.stem for log in LOGS])
@@ -147,3 +151,17 @@ def test_a_server_that_refuses_requests_for_what_it_has_not_is_well(log: Path) -
     assert seen.served
     assert not seen.went_down
     assert not seen.failed
+    assert set(seen.refusals) == {"chat_request", "model_not_found"}
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["engine told", "engine not told"])
+@pytest.mark.parametrize("row", UNDER_LOAD, ids=[row["file"] for row in UNDER_LOAD])
+def test_an_engine_under_load_is_well_and_why_it_refused_requests_is_named(row: dict[str, str], told: bool) -> None:
+    """Real engines as `mscli up` starts them, which did their work: asked by many clients at once, with too long
+    prompts, images that nobody can read, bodies that are no JSON, wrong keys and models, clients that leave."""
+    seen = read((LOAD / f"{row['file']}.log").read_text(), row["engine"] if told else None)
+
+    assert [(cause.code, cause.confidence, cause.evidence) for cause in seen.causes if cause.scope == START] == []
+    assert seen.served
+    assert not seen.failed
+    assert list(seen.refusals) == row["refused"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mscli.diagnosis import excerpt, matching, signatures
-from mscli.diagnosis.causes import CAUSES, LIKELY, UNKNOWN, read_data
+from mscli.diagnosis.causes import CAUSES, LIKELY, UNKNOWN, any_pattern, read_data
 from mscli.diagnosis.diagnose import diagnose, weigh
 from mscli.diagnosis.fatal import is_fatal
 from mscli.diagnosis.matching import Patterns, compiled
@@ -19,7 +19,7 @@ from mscli.diagnosis.speakers import ANYONE, INNERMOST, OTHER, speaker
 
 ENGINES = sorted({name for known in engine_logs().values() for name in known.files})
 EVERY = [signature for name in (*MECHANISMS, *ENGINES, "topics") for signature in read_signatures(name)]
-OTHERS = {"causes", "engines", "exit_statuses", "noise", "speakers", "fatal", "calibration"}
+OTHERS = {"causes", "engines", "exit_statuses", "noise", "speakers", "fatal", "calibration", "answers"}
 WORDS = re.compile(r"(?<!\{)\{(\w*)\}")
 
 
@@ -95,6 +95,14 @@ def test_signatures_name_speakers_that_exist() -> None:
 def test_what_no_engine_recovers_from_is_fatal(row: dict[str, list[str]]) -> None:
     assert [line for line in row["matches"] if not is_fatal(line)] == []
     assert [line for line in row["misses"] if is_fatal(line)] == []
+
+
+@pytest.mark.parametrize("row", read_data("answers"), ids=lambda row: row["patterns"][0][:30])
+def test_a_line_that_answers_a_request_is_known(row: dict[str, list[str]]) -> None:
+    answer = compiled(any_pattern("answers"))
+
+    assert [line for line in row["matches"] if not answer.search(line.encode())] == []
+    assert [line for line in row["misses"] if answer.search(line.encode())] == []
 
 
 def test_no_line_of_an_engine_that_is_well_is_fatal() -> None:

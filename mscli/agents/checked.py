@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mscli.agents.deployment import Deployment
 from mscli.agents.shapes import LOST, REFUSED, SHAPES
 from mscli.agents.table import Agent
 from mscli.chat.selftest import Check
@@ -16,6 +17,12 @@ from mscli.frozen import frozen
 from mscli.instances.json_values import load_lines, to_json
 from mscli.instances.records import Record, Records
 from mscli.instances.store import private_folder, write_private
+
+# The shapes that an engine refuses by itself, as docs/reference/agent-requests.md has them.
+REFUSES: Mapping[str, tuple[str, ...]] = {
+    "vllm": ("two developer messages", "system after assistant", "/v1/responses"),
+    "vllm-docker": ("two developer messages", "system after assistant", "/v1/responses"),
+}
 
 
 @frozen
@@ -41,9 +48,14 @@ def last(record: Record, records: Records) -> Checked | None:
     return kept[-1] if kept and kept[-1].mark == record.mark else None
 
 
-def warnings(agent: Agent, checked: Checked | None) -> tuple[str, ...]:
-    """What to say before `agent` is started: shapes that lost their tools, and refusals of those that it sends."""
-    statuses = checked.statuses if checked else {}
+def warnings(agent: Agent, deployment: Deployment, checked: Checked | None) -> tuple[str, ...]:
+    """What to say before `agent` is started: shapes that lost their tools, and refusals of those that it sends.
+
+    An instance that was not checked since its start is taken for what its engine was seen to be.
+    """
+    refuses = () if deployment.gateway else REFUSES.get(deployment.engine, ())
+    statuses = checked.statuses if checked else dict.fromkeys(refuses, REFUSED)
+    found = "the last check for agents found refused" if checked else f"{deployment.engine} without --gateway refuses"
     lost = [f"{shape.name} (sent by {shape.sent_by})" for shape in SHAPES if statuses.get(shape.name) == LOST]
     refused = [
         shape.name
@@ -52,7 +64,7 @@ def warnings(agent: Agent, checked: Checked | None) -> tuple[str, ...]:
     ]
     said = (
         (lost, "the last check for agents lost the tool call, or the answer, of"),
-        (refused, f"the last check for agents found refused what {agent.title} sends:"),
+        (refused, f"{found} what {agent.title} sends:"),
     )
     return tuple(f"{words} {', '.join(names)}" for names, words in said if names)
 

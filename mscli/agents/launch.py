@@ -20,7 +20,12 @@ from mscli.instances.store import private_folder, write_private
 
 # What an engine answers besides chat completions, in a way that agents can use. The instructions in every request to
 # /v1/responses have the role `developer`: vLLM refuses it, and templates of Ollama's library leave it out in silence.
-_ANSWERS = {"llama.cpp": (RESPONSES, MESSAGES), "ollama": (MESSAGES,), "vllm": (MESSAGES,)}
+_ANSWERS = {
+    "llama.cpp": (RESPONSES, MESSAGES),
+    "ollama": (MESSAGES,),
+    "vllm": (MESSAGES,),
+    "vllm-docker": (MESSAGES,),
+}
 _GATEWAY_ANSWERS = (RESPONSES, MESSAGES)
 
 
@@ -102,7 +107,7 @@ def refuse_unfit(agent: Agent, deployment: Deployment) -> None:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
             f"{agent.title} speaks {agent.speaks}, which {deployment.engine} does not answer as it needs",
-            "Start the instance with --gateway, or use an agent that uses chat completions.",
+            "Start the instance with --gateway (a container cannot), or use an agent that uses chat completions.",
         )
     if agent.needs_tools and "tools" not in deployment.abilities:
         raise MscliError(

@@ -69,7 +69,7 @@ def start(
     exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     made = launch(chosen, deployment, records.run_dir(record.name) / "agents" / agent, args or (), exempt)
     made.write()
-    found = warnings(chosen, last(record, records))
+    found = warnings(chosen, deployment, last(record, records))
     if json:
         screen.data({"argv": made.argv, "env": made.env, "unset": made.unset, "files": list(made.files),
                      "warnings": found})  # fmt: skip

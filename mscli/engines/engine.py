@@ -45,7 +45,8 @@ class Capabilities:
 
     `unguarded`: paths that its server answers without the API key, beside health and metrics. `idle_option`: its option
     for the seconds without a request after which it frees the model's memory, until the next request; None: it cannot.
-    `gateway`: how the gateway speaks to it (see serving/gateway.py); "library": only the gateway speaks HTTP.
+    `gateway`: how the gateway speaks to it (see serving/gateway.py); "library": only the gateway speaks HTTP; None: it
+    cannot have one. `answers_agents`: whether it takes what coding agents send, without the gateway.
     """
 
     vision: bool
@@ -57,7 +58,8 @@ class Capabilities:
     cpu: bool
     unguarded: tuple[str, ...] = ()
     idle_option: str | None = None
-    gateway: str = "openai"
+    gateway: str | None = "openai"
+    answers_agents: bool = True
 
 
 @frozen

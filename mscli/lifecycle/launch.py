@@ -109,15 +109,17 @@ def serving(launch: Launch, records: Records) -> Serving:
 def gateway(launch: Launch) -> str | None:
     """How the gateway in front of the instance speaks to its engine; None where there is none.
 
-    There is one where a library is the engine, where it was asked for, and in front of an engine that asks for no key
-    itself, unless it is to be left out.
+    There is one where a library is the engine, where it was asked for, in front of an engine that asks for no key
+    itself, and for agents in front of one that does not answer them, unless it is to be left out.
     """
     engine, request, found = launch.engine, launch.request, launch.installation
     if launch.adopted:
         return None
     if engine.capabilities.gateway == LIBRARY or (found and found.library):
         return LIBRARY
-    wanted = not engine.capabilities.api_key if request.gateway is None else request.gateway
+    agents = request.overrides.least_context is not None and not engine.capabilities.answers_agents
+    needed = agents or not engine.capabilities.api_key
+    wanted = needed if request.gateway is None else request.gateway
     return engine.capabilities.gateway if wanted else None
 
 

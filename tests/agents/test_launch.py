@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.agents.page import shapes
 from support.run_mscli import Mscli
 
-from mscli.agents.checked import Checked, warnings
+from mscli.agents.checked import REFUSES, Checked, warnings
 from mscli.agents.deployment import Deployment
 from mscli.agents.launch import launch, needed_context, refuse_unfit
 from mscli.agents.table import AGENT_CONTEXT, AGENTS
@@ -168,10 +169,26 @@ def test_a_launch_says_first_what_the_last_check_lost(mscli: Mscli, home: Path, 
 
 def test_a_refusal_is_told_to_the_agent_that_sends_such_requests() -> None:
     checked = Checked("mark", {"/v1/responses": "refused", "odd schemas": "ok", "user after user": "refused"})
-    assert warnings(AGENTS["codex"], checked) == (
+    assert warnings(AGENTS["codex"], HERE, checked) == (
         "the last check for agents found refused what Codex sends: user after user, /v1/responses",
     )
-    assert warnings(AGENTS["vibe"], checked) == warnings(AGENTS["vibe"], None) == ()
+    assert warnings(AGENTS["vibe"], HERE, checked) == warnings(AGENTS["vibe"], HERE, None) == ()
+
+
+def test_what_an_engine_is_known_to_refuse_is_told_before_any_check() -> None:
+    plain = replace(HERE, engine="vllm")
+    assert warnings(AGENTS["gptme"], plain, None) == (
+        "vllm without --gateway refuses what gptme sends: system after assistant",
+    )
+    checked = Checked("mark", {"system after assistant": "ok"})
+    for deployment, last in ((replace(plain, gateway=True), None), (plain, checked), (HERE, None)):
+        assert warnings(AGENTS["gptme"], deployment, last) == ()
+
+
+@pytest.mark.parametrize("engine", REFUSES)
+def test_an_engine_is_known_to_refuse_what_the_page_says(engine: str) -> None:
+    column = shapes(engine.removesuffix("-docker"))
+    assert REFUSES[engine] == tuple(name for name, status in column.items() if status == "refused")
 
 
 def test_up_for_agents_has_a_context_in_which_every_agent_can_work(mscli: Mscli) -> None:

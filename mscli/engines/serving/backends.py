@@ -1,7 +1,8 @@
 """The engines behind the gateway, each as a stream of chunks in the shape of OpenAI's API.
 
-Three kinds: `Library` is a Python object in a process of its own (see worker.py), `OpenAi` a server that speaks the API
-already, and `Ollama` one whose own API can refuse what its OpenAI endpoint cuts in silence.
+`Library` is a Python object in a process of its own (see worker.py), `OpenAi` a server that speaks the API already,
+`Vllm` one that is strict about a conversation, and `Ollama` one whose own API can refuse what its OpenAI endpoint cuts
+in silence.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 import httpx
 
 from mscli.engines.serving.chat_request import Body, RequestError, pictures, role
+from mscli.engines.serving.strict_messages import accepted
 from mscli.untrusted import error_words
 
 Chunk = dict[str, Any]
@@ -29,6 +31,7 @@ _LONGEST_LINE_BYTES = 64 << 20
 # What engines say of a prompt that is longer than the context, with the numbers they tell: prompt, context.
 _EXCEEDED = (
     re.compile(r"request \((?P<prompt>\d+) tokens\) exceeds the available context size \((?P<context>\d+) tokens\)"),
+    re.compile(r"maximum context length is (?P<context>\d+) tokens.*?contains \d+ characters", re.DOTALL),
     re.compile(r"maximum context length is (?P<context>\d+) tokens.*?(?P<prompt>\d+)", re.DOTALL),
     re.compile(r"Prompt sequence length is greater than (?P<context>\d+)"),
 )
@@ -144,8 +147,8 @@ def _step(step: Mapping[str, Any]) -> Chunk:
 
 
 class OpenAi:
-    """A server that speaks the API: mistral.rs, llama.cpp, vLLM. It is always asked for a stream, which it stops when
-    the gateway leaves."""
+    """A server that speaks the API: mistral.rs, llama.cpp. It is always asked for a stream, which it stops when the
+    gateway leaves."""
 
     formats: Collection[str] = ("text", "json_object", "json_schema")
     honors: Collection[str] = ("n", "logprobs", "top_logprobs", "logit_bias", "tool_choice")
@@ -170,7 +173,7 @@ class OpenAi:
     async def stream(self, path: str, request: Body) -> AsyncGenerator[Chunk, None]:
         """See `Backend`."""
         tools = {"tools": None, "tool_choice": None} if request.get("tool_choice") == "none" else {}
-        body = {**request, **tools, "stream": True, "stream_options": {"include_usage": True}}
+        body = {**self._put(path, request), **tools, "stream": True, "stream_options": {"include_usage": True}}
         finished = False
         async with aclosing(
             self.lines(path, {name: value for name, value in body.items() if value is not None})
@@ -182,6 +185,10 @@ class OpenAi:
                     yield made
         if not finished:
             raise RequestError(f"{BROKE_OFF}: the engine ended it before its end", 502)
+
+    def _put(self, _path: str, request: Body) -> Body:
+        """The request as this engine takes it."""
+        return request
 
     async def lines(self, path: str, body: Body) -> AsyncGenerator[str, None]:
         """The lines of the answer, not the empty ones. Raises RequestError where it is a refusal, or breaks off."""
@@ -205,6 +212,16 @@ def _event(data: str) -> Chunk:
     if not isinstance(made, dict) or made.get("error"):
         raise broken(error_words(data))
     return made
+
+
+class Vllm(OpenAi):
+    """vLLM, which refuses conversations that other engines take, and a limit of the reply above its context."""
+
+    def _put(self, path: str, request: Body) -> Body:
+        limits = {name: request[name] for name in ("max_tokens", "max_completion_tokens") if request.get(name)}
+        within = {name: min(limit, self._context) for name, limit in limits.items()}
+        talk = {"messages": accepted(request["messages"])} if path == CHAT else {}
+        return {**request, **within, **talk}
 
 
 class Ollama(OpenAi):

@@ -14,14 +14,14 @@ import socket
 import sys
 from argparse import ArgumentParser, Namespace
 from asyncio.subprocess import Process
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mscli.engines.serving.backends import Backend, Library, Ollama, OpenAi
+from mscli.engines.serving.backends import Backend, Library, Ollama, OpenAi, Vllm
 from mscli.engines.serving.chat_request import RequestError
 from mscli.engines.serving.openai_http import LINGER_S, QUEUE, SAMPLING, Front, Keys, refused, say
 
@@ -29,13 +29,14 @@ PORT_STATUS, UNABLE = 3, 127
 BACKLOG = 1024  # connections that wait to be accepted
 _OWN_END_S = 0.5
 _LAST_WORDS_S = 0.3
-LIBRARY, OLLAMA, OPENAI = "library", "ollama", "openai"
+LIBRARY = "library"
+SERVERS: Mapping[str, type[OpenAi]] = {"ollama": Ollama, "openai": OpenAi, "vllm": Vllm}
 
 
 def parser() -> ArgumentParser:
     """The gateway's flags. `--engine-port`: of the engine, on loopback; a library has none."""
     made = ArgumentParser(prog="gateway", allow_abbrev=False)
-    made.add_argument("--kind", choices=(LIBRARY, OLLAMA, OPENAI), required=True)
+    made.add_argument("--kind", choices=(LIBRARY, *SERVERS), required=True)
     made.add_argument("--alias", required=True)
     made.add_argument("--host", default="127.0.0.1")
     made.add_argument("--port", type=int, required=True)
@@ -103,9 +104,7 @@ def front(options: Namespace, link: socket.socket) -> Front:
     """The gateway's application for these flags; `link`: to the process of a library."""
     url = f"http://127.0.0.1:{options.engine_port}"
     there = (url, options.health_path, options.alias, options.context)
-    backend: Backend = (
-        {OLLAMA: Ollama, OPENAI: OpenAi}[options.kind](*there) if options.kind != LIBRARY else Library(link)
-    )
+    backend: Backend = Library(link) if options.kind == LIBRARY else SERVERS[options.kind](*there)
     sampling = {name: value for name in SAMPLING if (value := getattr(options, name)) is not None}
     return Front(
         backend, options.alias, Keys(options.api_key_file), options.images, options.users, options.queue, sampling

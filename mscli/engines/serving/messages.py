@@ -44,7 +44,10 @@ _MESSAGE = holds(
     ("role", "content"),
 )
 _FIELDS: Fields = {
-    "messages": (list_of(_MESSAGE), "a list of messages, each with a role and content"),
+    "messages": (
+        lambda value: bool(value) and list_of(_MESSAGE)(value),
+        "a list of at least one message, each with a role and content",
+    ),
     "system": (_blocks(_BLOCK), "a text, or a list of texts"),
     "max_tokens": (count, "a whole number from 1"),
     "stop_sequences": (list_of(text), "a list of texts"),
@@ -72,6 +75,8 @@ def error(fault: RequestError) -> Chunk:
 def request(body: Body) -> Body:
     """The same as a chat completion request. Raises RequestError."""
     fit(body, _FIELDS)
+    if body.get("messages") is None:
+        raise RequestError("`messages` is missing")
     for name in ("mcp_servers", "container"):
         if body.get(name):
             raise RequestError(f"`{name}` is not supported: tools are run by the client")
@@ -83,7 +88,7 @@ def request(body: Body) -> Body:
     if form := (body.get("output_config") or {}).get("format"):
         made["response_format"] = {"type": form["type"], "json_schema": {"name": "reply", "schema": form.get("schema")}}
     messages: list[Chunk] = [{"role": "system", "content": _content(body["system"])}] if body.get("system") else []
-    for message in body.get("messages") or ():
+    for message in body["messages"]:
         _add(message, messages)
     return {**made, "messages": messages, **_tools(body)}
 

@@ -27,6 +27,7 @@ class VllmDocker(Vllm):
 
     name = NAME
     program = DOCKER
+    capabilities = replace(Vllm.capabilities, gateway=None)
 
     def locate(self) -> Installation:
         """See the contract: the client of Docker or Podman. vLLM's version is the image's, so none is told here."""

@@ -76,6 +76,8 @@ class Vllm:
         cpu=True,
         # asked of 0.32.0 without a key; all others below /v1 and /inference want it
         unguarded=("/invocations", "/tokenize", "/detokenize", "/generative_scoring", "/scale_elastic_ep"),
+        gateway="vllm",
+        answers_agents=False,  # it refuses the role `developer` and what Codex sends to /v1/responses
     )
     health_path = "/health"
     # Measured on 0.32.0: SIGTERM is lost just before it is ready, and while the engine core starts it makes the parent

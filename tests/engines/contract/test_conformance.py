@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from support.conformance.page import CLIENTS, Found, read, write
+from support.conformance.page import CLIENTS, GATEWAY, NAMES, Found, read, write
 from support.engines.engine_home import KEY, TWINS, Home, make_home
 from support.ollama.standins import STANDIN
 from support.ollama.tiny import give, program, write_profile
@@ -30,7 +30,6 @@ from mscli.engines.table import engine
 
 TESTS = Path(__file__).parents[2]
 PYTHON = os.environ.get("MSCLI_CLIENTS", "")
-ENGINES = ("llama.cpp", "ollama", "transformers", "mistral.rs", "vllm")
 pytestmark = pytest.mark.conformance
 
 
@@ -91,16 +90,18 @@ def asked(client: str, url: str, model: str, key: str) -> Found:
     return found
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", NAMES)
 def test_each_client_finds_what_the_page_says(name: str, tmp_path: Path, tiny_model: TinyModels) -> None:
     if not shutil.which(PYTHON):
         pytest.skip("no clients to test with: tests/run_conformance installs them")
     if not read(name) and not os.environ.get("CONFORMANCE_WRITE"):
         pytest.skip(f"the page has no column of {name} yet: CONFORMANCE_WRITE=1 writes it")
-    with home_of(name, tmp_path / "user", tiny_model) as home:
-        key = KEY if engine(name).capabilities.api_key else ""
+    plain = name.removesuffix(GATEWAY)
+    front = () if name == plain else ("--gateway",)
+    with home_of(plain, tmp_path / "user", tiny_model) as home:
+        key = KEY if engine(plain).capabilities.api_key else ""
         try:
-            up = home.up("--ctx", "4096", env={"MSCLI_API_KEY": key} if key else {})
+            up = home.up("--ctx", "4096", *front, env={"MSCLI_API_KEY": key} if key else {})
             assert up.code == 0, up.out + up.err
             told = home.mscli("env", "--json").data
             found = {

@@ -8,7 +8,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from support.agents.page import column
+from support.agents.page import requests, shapes
+from support.agents.replay import replayed, told
 from support.engines.engine_home import Home, Running, Twin, deltas, make_home
 from support.picture import png
 from support.weather import TOOL
@@ -192,8 +193,14 @@ def test_logs_are_kept(running: Running) -> None:
 
 def test_what_agents_send_is_answered_as_the_page_says(running: Running, twin: Twin) -> None:
     checks = running.home.mscli("check", "--for", "agents", "--json").envelope["data"]["checks"]
-    told = column(twin.engine)
+    told = shapes(twin.engine)
     found = {each["name"]: each["status"] for each in checks}
     wrong = {each["name"]: each["seen"] for each in checks if each["status"] != told[each["name"]]}
     assert not wrong, wrong
     assert found == told
+
+
+def test_first_requests_of_agents_become_what_the_page_says(running: Running, twin: Twin) -> None:
+    client = running.client
+    found = replayed(client.url.removesuffix("/v1"), client.model, client.key)
+    assert told(found) == requests(twin.engine), found

@@ -16,9 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
-from support.agents.page import column
-from support.agents.replay import expected, replayed
-from support.agents.requests import REPLAYED
+from support.agents.page import requests, shapes
+from support.agents.replay import due, replayed, told
 from support.ollama.standins import Scene
 from support.ollama.tiny import (
     GO_TEMPLATE,
@@ -342,7 +341,7 @@ def test_what_agents_send_is_answered_as_the_page_says(
         give(site.url, TAG, PLAIN_GGUF, template=template)
     site.up("--ctx", "2048", *front)
     checks = site.mscli("check", "--for", "agents", "--json").envelope["data"]["checks"]
-    told = column(title)
+    told = shapes(title)
     assert not {each["name"]: each["seen"] for each in checks if each["status"] != told[each["name"]]}
     assert {each["name"]: each["status"] for each in checks} == told
     env = site.mscli("env", "--json").data
@@ -354,4 +353,6 @@ def test_requests_of_agents_are_answered_and_those_with_tools_by_a_call(site: Si
     of_the_pages_version(site, front)
     site.up("--ctx", "4096", *front)
     root = site.mscli("env", "--json").data["MSCLI_ROOT_URL"]
-    assert replayed(root, "mscli/tiny") == {each.agent: expected(each) for each in REPLAYED}
+    found = replayed(root, "mscli/tiny")
+    assert found == due()
+    assert told(found) == requests("Ollama" if front else "Ollama, gateway")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from mscli.engines.serving.backends import CHAT, OpenAi
+from mscli.engines.serving.backends import CHAT, OpenAi, Vllm
 from mscli.engines.serving.chat_request import RequestError
 
-Answers = Callable[[int, str], OpenAi]
+Answers = Callable[..., OpenAi]
 ASKED = {"messages": [{"role": "user", "content": "hello"}]}
 PIECE = 'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
 END = 'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -41,10 +41,10 @@ def engine() -> Iterator[tuple[Answers, list[dict[str, Any]]]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def make(status: int, text: str) -> OpenAi:
+    def make(status: int, text: str, kind: type[OpenAi] = OpenAi) -> OpenAi:
         nonlocal said
         said = (status, text)
-        return OpenAi(f"http://127.0.0.1:{server.server_port}", "/health", "twin", 512)
+        return kind(f"http://127.0.0.1:{server.server_port}", "/health", "twin", 512)
 
     yield make, seen
     server.shutdown()
@@ -67,6 +67,17 @@ def test_a_whole_stream_is_passed_on(engine: tuple[Answers, list[dict[str, Any]]
     assert (seen[0]["stream"], "tools" in seen[0]) == (True, False)
 
 
+def test_vllm_is_asked_in_roles_that_it_knows_and_for_no_longer_reply_than_it_allows(
+    engine: tuple[Answers, list[dict[str, Any]]],
+) -> None:
+    make, seen = engine
+    developer = {"role": "developer", "content": "Be brief."}
+    read(make(200, PIECE + END + DONE, Vllm), messages=[developer, *ASKED["messages"]], max_completion_tokens=32_000)
+
+    assert [message["role"] for message in seen[0]["messages"]] == ["system", "user"]
+    assert seen[0]["max_completion_tokens"] == 512
+
+
 @pytest.mark.parametrize(
     ("status", "text", "words", "refused", "code"),
     [
@@ -76,6 +87,12 @@ def test_a_whole_stream_is_passed_on(engine: tuple[Answers, list[dict[str, Any]]
         pytest.param(
             200, "data: Prompt sequence length is greater than 512, perhaps\n\n" + DONE, "(512 tokens)", 400,
             "context_length_exceeded", id="plain text in a stream: mistral.rs",
+        ),
+        pytest.param(
+            400, '{"error":{"message":"This model\'s maximum context length is 512 tokens. However, your prompt '
+            'contains 9000 characters (more than 4096 characters, which is the upper bound for 511 input tokens)."}}',
+            "request exceeds the available context size (512 tokens)", 400, "context_length_exceeded",
+            id="too long, and not counted: vLLM",
         ),
         pytest.param(422, '{"message": "did not match any variant"}', "any variant", 422, None, id="no error object"),
         pytest.param(500, "channel closed", "channel closed", 500, None, id="plain text"),

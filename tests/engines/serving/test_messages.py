@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.engines.odd_requests import FULL_MESSAGES as FULL
+from support.engines.odd_requests import MESSAGES_LOOK as LOOK
 from support.engines.odd_requests import ODD_ENOUGH, variations
 from support.picture import png
 
@@ -12,55 +14,7 @@ from mscli.engines.serving.backends import Chunk, chunk, usage
 from mscli.engines.serving.chat_request import RequestError, check
 from mscli.engines.serving.messages import Reply, error, request
 
-LOOK = {"name": "look", "description": "d", "input_schema": {"type": "object"}, "eager_input_streaming": True}
 HELLO = [{"role": "user", "content": "hello"}]
-FULL: dict[str, Any] = {
-    "model": "m",
-    "max_tokens": 1024,
-    "stream": True,
-    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
-    "messages": [
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "What is this?", "cache_control": {"type": "ephemeral"}},
-                {
-                    "type": "image",
-                    "source": {"type": "base64", "media_type": "image/png", "data": png().partition(",")[2]},
-                },
-            ],
-        },
-        {
-            "role": "assistant",
-            "content": [
-                {"type": "thinking", "thinking": "Hm.", "signature": ""},
-                {"type": "text", "text": "I look."},
-                {"type": "tool_use", "id": "c1", "name": "look", "input": {"at": 1}},
-                {"type": "tool_use", "id": "c2", "name": "look", "input": {}},
-            ],
-        },
-        {
-            "role": "user",
-            "content": [
-                {"type": "tool_result", "tool_use_id": "c1", "content": "a cat"},
-                {
-                    "type": "tool_result",
-                    "tool_use_id": "c2",
-                    "is_error": True,
-                    "content": [{"type": "text", "text": "too dark"}],
-                },
-                {"type": "text", "text": "And now?"},
-            ],
-        },
-    ],
-    "tools": [LOOK, {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}],
-    "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
-    "stop_sequences": ["END"],
-    "temperature": 0.15,
-    "top_k": 40,
-    "thinking": {"type": "disabled"},
-    "metadata": {"user_id": "me"},
-}  # fmt: skip
 
 
 def asked(**more: Any) -> dict[str, Any]:

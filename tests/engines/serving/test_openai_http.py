@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.engines.odd_requests import FULL, variations
+from support.engines.odd_requests import FULL, FULL_MESSAGES, FULL_RESPONSES, variations
 from support.picture import png
 
 from mscli.diagnosis.diagnose import start_failure
@@ -491,38 +491,55 @@ def test_a_taken_port_is_told_before_the_engine_is_started(capfd: pytest.Capture
     assert not (tmp_path / "started").exists()
 
 
-def malformed(number: int) -> list[bytes]:
+# Path -> a good request, and of what else nothing may be made of a field of it.
+APIS: dict[str, tuple[dict[str, Any], str, list[Any]]] = {
+    "/v1/chat/completions": (FULL, "messages", ["a"]),
+    "/v1/responses": (FULL_RESPONSES, "input", [[{"type": "function_call_output", "output": 1}]]),
+    "/v1/messages": (
+        FULL_MESSAGES,
+        "messages",
+        ["a", [{"role": "user", "content": [{"type": "tool_result", "content": 1}]}]],
+    ),
+}
+
+
+def malformed(path: str, number: int) -> list[bytes]:
     """Bodies that are no request, made from a good one by a fixed seed: cut, filled with noise, with a part doubled."""
-    draw, good = random.Random(18), json.dumps(FULL).encode()
+    whole, field, more = APIS[path]
+    full = {name: value for name, value in whole.items() if name != "model"}
+    draw, good = random.Random(18), json.dumps(full).encode()
 
     def one() -> bytes:
         at, length = draw.randrange(1, len(good) - 1), draw.randrange(1, 40)
         noise = draw.randbytes(length)
+        wrong = draw.choice([1, {}, [], [7], [{"role": noise.hex()}], *more])
         kinds = (
             good[:at],
             noise + good,
             good[:at] + bytes([draw.randrange(32)]) + b"\xff" + good[at:],
             good + good[:at],
             b"[" * draw.randrange(1, 5000),
-            b'{"messages":' * draw.randrange(1, 2000),
-            json.dumps(draw.choice([1, "a", [FULL], None, True])).encode(),
-            json.dumps({**FULL, "messages": draw.choice([1, "a", {}, [], [7], [{"role": noise.hex()}]])}).encode(),
+            f'{{"{field}":'.encode() * draw.randrange(1, 2000),
+            json.dumps(draw.choice([1, "a", [full], None, True])).encode(),
+            json.dumps({**full, field: wrong}).encode(),
         )
         return draw.choice(kinds)
 
     return [one() for _ in range(number)]
 
 
+@pytest.mark.parametrize("path", APIS)
 @pytest.mark.parametrize("bodies", [100, pytest.param(1000, marks=pytest.mark.rounds)])
 def test_malformed_bodies_are_refused_and_each_ones_neighbor_is_answered(
-    server: Server, capfd: pytest.CaptureFixture[str], bodies: int
+    server: Server, capfd: pytest.CaptureFixture[str], path: str, bodies: int
 ) -> None:
     server.model = Parrot()
     link, neighbor = (http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30) for _ in range(2))
-    kind, good = {"Content-Type": "application/json"}, json.dumps(asked("hello"))
-    for body in malformed(bodies):
-        link.request("POST", "/v1/chat/completions", body, kind)
-        neighbor.request("POST", "/v1/chat/completions", good, kind)
+    kind = {"Content-Type": "application/json"}
+    good = json.dumps({"max_tokens": 9, **asked("hello"), "input": "hello"})
+    for body in malformed(path, bodies):
+        link.request("POST", path, body, kind)
+        neighbor.request("POST", path, good, kind)
         answer = link.getresponse()
         assert 400 <= answer.status < 500, body
         assert "message" in json.loads(answer.read())["error"], body

@@ -5,52 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.engines.odd_requests import FLAT_LOOK as LOOK
+from support.engines.odd_requests import FULL_RESPONSES as CODEX
 from support.engines.odd_requests import ODD_ENOUGH, variations
 from support.picture import png
 
 from mscli.engines.serving.backends import Chunk, chunk, usage
 from mscli.engines.serving.chat_request import RequestError, check
 from mscli.engines.serving.responses import Reply, request
-
-LOOK = {"type": "function", "name": "look", "description": "d", "strict": False, "parameters": {"type": "object"}}
-CODEX: dict[str, Any] = {
-    "model": "m",
-    "stream": True,
-    "input": [
-        {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]},
-        {
-            "type": "message",
-            "id": "msg_0",
-            "role": "user",
-            "content": [{"type": "input_text", "text": "What is this?"}, {"type": "input_image", "image_url": png()}],
-        },
-        {"type": "reasoning", "id": "rs_0", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
-        {
-            "type": "message",
-            "role": "assistant",
-            "content": [{"type": "output_text", "text": "I look.", "annotations": []}],
-        },
-        {"type": "function_call", "id": "fc_0", "call_id": "c1", "name": "look", "arguments": "{}"},
-        {"type": "function_call", "id": "fc_1", "call_id": "c2", "name": "look", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "c1", "output": "a cat"},
-        {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "a dog"}]},
-    ],
-    "tools": [
-        LOOK,
-        {"type": "namespace", "name": "agents", "description": "d", "tools": [LOOK]},
-        {"type": "web_search", "external_web_access": False},
-    ],
-    "tool_choice": "auto",
-    "parallel_tool_calls": True,
-    "reasoning": {"summary": "auto"},
-    "store": False,
-    "include": ["reasoning.encrypted_content"],
-    "prompt_cache_key": "k",
-    "client_metadata": {"a": "b"},
-    "max_output_tokens": 9,
-    "temperature": 0.15,
-    "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}},
-}  # fmt: skip
 
 
 def asked(**more: Any) -> dict[str, Any]:

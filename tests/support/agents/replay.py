@@ -19,9 +19,14 @@ def replayed(root: str, model: str, key: str | None = None) -> dict[str, str]:
     return {each.agent: _sent(root, each, model, headers) for each in REPLAYED}
 
 
-def expected(each: Replayed) -> str:
-    """What must become of it."""
-    return "call" if each.calls else "answer"
+def told(found: dict[str, str]) -> dict[str, str]:
+    """The same as the page says it."""
+    return {agent: "refused" if what.startswith("HTTP ") else what for agent, what in found.items()}
+
+
+def due() -> dict[str, str]:
+    """What must become of each."""
+    return {each.agent: "call" if each.calls else "answer" for each in REPLAYED}
 
 
 def _sent(root: str, each: Replayed, model: str, headers: dict[str, str]) -> str:

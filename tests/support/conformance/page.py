@@ -7,12 +7,15 @@ from pathlib import Path
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "conformance.md"
 CLIENTS = ("openai", "anthropic", "langchain-openai", "litellm", "ollama")
+GATEWAY = "+gateway"
 NAMES = {
     "llama.cpp": "llama.cpp",
+    f"llama.cpp{GATEWAY}": "llama.cpp + gateway",
     "ollama": "Ollama",
     "transformers": "Transformers",
     "mistral.rs": "mistral.rs",
     "vllm": "vLLM",
+    f"vllm{GATEWAY}": "vLLM + gateway",
 }
 Found = dict[str, str]
 _BEGIN, _END = "<!-- made by tests/run_conformance -->\n", "<!-- end -->\n"

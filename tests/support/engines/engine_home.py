@@ -45,7 +45,7 @@ engine: {engine}
 model: twin
 variant: {variant}
 device: cpu
-context: {{floor: 1024, target: 2048}}
+context: {{floor: 1024, target: 8192}}
 images: 1
 automatic: false
 options: {options}

@@ -136,11 +136,12 @@ export default function (pi) {
         argv=("--auth-type", "openai", "-m", "$model"),
         env={**_OPENAI, "QWEN_CODE_SYSTEM_SETTINGS_PATH": "$folder/settings.json"},
         unset=("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"),  # it asks a proxy for loopback too
+        # In milliseconds; of its own it gives up and asks again after two minutes, which a long prompt can take.
         files={
             "settings.json": """\
 {"security": {"auth": {"selectedType": "openai"}}, "privacy": {"usageStatisticsEnabled": false},
  "general": {"disableAutoUpdate": true, "disableUpdateNag": true},
- "model": {"name": $q_model, "generationConfig": {"contextWindowSize": $context,
+ "model": {"name": $q_model, "generationConfig": {"contextWindowSize": $context, "timeout": 600000,
   "samplingParams": {"max_tokens": $output, "temperature": $temperature}}}}
 """
         },

@@ -76,7 +76,8 @@ def test_a_launched_agent_answers_calls_a_tool_and_leaves_its_users_files_alone(
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     env = {**user_env, **nowhere, "PATH": path, "TERM": "dumb", "OPENAI_API_KEY": "sk-of-the-user"}
     if agent in REWRITES:  # its own file, at any start: what it makes of it without mscli is the user's
-        ended([agent, *ARGS[agent]], {**env, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, project)
+        # A server that refuses at once: one that cannot be reached would be asked again for two minutes.
+        ended([agent, *ARGS[agent]], {**env, "OPENAI_BASE_URL": f"http://127.0.0.1:{served.port}/nothing"}, project)
     before = hashes(home)
     done = ended([sys.executable, "-m", "mscli", "launch", agent, "rehearsal", "--", *ARGS[agent]], env, project)
     said = f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n" + "\n".join(

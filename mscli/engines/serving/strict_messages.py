@@ -11,33 +11,51 @@ from typing import Any
 
 from mscli.engines.serving.chat_request import role
 
+NO_RESULT = "(no result)"
 _ID_LENGTH = 9
 _ANSWERS = ("assistant", "tool")
 
 
 def accepted(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages, those of the role `developer` as the system's, each id of a call with nine letters and digits.
+    """The messages: the role `developer` is the system's, and the id of a call has nine letters and digits.
 
-    A system message behind an answer, or behind the result of a tool, is the user's: it stays in its place. An answer
-    without words or calls is left out.
+    A system message behind an answer, or behind the result of a tool, is the user's and stays in its place; so does a
+    result that no call waits for. A call without a result gets one. An answer without words or calls is left out.
     """
-    made: list[dict[str, Any]] = []
-    behind = False
+    talk = _Talk()
     for message in messages:
-        told = role(message)
-        behind = told == "system" and (behind or (bool(made) and made[-1]["role"] in _ANSWERS))
-        said = _with_short_ids({**message, "role": "user" if behind else told})
-        if told != "assistant" or said.get("content") or said.get("tool_calls"):
-            made.append(said)
-    return made
+        talk.add(message, role(message))
+    return talk.made
 
 
-def _with_short_ids(message: dict[str, Any]) -> dict[str, Any]:
-    if message["role"] == "tool":
-        return {**message, "tool_call_id": _short(message.get("tool_call_id"))}
-    if calls := message.get("tool_calls"):
-        return {**message, "tool_calls": [{**call, "id": _short(call.get("id"))} for call in calls]}
-    return message
+class _Talk:
+    """What was said so far, and the ids of calls that wait for their results."""
+
+    def __init__(self) -> None:
+        self.made: list[dict[str, Any]] = []
+        self._waiting: list[str] = []
+        self._put = False  # whether the last one was a system message, put as the user's
+
+    def add(self, message: Mapping[str, Any], told: str) -> None:
+        if told == "tool":
+            self._add_result(message)
+            return
+        self.made += [{"role": "tool", "tool_call_id": each, "content": NO_RESULT} for each in self._waiting]
+        behind = bool(self.made) and self.made[-1]["role"] in _ANSWERS
+        self._put = told == "system" and (self._put or behind)
+        calls = [{**call, "id": _short(call.get("id"))} for call in message.get("tool_calls") or ()]
+        self._waiting = [call["id"] for call in calls]
+        if told != "assistant" or message.get("content") or calls:
+            called = {"tool_calls": calls} if calls else {}
+            self.made.append({**message, "role": "user" if self._put else told, **called})
+
+    def _add_result(self, message: Mapping[str, Any]) -> None:
+        self._put = False
+        if (identity := _short(message.get("tool_call_id"))) in self._waiting:
+            self._waiting.remove(identity)
+            self.made.append({**message, "tool_call_id": identity})
+        else:
+            self.made.append({"role": "user", "content": message.get("content") or ""})
 
 
 def _short(identity: str | None) -> str:

@@ -32,6 +32,9 @@ REFUSED: dict[str, tuple[str, list[Message]]] = {
     "the system behind an answer": ("v7", [SYSTEM, USER, SAID, SYSTEM, USER]),
     "the system twice behind an answer": ("v13", [USER, SAID, SYSTEM, SYSTEM, USER]),
     "the system behind a result": ("v11", [USER, *called("abcdefgh1"), SYSTEM]),
+    "a call without a result": ("v11", [USER, called("abcdefgh1")[0], USER, SAID, USER]),
+    "one of two calls without a result": ("v7", [USER, *called("abcdefgh1", "abcdefgh2")[:2], SAID, USER]),
+    "a result that no call waits for": ("v11", [USER, *called("abcdefgh1"), called("abcdefgh2")[1], SAID, USER]),
     "an answer that says nothing": ("v11", [USER, {"role": "assistant", "content": ""}, USER]),
 }
 

@@ -46,11 +46,6 @@ def test_what_agents_send_is_answered_as_the_page_says(fronted: Served) -> None:
     assert found == shapes("vLLM, gateway"), [each for each in checks if each["status"] == "refused"]
 
 
-def test_agents_that_plain_vllm_refuses_are_launched_without_a_warning(fronted: Served) -> None:
-    for agent in ("gptme", "llm"):
-        assert fronted.home.mscli("launch", agent, "--json").data["warnings"] == []
-
-
 def test_a_prompt_above_the_context_is_refused_with_its_code_and_a_longer_limit_is_taken(fronted: Served) -> None:
     url, hello = f"{root(fronted)}/v1/chat/completions", [{"role": "user", "content": "hello"}]
     long = [{"role": "user", "content": "word " * 20_000}]

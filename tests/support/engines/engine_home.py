@@ -15,7 +15,7 @@ from support.engines.installed_engines import CACHE
 from support.run_mscli import Ran, call, environment
 from support.tiny_twin import described
 
-DEADLINE_S = 300.0
+DEADLINE_S = 600.0
 KEY = "a-key-of-the-test"
 
 MODEL = described("Tiny twin of Mistral Small 3.1", """\

@@ -21,7 +21,7 @@ from support.run_mscli import Ran, call
 from support.tiny_models import TinyFiles
 from support.tiny_twin import described
 
-DEADLINE_S = 300.0
+DEADLINE_S = 600.0
 MODEL = """\
 capabilities: [{capabilities}]
 reasoning: {reasoning}

@@ -84,7 +84,8 @@ def test_a_call_can_be_demanded(choice: dict[str, str], expected: object) -> Non
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"messages": None}, "`messages` must be"),
+        ({"messages": None}, "`messages` is missing"),
+        ({"system": "Be brief.", "messages": []}, "at least one message"),
         ({"messages": [{"role": "robot", "content": "a"}]}, "`messages` must be"),
         ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "'document'"),
         ({"max_tokens": "9"}, "`max_tokens` must be"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.engines.engine_home import KEY, TWINS, Client, Home, Running, Twin, make_home
+from support.engines.hostile_shell import HOSTILE_SHELL
 from support.tiny_models import TinyModels
 
 from mscli.engines.engine import Capabilities
@@ -57,11 +58,11 @@ def weights(twin: Twin, tiny_model: TinyModels) -> Path | None:
 def running(
     alone: None, twin: Twin, capabilities: Capabilities, weights: Path | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
-    """One instance, with a key where the engine takes one."""
+    """One instance, with a key where the engine takes one, started from a shell that holds others' settings."""
     home = make_home(twin, tmp_path_factory.mktemp("home"), weights)
     key = KEY if capabilities.api_key else None
     try:
-        up = home.up(env={"MSCLI_API_KEY": key} if key else {})
+        up = home.up(env={**HOSTILE_SHELL, **({"MSCLI_API_KEY": key} if key else {})})
         assert up.code == 0, up.out + up.err
         told = home.mscli("env", "--json").data
         yield Running(home, up.data, Client(told["OPENAI_BASE_URL"], told["MSCLI_MODEL"], key))

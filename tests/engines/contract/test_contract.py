@@ -11,6 +11,7 @@ import pytest
 from support.agents.page import requests, shapes
 from support.agents.replay import replayed, told
 from support.engines.engine_home import Home, Running, Twin, deltas, make_home
+from support.engines.hostile_shell import LOOPBACK, listening_at
 from support.picture import png
 from support.weather import TOOL
 
@@ -76,12 +77,17 @@ def test_the_same_up_again_reports_what_runs(running: Running, capabilities: Cap
 
 
 def test_it_listens_on_this_machine_alone(running: Running) -> None:
-    number = f"{running.data['instance']['port']:04X}"
-    tables = (Path("/proc/net") / name for name in ("tcp", "tcp6"))
-    lines = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
-    listening = [words[1].rpartition(":")[0] for words in lines if words[3] == "0A" and words[1].endswith(f":{number}")]
+    assert listening_at(running.data["instance"]["port"]) == {LOOPBACK}
 
-    assert listening == ["0100007F"]
+
+def test_it_serves_the_planned_context_whatever_the_shell_holds(running: Running) -> None:
+    """The model, the host and the key are what the tests beside this one ask for."""
+    planned = running.data["plan"]["context"]
+
+    assert running.data["instance"]["context"] == planned
+    assert running.data["observed"]["context"] in (None, planned)
+    models = running.client.get("/models")["data"]
+    assert {model["max_model_len"] for model in models if model.get("max_model_len")} <= {planned}
 
 
 def test_health_answers_200_without_a_key(twin: Twin, running: Running) -> None:

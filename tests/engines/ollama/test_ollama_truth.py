@@ -18,6 +18,7 @@ import httpx
 import pytest
 from support.agents.page import requests, shapes
 from support.agents.replay import due, replayed, told
+from support.engines.hostile_shell import HOSTILE_SHELL, LOOPBACK, listening_at
 from support.ollama.standins import Scene
 from support.ollama.tiny import (
     GO_TEMPLATE,
@@ -133,6 +134,15 @@ def runners(pid: int) -> list[int]:
 def lives(pid: int) -> bool:
     seen = stat(pid)
     return seen is not None and seen.state not in "ZXx"
+
+
+def test_what_a_shell_still_holds_of_other_servers_changes_nothing(site: Site) -> None:
+    url = site.up("--ctx", "2048", **HOSTILE_SHELL)
+    shown = site.status()
+    assert loaded(url) == {"mscli/tiny:latest": shown["context"]} == {"mscli/tiny:latest": 2048}
+    for port in {shown["port"], shown["engine_port"]}:
+        assert listening_at(port) == {LOOPBACK}, "it listens for other machines"
+    assert "stand-in" in site.mscli("chat", "hello").out
 
 
 def test_two_contexts_of_one_model_run_side_by_side_on_borrowed_weights(site: Site) -> None:

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mscli.diagnosis import excerpt, matching, signatures
 from mscli.diagnosis.causes import CAUSES, LIKELY, UNKNOWN, any_pattern, read_data
@@ -103,6 +105,14 @@ def test_a_line_that_answers_a_request_is_known(row: dict[str, list[str]]) -> No
 
     assert [line for line in row["matches"] if not answer.search(line.encode())] == []
     assert [line for line in row["misses"] if answer.search(line.encode())] == []
+
+
+@given(st.lists(st.text("ab x", max_size=6), max_size=8))
+def test_lines_are_found_together_as_each_by_itself(lines: list[str]) -> None:
+    """A blank in a pattern matches a line break too: what only two lines make together is in none of them."""
+    for pattern in ("a b", "^a", "b$", "ab", r"x a"):
+        alone = [number for number, line in enumerate(lines) if compiled(pattern).search(line.encode())]
+        assert matching.fitting(pattern, lines) == alone
 
 
 def test_no_line_of_an_engine_that_is_well_is_fatal() -> None:

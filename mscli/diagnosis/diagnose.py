@@ -26,6 +26,7 @@ from mscli.diagnosis.facts import Facts, weighed
 from mscli.diagnosis.matching import Lines, compiled, fitting
 from mscli.diagnosis.readings import JUDGES, Judge
 from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, table, topics, written_by
+from mscli.diagnosis.speakers import of_request
 from mscli.diagnosis.text import Text
 from mscli.frozen import frozen
 
@@ -260,13 +261,15 @@ def _of_signature(
             ):
                 said = defaultdict(str, match.words)  # a pattern need not have every group
                 summary, remedy = signature.summary.format_map(said), signature.remedy.format_map(said)
-                yield Clue(signature.code, signature.strength, line, last, summary, remedy, _scope(signature, here))
+                scope = _scope(signature, text, line, here)
+                yield Clue(signature.code, signature.strength, line, last, summary, remedy, scope)
 
 
-def _scope(signature: Signature, line: bytes) -> str:
-    """The signature's own, but of one request where an engine answers that in the line."""
-    answers = signature.scope == START and compiled(any_pattern("answers")).search(line)
-    return REQUEST if answers else signature.scope
+def _scope(signature: Signature, text: Text, line: int, here: bytes) -> str:
+    """The signature's own, but of one request where an engine answers that in the line, or tells what ended it."""
+    if signature.scope != START:
+        return signature.scope
+    return REQUEST if compiled(any_pattern("answers")).search(here) or of_request(text.lines, line) else START
 
 
 def _read(lines: Sequence[str], judges: Iterable[Judge]) -> Iterator[Clue]:

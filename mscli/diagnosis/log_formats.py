@@ -15,7 +15,7 @@ _FEW = 3  # lines in which a prefix that is nothing else counts, however few of 
 
 # Escape sequences, also as editors and web pages show them: with the name of their first character, or without it.
 _ESCAPES = re.compile(r"(?:\x1b|\^\[|␛|\\(?:u001b|x1b|033|e))\[[0-9;?]*[ -/]*[@-~]")
-_ESCAPED = re.compile(r"\[(?:\d{1,2}(?:;\d{1,3}){0,4})?m")
+_ESCAPED = re.compile(r"\[(?:\d{1,2}(?:;\d{1,3}){0,4}m|m(?![a-z]))")  # not the one of `[mistral.py:44]`
 
 # What stands before each line where most lines have it.
 _MOSTLY = (

@@ -13,13 +13,16 @@ from functools import lru_cache
 from mscli.diagnosis.causes import read_data
 from mscli.diagnosis.matching import compiled
 
-FRAME, INNERMOST, COMMAND, OTHER, ANYONE = "frame", "innermost", "command", "other", "anyone"
+FRAME, INNERMOST, COMMAND, SERVER, OTHER, ANYONE = "frame", "innermost", "command", "server", "other", "anyone"
 SILENT = frozenset({FRAME, INNERMOST, COMMAND})
 """They quote: what stands there is no word about what happened, unless a signature asks for it. INNERMOST is the last
 frame of a traceback, where the error arose."""
 
 _PYTHON_FRAME = re.compile(r"^(?P<before>.{0,400}?) {0,2}File \"[^\"\n]{1,400}\", line \d+(?:, in [^:\n]{1,200})?$")
 _RAISES = re.compile(r"\s+raise \w[\w.]*\(.*[\"']")  # its source holds the message, where the line itself was cut off
+_OF_REQUEST = "Exception in ASGI application"  # uvicorn, before the traceback of what ended one request
+_RECORD = re.compile(r"(?:INFO|WARNING|ERROR|CRITICAL|DEBUG)\b|\(\w+(?: pid=\d+)?\) ")  # no traceback goes on in it
+_TRACEBACK_LINES = 300
 
 
 @lru_cache(maxsize=1)
@@ -34,8 +37,20 @@ def speaker(lines: Sequence[str], number: int) -> str:
         return INNERMOST if _is_last(lines, number, frame) else FRAME
     if (before := _of_source(lines, number)) is not None:
         return OTHER if _RAISES.match(lines[number], before) else FRAME
+    if of_request(lines, number):
+        return SERVER
     line = lines[number][:400].encode(errors="replace")
     return next((name for name, pattern in speakers().items() if compiled(pattern).search(line)), OTHER)
+
+
+def of_request(lines: Sequence[str], number: int) -> bool:
+    """Whether a line belongs to the traceback of what ended one request of a server that goes on."""
+    for line in reversed(lines[max(number - _TRACEBACK_LINES, 0) : number + 1]):
+        if _OF_REQUEST in line:
+            return True
+        if _RECORD.match(line):
+            return False
+    return False
 
 
 def _of_source(lines: Sequence[str], number: int) -> int | None:

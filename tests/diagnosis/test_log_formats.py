@@ -155,6 +155,13 @@ def test_the_first_error_of_a_long_log_is_found_between_its_ends() -> None:
     assert diagnose(taken)[0].code == "disk_full"
 
 
+def test_a_file_in_brackets_is_no_color() -> None:
+    line = "ERROR 11-30 12:37:39 [mistral.py:44] An error occurred in `mistral_common`"
+
+    assert telling(f"\x1b[31m{line}\x1b[m") == [line]
+    assert telling(f"[0;31m{line}[m") == [line]
+
+
 HUNDRED_MB = """
 import io, resource, sys
 from mscli.diagnosis.diagnose import diagnose

@@ -87,6 +87,15 @@ def test_a_speaker_is_known_by_its_lines(row: dict[str, list[str]]) -> None:
     assert row["speaker"] not in {speaker([line], 0) for line in row["misses"]}
 
 
+def test_what_a_library_says_of_one_request_is_the_word_of_its_server() -> None:
+    refused = "aiohttp.client_exceptions.ClientConnectorError: Cannot connect to host 127.0.0.1:9 [Connect call failed]"
+    raised = ["Traceback (most recent call last):", '  File "x.py", line 2, in y', "    raise z", refused]
+
+    assert speaker(["ERROR:    Exception in ASGI application", *raised], 4) == "server"
+    assert speaker(raised, 3) == "client"
+    assert speaker(["ERROR:    Exception in ASGI application", "INFO:     next", *raised], 5) == "client"
+
+
 def test_signatures_name_speakers_that_exist() -> None:
     known = {row["speaker"] for row in read_data("speakers")} | {INNERMOST, OTHER, ANYONE}
 

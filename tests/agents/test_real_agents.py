@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.agents.arguments import arguments
+from support.agents.arguments import INSTRUCTED, arguments
 from support.agents.recorder import Recorder
 
 pytestmark = pytest.mark.agents
@@ -75,6 +75,8 @@ def test_a_launched_agent_answers_calls_a_tool_and_leaves_its_users_files_alone(
     # Whoever would call home meets a closed port.
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     env = {**user_env, **nowhere, "PATH": path, "TERM": "dumb", "OPENAI_API_KEY": "sk-of-the-user"}
+    (tmp_path / "instructions.md").write_text("You are a coding agent.\n")
+    env |= {INSTRUCTED[agent]: str(tmp_path / "instructions.md")} if agent in INSTRUCTED else {}
     if agent in REWRITES:  # its own file, at any start: what it makes of it without mscli is the user's
         # A server that refuses at once: one that cannot be reached would be asked again for two minutes.
         ended([agent, *ARGS[agent]], {**env, "OPENAI_BASE_URL": f"http://127.0.0.1:{served.port}/nothing"}, project)

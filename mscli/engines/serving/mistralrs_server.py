@@ -104,11 +104,15 @@ def _grammar(form: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message without nulls, which the wheel takes for text."""
+    """A message without nulls, which the wheel takes for text, and with its texts as one where there is no image: the
+    wheel takes a list for an image's, and refuses it in any role but the user's. They are joined as templates do it."""
+    content = message.get("content") or ""
+    if isinstance(content, list) and all(part["type"] == "text" for part in content):
+        content = "\n\n".join(part["text"] for part in content if part["text"])
     return {
         **{key: value for key, value in message.items() if value is not None},
         "role": role(message),
-        "content": message.get("content") or "",
+        "content": content,
     }
 
 

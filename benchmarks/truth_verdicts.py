@@ -59,7 +59,7 @@ class Asker:
         **options: Any,
     ) -> Plan | NoFit:
         """The verdict."""
-        profile = self.catalog.profiles[name]
+        profile = self.catalog.profile(name)
         flags = {key.replace("_", "-"): value for key, value in options.items()}
         changed = replace(profile, options={**profile.options, **flags})
         versions = {profile.engine: version} if version else {}
@@ -80,7 +80,7 @@ def _f16(context: int, **more: Any) -> Overrides:
 
 def _llama_cpp(ask: Asker) -> list[Verdict]:
     desktop = ask.on("RTX 5070 Ti", used_gib=968 / 1024)
-    found = [Verdict(26, "Q4_K_M on 12 GB", PARTLY, ask.say("small-gguf-q4-text", ask.on("RTX 5070"), _f16(4096)))]
+    found = [Verdict(26, "Q4_K_M on 12 GB", PARTLY, ask.say("small-gguf-q4", ask.on("RTX 5070"), _f16(4096, images=0)))]
     for row, context, reality in ((1, 12288, RAN), (2, 16384, PARTLY), (3, 32768, PARTLY)):
         said = ask.say("devstral-q4", desktop, Overrides(context=context, kv_type="q8_0"))
         found.append(Verdict(row, f"Devstral Q4_K_M, {context} tokens of q8_0", reality, said))
@@ -127,7 +127,7 @@ def _vllm(ask: Asker) -> list[Verdict]:
     def util(share: float, **more: int) -> dict[str, float]:
         return {"gpu_memory_utilization": share, **more}
 
-    text, small = "small-bf16-text", ask.catalog.models["mistral-small-3.1"]
+    text, small = "small-bf16", ask.catalog.models["mistral-small-3.1"]
     fp8 = Overrides(context=32768, images=0, kv_type="fp8")
     gemma = _f16(4096, images=0, variant="w4a16")
     cases: tuple[tuple[int, str, str, str, str, Overrides, str, Model, dict[str, float]], ...] = (

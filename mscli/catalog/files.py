@@ -20,7 +20,7 @@ from mscli.untrusted import stays_below
 
 _MOST_BYTES_PER_PARAMETER = 16
 NAME_WANTS = "letters, digits, '.', '_' and '-'"
-BESIDE = ("ways",)
+BESIDE = ("ways", "aliases")
 """Keys of a model's file that are no part of the model."""
 
 
@@ -161,7 +161,7 @@ def _profile_contradictions(values: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault(0, ("automatic",), "a profile with offload is only started by name; write false")
     if engine == "vllm-docker" and not values["image"]:
         yield Fault(0, ("image",), "missing; vllm-docker needs a container image")
-    if engine != "vllm-docker" and values["image"]:
+    if engine not in ("vllm", "vllm-docker") and values["image"]:
         yield Fault(0, ("image",), f"the engine {engine} does not run in a container; remove it, or use vllm-docker")
     for option in values["options"]:
         if reason := DECIDED.get(option.replace("_", "-")):

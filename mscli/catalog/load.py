@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -23,6 +23,7 @@ from mscli.frozen import frozen
 _Value = TypeVar("_Value")
 
 
+LISTS = "ways|aliases"
 # Words of a name that say nothing of which model it is.
 _FILLERS = frozenset({"latest", "gguf", "hf", "co", "https", "huggingface", "library"})
 _QUANTISATION = re.compile(
@@ -42,7 +43,7 @@ class Ways:
 
 @frozen
 class Catalog:
-    """Everything that loads, and in `broken` the errors of the files that do not.
+    """Everything that loads, and in `broken` the errors of the files that do not. `aliases`: old names of profiles.
 
     A user's broken file also hides the shipped one of its name: what the user meant to change must not run unchanged.
     """
@@ -50,11 +51,13 @@ class Catalog:
     profiles: Mapping[str, Profile]
     models: Mapping[str, Model]
     broken: tuple[MscliError, ...] = ()
+    aliases: Mapping[str, Profile] = field(default_factory=dict)
 
     def profile(self, name: str) -> Profile:
-        """The profile called `name`. Raises PROFILE_UNKNOWN with the nearest name, or its file's PROFILE_INVALID."""
-        if name in self.profiles:
-            return self.profiles[name]
+        """The profile called `name`, also by an old name. Raises PROFILE_UNKNOWN with the nearest name, or its file's
+        PROFILE_INVALID."""
+        if found := self.profiles.get(name) or self.aliases.get(name):
+            return found
         broken = self._broken("profile")
         if name in broken:
             raise broken[name]
@@ -85,7 +88,7 @@ class Catalog:
 
         A quantization in the name, or a repository of quantized weights, leaves only the ways with such weights.
         """
-        if _plain(name) in map(_plain, [*self.profiles, *self._broken("profile")]):
+        if _plain(name) in map(_plain, [*self.profiles, *self.aliases, *self._broken("profile")]):
             return None  # a profile's name, perhaps mistyped
         if name.startswith((".", "/", "~")):
             return None  # a path
@@ -179,7 +182,7 @@ class _Shelves:
         try:
             return ways_of(self.document(path), self.models, self.common)
         except MscliError as error:
-            return [(name, partial(_raise, error)) for name in way_names(path)]
+            return [(name, partial(_raise, error)) for name in way_names(path, LISTS)]
 
     def _model(self, path: Path) -> Model:
         return model_in(self.document(path))
@@ -203,18 +206,20 @@ def load_catalog(shipped: Path, user: Path | None) -> Catalog:
     shelves = _Shelves(shipped, user)
     models, profiles = shelves.models, shelves.profiles(shelves.model_files)
     errors = [entry for store in (models, profiles) for entry in store.values() if isinstance(entry, MscliError)]
+    good = {name: entry for name, entry in profiles.items() if isinstance(entry, Profile)}
     return Catalog(
-        {name: entry for name, entry in profiles.items() if isinstance(entry, Profile)},
+        {name: profile for name, profile in good.items() if not profile.instead},
         {name: entry for name, entry in models.items() if isinstance(entry, Model)},
         tuple(errors),
+        {name: profile for name, profile in good.items() if profile.instead},
     )
 
 
 def load_one(name: str, shipped: Path, user: Path | None) -> tuple[Profile, Model]:
     """The profile called `name` and its model; reads only the files that have them. Raises as Catalog.profile does."""
     shelves = _Shelves(shipped, user)
-    files = () if name in shelves.own else [path for path in shelves.model_files if name in way_names(path)]
-    profiles = shelves.profiles(files)
+    files = [path for path in shelves.model_files if name in way_names(path, LISTS)]
+    profiles = shelves.profiles(() if name in shelves.own else files)
     if name not in profiles:
         catalog = load_catalog(shipped, user)
         found = catalog.profile(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mscli.catalog.model import Variant
@@ -42,8 +43,10 @@ class Needs:
 class Profile:
     """One deployable choice.
 
+    `instead`: for an old name of a way, what to type now (a name and options); "" for every other profile.
     `device`: gpu or cpu. `gpus`: the GPU counts that it may use, in the order to try (empty on the CPU).
-    `kv_types`: KV cache types in the order to try. `images`: images allowed per request (0: text only).
+    `kv_types`: KV cache types in the order to try. `images`: images allowed per request (0: text only); with
+    `drop_images` the plan may allow none, where they do not fit or take too much of the context.
     `users`: concurrent requests planned for. `offload`: part of the weights may sit in host memory, knowingly.
     `automatic`: False keeps it out of the choice that `mscli up` makes without a name.
     `rank`: lower is preferred when several profiles fit equally well.
@@ -60,6 +63,7 @@ class Profile:
     context: ContextRange
     kv_types: tuple[str, ...]
     images: int
+    drop_images: bool
     users: int
     offload: bool
     automatic: bool
@@ -72,6 +76,13 @@ class Profile:
     env: Mapping[str, str]
     notes: str
     path: Path
+    instead: str = ""
+
+
+def on_engine(profile: Profile, engine: str | None) -> Profile:
+    """The profile as it runs on `engine`: one for vLLM in a container too, where it names an image."""
+    contained = engine == "vllm-docker" and profile.engine == "vllm" and profile.image
+    return replace(profile, engine="vllm-docker") if contained else profile
 
 
 def loads(engine: str, variant: Variant) -> bool:

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
-from mscli.catalog.document import Document, Fault, Node, invalid, read_document
+from mscli.catalog.document import Document, Fault, KeyPath, Node, invalid, read_document
 from mscli.catalog.files import profile_in, sees
 from mscli.catalog.model import QUANTISATIONS, Model
 from mscli.catalog.profile import Profile
 from mscli.catalog.schema import PROFILE
-from mscli.catalog.types import Key, Table, map_of, word
+from mscli.catalog.types import Key, Table, map_of, refuse, word
 from mscli.errors import MscliError
 
 COMMON = "engines.yaml"
@@ -52,20 +52,53 @@ def common_of(path: Path) -> Common:
 def ways_of(
     document: Document, models: Mapping[str, Model | MscliError], common: Common
 ) -> Iterator[tuple[str, Callable[[], Profile]]]:
-    """Each way that a model's file lists, by name, and what reads it: raises MscliError(PROFILE_INVALID) as a profile's
-    file does."""
-    for name, way in _entries(_entries(document.root).get("ways")).items():
-        yield name, lambda name=name, way=way: _way(document, name, way, models, common)  # type: ignore[misc]
+    """Each way, and each old name of one, that a model's file lists, and what reads it: it raises as `read_profile`."""
+    read, sections = partial(_way, document, models, common), _entries(document.root)
+    ways, aliases = (_entries(sections.get(section)) for section in ("ways", "aliases"))
+    for name, way in ways.items():
+        yield name, partial(read, ("ways", name), way)
+    for name, alias in aliases.items():
+        yield name, partial(_alias, read, ways, document, ("aliases", name), alias)
 
 
-def _way(document: Document, name: str, way: Node, models: Mapping[str, Model | MscliError], common: Common) -> Profile:
-    key, model = ("ways", name), document.path.stem
+def _way(
+    document: Document, models: Mapping[str, Model | MscliError], common: Common, key: KeyPath, way: Node
+) -> Profile:
+    model = document.path.stem
     if not isinstance(way.value, Mapping):
         raise invalid(document.path, [Fault(way.line, key, "expected the keys of a profile")])
     if "model" in way.value:
         raise invalid(document.path, [Fault(way.value["model"].line, (*key, "model"), "is this file's own model")])
     node = replace(way, value={**_completed(way, models.get(model), common), "model": Node(way.line, model, model)})
-    return profile_in(document, node, key, name, models)
+    return profile_in(document, node, key, key[-1], models)
+
+
+def _alias(
+    read: Callable[[KeyPath, Node], Profile], ways: Mapping[str, Node], document: Document, key: KeyPath, alias: Node
+) -> Profile:
+    """An old name: the way that it stands for (`of`), with what it changes of it; started by name only."""
+    own = dict(_entries(alias))
+    of = own.pop("of", None)
+    if of is None or of.text not in ways:
+        wrong = refuse("expected `of` with the name of a way", of.text if of else "", list(ways))
+        raise invalid(document.path, [Fault(alias.line, (*key, "of"), wrong.message, wrong.nearest)])
+    way = ways[of.text]
+    named = {"automatic": Node(alias.line, False, "false")}
+    profile = read(key, Node(alias.line, {**_over(_entries(way), own), **named}))
+    return replace(profile, instead=" ".join((of.text, *(_typed(profile, name) for name in own if name in _OPTIONS))))
+
+
+_OPTIONS = ("gpus", "engine", "images", "offload")
+
+
+def _typed(profile: Profile, key: str) -> str:
+    """The option that says what an old name changes."""
+    return {
+        "gpus": f"--gpus {','.join(map(str, range(profile.gpus[0])))}" if profile.gpus else "",
+        "engine": "--container",
+        "images": f"--images {profile.images}",
+        "offload": f"--offload --ctx {profile.context.target or profile.context.floor}",
+    }[key]
 
 
 def _completed(way: Node, model: Model | MscliError | None, common: Common) -> dict[str, Node]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import Json, ProfileFile
+from mscli.cli.options import CONTAINED, Container, Json, ProfileFile
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
 
@@ -48,6 +48,7 @@ def doctor(
         str | None, typer.Argument(metavar="[PROFILE]", help="Check what this profile needs as well.")
     ] = None,
     file: ProfileFile = None,
+    container: Container = False,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="AREA", help="Check only this area (repeatable).")
     ] = None,
@@ -84,7 +85,7 @@ def doctor(
         return _of_log(screen, log, backend, here)
     from mscli.cli.doctor_machine import About, examine_machine, report_machine
 
-    about = About(profile, file, tuple(only or ()), verbose, strict)
+    about = About(profile, file, tuple(only or ()), verbose, strict, CONTAINED if container else None)
     if fix:
         from mscli.cli.doctor_fix import fix_machine
 

@@ -37,7 +37,7 @@ _WORST_FIRST = (FAIL, CRASHED, WARN, OK, SKIPPED)
 class About:
     """What is looked at. `profile` or `file`: also all that this profile needs. `only`: areas, empty for all.
 
-    `strict`: warnings count for the exit code too.
+    `strict`: warnings count for the exit code too. `engine`: what the profile is to run on, in place of its own.
     """
 
     profile: str | None
@@ -45,6 +45,7 @@ class About:
     only: tuple[str, ...]
     verbose: bool
     strict: bool
+    engine: str | None = None
 
 
 @frozen
@@ -77,7 +78,8 @@ def visit(screen: Screen, ctx: CheckContext, about: About) -> Visit:
 def context_of(about: About) -> CheckContext:
     """The machine, and the profile asked about. Raises as the catalogue does for one that is not there or broken."""
     only_one(about.profile, about.file)
-    wanted = chosen(about.profile, about.file, places(), unfit=True) if about.profile or about.file else None
+    named = about.profile or about.file
+    wanted = chosen(about.profile, about.file, places(), unfit=True, engine=about.engine) if named else None
     return CheckContext(places(), chosen=wanted, asked=frozenset(about.only))
 
 

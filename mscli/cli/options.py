@@ -11,6 +11,8 @@ import typer
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:
+    from mscli.catalog.profile import Profile
+    from mscli.cli.screen import Screen
     from mscli.planning.plan import Overrides
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
@@ -34,6 +36,7 @@ Users = Annotated[
 Images = Annotated[int | None, typer.Option("--images", metavar="N", min=0, help="Allow this many images per request.")]
 Kv = Annotated[str | None, typer.Option("--kv", metavar="TYPE", help="Set the KV cache type: f16, q8_0, q4_0, fp8.")]
 Engine = Annotated[str | None, typer.Option("--engine", metavar="ENGINE", help="Use this engine only.")]
+Container = Annotated[bool, typer.Option("--container", help="Run vLLM in a container (or --engine vllm-docker).")]
 Variant = Annotated[str | None, typer.Option("--variant", metavar="VARIANT", help="Use this variant of the weights.")]
 Prefer = Annotated[str | None, typer.Option("--prefer", metavar="WHAT", help="Prefer quality, speed or context.")]
 ForAgents = Annotated[
@@ -41,8 +44,16 @@ ForAgents = Annotated[
 ]
 Offload = Annotated[bool, typer.Option("--offload", help="Allow part of the weights in host memory.")]
 
+
+def say_old_name(screen: Screen, profile: Profile) -> None:
+    """Say what to type in place of a profile's old name."""
+    if profile.instead:
+        screen.note(f"{profile.name} is an old name; type now: mscli up {profile.instead}", "yellow")
+
+
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 CLIENTS = ("agents",)
+CONTAINED = "vllm-docker"
 PREFERENCES = ("quality", "speed", "context")
 
 
@@ -53,6 +64,7 @@ def overrides_of(
     kv: str | None,
     gpus: str | None,
     engine: str | None,
+    container: bool,
     variant: str | None,
     prefer: str | None,
     offload: bool,
@@ -64,6 +76,9 @@ def overrides_of(
 
     _one_of("--kv", kv, KV_TYPES)
     _one_of("--engine", engine, ENGINES)
+    if container and engine not in (None, "vllm", CONTAINED):
+        raise MscliError(Code.USAGE, f"--container: {engine} does not run in a container", "Leave out one of them.")
+    engine = CONTAINED if container else engine
     _one_of("--prefer", prefer, PREFERENCES)
     _one_of("--for", client, CLIENTS)
     wanted = tuple(word.strip() for word in gpus.split(",") if word.strip()) if gpus is not None else None

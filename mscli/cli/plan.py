@@ -11,6 +11,7 @@ import typer
 
 from mscli.cli.layout import styled
 from mscli.cli.options import (
+    Container,
     Context,
     Engine,
     ForAgents,
@@ -39,7 +40,7 @@ _FREE = 'With --on: free memory per GPU ("22 GiB").'
 _PRICE = "Compare costs: 1.20/day, 0.5/hour."
 _CARD_COUNTS = (1, 2, 4, 8)
 _EPILOG = (
-    'Examples: mscli plan  |  mscli plan small-fp8-2gpu --users 4  |  mscli plan --on "2x RTX 4090" --price 1.20/day'
+    'Examples: mscli plan  |  mscli plan small-fp8 --users 4  |  mscli plan --on "2x RTX 4090" --price 1.20/day'
     "  |  mscli plan --on all"
 )
 
@@ -63,6 +64,7 @@ def plan(
     images: Images = None,
     kv: Kv = None,
     engine: Engine = None,
+    container: Container = False,
     variant: Variant = None,
     prefer: Prefer = None,
     offload: Offload = False,
@@ -76,19 +78,21 @@ def plan(
     Without a profile: the best fit with its memory, speed and command, then others that fit. With one: the arithmetic
     behind its verdict. Starts nothing. Exits with 4 when nothing fits.
     """
-    from mscli.cli.options import only_one, overrides_of
+    from mscli.cli.options import only_one, overrides_of, say_old_name
 
     screen = open_screen(ctx, json)
     only_one(profile, file)
     if on is None and (free or ram):
         raise MscliError(Code.USAGE, "--free and --ram need --on", "Add --on.")
-    overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload, client)
+    overrides = overrides_of(context, users, images, kv, gpus, engine, container, variant, prefer, offload, client)
     if on == "list":
         return _list_cards(screen)
     if on == "all":
         return _all_cards(screen, overrides, profile, price)
     look = _Look(profile, file, on, free, ram, overrides)
     choice = look.priced(look.verdicts(), price)
+    if look.single:
+        say_old_name(screen, look.profiles[0])
     if json:
         _report_json(screen, look, choice, explain)
     else:
@@ -110,6 +114,7 @@ class _Look:
         overrides: Overrides,
     ) -> None:
         from mscli.catalog.load import load_profile_file
+        from mscli.catalog.profile import on_engine
         from mscli.lifecycle.pinned import catalogue
         from mscli.paths import places
 
@@ -124,6 +129,7 @@ class _Look:
             self.profiles = list(self.ways.profiles)
         elif name is not None:
             self.profiles = [self.catalog.profile(name)]
+        self.profiles = [on_engine(profile, overrides.engine) for profile in self.profiles]
         self.snapshot = self._snapshot(on, free, ram)
         self.again = f" --on {shlex.quote(on)}" if on else ""  # for the next command to type
 
@@ -143,7 +149,7 @@ class _Look:
 
         models, overrides = self.catalog.models, self.overrides
         if self.ways:
-            return plan_ways(self.ways, models, self.snapshot, overrides)
+            return plan_ways(replace(self.ways, profiles=tuple(self.profiles)), models, self.snapshot, overrides)
         if not self.single:
             return plan_all(self.profiles, models, self.snapshot, overrides)
         outcome = plan_one(self.profiles[0], models[self.profiles[0].model], self.snapshot, overrides)
@@ -294,6 +300,7 @@ def _all_cards(screen: Screen, overrides: Overrides, name: str | None, price: st
 def _choices_by_card(overrides: Overrides, name: str | None, price: str | None) -> list[tuple[str, Plan | None, str]]:
     from mscli.catalog.gpus import load_gpus
     from mscli.catalog.load import load_catalog
+    from mscli.catalog.profile import on_engine
     from mscli.lifecycle.decision import plan_all, plan_ways
     from mscli.lifecycle.what_if import imagine
     from mscli.paths import places, shipped_profiles
@@ -304,14 +311,15 @@ def _choices_by_card(overrides: Overrides, name: str | None, price: str | None) 
     per_hour = price_per_hour(price) if price is not None else None
     catalog = load_catalog(shipped_profiles(), places().profiles)
     ways = catalog.ways(name) if name else None
-    profiles = [catalog.profile(name)] if name and not ways else list(catalog.profiles.values())
+    named = [catalog.profile(name)] if name and not ways else list(catalog.profiles.values())
+    profiles = [on_engine(profile, overrides.engine) for profile in (ways.profiles if ways else named)]
     facts = load_gpus(shipped_profiles())
     found: list[tuple[str, Plan | None, str]] = []
     for card in sorted(facts):
         for number in _CARD_COUNTS:
             there = imagine(machine(f"{number}x {card}", facts))
             choice = (
-                plan_ways(ways, catalog.models, there, overrides)
+                plan_ways(replace(ways, profiles=tuple(profiles)), catalog.models, there, overrides)
                 if ways
                 else plan_all(profiles, catalog.models, there, overrides)
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mscli.cli.layout import Column, count
-from mscli.cli.options import Json
+from mscli.cli.options import Json, say_old_name
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
 
@@ -99,6 +99,7 @@ def show(
     catalog = _catalog()
     profile = catalog.profile(name)
     model, variant = catalog.model_of(profile)
+    say_old_name(screen, profile)
     if json:
         screen.data({"profile": profile, "model": model})
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import Events, Json, ProfileFile, Yes, typed_profile
+from mscli.cli.options import Events, Json, ProfileFile, Yes, say_old_name, typed_profile
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
@@ -69,6 +69,7 @@ def pull(
         return what, data
 
     what, data = until_admitted(screen, pulled)
+    say_old_name(screen, what.profile)
     said = str(data.pop("said"))
     if screen.json_mode:
         screen.data({"profile": what.profile.name, "variant": what.variant.name, **data})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mscli.cli.options import (
+    Container,
     Context,
     Engine,
     Events,
@@ -26,6 +27,7 @@ from mscli.cli.options import (
     TimeoutS,
     Users,
     Variant,
+    say_old_name,
 )
 from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
@@ -65,6 +67,7 @@ def up(
     images: Images = None,
     kv: Kv = None,
     engine: Engine = None,
+    container: Container = False,
     variant: Variant = None,
     prefer: Prefer = None,
     timeout: TimeoutS = 1800.0,
@@ -99,7 +102,7 @@ def up(
 
     screen = open_screen(ctx, json or events)
     profile = typed_profile(ctx, profile, file)
-    overrides = overrides_of(context, users, images, kv, gpus, engine, variant, prefer, offload, client)
+    overrides = overrides_of(context, users, images, kv, gpus, engine, container, variant, prefer, offload, client)
     request = Request(
         profile, _absolute(file), host, port, overrides, require_gpu, _absolute(weights), adopt, supervise,
         seconds("--idle-stop", idle_stop), _front(gateway, plain), _whose(template),
@@ -152,6 +155,7 @@ def _dry_run(screen: Screen, ask: Ask, heal: bool) -> None:
     if screen.json_mode:
         screen.data({"plan": plan, "instance": None, "name": done.name, "reason": reason, "notes": list(notes)})
         return
+    say_old_name(screen, done.decision.profile)
     plan_made = done.decision.plan
     head = f"selected {plan_made.profile}, {reason}" if reason else f"{plan_made.profile}"
     screen.paragraph(head, style="bold")
@@ -234,6 +238,8 @@ def report(screen: Screen, done: Up, answer: FirstAnswer | None = None) -> None:
     from mscli.cli.plan_view import plan_json
     from mscli.instances.json_values import to_json
 
+    if done.decision:
+        say_old_name(screen, done.decision.profile)
     for warning in done.warnings:
         screen.note(f"warning: {warning}", "yellow")
     if screen.json_mode:

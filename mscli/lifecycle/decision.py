@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mscli.catalog.load import Catalog, Ways, load_catalog, load_profile_file
 from mscli.catalog.model import Model, Variant
-from mscli.catalog.profile import Profile
+from mscli.catalog.profile import Profile, on_engine
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.instances.records import Request
@@ -59,7 +59,7 @@ def decide(
     named = _named(replace(request, profile=chosen_before) if chosen_before else request, places)
     if isinstance(named, _Open):
         return _adjusted(_best(named, request.overrides, places, replaced, installed_only), request.overrides, adjust)
-    profile, model = named
+    profile, model = on_engine(named[0], request.overrides.engine), named[1]
     snapshot = see(
         places, ((profile.engine, profile.device),), replaced, gpus=profile.device == "gpu", adopt=request.adopt
     )
@@ -103,16 +103,20 @@ class Chosen:
     variant: Variant
 
 
-def chosen(name: str | None, file: Path | None, places: Places, unfit: bool = False) -> Chosen:
+def chosen(
+    name: str | None, file: Path | None, places: Places, unfit: bool = False, engine: str | None = None
+) -> Chosen:
     """The profile that is named, in a file, or else the best one for this machine, or for the model that is named.
 
-    `unfit`: where none of a model's profiles fits, the one that comes closest. Raises as `decide` does.
+    `unfit`: where none of a model's profiles fits, the one that comes closest. `engine`: as it runs there. Raises as
+    `decide` does.
     """
     named = _named(Request(name, str(file) if file else None, None, None, Overrides()), places)
     if not isinstance(named, _Open):
-        return Chosen(*named, named[1].variants[named[0].variant])
+        profile, model = named
+        return Chosen(on_engine(profile, engine), model, model.variants[profile.variant])
     try:
-        best = _best(named, Overrides(), places, None)
+        best = _best(named, Overrides(engine=engine), places, None)
     except MscliError:
         if not (unfit and named.ways):
             raise
@@ -161,18 +165,19 @@ def _best(
 ) -> Decision:
     """The best profile for this machine. Raises NO_GPU or NO_FIT: never a silent run on the CPU."""
     catalog, ways = wanted.catalog, wanted.ways
-    profiles = ways.profiles if ways else [profile for profile in catalog.profiles.values() if profile.automatic]
+    found = ways.profiles if ways else [profile for profile in catalog.profiles.values() if profile.automatic]
+    profiles = [on_engine(profile, overrides.engine) for profile in found]
     engines = [(profile.engine, profile.device) for profile in profiles]
     snapshot = see(places, engines, replaced, installed_only=installed_only)
     if not snapshot.inventory.devices:
         raise no_gpu(snapshot.inventory)
     if ways:
-        choice = plan_ways(ways, catalog.models, snapshot, overrides)
+        choice = plan_ways(replace(ways, profiles=tuple(profiles)), catalog.models, snapshot, overrides)
     else:
         choice = plan_all(profiles, catalog.models, snapshot, overrides)
     if choice.chosen is None:
         raise _nothing_fits(choice, ways.name if ways else None, snapshot)
-    profile = catalog.profiles[choice.chosen.profile]
+    profile = next(profile for profile in profiles if profile.name == choice.chosen.profile)
     model = catalog.models[profile.model]
     return Decision(profile, model, model.variants[choice.chosen.variant], choice.chosen, snapshot, choice)
 

@@ -28,6 +28,8 @@ from mscli.planning.plan import Overrides
 TRIED_AGAIN_AFTER = 10
 # So much more memory than then, and what was too much then may fit now.
 _MORE = 1.05
+# Keys that profiles did not have at first: left at their defaults, they change no digest that is kept on a disk.
+_ADDED = ("drop_images", "instead")
 _MEMORY_FLAGS = ("gpu-memory-utilization", "max-num-seqs", "max-num-batched-tokens", "enforce-eager")
 
 
@@ -113,7 +115,8 @@ def circumstances(profile: Profile, snapshot: Snapshot, overrides: Overrides) ->
     """The circumstances of a start of `profile` on the machine seen."""
     devices = snapshot.inventory.devices if profile.device == "gpu" else ()
     room = sum(device.free_bytes or 0 for device in devices) if devices else snapshot.inventory.host.ram_total_bytes
-    contents = json.dumps(to_json(replace(profile, path=profile.path.parent)), sort_keys=True)
+    told = to_json(replace(profile, path=profile.path.parent))
+    contents = json.dumps({key: told[key] for key in told if told[key] or key not in _ADDED}, sort_keys=True)
     return Circumstances(
         gpus=tuple(sorted(device.name for device in devices)),
         engine=profile.engine,

@@ -159,7 +159,8 @@ def _taken(plan: Plan, profile: Profile) -> bool:
 
 def _key(profiles: Mapping[str, Profile], prefer: str, short: Collection[str]) -> Callable[[Verdict], Key]:
     """Sort key, smallest is best: automatic and safe, automatic and tight, by name only, not at all (least missing);
-    within each, what answers at reading speed first, then what has the context that is wanted. `short`: who has not."""
+    within each, what answers at reading speed first, then what has the context that is wanted, then what had to give up
+    images. `short`: who has not that context."""
 
     def key(verdict: Verdict) -> Key:
         profile = profiles[verdict.profile]
@@ -174,7 +175,8 @@ def _key(profiles: Mapping[str, Profile], prefer: str, short: Collection[str]) -
         group = 0.0 if verdict.verdict == SAFE else 1.0
         if not _taken(verdict, profile):
             group += 2.0
-        return (group, float(_slow(verdict)), float(verdict.profile in short), *_preference(verdict, profile, prefer))
+        behind = (float(_slow(verdict)), float(verdict.profile in short), float(verdict.images_dropped))
+        return (group, *behind, *_preference(verdict, profile, prefer))
 
     return key
 

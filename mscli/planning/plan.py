@@ -113,7 +113,8 @@ class Plan:
     `host_bytes`: host memory the weights and KV need. `settings`: engine settings that the planner derived
     (gpu_memory_utilization, max_num_seqs, offload_gib ...), for the engine's command line.
     `steps`: the compromises made on the way (f16 KV -> q8_0 KV ...), in order. `engine_state`: ready, installable (by
-    mscli, here) or missing; None where that is not known, as for another machine.
+    mscli, here) or missing; None where that is not known, as for another machine. `images_dropped`: the profile takes
+    images, and there was no memory for them.
     """
 
     profile: str
@@ -137,6 +138,7 @@ class Plan:
     speed: Speed | None = None
     cost: Cost | None = None
     engine_state: str | None = None
+    images_dropped: bool = False
 
 
 @frozen

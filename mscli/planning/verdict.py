@@ -109,10 +109,46 @@ class Known:
 def plan_once(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Plan | NoFit:
     """The verdict on one profile, without a search for the nearest overrides that works. Where the least context that
     is wanted does not fit, the longest that does is planned."""
-    outcome = _within(profile, model, overrides, known)
+    outcome = _seeing_or_not(profile, model, overrides, known)
     if isinstance(outcome, Plan) or overrides.least_context is None:
         return outcome
-    return _within(profile, model, replace(overrides, least_context=None, prefer="context"), known)
+    return _seeing_or_not(profile, model, replace(overrides, least_context=None, prefer="context"), known)
+
+
+MOST_FOR_IMAGES = 0.2
+"""The share of the context that a plan may give up to take images."""
+
+
+def _seeing_or_not(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Plan | NoFit:
+    """The verdict with the profile's images; where it may drop them and they cost too much, without. It says which."""
+    seeing = _within(profile, model, overrides, known)
+    if overrides.images is not None or not (profile.images and profile.drop_images):
+        return seeing
+    text = _within(profile, model, replace(overrides, images=0), known)
+    if isinstance(text, NoFit):
+        return _closest(seeing, text)
+    if isinstance(seeing, NoFit):
+        short = f"text only: {gib(seeing.missing_bytes)} short with images"
+        return replace(text, steps=(*text.steps, short), images_dropped=True)
+    if seeing.verdict != SAFE and text.verdict == SAFE:
+        return replace(
+            text, steps=(*text.steps, "text only: images would leave little memory free"), images_dropped=True
+        )
+    cost = text.context - seeing.context
+    if cost > MOST_FOR_IMAGES * text.context:
+        more = f"{seeing.context:,} of {tokens(text.context)} with images"
+        return replace(text, steps=(*text.steps, f"text only: the context would be {more}"))
+    if cost > 0:
+        kept = f"with images, which take {cost:,} of {tokens(text.context)} (--images 0 leaves them out)"
+        return replace(seeing, reasons=(*seeing.reasons, kept))
+    return seeing
+
+
+def _closest(seeing: Plan | NoFit, text: NoFit) -> Plan | NoFit:
+    """What comes closest, where no plan for text alone fits either."""
+    if isinstance(seeing, Plan) or not 0 < text.missing_bytes < seeing.missing_bytes:
+        return seeing
+    return replace(text, reasons=(*text.reasons, f"with images: {gib(seeing.missing_bytes)} short"))
 
 
 def _within(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Plan | NoFit:
@@ -137,7 +173,7 @@ def _within(profile: Profile, model: Model, overrides: Overrides, known: Known) 
 
 
 def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
-    """Try the groups of devices in order and take the best: safe, all on GPUs, the longest context, the fewest GPUs."""
+    """Try the groups of devices in order; take the best: safe, most on GPUs, the longest context, the fewest GPUs."""
     found, unknown = known.rooms
     visible = tuple(_corrected(request, room, known) for room in found)
     if not visible:
@@ -155,7 +191,7 @@ def _on_gpus(request: Request, known: Known) -> Plan | NoFit:
     if not plans:
         shortages = [outcome for outcome in outcomes if isinstance(outcome, Shortage)]
         return explain(request, min(shortages, key=lambda item: item.missing_bytes * len(item.rooms)), unable)
-    best = max(plans, key=lambda plan: (plan.verdict == SAFE, not plan.config.host_layers, plan.config.context))
+    best = max(plans, key=lambda plan: (plan.verdict == SAFE, -plan.config.host_layers, plan.config.context))
     if problem := ram_shortage(request, best.config, best.rooms, known.inventory):
         return request.refused((problem,), cause="host_ram")
     return _plan(request, best, known, _steps(request, best, outcomes))
@@ -245,8 +281,9 @@ def _steps(request: Request, best: Attempt, outcomes: Sequence[Attempt | Shortag
     config, count = best.config, len(best.rooms)
     fewer = [item for item in outcomes if isinstance(item, Shortage) and len(item.rooms) < count]
     if fewer:
-        less = f"{len(fewer[0].rooms)} GPU{'s' if len(fewer[0].rooms) > 1 else ''}"
-        steps.append(f"uses {count} GPUs: {gib(fewer[0].missing_bytes)} short on {less}")
+        nearly = max(fewer, key=lambda item: len(item.rooms))
+        less = f"{len(nearly.rooms)} GPU{'s' if len(nearly.rooms) > 1 else ''}"
+        steps.append(f"uses {count} GPUs: {gib(nearly.missing_bytes)} short on {less}")
     if config.kv_type != request.kv_types[0]:
         steps.append(_kv_step(request, best))
     if config.host_layers:

@@ -61,7 +61,7 @@ def test_the_annotated_profile_is_valid_and_not_listed(shipped: Path, catalog: C
 
 
 def test_the_schema_names_the_fields_of_the_dataclasses() -> None:
-    assert {key.name for key in PROFILE.keys} == {field.name for field in fields(Profile)} - {"name", "path"}
+    assert {key.name for key in PROFILE.keys} == {field.name for field in fields(Profile)} - {"name", "path", "instead"}
     assert {key.name for key in MODEL.keys} == {field.name for field in fields(Model)} - {"name", "path"}
 
 
@@ -125,9 +125,9 @@ def test_any_text_survives_a_round_trip(
 
 
 def test_a_profile_as_json_has_the_files_own_keys(catalog: Catalog) -> None:
-    seen = json.loads(json.dumps(catalog.profile("small-bf16-2gpu"), default=plain))
-    assert set(seen) == {key.name for key in PROFILE.keys} | {"name", "path"}
-    assert (seen["gpus"], seen["kv_types"], seen["context"]["target"]) == ([2], ["f16", "fp8"], 65536)
+    seen = json.loads(json.dumps(catalog.profile("small-bf16"), default=plain))
+    assert set(seen) == {key.name for key in PROFILE.keys} | {"name", "path", "instead"}
+    assert (seen["gpus"], seen["kv_types"], seen["context"]["floor"]) == ([1, 2, 4, 8], ["f16", "fp8"], 16384)
     assert seen["path"].endswith("models/mistral-small-3.1.yaml")
 
 

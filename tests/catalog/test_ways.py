@@ -129,3 +129,43 @@ def test_every_key_in_common_and_every_engine_exists(shipped: Path, catalog: Cat
     assert isinstance(root, dict)
     assert set(root) == set(ENGINES)
     assert all(common_of(shipped / "engines.yaml")(engine) for engine in root)
+
+
+def test_an_old_name_is_its_way_with_what_it_changes_and_says_what_to_type(shipped: Path, catalog: Catalog) -> None:
+    way, old = catalog.profile("small-bf16"), catalog.profile("small-bf16-2gpu-docker")
+    assert (old.engine, old.gpus, old.images, old.automatic) == ("vllm-docker", (2,), way.images, False)
+    assert (old.instead, way.instead) == ("small-bf16 --container --gpus 0,1", "")
+    assert old.name not in catalog.profiles
+    assert load_one(old.name, shipped, None)[0] == old
+
+
+OLD = {
+    "small-bf16-text": "small-bf16 --images 0",
+    "small-bf16-2gpu": "small-bf16 --gpus 0,1",
+    "small-bf16-4gpu": "small-bf16 --gpus 0,1,2,3",
+    "small-bf16-docker": "small-bf16 --container --images 0",
+    "small-bf16-2gpu-offload": "small-bf16 --gpus 0,1 --images 0 --offload --ctx 8192",
+    "small-gguf-q4-text": "small-gguf-q4 --images 0",
+    "magistral-fp8-2gpu": "magistral-fp8 --gpus 0,1",
+}
+
+
+def test_every_name_of_a_profile_that_ever_shipped_is_known(catalog: Catalog) -> None:
+    assert {name: catalog.profile(name).instead for name in OLD} == OLD
+    assert len(catalog.profiles) + len(catalog.aliases) == 53
+    assert all(way_names(catalog.profile(name).path, "aliases") for name in catalog.aliases)
+
+
+def test_an_old_name_of_no_way_is_refused_with_the_nearest(shipped: Path, user: Path, models: Path) -> None:
+    path = models / "mine.yaml"
+    path.write_text(model_text("mistral-small-3.1") + WAYS + "aliases:\n  mine-old: {of: mine-q9}\n")
+    with pytest.raises(MscliError) as caught:
+        load_one("mine-old", shipped, user)
+    assert caught.value.message.startswith(f"{path}:{at(path, 'mine-old')}: key 'aliases.mine-old.of': ")
+    assert caught.value.details["nearest"] == "mine-q8"
+
+
+def test_a_users_own_profile_may_have_an_old_name(shipped: Path, user: Path) -> None:
+    (user / "small-bf16-2gpu.yaml").write_text("title: Mine\nengine: llama.cpp\nmodel: rehearsal\nvariant: q8_0\n")
+    assert load_catalog(shipped, user).profile("small-bf16-2gpu").title == "Mine"
+    assert load_one("small-bf16-2gpu", shipped, user)[0].title == "Mine"

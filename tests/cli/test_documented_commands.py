@@ -19,9 +19,10 @@ SMALL, MAGISTRAL = "mistralai/Mistral-Small-3.1-24B-Instruct-2503", "mistralai/M
 
 @dataclass(frozen=True)
 class Documented:
-    """A `vllm serve` line of a guide, on a machine. `contexts`: the least and the most that are to be planned."""
+    """A `vllm serve` line of a guide, on a machine. `typed`: what to type behind `mscli up`. `contexts`: the least and
+    the most that are to be planned."""
 
-    profile: str
+    typed: str
     machine: str
     repository: str
     flags: dict[str, str | None]
@@ -29,20 +30,21 @@ class Documented:
     version: str = "0.32.0"
 
 
+TEXT = "small-bf16 --images 0 --ctx 32768"
 VISION = {"--limit-mm-per-prompt": '{"image": 10}'}
 TWO = {"--tensor-parallel-size": "2"}
 LINES = {
-    "text on one H100": Documented("small-bf16-text", "h100-80", SMALL, MISTRALS | TOOLS, (32768, 32768)),
-    "text on one A100": Documented("small-bf16-text", "a100-80", SMALL, MISTRALS | TOOLS, (32768, 32768)),
+    "text on one H100": Documented(TEXT, "h100-80", SMALL, MISTRALS | TOOLS, (32768, 32768)),
+    "text on one A100": Documented(TEXT, "a100-80", SMALL, MISTRALS | TOOLS, (32768, 32768)),
     "vision on one H100": Documented("small-bf16", "h100-80", SMALL, MISTRALS | TOOLS | VISION, (131072, 131072)),
     "vision on two A6000": Documented(
-        "small-bf16-2gpu", "a6000-x2-nvlink", SMALL, MISTRALS | TOOLS | VISION | TWO, (65536, 65536)
+        "small-bf16 --gpus 0,1", "a6000-x2-nvlink", SMALL, MISTRALS | TOOLS | VISION | TWO, (131072, 131072)
     ),
     "vision on two 5090": Documented(
-        "small-bf16-2gpu", "rtx5090-x2", SMALL, MISTRALS | TOOLS | VISION | TWO, (40960, 65535)
+        "small-bf16 --gpus 0,1", "rtx5090-x2", SMALL, MISTRALS | TOOLS | VISION | TWO, (40960, 65535)
     ),
     "vision, as the first vLLM that can is told it": Documented(
-        "small-bf16-2gpu",
+        "small-bf16 --gpus 0,1 --ctx 65536",
         "a6000-x2-nvlink",
         SMALL,
         MISTRALS | TOOLS | TWO | {"--limit-mm-per-prompt": "image=10"},
@@ -50,10 +52,10 @@ LINES = {
         version="0.8.1",
     ),
     "Magistral on two A6000": Documented(
-        "magistral-bf16-2gpu", "a6000-x2-nvlink", MAGISTRAL, MISTRALS | TOOLS | TWO, (40960, 40960)
+        "magistral-bf16 --gpus 0,1", "a6000-x2-nvlink", MAGISTRAL, MISTRALS | TOOLS | TWO, (40960, 40960)
     ),
     "Magistral on two 5090": Documented(
-        "magistral-bf16-2gpu", "rtx5090-x2", MAGISTRAL, MISTRALS | TOOLS | TWO, (40960, 40960)
+        "magistral-bf16", "rtx5090-x2", MAGISTRAL, MISTRALS | TOOLS | TWO, (40960, 40960)
     ),
     "Magistral on one H100": Documented("magistral-bf16", "h100-80", MAGISTRAL, MISTRALS | TOOLS, (40960, 40960)),
 }
@@ -96,7 +98,7 @@ def planned(plan: dict[str, Any], argv: list[str]) -> None:
 def test_the_documented_line_comes_with_planned_numbers(
     line: Documented, mscli: Mscli, machine: Machine, vllm: Callable[[str], dict[str, str]]
 ) -> None:
-    ran = mscli("up", line.profile, "--dry-run", "--json", env={**machine(line.machine), **vllm(line.version)})
+    ran = mscli("up", *line.typed.split(), "--dry-run", "--json", env={**machine(line.machine), **vllm(line.version)})
     assert ran.code == 0, ran.out
     plan = ran.data["plan"]
     argv = plan["command"]["argv"]
@@ -112,7 +114,7 @@ def test_the_documented_line_comes_with_planned_numbers(
 
 def test_two_24_gb_cards_do_not_hold_bf16_and_are_told_what_they_do_hold(mscli: Mscli, machine: Machine) -> None:
     env = machine("rtx4090-x2")
-    refused = mscli("up", "small-bf16-2gpu", "--dry-run", "--json", env=env)
+    refused = mscli("up", "small-bf16", "--dry-run", "--json", env=env)
     assert (refused.code, refused.error["code"]) == (4, "no_fit")
     assert "weights 22.8 GiB" in refused.error["message"]
     assert re.search(r"GPU 0 \(NVIDIA GeForce RTX 4090\) has [\d.]+ GiB free", refused.error["message"])
@@ -120,7 +122,7 @@ def test_two_24_gb_cards_do_not_hold_bf16_and_are_told_what_they_do_hold(mscli: 
     assert "--variant fp8" in refused.error["hint"]
     offered = re.search(r"mscli up (\S+)", refused.error["hint"])
     assert offered is not None
-    assert offered[1] == "small-fp8-2gpu"
+    assert offered[1] == "small-fp8"
     taken = mscli("up", offered[1], "--dry-run", "--json", env=env).data["plan"]
     assert (taken["gpus"], taken["verdict"]) == ([0, 1], "safe")
     assert taken["context"] >= 65536
@@ -128,9 +130,9 @@ def test_two_24_gb_cards_do_not_hold_bf16_and_are_told_what_they_do_hold(mscli: 
 
 @pytest.mark.parametrize("model", ["magistral", "small32"])
 def test_the_other_models_offer_their_own_fp8_there(model: str, mscli: Mscli, machine: Machine) -> None:
-    refused = mscli("up", f"{model}-bf16-2gpu", "--dry-run", "--json", env=machine("rtx4090-x2"))
+    refused = mscli("up", f"{model}-bf16", "--dry-run", "--json", env=machine("rtx4090-x2"))
     assert (refused.code, refused.error["code"]) == (4, "no_fit")
-    assert f"mscli up {model}-fp8-2gpu (" in refused.error["hint"]
+    assert f"mscli up {model}-fp8 (" in refused.error["hint"]
 
 
 def test_where_the_engine_has_nothing_that_fits_another_one_is_offered(mscli: Mscli, machine: Machine) -> None:

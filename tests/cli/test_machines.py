@@ -43,13 +43,13 @@ DECISIONS: dict[str, Decided | str] = {
     "driver-535": Decided("small-gguf-q4"),
     "driver-470": NO_FIT,
     "rtx4090-full": NO_FIT,
-    "rtx4090-x2": Decided("small-fp8-2gpu", (0, 1), 65536),
+    "rtx4090-x2": Decided("small-fp8", (0, 1), 65536),
     "rtx4090-x2-one-lost": Decided("small-q4"),
     "rtx4090-rtx3060": Decided("small-gguf-q8", (0, 1), 16384),
     "rtx5090": Decided("small-fp8", context=16384),
-    "rtx5090-x2": Decided("small-bf16-2gpu", (0, 1), 40960),
+    "rtx5090-x2": Decided("small-bf16", (0, 1), 40960),
     "a6000": Decided("small-fp8", context=65536),
-    "a6000-x2-nvlink": Decided("small-bf16-2gpu", (0, 1), 65536),
+    "a6000-x2-nvlink": Decided("small-bf16", (0, 1), 65536),
     "l40s": Decided("small-fp8", context=65536),
     "a100-40": Decided("small-fp8", context=65536),
     "a100-80": Decided("small-bf16", context=131072),
@@ -57,8 +57,8 @@ DECISIONS: dict[str, Decided | str] = {
     "h200": Decided("small-bf16", context=131072),
     "h100-x8": Decided("small-bf16", context=131072),
     "h100-mig": NO_FIT,
-    "t4": Decided("small-gguf-q4-text", context=4096, verdict="tight"),
-    "v100-16": Decided("small-gguf-q4-text", context=4096),
+    "t4": Decided("small-gguf-q4", context=4096, verdict="tight"),
+    "v100-16": Decided("small-gguf-q4", context=4096),
     "gb10": Decided("small-q4", context=8192),  # what fits depends on this host's RAM, which a GB10 shares
 }
 
@@ -148,11 +148,11 @@ def test_a_hidden_gpu_is_not_planned_on(mscli: Mscli, machine: Machine) -> None:
 
 def test_bf16_on_two_24_gb_cards_is_refused_with_the_figures(mscli: Mscli, machine: Machine) -> None:
     env = machine("rtx4090-x2")
-    refused = mscli("up", "small-bf16-2gpu", "--dry-run", "--json", env=env)
+    refused = mscli("up", "small-bf16", "--dry-run", "--json", env=env)
     assert (refused.code, refused.error["code"]) == (4, NO_FIT)
     assert "22.8 GiB" in refused.error["message"]
     assert refused.error["details"]["missing_bytes"] > 2**30
-    offload = mscli("up", "small-bf16-2gpu-offload", "--dry-run", "--json", env=env)
+    offload = mscli("up", "small-bf16", "--offload", "--images", "0", "--ctx", "8192", "--dry-run", "--json", env=env)
     assert offload.code == 0, "CPU offload must be possible when it is asked for by name"
 
 
@@ -167,7 +167,7 @@ def test_without_a_gpu_nothing_runs_on_the_cpu_unasked(mscli: Mscli, machine: Ma
 def test_profiles_give_a_verdict_for_every_profile(mscli: Mscli, machine: Machine) -> None:
     data = mscli("profiles", "--json", env=machine("rtx4090")).data
     assert data["chosen"] == "small-q4"
-    assert len(data["profiles"]) > 40
+    assert len(data["profiles"]) > 30
     for profile in data["profiles"]:
         assert profile["verdict"] in ("safe", "tight", "no")
         assert profile["reasons"], profile
@@ -184,8 +184,8 @@ def test_plan_says_the_same_as_up(mscli: Mscli, machine: Machine) -> None:
 
 def test_plan_for_a_machine_that_is_not_here(mscli: Mscli, tmp_path) -> None:
     on = mscli("plan", "--on", "2x RTX 4090", "--price", "1.20/day", "--json")
-    assert (on.code, on.data["chosen"]) == (0, "small-fp8-2gpu")
-    chosen = next(row for row in on.data["profiles"] if row["profile"] == "small-fp8-2gpu")
+    assert (on.code, on.data["chosen"]) == (0, "small-fp8")
+    chosen = next(row for row in on.data["profiles"] if row["profile"] == "small-fp8")
     assert (chosen["cost"]["api"], chosen["cost"]["api_usd_per_mtok"]) == ("Azure", 0.3)
     assert 0 < chosen["cost"]["local_usd_per_mtok"] < 100
     described = tmp_path / "machine.yaml"

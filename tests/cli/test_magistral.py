@@ -89,7 +89,7 @@ def test_other_clients_get_the_prompt_from_env(magistral: Mscli) -> None:
 
 
 def test_show_tells_what_its_makers_recommend(mscli: Mscli) -> None:
-    shown = mscli("profiles", "show", "magistral-bf16-2gpu").out
+    shown = mscli("profiles", "show", "magistral-bf16").out
     assert "# recommended: temperature 0.7, top_p 0.95, max_tokens 40960; at most 40960 tokens of context" in shown
     assert "#   A user will ask you to solve a task. You should first draft your thinking process" in shown
     assert "MSCLI_SYSTEM_PROMPT" not in mscli("profiles", "show", "small-bf16").out

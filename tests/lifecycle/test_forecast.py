@@ -10,7 +10,7 @@ from mscli.instances.json_values import append_lines, load_lines
 from mscli.lifecycle.eta import Eta, Forecast, Kind, Mark, Past
 from mscli.paths import Places, places
 
-KIND = Kind("vllm", "0.32.0", "small-bf16-2gpu", "bf16", ("NVIDIA GeForce RTX 5090", "NVIDIA GeForce RTX 5090"))
+KIND = Kind("vllm", "0.32.0", "small-bf16", "bf16", ("NVIDIA GeForce RTX 5090", "NVIDIA GeForce RTX 5090"))
 PAST = Past(KIND, 63.0, (Mark("loading the weights", 20.0), Mark("capturing CUDA graphs", 60.0)))
 
 

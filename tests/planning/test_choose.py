@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from support.planning.planned import catalog, choice, held, holder, on
+from support.planning.planned import catalog, choice, held, holder, on, verdict
 
 from mscli.planning.plan import SAFE, NoFit, Overrides, Plan
 
@@ -15,15 +15,15 @@ from mscli.planning.plan import SAFE, NoFit, Overrides, Plan
     [
         ("RTX 3090", "small-q4"),
         ("RTX 4090", "small-q4"),
-        ("2x RTX 4090", "small-fp8-2gpu"),
-        ("2x RTX 3090", "small-fp8-2gpu"),
-        ("2x RTX 5090", "small-bf16-2gpu"),
+        ("2x RTX 4090", "small-fp8"),
+        ("2x RTX 3090", "small-fp8"),
+        ("2x RTX 5090", "small-bf16"),
         ("A6000", "small-fp8"),
         ("L40S", "small-fp8"),
         ("H100", "small-bf16"),
         ("A100 80GB", "small-bf16"),
         ("8x H100", "small-bf16"),
-        ("2x A100 40GB", "small-bf16-2gpu"),
+        ("2x A100 40GB", "small-bf16"),
     ],
 )
 def test_the_best_that_fits(cards: str, profile: str) -> None:
@@ -44,9 +44,11 @@ def test_16_gb_hold_the_text_model_without_images(cards: str) -> None:
     """Q4 with its vision encoder does not fit 16 GB; without it there is room for a short context."""
     found = choice(cards)
     assert found.chosen is not None
-    assert (found.chosen.profile, found.chosen.images) == ("small-gguf-q4-text", 0)
+    assert (found.chosen.profile, found.chosen.images) == ("small-gguf-q4", 0)
     assert found.chosen.memory[0].projector_bytes == 0
-    assert isinstance(next(item for item in found.ranked if item.profile == "small-gguf-q4"), NoFit)
+    assert any(step.startswith("text only: ") for step in found.chosen.steps)
+    seeing = verdict("small-gguf-q4", cards, Overrides(images=4))
+    assert seeing.verdict != SAFE
 
 
 def test_what_answers_slower_than_people_read_is_passed_over() -> None:
@@ -79,7 +81,7 @@ def test_every_profile_gets_a_verdict_best_first() -> None:
 
 
 def test_the_reason_names_what_better_profiles_miss() -> None:
-    assert "small-bf16-2gpu (" in choice("2x RTX 4090").reason
+    assert "small-bf16 (" in choice("2x RTX 4090").reason
 
 
 def test_a_full_card_gives_the_reason_with_the_holder() -> None:

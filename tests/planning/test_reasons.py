@@ -38,8 +38,9 @@ def test_memory_is_named_as_the_limit_only_where_it_is(cards: str) -> None:
             continue
         said = next((step for step in found.steps if step.startswith("context ")), "")
         more = Overrides(
-            context=found.context + ROUNDING, kv_type=found.kv_type, gpus=tuple(str(gpu) for gpu in found.gpus)
-        )
+            context=found.context + ROUNDING, kv_type=found.kv_type, gpus=tuple(str(gpu) for gpu in found.gpus),
+            images=found.images,
+        )  # fmt: skip
         longer = verdict(name, cards, more)
         fits = isinstance(longer, Plan) and longer.verdict == SAFE and longer.layers_on_gpu > 40
         if "limited by free GPU memory" in said:
@@ -65,7 +66,7 @@ def test_a_card_that_cannot_run_a_kv_type_is_the_reason_and_not_its_size() -> No
 
 
 @pytest.mark.parametrize(
-    ("cards", "closest"), [("RTX 3090", "small-q4"), ("2x RTX 3090", "small-fp8-2gpu"), ("H100", "small-bf16")]
+    ("cards", "closest"), [("RTX 3090", "small-q4"), ("2x RTX 3090", "small-fp8"), ("H100", "small-bf16")]
 )
 def test_under_an_old_driver_the_profile_named_would_fit_with_a_newer_one(cards: str, closest: str) -> None:
     where = replace(on(cards), driver="470.82.01", cuda="11.4")

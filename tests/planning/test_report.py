@@ -19,7 +19,7 @@ MEMORY = {
 
 
 def test_a_plan_has_every_field_and_its_bytes_add_up() -> None:
-    found = to_json(plan("small-bf16-2gpu", "2x RTX 5090"))
+    found = to_json(plan("small-bf16", "2x RTX 5090"))
     assert set(found) >= FIELDS
     assert found["speed"].keys() == {"decode_tok_s", "ttft_s", "total_tok_s"}
     for gpu in found["memory"]:
@@ -30,7 +30,7 @@ def test_a_plan_has_every_field_and_its_bytes_add_up() -> None:
 
 
 def test_a_refusal_has_the_same_fields() -> None:
-    found = to_json(refusal("small-bf16-2gpu", "2x RTX 4090"))
+    found = to_json(refusal("small-bf16", "2x RTX 4090"))
     assert set(found) >= FIELDS
     assert found["verdict"] == "no"
     assert found["missing_bytes"] > 0

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from mscli.catalog.load import load_one
+from mscli.catalog.model import Model
+from mscli.catalog.profile import Profile, on_engine
 from mscli.engines.containers.run import folders, tag_version
 from mscli.engines.engine import Command, Installation, Serving
 from mscli.engines.vllm.docker import VllmDocker
@@ -22,7 +24,7 @@ from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles
 
 PLAN = Plan(
-    profile="small-bf16-2gpu-docker", engine="vllm-docker", model="mistral-small-3.1", variant="bf16", verdict="safe",
+    profile="small-bf16", engine="vllm-docker", model="mistral-small-3.1", variant="bf16", verdict="safe",
     reasons=(), context=65536, kv_type="f16", tensor_parallel=2, images=10, users=1, gpus=(0, 1),
     devices=("GPU-aaaa", "GPU-bbbb"), memory=(), layers_on_gpu=41, host_bytes=0,
     settings={"gpu_memory_utilization": 0.912, "max_num_batched_tokens": 2048, "max_num_seqs": 256},
@@ -31,11 +33,16 @@ DOCKER = Installation("vllm-docker", ("/usr/bin/docker",), None, "docker", Path(
 PODMAN = Installation("vllm-docker", ("/usr/bin/podman",), None, "podman", Path("/usr/bin/podman"))
 
 
+def contained() -> tuple[Profile, Model]:
+    known, model = load_one("small-bf16", shipped_profiles(), None)
+    return on_engine(known, "vllm-docker"), model
+
+
 def command(
     found: Installation = DOCKER, host: str = "127.0.0.1", weights: str = "org/repo", key: Path | None = None,
     profile: Mapping[str, Any] | None = None, **more: Any,
 ) -> Command:  # fmt: skip
-    known, model = load_one("small-bf16-2gpu-docker", shipped_profiles(), None)
+    known, model = contained()
     serving = Serving("it", host, 8123, model.name, Path("/run/it"), Path("/run/it/log"), key)
     files = WeightFiles(weights, None, 0)
     return VllmDocker().command(
@@ -150,7 +157,7 @@ def test_an_image_that_is_too_old_is_refused() -> None:
 def test_instances_of_one_name_in_two_homes_have_containers_of_two_names() -> None:
     one, other = command().contained, command()
     elsewhere = Serving("it", "127.0.0.1", 8123, "m", Path("/other/it"), Path("/other/it/log"), None)
-    known, model = load_one("small-bf16-2gpu-docker", shipped_profiles(), None)
+    known, model = contained()
     two = VllmDocker().command(PLAN, known, model, WeightFiles("org/repo", None, 0), elsewhere, DOCKER).contained
     assert one is not None
     assert two is not None

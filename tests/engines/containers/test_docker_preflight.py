@@ -21,7 +21,7 @@ from mscli.engines.vllm.docker import VllmDocker
 
 Machine = Callable[..., dict[str, str]]
 Up = Callable[..., Ran]
-ON_GPUS = "small-bf16-2gpu-docker"
+ON_GPUS = ("small-bf16", "--container")
 
 OCI = (
     "docker: Error response from daemon: failed to create task for container: failed to create shim task: OCI runtime "
@@ -147,7 +147,7 @@ def on_gpus(mscli: Mscli, container_env: dict[str, str], machine: Machine, docke
     docker.flag("nvidia")
 
     def start(*args: str) -> Ran:
-        return mscli("up", ON_GPUS, "--offline", "--json", *args, env=machine("rtx5090-x2"))
+        return mscli("up", *ON_GPUS, "--offline", "--json", *args, env=machine("rtx5090-x2"))
 
     return start
 
@@ -225,7 +225,7 @@ def test_a_daemon_that_does_not_answer_ends_the_start(up: Up, docker: StandinDoc
 def test_docker_without_the_toolkit_is_named_before_the_image_is_fetched(
     mscli: Mscli, container_env: dict[str, str], machine: Machine, docker: StandinDocker
 ) -> None:
-    error = mscli("up", ON_GPUS, "--json", env=machine("rtx5090-x2")).error
+    error = mscli("up", *ON_GPUS, "--json", env=machine("rtx5090-x2")).error
     assert error["details"]["cause"] == "docker_gpu"
     assert docker.calls("pull") == docker.calls("run") == []
 

@@ -202,7 +202,7 @@ def test_a_gpu_that_this_engine_cannot_give_is_named_before_weights(
     dockerd: Dockerd, mscli: Mscli, user_env: dict[str, str], machine: Callable[..., dict[str, str]]
 ) -> None:
     user_env["DOCKER_HOST"] = dockerd.host
-    error = mscli("up", "small-bf16-2gpu-docker", "--offline", "--json", env=machine("rtx5090-x2")).error
+    error = mscli("up", "small-bf16", "--container", "--offline", "--json", env=machine("rtx5090-x2")).error
     assert (error["code"], error["details"]["cause"]) == ("engine_unsupported", "docker_gpu")
 
 

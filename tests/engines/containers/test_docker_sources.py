@@ -11,6 +11,7 @@ import pytest
 from support.run_mscli import Mscli
 
 from mscli.catalog.load import load_one
+from mscli.catalog.profile import on_engine
 from mscli.lifecycle.decision import plan_one
 from mscli.lifecycle.preview import preview, somewhere
 from mscli.lifecycle.what_if import elsewhere, imagine
@@ -27,22 +28,26 @@ CARD = """
   --tokenizer-mode mistral --config-format mistral --load-format mistral
   --tool-call-parser mistral --enable-auto-tool-choice
 """
-# profile, machine, the documents' flags behind the image
+TWO = Overrides(gpus=("0", "1"))
+# profile, machine, the documents' flags behind the image, what is typed
 LINES = [
-    ("small-bf16-docker", "H100", f"{GUIDE} --max-model-len 32768"),
-    ("small-bf16-2gpu-docker", "2x RTX 5090", f"{GUIDE} --limit-mm-per-prompt 'image=10' --tensor-parallel-size 2"),
-    ("small-bf16-2gpu-docker", "2x RTX A6000", f"{GUIDE} --limit-mm-per-prompt 'image=10' --tensor-parallel-size 2"),
-    ("magistral-bf16-docker", "H100", CARD),
-    ("magistral-bf16-2gpu-docker", "2x RTX A6000", f"{CARD} --tensor-parallel-size 2"),
+    ("small-bf16", "H100", f"{GUIDE} --max-model-len 32768", Overrides(context=32768, images=0)),
+    ("small-bf16", "2x RTX 5090", f"{GUIDE} --limit-mm-per-prompt 'image=10' --tensor-parallel-size 2", TWO),
+    ("small-bf16", "2x RTX A6000", f"{GUIDE} --limit-mm-per-prompt 'image=10' --tensor-parallel-size 2", TWO),
+    ("magistral-bf16", "H100", CARD, Overrides()),
+    ("magistral-bf16", "2x RTX A6000", f"{CARD} --tensor-parallel-size 2", TWO),
 ]
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "containers.md"
-NAMED = sorted(set(re.findall(r"mscli (?:up|plan) ([\w-]+-docker)", PAGE.read_text())))
+NAMED = sorted(set(re.findall(r"mscli (?:up|plan) ([\w-]+) --container", PAGE.read_text())))
 
 
-@pytest.mark.parametrize(("profile", "on", "line"), LINES, ids=lambda value: value if "--" not in value else "")
-def test_a_documented_line_is_in_the_planned_command(profile: str, on: str, line: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("profile", "on", "line", "typed"), LINES)
+def test_a_documented_line_is_in_the_planned_command(
+    profile: str, on: str, line: str, typed: Overrides, tmp_path: Path
+) -> None:
     known, model = load_one(profile, shipped_profiles(), None)
-    planned = plan_one(known, model, imagine(elsewhere(on)), Overrides())
+    known = on_engine(known, "vllm-docker")
+    planned = plan_one(known, model, imagine(elsewhere(on)), typed)
     assert isinstance(planned, Plan), planned
     made = preview(planned, known, model, somewhere(known, model, places({"MSCLI_HOME": str(tmp_path)}))).command
     assert made is not None
@@ -70,7 +75,7 @@ def asked(line: str) -> dict[str, str | None]:
 
 
 def test_two_cards_of_24_gb_are_refused_with_the_shortage(mscli: Mscli) -> None:
-    ran = mscli("plan", "small-bf16-2gpu-docker", "--on", "2x RTX 4090", "--json")
+    ran = mscli("plan", "small-bf16", "--container", "--on", "2x RTX 4090", "--json")
     assert ran.code == 4
     assert "short" in " ".join(ran.data["profiles"][0]["reasons"])
 

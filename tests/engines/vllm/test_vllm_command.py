@@ -57,9 +57,9 @@ def test_prompts_stay_out_of_the_log_in_every_version(version: str, says: bool) 
 
 
 def test_only_models_that_think_in_tokens_get_the_parser_of_thoughts() -> None:
-    assert "--reasoning-parser" not in command("magistral-bf16-2gpu").argv
-    assert value(command("magistral-2509-bf16-2gpu").argv, "--reasoning-parser") == "mistral"
-    assert "--reasoning-parser" not in command("magistral-2509-bf16-2gpu", vllm("0.9.2")).argv
+    assert "--reasoning-parser" not in command("magistral-bf16").argv
+    assert value(command("magistral-2509-bf16").argv, "--reasoning-parser") == "mistral"
+    assert "--reasoning-parser" not in command("magistral-2509-bf16", vllm("0.9.2")).argv
 
 
 def test_hugging_face_files_get_none_of_the_three_format_flags() -> None:
@@ -123,12 +123,12 @@ def test_what_this_vllm_cannot_do_is_refused(found: Installation, more: dict[str
 def test_a_pair_that_breaks_is_refused_with_its_pin_and_only_for_models_it_breaks() -> None:
     broken = vllm("0.32.0", mistral_common="1.13.1")
     with pytest.raises(MscliError, match=r"1\.13\.1") as refused:
-        command("magistral-bf16-2gpu", broken)
+        command("magistral-bf16", broken)
     assert refused.value.hint.endswith("-m pip install 'mistral_common==1.12.0'")
     assert refused.value.details["cause"] == "mistral_common"
-    assert command("small-bf16-2gpu", broken).argv
-    assert command("magistral-bf16-2gpu", vllm("0.32.0", mistral_common="1.12.0")).argv
-    assert command("magistral-bf16-2gpu", vllm("0.19.1", mistral_common="1.13.1")).argv
+    assert command("small-bf16", broken).argv
+    assert command("magistral-bf16", vllm("0.32.0", mistral_common="1.12.0")).argv
+    assert command("magistral-bf16", vllm("0.19.1", mistral_common="1.13.1")).argv
 
 
 def test_a_limit_of_the_gpu_share_is_the_planners_and_the_plans_own_share_is_said() -> None:
@@ -140,11 +140,11 @@ def test_a_limit_of_the_gpu_share_is_the_planners_and_the_plans_own_share_is_sai
 @pytest.mark.parametrize(
     ("version", "beside", "profile", "pin"),
     [
-        ("0.33.0", {"mistral_common": "1.13.2"}, "magistral-2509-bf16-2gpu", "mistral_common==1.12.0"),
-        ("0.22.1", {"mistral_common": "1.10.0"}, "small-bf16-2gpu", "mistral_common==1.12.0"),
-        ("0.9.2", {"transformers": "4.54.1"}, "small-bf16-2gpu", "transformers<4.54"),
+        ("0.33.0", {"mistral_common": "1.13.2"}, "magistral-2509-bf16", "mistral_common==1.12.0"),
+        ("0.22.1", {"mistral_common": "1.10.0"}, "small-bf16", "mistral_common==1.12.0"),
+        ("0.9.2", {"transformers": "4.54.1"}, "small-bf16", "transformers<4.54"),
         ("0.10.2", {"transformers": "5.1.0"}, "small-w4a16", "transformers<5"),
-        ("0.10.1", {"numpy": "2.3.5", "numba": "0.61.2"}, "small-bf16-2gpu", "numpy<2.3"),
+        ("0.10.1", {"numpy": "2.3.5", "numba": "0.61.2"}, "small-bf16", "numpy<2.3"),
     ],
 )
 def test_documented_pairs_are_refused_with_their_pin(
@@ -158,15 +158,15 @@ def test_documented_pairs_are_refused_with_their_pin(
 @pytest.mark.parametrize(
     ("version", "beside", "profile"),
     [
-        ("0.19.1", {"mistral_common": "1.10.0"}, "small-bf16-2gpu"),
-        ("0.8.5", {"transformers": "4.54.1"}, "small-bf16-2gpu"),
-        ("0.10.0", {"transformers": "4.54.1"}, "small-bf16-2gpu"),
-        ("0.10.2", {"transformers": "5.1.0"}, "small-bf16-2gpu"),  # Mistral's own tokenizer is not asked
+        ("0.19.1", {"mistral_common": "1.10.0"}, "small-bf16"),
+        ("0.8.5", {"transformers": "4.54.1"}, "small-bf16"),
+        ("0.10.0", {"transformers": "4.54.1"}, "small-bf16"),
+        ("0.10.2", {"transformers": "5.1.0"}, "small-bf16"),  # Mistral's own tokenizer is not asked
         ("0.12.0", {"transformers": "5.1.0"}, "small-w4a16"),
-        ("0.10.1", {"numpy": "2.3.5", "numba": "0.62.0"}, "small-bf16-2gpu"),
-        ("0.16.0", {"numpy": "2.3.5", "numba": "0.61.2"}, "small-bf16-2gpu"),
-        ("0.26.0", {"flashinfer_cubin": "0.6.13", "flashinfer_python": "0.6.13"}, "small-bf16-2gpu"),
-        ("0.28.0", {"flashinfer_python": "0.6.16.post3"}, "small-bf16-2gpu"),
+        ("0.10.1", {"numpy": "2.3.5", "numba": "0.62.0"}, "small-bf16"),
+        ("0.16.0", {"numpy": "2.3.5", "numba": "0.61.2"}, "small-bf16"),
+        ("0.26.0", {"flashinfer_cubin": "0.6.13", "flashinfer_python": "0.6.13"}, "small-bf16"),
+        ("0.28.0", {"flashinfer_python": "0.6.16.post3"}, "small-bf16"),
     ],
 )
 def test_neighbours_of_those_pairs_are_left_alone(version: str, beside: dict[str, str], profile: str) -> None:

@@ -85,7 +85,7 @@ def test_what_was_accepted_is_not_asked_again(found: Installation) -> None:
 def test_a_flag_that_is_not_taken_is_named(
     options: dict[str, object], said: str, nearest: str, found: Installation
 ) -> None:
-    profile = replace(load_one("small-bf16-2gpu", shipped_profiles(), None)[0], options=options)
+    profile = replace(load_one("small-bf16", shipped_profiles(), None)[0], options=options)
     with pytest.raises(MscliError) as refused:
         check_flags(found, command(found=found, options=options).argv, profile)
     assert (refused.value.code, refused.value.details["cause"]) == (Code.ENGINE_UNSUPPORTED, "cli_flags")

@@ -23,7 +23,7 @@ LOADED = "INFO Model loading took 14.9 GiB memory and 8 seconds\n"
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 256.00 MiB."
 
 
-def failure(log: str, name: str = "small-fp8-2gpu", cards: str = "2x RTX 4090", **more: Any) -> Failure:
+def failure(log: str, name: str = "small-fp8", cards: str = "2x RTX 4090", **more: Any) -> Failure:
     """The failure of a shipped profile on another machine; `more` goes into its profile, overrides or itself."""
     overrides = more.pop("overrides", Overrides())
     profile, model = load_one(name, shipped_profiles(), None)

@@ -36,7 +36,7 @@ def facts() -> Mapping[str, GpuFacts]:
 
 def pair(name: str) -> tuple[Profile, Model]:
     """A shipped profile with its model."""
-    profile = catalog().profiles[name]
+    profile = catalog().profile(name)
     return profile, catalog().models[profile.model]
 
 

@@ -97,7 +97,7 @@ def prepare(user: Path) -> None:
         capabilities=("tools",),
     )  # fmt: skip
     dead = Identity(2**22 - 1, 1, boot_id())
-    vllm = replace(PLAN, profile="small-fp8-2gpu", engine="vllm", context=98304, gpus=(0, 1), memory=(MEMORY,))
+    vllm = replace(PLAN, profile="small-fp8", engine="vllm", context=98304, gpus=(0, 1), memory=(MEMORY,))
     crashed = write_record(records, "mine", dead, "none", plan=vllm, since=now - 90030, stand_in=False, port=8001)
     crashed.log.write_text(LOG)
     write_record(records, "old", dead, "none", since=now - 900030, stopped_at=now - 800000, port=8002)

@@ -33,7 +33,7 @@ HELP = "help"
 PLACES = (*MACHINES, INSTANCES, HELP)
 
 ON_EACH_MACHINE = (
-    *("gpus", "plan", "plan --all", "plan small-q4", "plan small-bf16-2gpu", "plan --price 1.20/day"),
+    *("gpus", "plan", "plan --all", "plan small-q4", "plan small-bf16", "plan --price 1.20/day"),
     *("profiles", "profiles --all", "engines", "up --dry-run", "up small-fp8 --dry-run", "doctor --only gpu"),
 )
 MEMINFO = "MemTotal: 65843212 kB\nMemFree: 50331648 kB\nMemAvailable: 58720256 kB\n"

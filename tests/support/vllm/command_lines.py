@@ -15,7 +15,7 @@ from mscli.weights.files import WeightFiles
 
 GPUS = ("GPU-aaaa", "GPU-bbbb")
 PLAN = Plan(
-    profile="small-bf16-2gpu", engine="vllm", model="mistral-small-3.1", variant="bf16", verdict="safe", reasons=(),
+    profile="small-bf16", engine="vllm", model="mistral-small-3.1", variant="bf16", verdict="safe", reasons=(),
     context=65536, kv_type="f16", tensor_parallel=2, images=10, users=1, gpus=(0, 1), devices=GPUS, memory=(),
     layers_on_gpu=41, host_bytes=0,
     settings={"gpu_memory_utilization": 0.912, "max_num_batched_tokens": 2048, "max_num_seqs": 256},
@@ -27,7 +27,7 @@ def vllm(version: str | None = "0.32.0", **beside: str) -> Installation:
     return Installation("vllm", ("/opt/v/bin/vllm", "serve"), version, "named", Path("/opt/v/bin/vllm"), beside)
 
 
-def command(profile: str = "small-bf16-2gpu", found: Installation | None = None, **more: Any) -> Command:
+def command(profile: str = "small-bf16", found: Installation | None = None, **more: Any) -> Command:
     """The command line; `more`: changes of the plan, and `options` in place of the profile's."""
     known, model = load_one(profile, shipped_profiles(), None)
     run_dir = Path("/run/x")

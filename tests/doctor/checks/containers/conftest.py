@@ -45,7 +45,7 @@ def visit(programs: Programs, machine: Callable[..., dict[str, str]], tmp_path: 
     ) -> dict[str, list[Finding]]:
         own = {"PATH": str(programs.bin), "HOME": str(tmp_path), **env}
         where = places({"MSCLI_HOME": str(tmp_path / "home")})
-        wanted = chosen(profile, None, where) if profile else None
+        wanted = chosen(profile, None, where, engine="vllm-docker") if profile else None
         areas = frozenset({"containers"}) if asked else frozenset()
         ctx = CheckContext(where, env=own, root=programs.root, chosen=wanted, asked=areas)
         ctx.once("inventory", lambda: inventory_of(on, machine), of=CheckContext.__module__)

@@ -56,13 +56,13 @@ def test_no_client_is_no_failure(visit: Visit) -> None:
 
 
 def test_no_client_is_a_failure_for_a_profile_that_runs_in_a_container(visit: Visit) -> None:
-    found = visit(profile="small-bf16-docker")["engine"][0]
+    found = visit(profile="small-bf16")["engine"][0]
     assert (found.status, found.code) == ("fail", "engine_missing")
 
 
 def test_a_client_that_is_named_and_is_not_there_is_said_to_be_missing(programs: Programs, visit: Visit) -> None:
     programs.docker()
-    found = visit(profile="small-bf16-docker", MSCLI_CONTAINER_ENGINE="/nowhere/docker")["engine"][0]
+    found = visit(profile="small-bf16", MSCLI_CONTAINER_ENGINE="/nowhere/docker")["engine"][0]
     assert (found.status, found.code) == ("fail", "engine_missing")
     assert "MSCLI_CONTAINER_ENGINE is /nowhere/docker" in found.seen
 
@@ -78,7 +78,7 @@ def test_a_profile_in_a_container_has_its_client_checked_and_its_engine(
     mscli: Mscli, programs: Programs, machine: Machine
 ) -> None:
     env = {**machine("rtx5090"), "PATH": str(programs.bin), "MSCLI_CONTAINER_ENGINE": "/nowhere/docker"}
-    told = mscli("doctor", "small-bf16-docker", "--json", env=env)
+    told = mscli("doctor", "small-bf16", "--container", "--json", env=env)
     found = {each["id"]: each for each in told.data["findings"]}
     assert [found[name]["code"] for name in ("profile.engine", "containers.engine")] == ["engine_missing"] * 2
 
@@ -95,7 +95,7 @@ def test_a_daemon_that_does_not_run_is_named(programs: Programs, visit: Visit) -
     found = visit()["engine"][0]
     assert (found.status, found.code) == ("warn", "engine_missing")
     assert found.command == "sudo systemctl start docker"
-    assert visit(profile="small-bf16-docker")["engine"][0].status == "fail"
+    assert visit(profile="small-bf16")["engine"][0].status == "fail"
 
 
 def test_a_docker_host_where_nothing_listens_is_shown(programs: Programs, visit: Visit) -> None:
@@ -362,7 +362,7 @@ def test_on_a_machine_without_gpu_docker_is_left_in_peace(programs: Programs, vi
 
 def test_a_container_profile_on_a_machine_without_gpu_is_named(programs: Programs, visit: Visit) -> None:
     programs.docker()
-    found = visit(on="no-driver", profile="small-bf16-docker")["runtime"][0]
+    found = visit(on="no-driver", profile="small-bf16")["runtime"][0]
     assert (found.status, found.code) == ("fail", "docker_gpu")
 
 

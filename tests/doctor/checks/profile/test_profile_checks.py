@@ -257,6 +257,6 @@ def test_what_up_says_of_a_profile_has_the_same_cause(mscli: Mscli, machine: Mac
 
 
 def test_three_cards_of_four_heads_groups(mscli: Mscli, machine: Machine) -> None:
-    ran = mscli("up", "small-fp8-2gpu", "--gpus", "0,1,2", "--dry-run", "--json", env=machine("h100-x8"))
+    ran = mscli("up", "small-fp8", "--gpus", "0,1,2", "--dry-run", "--json", env=machine("h100-x8"))
     assert (ran.code, ran.error["details"]["cause"]) == (4, "tp_divisibility")
     assert "--gpus 0,1" in ran.error["hint"]

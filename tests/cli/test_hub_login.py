@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.hub import Hub
-from support.run_mscli import Mscli, environment
+from support.run_mscli import Mscli, call, environment
 from support.terminal import ENTER, on_a_terminal
 from support.weights.hub_profile import REPOSITORY, at, own_profile, published
 
@@ -27,9 +27,12 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def user(hub: Hub, home: Path, tmp_path: Path) -> dict[str, str]:
+def user(hub: Hub, home: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a user at a terminal; what he starts is stopped at the end."""
     own_profile(home)
-    return environment(tmp_path / "person", home, **at(hub))
+    env = environment(tmp_path / "person", home, **at(hub))
+    yield env
+    call("down", "--all", env=env)
 
 
 def token_file(tmp_path: Path) -> Path:

@@ -27,9 +27,10 @@ DEFAULTS_OF = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Never raises; every fault is reported on the screen."""
-    screen = Screen("", json_mode=False)
+    given = sys.argv[1:] if argv is None else argv
+    screen = _screen(given)
     try:
-        code = _run(_arguments(argv, screen), screen)
+        code = _run(_arguments(given, screen), screen)
     except BaseException as fault:  # the one boundary: nothing passes it as a traceback
         error = _as_error(fault)
         screen.error(error)
@@ -39,17 +40,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def interrupted(argv: Sequence[str] | None = None) -> int:
     """Report a Ctrl-C that came before `main` could; its exit code."""
-    screen = Screen("", json_mode=False)
-    _arguments(argv, screen)
+    screen = _screen(sys.argv[1:] if argv is None else argv)
     error = _as_error(KeyboardInterrupt())
     screen.error(error)
     return _finished(screen, error.exit_code)
 
 
-def _arguments(argv: Sequence[str] | None, screen: Screen) -> list[str]:
-    """The arguments; and, for faults that come before the command has read them, what they ask of the screen."""
-    args = ["--events" if arg == "--json=stream" else arg for arg in (sys.argv[1:] if argv is None else argv)]
-    args = resolved(args)
+def _screen(given: Sequence[str]) -> Screen:
+    """The screen, with what is to be known of it before anything can fail or be interrupted."""
+    own = given[: given.index("--")] if "--" in given else given
+    command = next((arg for arg in own if not arg.startswith("-")), "")
+    return Screen(command, json_mode=bool({"--json", "--events", "--json=stream"} & set(own)))
+
+
+def _arguments(given: Sequence[str], screen: Screen) -> list[str]:
+    """The arguments as Typer takes them; names the screen's command by its whole word."""
+    args = resolved(["--events" if arg == "--json=stream" else arg for arg in given])
     if args[:1] == ["doctor"] and "--log" in args:
         after = args.index("--log") + 1
         if after == len(args) or args[after].startswith("--"):
@@ -58,7 +64,6 @@ def _arguments(argv: Sequence[str] | None, screen: Screen) -> list[str]:
     if args[:1] == ["launch"] and "--" in args:
         args = [*own, *(f"--arg={word}" for word in args[len(own) + 1 :])]  # the agent's, not ours
     screen.command = next((arg for arg in own if not arg.startswith("-")), "")
-    screen.json_mode = bool({"--json", "--events"} & set(own))
     return args
 
 

@@ -1,4 +1,4 @@
-"""A Ctrl-C at a moment in which Python itself drops it."""
+"""A Ctrl-C at the moments in which one could be lost, or its answer."""
 
 from __future__ import annotations
 
@@ -25,3 +25,22 @@ def test_a_ctrl_c_right_after_a_fork_ends_the_command(tmp_path: Path) -> None:
     call("down", "--all", env=env)
     assert "Traceback" not in done.err
     assert done.code == 130, done.err
+
+
+# At the program's first look at its arguments.
+AT_THE_FIRST_LOOK = """
+import signal, sys
+def heard(frame, event, arg):
+    if event == "call" and frame.f_code.co_name == "resolved":
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGINT)
+sys.setprofile(heard)
+"""
+
+
+def test_a_ctrl_c_before_the_arguments_are_read_is_told_as_json_too(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(AT_THE_FIRST_LOOK)
+    env = environment(tmp_path, tmp_path / "home", PYTHONPATH=str(tmp_path))
+    done = call("engines", "list", "--json", env=env)
+    assert (done.code, done.err) == (130, "")
+    assert done.error["code"] == "interrupted"

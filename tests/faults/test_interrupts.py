@@ -1,7 +1,8 @@
-"""A Ctrl-C at the moments in which one could be lost, or its answer."""
+"""A signal at the moments in which it could be lost, or its answer, or in which something could be left."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from support.run_mscli import call, environment
@@ -44,3 +45,22 @@ def test_a_ctrl_c_before_the_arguments_are_read_is_told_as_json_too(tmp_path: Pa
     done = call("engines", "list", "--json", env=env)
     assert (done.code, done.err) == (130, "")
     assert done.error["code"] == "interrupted"
+
+
+# When the doctor has made the file with which it tries a folder, and writes to it.
+AT_THE_FIRST_BYTE = """
+import os, signal, threading
+def heard(frame, event, arg):
+    if event == "c_call" and arg is os.write and frame.f_code.co_name == "written":
+        os.kill(os.getpid(), signal.SIGKILL)
+threading.setprofile(heard)
+"""
+
+
+def test_a_doctor_that_is_killed_leaves_no_file_with_which_it_tried_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "sitecustomize.py").write_text(AT_THE_FIRST_BYTE)
+    env = environment(tmp_path, tmp_path / "home", PYTHONPATH=str(tmp_path), TMPDIR=str(tmp_path / "hub"))
+    done = call("doctor", "--only", "weights", env=env)
+    assert done.code == -signal.SIGKILL, "it was not killed: nothing is shown by this test"
+    assert list((tmp_path / "hub").rglob("*")) == []

@@ -79,11 +79,12 @@ def _full(severity: Severity, path: Path, fault: OSError) -> Finding:
 
 
 def written(path: Path, size: int) -> OSError | None:
-    """Make a file of `size` bytes in the folder `path` (or in the first folder above it that is there) and remove it;
-    the error where that fails."""
+    """Write `size` bytes to a file in the folder `path` (or in the first folder above it that is there), of which
+    nothing stays; the error where that fails."""
     try:
-        # Without a buffer: one that cannot be emptied would fail again at the end, and leave the file behind.
-        with tempfile.NamedTemporaryFile(prefix=".mscli-doctor-", dir=_existing(path), buffering=0) as probe:
+        # A file without a name: nothing is left of it where this process is killed. Without a buffer: one that cannot
+        # be emptied would fail again at the end.
+        with tempfile.TemporaryFile(dir=_existing(path), buffering=0) as probe:
             left = size
             while left:
                 left -= os.write(probe.fileno(), bytes(left))

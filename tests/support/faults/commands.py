@@ -95,6 +95,10 @@ def load() -> None:
     gc.freeze()
 
 
+# The exit status of a command that a Ctrl-C met before its program began, or when it had ended.
+OUTSIDE = 98
+
+
 def begin(
     args: tuple[str, ...], conditions: Conditions, env: Mapping[str, str], files: Path, program: Program = run
 ) -> Command:
@@ -145,7 +149,11 @@ def _become(
     os.environ.update(env)
     sys.argv = ["mscli", *args]
     sys.stdin, sys.stdout, sys.stderr = (_stream(number) for number in range(3))
-    os._exit(_ended(program))
+    try:
+        status = _ended(program)
+    except KeyboardInterrupt:
+        status = OUTSIDE
+    os._exit(status)
 
 
 def _output(kind: str, files: Path, flags: int) -> int:
@@ -174,7 +182,9 @@ def _ended(program: Program) -> int:
         program()
     except SystemExit as end:
         code = end.code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as fault:
+        if fault.__traceback__ is not None and fault.__traceback__.tb_next is None:
+            raise  # it did not come within the program
         traceback.print_exc()
         code = 130
     except BaseException:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from support.faults.commands import OUTSIDE, Command
+
 if TYPE_CHECKING:
-    from support.faults.commands import Command
     from support.faults.rounds import Round
 
 EXITS = (0, 1, 2, 3, 4, 5, 130)
@@ -143,6 +144,8 @@ def judge_command(played: Round, command: Command) -> list[Wrong]:
     line = f"mscli {' '.join(command.args)} (pid {command.pid})"
     if command.conditions.real and signal.SIGINT in command.signals and command.out == "" and not _began(said):
         return []  # a Ctrl-C while Python itself was starting
+    if command.code == OUTSIDE and signal.SIGINT in command.signals:
+        return []
     wrongs = []
     if "Traceback (most recent call last)" in said or "internal error" in said:
         wrongs.append(Wrong("traceback", f"{line}: {said[-1500:]}"))

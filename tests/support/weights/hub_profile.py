@@ -29,7 +29,8 @@ def own_profile(home: Path, name: str = "tiny", **lines: str) -> Path:
     (profiles / "models").mkdir(parents=True, exist_ok=True)
     text = profile_text("rehearsal").replace("model: rehearsal", "model: tiny")
     path = profiles / f"{name}.yaml"
-    path.write_text(text + "".join(f"{key}: {value}\n" for key, value in lines.items()))
+    kept = [line for line in text.splitlines(keepends=True) if line.partition(":")[0] not in lines]
+    path.write_text("".join([*kept, *(f"{key}: {value}\n" for key, value in lines.items())]))
     model = model_text("rehearsal")
     source = f"source:\n      kind: hub\n      repository: {REPOSITORY}\n      revision: main\n"
     model = model.replace("source:\n      kind: package\n", source).replace("rehearsal/", "")

@@ -26,7 +26,7 @@ from mscli.instances.log import LogTail
 from mscli.instances.process import Identity, alive, cpu_ticks, group_lazily, members, wait_death
 from mscli.instances.records import Record, Records, seen
 from mscli.instances.state import CRASHED, STARTING, STOPPED, UNLOADED, probe
-from mscli.inventory.ports import listens
+from mscli.inventory.ports import addresses, listens
 from mscli.lifecycle.eta import Eta
 from mscli.lifecycle.launch import Launch, Started, loopback
 from mscli.lifecycle.port import describe_owner
@@ -436,6 +436,9 @@ def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
     text = started.log_text()
     facts = facts_of(launch.decision.snapshot.inventory)
     cause = cause_of(text, launch.engine.name, ended.exit_status, started.memory_kills, facts)
+    record = started.record
+    if cause.code == "unknown" and ended.outcome == "died" and addresses(record.port):
+        return _port_taken(launch, record, describe_owner(record.port))  # an engine's last lines can be lost
     seen = {
         "died": f"{launch.engine.name} ended with {_status(ended.exit_status)} after {ended.seconds:.1f} s",
         "failed": f"{launch.engine.name} reported this, did not end, and was stopped after {ended.seconds:.0f} s",

@@ -169,18 +169,21 @@ if port and os.path.exists("{asked}"):
         asked.write(port)
     with open("{taken}") as taken:
         taken.read()
+    if {silent}:
+        sys.exit(1)
 os.execv("{python}", ["{python}", "-m", "mscli.engines.llamacpp.embedded", *sys.argv[1:]])
 """
 
 
+@pytest.mark.parametrize("silent", [False, True], ids=["it says so", "its last lines are lost"])
 def test_a_port_taken_between_plan_and_start_is_given_up_for_another(
-    mscli: Mscli, home: Path, user_env: dict[str, str], tmp_path: Path
+    mscli: Mscli, home: Path, user_env: dict[str, str], tmp_path: Path, silent: bool
 ) -> None:
     asked, taken, server = tmp_path / "asked", tmp_path / "taken", tmp_path / "bin" / "llama-server"
     os.mkfifo(asked)
     os.mkfifo(taken)
     server.parent.mkdir()
-    server.write_text(LATE.format(python=sys.executable, asked=asked, taken=taken))
+    server.write_text(LATE.format(python=sys.executable, asked=asked, taken=taken, silent=silent))
     server.chmod(server.stat().st_mode | stat.S_IXUSR)
     env = {**user_env, "PATH": f"{server.parent}:{user_env['PATH']}"}
     call = [sys.executable, "-m", "mscli", "up", "rehearsal", "--json"]

@@ -35,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         error = _as_error(fault)
         screen.error(error)
         code = error.exit_code
-    return _finished(screen, code)
+    try:
+        return _finished(screen, code)
+    except KeyboardInterrupt:
+        return _finished(screen, Exit.INTERRUPTED)
 
 
 def interrupted(argv: Sequence[str] | None = None) -> int:

@@ -36,6 +36,7 @@ class Screen:
         self.json_mode = json_mode
         self.lost: OSError | None = None
         """Why standard output did not take what was written; None as long as it took everything."""
+        self._answered = False
 
     @property
     def live(self) -> bool:
@@ -83,6 +84,7 @@ class Screen:
         for number, row in enumerate(rows):
             self._write((", " if number else "") + _dumped(row))
         self._write("]}}\n")
+        self._answered = True
 
     def text(self, text: str) -> None:
         """Print plain text as data, as it is."""
@@ -156,8 +158,11 @@ class Screen:
             self._say(text, style)
 
     def error(self, fault: MscliError) -> None:
-        """Report a fault: in the envelope with --json, else what happened, the evidence and what to type next."""
-        if self.json_mode:
+        """Report a fault: in the envelope with --json, else what happened, the evidence and what to type next.
+
+        Where the one JSON object is out already, a later fault is told to people: a Ctrl-C for example.
+        """
+        if self.json_mode and not self._answered:
             error = {"code": fault.code.value, "message": fault.message, "hint": fault.hint}
             self._envelope({"ok": False, "error": {**error, "details": fault.details} if fault.details else error})
             return
@@ -185,6 +190,7 @@ class Screen:
 
     def _envelope(self, body: dict[str, Any]) -> None:
         self._json({"schema": SCHEMA, "command": self.command, **body})
+        self._answered = True
 
     def _json(self, value: dict[str, Any]) -> None:
         self._write(_dumped(value) + "\n")

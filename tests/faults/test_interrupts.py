@@ -42,9 +42,37 @@ sys.setprofile(heard)
 def test_a_ctrl_c_before_the_arguments_are_read_is_told_as_json_too(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(AT_THE_FIRST_LOOK)
     env = environment(tmp_path, tmp_path / "home", PYTHONPATH=str(tmp_path))
-    done = call("engines", "list", "--json", env=env)
+    done = call("engines", "--json", env=env)
     assert (done.code, done.err) == (130, "")
     assert done.error["code"] == "interrupted"
+
+
+# When the answer is out, and it is about to end.
+AT_THE_END = AT_THE_FIRST_LOOK.replace("resolved", "_finished")
+
+
+def test_a_ctrl_c_after_the_answer_adds_no_second_one(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(AT_THE_END)
+    env = environment(tmp_path, tmp_path / "home", PYTHONPATH=str(tmp_path))
+    done = call("engines", "--json", env=env)
+    assert done.code == 130
+    assert done.envelope["ok"], done.out
+
+
+# While the answer's conversation is saved.
+AT_THE_SAVING = AT_THE_FIRST_LOOK.replace('"resolved"', '"save" and "conversation_log" in frame.f_code.co_filename')
+
+
+def test_a_ctrl_c_after_a_reply_in_json_adds_no_second_object(tmp_path: Path) -> None:
+    env = environment(tmp_path, tmp_path / "home")
+    try:
+        assert call("up", "rehearsal", env=env).code == 0
+        (tmp_path / "sitecustomize.py").write_text(AT_THE_SAVING)
+        done = call("chat", "hello", "--json", env={**env, "PYTHONPATH": str(tmp_path)})
+    finally:
+        call("down", "--all", env=env)
+    assert (done.code, "interrupted" in done.err) == (130, True)
+    assert done.envelope["ok"], done.out
 
 
 # When the doctor has made the file with which it tries a folder, and writes to it.

@@ -63,7 +63,7 @@ def cards_of(text: str, facts: Mapping[str, GpuFacts]) -> tuple[GpuFacts, ...]:
     for part in re.split(r"[+,;]", text):
         part = re.sub(r"^(.*\S)\s+[x×*]\s*([0-9]+)\s*$", r"\2x \1", part, flags=re.IGNORECASE)
         match = re.fullmatch(r"\s*(?:([0-9]+)\s*[x×*]\s*)?(.*?)\s*", part, re.IGNORECASE)
-        if not match or not match[2] or match[1] == "0":
+        if not match or not match[2] or (match[1] and not match[1].strip("0")):
             raise MscliError(
                 Code.USAGE, f"cannot read '{text}' as a machine", 'Write it as "2x RTX 4090" or "RTX 4090 + RTX 3060".'
             )

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.planning.planned import facts, on
 from support.refused import refused
@@ -104,6 +104,7 @@ def test_free_memory_never_exceeds_the_card() -> None:
     assert device.free_bytes < device.total_bytes
 
 
+@example(text="00X64")
 @given(text=st.text(max_size=40) | st.lists(st.sampled_from(WORDS), max_size=8).map("".join))
 def test_any_words_are_a_machine_or_wrong_use(text: str) -> None:
     fault = refused(lambda: on(text))

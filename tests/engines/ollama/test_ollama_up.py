@@ -597,6 +597,7 @@ def test_a_supervised_server_and_its_runner_are_killed_and_answer_again(mscli: M
     (gateway,) = children(companion)
     (server,) = children(gateway)
     assert shown()["state"] == "ready"
+    until(lambda: children(server))
     for runner in children(server):
         os.kill(runner, signal.SIGKILL)
     until(lambda: shown()["state"] == "unloaded")

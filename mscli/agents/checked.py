@@ -19,10 +19,9 @@ from mscli.instances.records import Record, Records
 from mscli.instances.store import private_folder, write_private
 
 # The shapes that an engine refuses by itself, as docs/reference/agent-requests.md has them.
-REFUSES: Mapping[str, tuple[str, ...]] = {
-    "vllm": ("two developer messages", "system after assistant", "/v1/responses"),
-    "vllm-docker": ("two developer messages", "system after assistant", "/v1/responses"),
-}
+REFUSES: Mapping[str, tuple[str, ...]] = dict.fromkeys(
+    ("vllm", "vllm-docker"), ("two developer messages", "system after assistant", "/v1/responses")
+)
 
 
 @frozen

@@ -237,9 +237,13 @@ def load_profile_file(path: Path, catalog: Catalog) -> Profile:
     return read_profile(path, {**catalog._broken("model"), **catalog.models})
 
 
+def _yaml_files(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.iterdir()) if _counts(path)}
+
+
 def _shipped(folder: Path) -> dict[str, Path]:
     try:
-        return {path.stem: path for path in sorted(folder.iterdir()) if _counts(path)}
+        return _yaml_files(folder)
     except OSError as error:
         message = f"the profiles that come with mscli cannot be read: {folder}: {error.strerror}"
         raise MscliError(Code.FILE, message, "reinstall mscli") from error
@@ -248,7 +252,7 @@ def _shipped(folder: Path) -> dict[str, Path]:
 def _files(folder: Path) -> dict[str, Path]:
     """The user's YAML files in `folder` by stem; none where there is no such folder."""
     try:
-        return {path.stem: path for path in sorted(folder.iterdir()) if _counts(path)}
+        return _yaml_files(folder)
     except FileNotFoundError:
         return {}
     except OSError as error:

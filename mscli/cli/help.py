@@ -56,12 +56,22 @@ def resolved(args: Sequence[str]) -> list[str]:
     return [*ALIASES.get(args[0], args[:1]), *args[1:]] if args else []
 
 
+def before_dashes(args: Sequence[str]) -> Sequence[str]:
+    """mscli's own arguments: those before `--`."""
+    return args[: args.index("--")] if "--" in args else args
+
+
+def command_in(args: Sequence[str]) -> str:
+    """The first word that is no option; "" where there is none."""
+    return next((arg for arg in args if not arg.startswith("-")), "")
+
+
 def asked_about(args: Sequence[str]) -> str | None:
     """The path of the command whose help is asked for by `help` or --help ("" for the program); None: none is.
 
     Raises USAGE for a word that is no command. The help of a cause code is left to `mscli help` itself.
     """
-    own = args[: args.index("--")] if "--" in args else args
+    own = before_dashes(args)
     words = [word for word in own if not word.startswith("-")]
     if words[:1] == ["help"] and not (words[1:] and words[1] in listed()["values"]["CODE"]):
         return of_words(words[1:])

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mscli.cli.help import asked_about, commands, resolved, show_help, show_standing, unknown
+from mscli.cli.help import asked_about, before_dashes, command_in, commands, resolved, show_help, show_standing, unknown
 from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
 from mscli.paths import places
@@ -51,9 +51,8 @@ def interrupted(argv: Sequence[str] | None = None) -> int:
 
 def _screen(given: Sequence[str]) -> Screen:
     """The screen, with what is to be known of it before anything can fail or be interrupted."""
-    own = given[: given.index("--")] if "--" in given else given
-    command = next((arg for arg in own if not arg.startswith("-")), "")
-    return Screen(command, json_mode=bool({"--json", "--events", "--json=stream"} & set(own)))
+    own = before_dashes(given)
+    return Screen(command_in(own), json_mode=bool({"--json", "--events", "--json=stream"} & set(own)))
 
 
 def _arguments(given: Sequence[str], screen: Screen) -> list[str]:
@@ -63,10 +62,10 @@ def _arguments(given: Sequence[str], screen: Screen) -> list[str]:
         after = args.index("--log") + 1
         if after == len(args) or args[after].startswith("--"):
             args.insert(after, "")  # the log of the only instance
-    own = args[: args.index("--")] if "--" in args else args
+    own = before_dashes(args)
     if args[:1] == ["launch"] and "--" in args:
         args = [*own, *(f"--arg={word}" for word in args[len(own) + 1 :])]  # the agent's, not ours
-    screen.command = next((arg for arg in own if not arg.startswith("-")), "")
+    screen.command = command_in(own)
     return args
 
 

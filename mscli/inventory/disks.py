@@ -1,4 +1,4 @@
-"""Disks with room for what does not fit where it would go: a rented machine has a small root and a large volume."""
+"""The room on disks, and which one has it for what does not fit: rented machines have a small root, a large volume."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ class Disk:
 
     folder: Path
     free_bytes: int
+
+
+def existing(folder: Path) -> Path:
+    """The folder itself, or the first one above it that is there. Raises PermissionError where that does not show."""
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
+
+
+def free_bytes(folder: Path) -> int:
+    """How many bytes this user may still write to the disk of `folder`, or of the first one above it that is there.
+
+    Raises OSError where the disk does not tell.
+    """
+    disk = os.statvfs(existing(folder))
+    return disk.f_bavail * disk.f_frsize
 
 
 def roomiest(needed_bytes: int, apart_from: Path, root: Path = Path("/")) -> Disk | None:
@@ -64,7 +78,6 @@ def _look(folder: Path, apart_from: Path) -> Iterator[Disk]:
     try:
         mine = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
         if mine and folder.stat().st_dev != apart_from.stat().st_dev:
-            disk = os.statvfs(folder)
-            yield Disk(folder, disk.f_bavail * disk.f_frsize)
+            yield Disk(folder, free_bytes(folder))
     except OSError:
         return

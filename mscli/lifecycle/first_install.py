@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from mscli.engines.table import install_engine, offer
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.instances.store import try_lock
+from mscli.inventory.disks import free_bytes
 from mscli.lifecycle.decision import Decision
 from mscli.lifecycle.snapshot import located, missing_engine
 from mscli.paths import Places, hub_cache
@@ -103,10 +103,8 @@ def _fetching(engine: Engine, decision: Decision, places: Places, found: Offer, 
         listing = wanted(decision.model, variant)
         tried(variant, listing)  # no engine is fetched for weights that the hub refuses
         missing_bytes = listing.missing_bytes
-    place = next(parent for parent in (found.folder, *found.folder.parents) if parent.is_dir())
-    disk = os.statvfs(place)
     title = f"{decision.model.title}, {variant.name}"
-    return Fetching(found, title, missing_bytes, target, disk.f_bavail * disk.f_frsize)
+    return Fetching(found, title, missing_bytes, target, free_bytes(found.folder))
 
 
 @contextmanager

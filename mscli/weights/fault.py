@@ -7,14 +7,12 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.http import host_in
-
-if TYPE_CHECKING:
-    from mscli.inventory.disks import Disk
+from mscli.inventory.disks import Disk, existing, free_bytes, roomiest
 
 PUBLIC_HUB = "https://huggingface.co"
 PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
@@ -174,8 +172,6 @@ def disk_full(folder: Path, needed_bytes: int, free_bytes: int, what: str, root:
     message = f"{what} needs {needed_bytes / gib:.2f} GiB more in {folder}; {free_bytes / gib:.2f} GiB free"
     details = {"cause": "disk_full", "folder": str(folder), "needed_bytes": needed_bytes, "free_bytes": free_bytes}
     hint = "free disk space with `mscli weights prune`, or set HF_HOME to a folder on a larger disk"
-    from mscli.inventory.disks import roomiest
-
     if other := roomiest(needed_bytes, folder, root):
         hint, details["elsewhere"] = _elsewhere(other), str(other.folder)
     return MscliError(Code.DISK_FULL, message, hint, details)
@@ -195,10 +191,9 @@ def _elsewhere(disk: Disk) -> str:
 
 def unwritable(path: Path, error: OSError, needed_bytes: int) -> MscliError:
     """What a failed write below the folder of `path` means; `needed_bytes` were still to be written."""
-    folder = next(parent for parent in path.parents if parent.is_dir())
+    folder = existing(path.parent)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        disk = os.statvfs(folder)
-        return disk_full(folder, needed_bytes, disk.f_bavail * disk.f_frsize, path.name)
+        return disk_full(folder, needed_bytes, free_bytes(folder), path.name)
     hint = "make the folder writable, or set HF_HOME to one that is; the download resumes"
     if error.errno == errno.EFBIG:
         hint = "this file system cannot store a file that large (FAT32: 4 GiB): use ext4, XFS or exFAT"

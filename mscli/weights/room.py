@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from mscli.inventory.disks import existing, free_bytes
 from mscli.paths import expanded
 from mscli.weights.fault import disk_full
 
@@ -36,12 +37,11 @@ def _by_file_system(receivers: Iterable[tuple[Path, int]]) -> list[tuple[Path, i
     needed: dict[int, int] = defaultdict(int)
     folders: dict[int, Path] = {}
     for folder, size in receivers:
-        existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-        device = existing.stat().st_dev
+        there = existing(folder)
+        device = there.stat().st_dev
         needed[device] += size
-        folders.setdefault(device, existing)
-    disks = {device: os.statvfs(folder) for device, folder in folders.items()}
-    return [(folders[device], needed[device], disk.f_bavail * disk.f_frsize) for device, disk in disks.items()]
+        folders.setdefault(device, there)
+    return [(folder, needed[device], free_bytes(folder)) for device, folder in folders.items()]
 
 
 def _xet_cache(cache: Path) -> Path:

@@ -6,12 +6,11 @@ import ast
 import importlib
 import pkgutil
 import re
-import time
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.linear_time import assert_linear
 
 import mscli
 
@@ -59,16 +58,7 @@ def written_in_place() -> Iterator[object]:
                         yield pytest.param(re.compile(text, flags), id=f"{path.stem}.{call.lineno}")
 
 
-def cpu_s(pattern: re.Pattern[str], text: str) -> float:
-    begun = time.thread_time()
-    deque(pattern.finditer(text), maxlen=0)
-    return time.thread_time() - begun
-
-
 @pytest.mark.parametrize("pattern", [*searched(), *written_in_place()])
 def test_a_pattern_reads_its_worst_text_in_linear_time(pattern: re.Pattern[str]) -> None:
     for pump in PUMPS:
-        short, long = (pump * (size // len(pump)) for size in (2_000, 16_000))
-        took = cpu_s(pattern, long)
-        if took > 0.02:  # eight times the text, eight times the time; a square would take 64 times as long
-            assert took < 24 * max(cpu_s(pattern, short), 0.0005), f"{pump!r} is read in more than linear time"
+        assert_linear(pattern, pump, 2_000, noise_s=0.02, least_s=0.0005)

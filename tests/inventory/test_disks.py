@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.small_disk import small_disk
 
 from mscli.inventory.disks import roomiest
 from mscli.weights.fault import disk_full
@@ -17,13 +17,8 @@ MIB = 1 << 20
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB."""
-    folder = tmp_path / "my volume"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small tmpfs here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    with small_disk(tmp_path / "my volume", "8m") as folder:
+        yield folder
 
 
 def listed(tmp_path: Path, *mounts: tuple[Path, str]) -> Path:

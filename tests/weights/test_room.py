@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.hub import Hub
+from support.small_disk import small_disk
 from support.weights.pulls import GGUF, REPOSITORY, Heard, content, pull, whole
 
 from mscli.errors import Code, MscliError
@@ -19,17 +20,12 @@ WEIGHTS = content(6_000_000)
 MIB = 1 << 20
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+@pytest.fixture(name="small_disk")
+def cache_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A file system of 8 MiB that holds the hub cache."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small tmpfs here: {mounted.stderr.strip()}")
-    monkeypatch.setenv("HF_HUB_CACHE", str(disk / "hub"))
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        monkeypatch.setenv("HF_HUB_CACHE", str(disk / "hub"))
+        yield disk
 
 
 def fill(disk: Path, leave: int) -> Path:

@@ -26,6 +26,7 @@ from mscli.diagnosis.diagnose import client_failure
 from mscli.engines.containers.client import Client, EngineInfo, call, image_id, last_line
 from mscli.engines.engine import PLAN, StageListener
 from mscli.errors import Code, MscliError
+from mscli.inventory.disks import free_bytes
 from mscli.paths import container_environment
 from mscli.weights.progress import COPYING, DONE, DOWNLOADING, Listener, Meter, Progress
 
@@ -168,10 +169,9 @@ def _check_room(engine: EngineInfo, image: str, size: int | None) -> None:
     if size is None or not engine.root:
         return
     try:
-        disk = os.statvfs(next(place for place in (Path(engine.root), *Path(engine.root).parents) if place.exists()))
-    except (OSError, StopIteration):
+        free, needed = free_bytes(Path(engine.root)), 2 * size
+    except OSError:
         return
-    free, needed = disk.f_bavail * disk.f_frsize, 2 * size
     if free < needed:
         raise MscliError(
             Code.DISK_FULL,

@@ -10,7 +10,6 @@ this request; and only what passes the highest ever is a gain, for which a failu
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
+from mscli.inventory.disks import free_bytes
 from mscli.weights.fault import PassingFault, Timeouts, disk_full
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note, RateWatch
@@ -108,20 +108,14 @@ def check_disk(order: Order) -> None:
     if folder is None:
         return
     try:
-        existing = next(place for place in (folder, *folder.parents) if place.is_dir())
+        free = free_bytes(folder)
         partial = sum(path.stat().st_blocks * 512 for path in (folder / "blobs").glob("sha256-*-partial"))
-        free = _free_bytes(existing)
     except PermissionError:
         return  # another user's folder that does not even show itself: the server will tell
     if order.size_bytes > free + partial:
         full = disk_full(folder, order.size_bytes - partial, free, order.tag)
         hint = "Remove models that are no longer used (`ollama list`, `ollama rm NAME`), or move the folder: set "
         raise MscliError(full.code, full.message, f"{hint}OLLAMA_MODELS for the server and restart it.", full.details)
-
-
-def _free_bytes(folder: Path) -> int:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
 
 
 def _present(client: Client, order: Order) -> int | None:

@@ -11,6 +11,7 @@ import pytest
 from support.doctor.doctor_site import KERNEL, Found, Site
 from support.machines.nvml_machines import NO_DRIVER
 from support.run_mscli import Mscli
+from support.small_disk import small_disk
 
 GIB = 2**30
 
@@ -72,12 +73,8 @@ def test_a_kernel_log_that_may_not_be_read_tells_nothing(site: Site) -> None:
 @pytest.fixture
 def small_shm(site: Site) -> Iterator[Path]:
     """A /dev/shm of Docker's default size, which only root can mount."""
-    folder = site.root / "dev/shm"
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=65m", "tmpfs", str(folder)], capture_output=True)
-    if done.returncode:
-        pytest.skip("this user may not mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(site.root / "dev/shm", "65m") as folder:
+        yield folder
 
 
 def test_dockers_default_shm_is_too_little_for_several_gpus(site: Site, small_shm: Path) -> None:

@@ -6,7 +6,6 @@ import base64
 import json
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.linear_time import assert_linear
 
 from mscli.doctor.report import redact, redact_prompts, redact_secrets
 from mscli.doctor.report.redact import Private, redacted
@@ -133,19 +133,10 @@ def worst(pattern: re.Pattern[str]) -> list[str]:
     return sorted({*" \t\\\"'-:=.,/@#[]{}a0A_%", "a-", "a.", "a:", "a=", 'a="', "://", "-A", '\\"', *beginnings})
 
 
-def cpu_s(pattern: re.Pattern[str], text: str) -> float:
-    begun = time.thread_time()
-    deque(pattern.finditer(text), maxlen=0)
-    return time.thread_time() - begun
-
-
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_pattern_reads_its_worst_input_in_linear_time(pattern: re.Pattern[str]) -> None:
     for pump in worst(pattern):
-        short, long = (pump * (size // len(pump)) for size in (8_000, 64_000))
-        took = cpu_s(pattern, long)
-        if took > 0.05:  # eight times the text, eight times the time; a square would take 64 times as long
-            assert took < 24 * max(cpu_s(pattern, short), 0.001), f"{pump!r} is read in more than linear time"
+        assert_linear(pattern, pump, 8_000, noise_s=0.05, least_s=0.001)
 
 
 @pytest.mark.parametrize("pump", ['"messages": [\n ', '"prompt": "', "prompt=[{'a', ", '{"content": [\\"'])

@@ -8,30 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support.doctor.visits import Doctor
 from support.hub import Hub
 from support.run_mscli import Mscli
+from support.small_disk import small_disk
 from support.weights.hub_profile import GGUF, at
-
-
-@contextmanager
-def full_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of this size at `folder`."""
-    folder.mkdir(parents=True)
-    if os.geteuid() != 0:
-        pytest.skip("only root mounts a small file system")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_machine_of_no_use_yet_is_healthy(doctor: Doctor) -> None:
@@ -49,7 +33,7 @@ def test_pulled_weights_are_whole(mscli: Mscli, doctor: Doctor, hub: Hub, tiny: 
 
 
 def test_a_full_disk_takes_not_even_a_small_file(here: Doctor, tiny: str, tmp_path: Path) -> None:
-    with full_disk(tmp_path / "hub", "64k") as folder:
+    with small_disk(tmp_path / "hub", "64k") as folder:
         (folder / "filled").write_bytes(bytes(60_000))
         with pytest.raises(OSError, match="No space"):
             (folder / "more").write_bytes(bytes(60_000))
@@ -63,7 +47,7 @@ def test_a_full_disk_takes_not_even_a_small_file(here: Doctor, tiny: str, tmp_pa
 
 
 def test_a_disk_too_small_for_the_download(here: Doctor, tiny: str, tmp_path: Path) -> None:
-    with full_disk(tmp_path / "hub", "1m") as folder:
+    with small_disk(tmp_path / "hub", "1m") as folder:
         seen = here(tiny, "--only", "weights")
         seen.good("weights.folder")
         found = seen.bad("weights.space")
@@ -74,7 +58,7 @@ def test_a_disk_too_small_for_the_download(here: Doctor, tiny: str, tmp_path: Pa
 
 
 def test_a_full_folder_for_temporary_files(here: Doctor, tmp_path: Path) -> None:
-    with full_disk(tmp_path / "small", "64k") as folder:
+    with small_disk(tmp_path / "small", "64k") as folder:
         found = here("--only", "weights", env={"TMPDIR": str(folder)}).bad("weights.scratch")
         assert (found["status"], found["code"]) == ("fail", "disk_full")
         assert str(folder) in found["seen"]

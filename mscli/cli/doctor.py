@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mscli.diagnosis.diagnose import Diagnosis
     from mscli.diagnosis.excerpt import Excerpt
     from mscli.diagnosis.facts import Facts
-    from mscli.doctor.live import Verdict
+    from mscli.doctor.checks.run import Verdict
 
 _EPILOG = (
     "Examples: mscli doctor  |  mscli doctor small-q4 --only gpu  |  mscli doctor --log vllm.log  |  "
@@ -203,8 +203,8 @@ def _live(seen: Diagnosis) -> tuple[Diagnosis, Mapping[str, Verdict]]:
     """The diagnosis with what this machine itself says of its causes."""
     from dataclasses import replace
 
-    from mscli.doctor.checks.context import CheckContext
-    from mscli.doctor.live import judge
+    from mscli.doctor.checks.check import CheckContext
+    from mscli.doctor.checks.run import judge
     from mscli.paths import places
 
     causes, verdicts = judge(seen.causes, CheckContext(places()))

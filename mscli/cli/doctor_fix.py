@@ -17,8 +17,7 @@ from mscli.cli.doctor_machine import (
     visit_json,
 )
 from mscli.cli.screen import Screen
-from mscli.doctor.checks.check import CRASHED, FAIL, WARN, Finding
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CRASHED, FAIL, WARN, CheckContext, Finding
 from mscli.doctor.repair import carry_out, look
 from mscli.doctor.repair.fix import Fix, ManualStep, Outcome
 from mscli.errors import MscliError

@@ -12,8 +12,7 @@ from pathlib import Path
 from mscli.cli.layout import clipped, count, styled
 from mscli.cli.options import only_one
 from mscli.cli.screen import Screen
-from mscli.doctor.checks.check import AREAS, CRASHED, FAIL, OK, SKIPPED, WARN, Finding
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import AREAS, CRASHED, FAIL, OK, SKIPPED, WARN, CheckContext, Finding
 from mscli.doctor.checks.run import checks, examine
 from mscli.errors import Code, Exit, MscliError
 from mscli.frozen import frozen
@@ -181,8 +180,7 @@ def report_machine(screen: Screen, about: About, target: str, log: Path | None) 
 
     `log`: the file it shows the end of. Returns the doctor's exit code.
     """
-    from mscli.doctor.report.report import report
-    from mscli.doctor.report.runs import Subject
+    from mscli.doctor.report.report import Subject, report
 
     path = None if target == STDOUT else _place(expanded(target))
     ctx, broken = context_in_spite(about)

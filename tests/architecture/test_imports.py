@@ -33,14 +33,14 @@ ORDER = (
 )
 # The same inside the larger parts. An area of the doctor uses what areas before it looked at, as they are shown.
 INSIDE = {
-    "doctor": ("checks", "live", "repair", "report"),
+    "doctor": ("checks", "repair", "report"),
     "doctor.checks": (
-        *("context", "check", "container_engine", "ollama_server", "own_files", "loader", "chosen"),
+        *("check", "container_engine", "ollama_server", "own_files", "loader", "chosen"),
         *("host", "driver", "gpu", "cuda", "cuda_probe", "containers", "engines", "ollama"),
         *("weights", "network", "ports", "instances", "profile", "run"),
     ),
-    "doctor.repair": ("fix", "instances", "profile_remedies", "profiles"),
-    "doctor.report": ("redact_prompts", "redact_secrets", "redact", "private", "runs", "report"),
+    "doctor.repair": ("fix", "instances", "profiles"),
+    "doctor.report": ("redact_prompts", "redact_secrets", "redact", "report"),
     "instances": ("json_values", "process", "log", "container", "store", "fetching", "state", "records", "orphans"),
     "lifecycle": (
         "port",

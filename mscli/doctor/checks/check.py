@@ -1,16 +1,221 @@
-"""What a check is and what it finds."""
+"""What a check is and what it finds; and what all checks share: the machine as it was seen once, where they may look,
+and how they run programs and wait.
+"""
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.context import CheckContext
+from mscli.diagnosis.causes import CAUSES, Cause
 from mscli.frozen import frozen
+from mscli.inventory.detect import detect
+from mscli.inventory.health import Health, read_health
+from mscli.inventory.inventory import Gpu, Inventory
+from mscli.paths import Places, hub_cache
+
+if TYPE_CHECKING:
+    from mscli.catalog.load import Catalog
+    from mscli.instances.records import Record
+    from mscli.lifecycle.decision import Chosen
+
+
+T = TypeVar("T")
+
+
+_LIKELY = 0.5
+LOST = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
+"""NVML's words for a GPU that no longer answers."""
+
+
+@frozen
+class Ran:
+    """How a program ended. `status` None: it had not ended at the deadline and was killed."""
+
+    status: int | None
+    out: str
+    err: str
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it wrote, of its errors first."""
+        lines = (self.err.strip() or self.out.strip()).splitlines()
+        return lines[-1].strip() if lines else ""
+
+
+@frozen
+class CheckContext:
+    """One visit of the doctor. `root` stands for / wherever a check reads files of the kernel or the system; programs
+    are found on `env`'s PATH. `chosen`: the profile asked about, None for the machine alone. `asked`: the areas that
+    were named one by one.
+
+    What several checks need is looked at once, by whichever comes first, and the others wait for it.
+    """
+
+    places: Places
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    root: Path = Path("/")
+    chosen: Chosen | None = None
+    asked: frozenset[str] = frozenset()
+    _known: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+    _locks: dict[tuple[str, str], threading.Lock] = field(default_factory=dict, compare=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def thorough(self, area: str) -> bool:
+        """Whether checks of `area` may take their time: named on the command line, or a profile was."""
+        return self.chosen is not None or area in self.asked
+
+    def once(self, what: str, look: Callable[[], T], of: str | None = None) -> T:
+        """What `look` returns, called the first time that its module asks for `what`.
+
+        A word means the same within one module only, so that none is given what another one has found. `of`: the module
+        for which this answers, where it is not that of `look`.
+        """
+        key = (of or look.__module__, what)
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key not in self._known:
+                self._known[key] = look()
+            known: T = self._known[key]
+            return known
+
+    @property
+    def inventory(self) -> Inventory:
+        """GPUs through NVML, and the host."""
+        return self.once("inventory", lambda: detect(hub_cache(self.env), self.env, self.root))
+
+    @property
+    def catalog(self) -> Catalog:
+        """Every profile and model that loads. Raises MscliError where a folder or the pins cannot be read."""
+        from mscli.lifecycle.pinned import catalogue
+
+        return self.once("catalog", lambda: catalogue(self.places))
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Our own instances that can be read."""
+        from mscli.instances.records import Records
+
+        return self.once("records", lambda: Records(self.places).all()[0])
+
+    @property
+    def health(self) -> tuple[Health, ...]:
+        """Of the GPUs that NVML shows, read after the inventory and not beside it; none where NVML does not answer."""
+        indices = [gpu.index for gpu in self.inventory.gpus]
+        return self.once("health", lambda: read_health(indices) if indices else ())
+
+    @property
+    def lost_gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs that no longer answer."""
+        return tuple(gpu for gpu in self.inventory.gpus if LOST & {problem.code for problem in gpu.problems})
+
+    def wants(self, engine: str) -> bool:
+        """Whether the profile asked about runs on this engine."""
+        return self.chosen is not None and self.chosen.profile.engine == engine
+
+    def causes(self, text: str, engine: str | None) -> list[Cause]:
+        """What a log or a message shows, as far as it is more likely than not, the likeliest first."""
+        from mscli.diagnosis.diagnose import diagnose
+        from mscli.diagnosis.facts import facts_of
+
+        found = diagnose(text, engine, facts_of(self.inventory)) if text.strip() else ()
+        return [cause for cause in found if cause.confidence >= _LIKELY]
+
+    def cause(self, text: str, engine: str | None, otherwise: str) -> tuple[str, str]:
+        """The code of the likeliest cause that a text shows, and its remedy; else those of `otherwise`."""
+        if found := self.causes(text, engine):
+            return found[0].code, found[0].remedy
+        return otherwise, CAUSES[otherwise][1]
+
+    def which(self, name: str) -> str | None:
+        """The path of a program as this user would run it; None where there is none."""
+        return shutil.which(name, path=self.env.get("PATH"))
+
+    def run(self, *argv: str, timeout_s: float = 2.0, env: Mapping[str, str] | None = None) -> Ran | None:
+        """Run a program without input and wait at most `timeout_s` for its end; None where it is not there or cannot be
+        executed.
+
+        `env` is added to this context's. What it writes is read as text, whatever it is.
+        """
+        program = self.which(argv[0])
+        if program is None:
+            return None
+        try:
+            process = subprocess.Popen(
+                [program, *argv[1:]], env={**self.env, **(env or {})}, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+        except OSError:
+            return None
+        return _end(process, timeout_s)
+
+
+def _end(process: subprocess.Popen[bytes], timeout_s: float) -> Ran:
+    """Its end, or what it had written by then. One that hangs in the kernel does not even die of SIGKILL, as programs
+    do that wait for a GPU which has fallen off the bus: it is not waited for.
+    """
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as late:
+        process.kill()
+        return Ran(None, _text(late.stdout), _text(late.stderr))
+    return Ran(process.returncode, _text(out), _text(err))
+
+
+def _text(raw: str | bytes | None) -> str:
+    return raw.decode(errors="replace") if isinstance(raw, bytes) else raw or ""
+
+
+def tail(path: Path, size_bytes: int, start: int = 0) -> str:
+    """The last `size_bytes` of a file, or what comes after its byte `start`; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(start if start <= end else 0, end - size_bytes))  # it may have been truncated meanwhile
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def user_name(uid: int) -> str | None:
+    """The name of a user; None for one without an entry, as in many containers."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What `call` returns or raises; TimeoutError when that takes longer. The call is then left to itself, in a thread
+    that ends with the program."""
+    results: list[T] = []
+    faults: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as fault:  # handed to the caller's thread, which judges it
+            faults.append(fault)
+
+    worker = threading.Thread(target=run, name="within", daemon=True)
+    worker.start()
+    worker.join(max(seconds, 0.0))
+    if faults:
+        raise faults[0]
+    if not results:
+        raise TimeoutError(f"no answer within {seconds:.1f} s")
+    return results[0]
+
 
 OK, WARN, FAIL, SKIPPED, CRASHED = "ok", "warn", "fail", "skipped", "crashed"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mscli.catalog.gpus import load_gpus
 from mscli.catalog.model import Variant
-from mscli.doctor.checks.context import CheckContext, within
+from mscli.doctor.checks.check import CheckContext, within
 from mscli.engines.table import STARTABLE
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mscli.doctor.checks.check import Finding, fail, warn
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext, Finding, fail, warn
 from mscli.engines.containers.client import DOCKER, PODMAN, Client, EngineInfo, Said, call, client_program, engine_info
 from mscli.engines.containers.run import remote
 from mscli.frozen import frozen

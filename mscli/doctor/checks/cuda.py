@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import Check, Finding, counted, fail, gpus, ok, skipped, together, warn
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import Check, CheckContext, Finding, counted, fail, gpus, ok, skipped, together, warn
 from mscli.doctor.checks.driver.no_nvml import PURGE_DRIVER, READ_LOG, release_of
 from mscli.doctor.checks.host import kernel_log
 from mscli.doctor.checks.loader import MISSING, explained, not_loaded

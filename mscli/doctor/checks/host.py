@@ -8,8 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.doctor.checks.check import Check, Finding, fail, ok, skipped, warn
-from mscli.doctor.checks.context import CheckContext, tail
+from mscli.doctor.checks.check import Check, CheckContext, Finding, fail, ok, skipped, tail, warn
 from mscli.frozen import frozen
 from mscli.inventory.host import read_limits
 from mscli.inventory.kernel import text_of

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mscli.diagnosis.causes import Cause
-from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, shell, skipped, warn
-from mscli.doctor.checks.context import CheckContext, tail
+from mscli.doctor.checks.check import Check, CheckContext, Finding, counted, fail, ok, shell, skipped, tail, warn
 from mscli.doctor.checks.own_files import OWNER, WRITE, Unsafe, unsafe_files
 from mscli.doctor.checks.ports import port_owner
 from mscli.engines.engine import LOADING, STARTING, Engine

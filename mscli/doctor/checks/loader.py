@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mscli.doctor.checks.check import Finding, fail, shell
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext, Finding, fail, shell
 from mscli.frozen import frozen
 
 MISSING, UNLISTED, LINK, DEPENDENCY, DAMAGED = "missing", "unlisted", "link", "dependency", "damaged"

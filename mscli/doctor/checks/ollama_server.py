@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mscli.doctor.checks.context import CheckContext, Ran
+from mscli.doctor.checks.check import CheckContext, Ran
 from mscli.engines.engine import Installation
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.engines.ollama.installation import told_version

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext
 from mscli.frozen import frozen
 from mscli.instances.records import Records
 

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.doctor.checks.check import Check, Finding, fail, ok, warn
-from mscli.doctor.checks.context import CheckContext, user_name
+from mscli.doctor.checks.check import Check, CheckContext, Finding, fail, ok, user_name, warn
 from mscli.frozen import frozen
 from mscli.instances.process import describe
 from mscli.instances.records import Record, group, running

@@ -1,15 +1,19 @@
-"""Running the checks: side by side, each with its deadline, none able to take the others down."""
+"""Running the checks: side by side, each with its deadline, none able to take the others down.
+
+All of them, or those alone that can confirm or refute the causes which a log supports.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 
-from mscli.doctor.checks.check import AREAS, CRASHED, Check, Finding, one_line
-from mscli.doctor.checks.context import CheckContext
+from mscli.diagnosis.causes import Cause
+from mscli.doctor.checks.check import AREAS, CRASHED, FAIL, OK, WARN, Check, CheckContext, Finding, one_line
+from mscli.frozen import frozen
 
 Listener = Callable[[Finding], None]
 
@@ -78,3 +82,98 @@ class _Visit:
             remedy=one_line(finding.remedy),
             command=finding.command and one_line(finding.command),
         )
+
+
+CONFIRMED, REFUTED = "confirmed", "refuted"
+_CONSIDERED = 3
+_DEADLINE_S = 2.5  # a check that looks at a driver which does not answer waits longer; a log's reader does not
+_ODDS: Mapping[str, float] = {CONFIRMED: 8.0, REFUTED: 0.1}
+_CERTAIN = 0.98
+
+# The checks that see what a cause says, if it is so.
+_SEEN_BY: Mapping[str, tuple[str, ...]] = {
+    "no_driver": ("driver.nvml",),
+    "nvml_not_found": ("driver.nvml", "cuda.library"),
+    "nvml_mismatch": ("driver.nvml", "driver.release"),
+    "driver_too_old": ("driver.cuda",),
+    "driver_vs_compat": ("cuda.library", "cuda.paths"),
+    "wsl": ("host.wsl",),
+    "fabric_manager": ("driver.fabric",),
+    "suspend": ("cuda.start",),
+    "xid": ("gpu.readable", "gpu.faults"),
+    "ecc": ("gpu.ecc",),
+    "mig": ("gpu.mig",),
+    "visible_devices": ("gpu.visible", "cuda.devices"),
+    "compute_capability": ("gpu.capability",),
+    "gpu_busy": ("gpu.free",),
+    "host_ram": ("host.killed", "host.ram"),
+    "shm": ("host.shm",),
+    "ulimit": ("host.limits",),
+    "p2p": ("gpu.peers",),
+    "nccl": ("gpu.nccl",),
+    "docker_gpu": ("containers.runtime",),
+    "docker_permission": ("containers.engine",),
+    "cdi": ("containers.cdi",),
+    "container_gpu_lost": ("containers.lasting",),
+    "disk_full": ("weights.space", "weights.scratch", "ollama.disk"),
+    "network_proxy": ("network.hub",),
+    "hf_gated": ("weights.token",),
+    "offline": ("weights.offline",),
+    "corrupt_weights": ("weights.files",),
+    "ollama_not_running": ("ollama.server",),
+    "ollama_two_users": ("ollama.identity",),
+    "permissions": ("weights.folder", "ollama.folder", "driver.nodes"),
+    "port": ("ports.first", "ports.pinned"),
+    "nvcc_jit": ("cuda.toolkit",),
+    "build": ("host.cpu",),
+}
+# What stays as it is until somebody changes it: only of this does a machine without it now refute that it was so.
+_LASTS = frozenset(
+    {
+        *("no_driver", "nvml_not_found", "driver_too_old", "driver_vs_compat", "wsl"),
+        *("mig", "compute_capability", "cdi", "docker_permission"),
+    }
+)
+
+
+@frozen
+class Verdict:
+    """What this machine says of a cause: CONFIRMED or REFUTED, the check that saw it, and what it saw."""
+
+    verdict: str
+    check: str
+    seen: str
+
+
+def judge(causes: Sequence[Cause], ctx: CheckContext) -> tuple[tuple[Cause, ...], Mapping[str, Verdict]]:
+    """The causes, the likeliest first, as this machine changes how sure they are, and by code what it says of the first
+    three. Waits at most 2.5 s."""
+    ids = {check for cause in causes[:_CONSIDERED] for check in _SEEN_BY.get(cause.code, ())}
+    areas = [area for area in AREAS if any(name.partition(".")[0] == area for name in ids)]
+    wanted = [_quick(check) for check in checks(areas) if check.id in ids] if areas else []
+    found = examine(ctx, wanted)
+    told = {cause.code: _verdict(cause.code, found) for cause in causes[:_CONSIDERED]}
+    verdicts = {code: verdict for code, verdict in told.items() if verdict}
+    surer = [_weighed(cause, verdicts.get(cause.code)) for cause in causes]
+    return tuple(sorted(surer, key=lambda cause: -cause.confidence)), verdicts
+
+
+def _quick(check: Check) -> Check:
+    return replace(check, deadline_s=min(check.deadline_s, _DEADLINE_S), thorough_s=None)
+
+
+def _verdict(code: str, found: Sequence[Finding]) -> Verdict | None:
+    own = [finding for finding in found if finding.id in _SEEN_BY.get(code, ())]
+    for finding in own:
+        if finding.code == code and finding.status in (FAIL, WARN):
+            return Verdict(CONFIRMED, finding.id, finding.seen)
+    if code in _LASTS and own and all(finding.status == OK for finding in own):
+        return Verdict(REFUTED, own[0].id, own[0].seen)
+    return None
+
+
+def _weighed(cause: Cause, verdict: Verdict | None) -> Cause:
+    if verdict is None:
+        return cause
+    odds = _ODDS[verdict.verdict] * cause.confidence
+    return replace(cause, confidence=round(min(odds / (1 - cause.confidence + odds), _CERTAIN), 2))

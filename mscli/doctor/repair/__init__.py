@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mscli.doctor.checks.check import AREAS
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import AREAS, CheckContext
 from mscli.doctor.repair.fix import Fix, Listener, ManualStep, Outcome, Repairs
 from mscli.doctor.repair.instances import dead_records, orphans
 from mscli.doctor.repair.profiles import broken_profiles

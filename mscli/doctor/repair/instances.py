@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mscli.doctor.checks.check import counted
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext, counted
 from mscli.doctor.checks.own_files import OWNER, Unsafe, close, unsafe_files
 from mscli.doctor.repair.fix import Fix, Listener, ManualStep, Repairs
 from mscli.engines.table import engine as engine_named

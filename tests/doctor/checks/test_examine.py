@@ -11,8 +11,7 @@ from types import ModuleType
 import pytest
 
 from mscli.cli.main import main
-from mscli.doctor.checks.check import AREAS, Check, Finding, ok, one_line, shell, warn
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import AREAS, Check, CheckContext, Finding, ok, one_line, shell, warn
 from mscli.doctor.checks.run import checks, examine
 from mscli.paths import places
 

@@ -10,7 +10,7 @@ import pytest
 from support.doctor.doctor_site import Site
 from support.machines.nvml_machines import NO_DRIVER
 
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext
 from mscli.doctor.checks.loader import explained
 from mscli.paths import places
 

@@ -17,7 +17,7 @@ from support.doctor.visits import Doctor
 from support.instances.instance_processes import Instances
 from support.weights.hub_profile import own_profile
 
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext
 from mscli.doctor.checks.ports import port_owner
 from mscli.inventory.ports import addresses
 from mscli.lifecycle.launch import FIRST_PORT

@@ -26,7 +26,7 @@ import contextlib, io, json, os, pathlib, sys
 from mscli.cli.main import main
 from mscli.doctor.checks.cuda import start
 from mscli.doctor.checks.run import checks, examine
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext
 from mscli.instances.json_values import to_json
 from mscli.paths import places
 

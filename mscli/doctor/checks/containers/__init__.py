@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, shell, skipped, warn
+from mscli.doctor.checks.check import Check, CheckContext, Finding, counted, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.container_engine import (
     ContainerEngine,
     cause_of,
@@ -22,7 +22,6 @@ from mscli.doctor.checks.container_engine import (
     wanted,
 )
 from mscli.doctor.checks.containers.gpus import Spec, own_containers, specs, throw_away
-from mscli.doctor.checks.context import CheckContext
 from mscli.engines.containers.client import DOCKER, GET_ONE, PODMAN, last_line, no_client
 from mscli.engines.containers.run import PLACES
 from mscli.inventory.kernel import text_of

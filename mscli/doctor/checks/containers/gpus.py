@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.doctor.checks.check import Finding, counted, fail, ok, skipped, warn
+from mscli.doctor.checks.check import CheckContext, Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.container_engine import (
     ContainerEngine,
     cause_of,
@@ -23,7 +23,6 @@ from mscli.doctor.checks.container_engine import (
     thorough,
     wanted,
 )
-from mscli.doctor.checks.context import CheckContext
 from mscli.engines.containers import client as container_client
 from mscli.engines.containers.client import DOCKER, PODMAN, Said, call, last_line, telling
 from mscli.frozen import frozen

@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.doctor.checks.check import Check, Finding, counted, fail, nvml, ok, skipped, warn
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import Check, CheckContext, Finding, counted, fail, nvml, ok, skipped, warn
 from mscli.doctor.checks.driver.no_nvml import JOIN_GROUP, nvidia_devices, reason
 from mscli.inventory.nvml import module_version
 

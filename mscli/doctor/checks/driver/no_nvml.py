@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mscli.doctor.checks.check import FAIL, Finding, fail, warn
-from mscli.doctor.checks.context import CheckContext, tail
+from mscli.doctor.checks.check import FAIL, CheckContext, Finding, fail, tail, warn
 from mscli.doctor.checks.host import kernel_log
 from mscli.doctor.checks.loader import MISSING, UNLISTED, load_fault, not_loaded
 from mscli.frozen import frozen

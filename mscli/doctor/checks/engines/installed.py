@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mscli.doctor.checks.check import Finding, fail, skipped
-from mscli.doctor.checks.context import CheckContext, Ran
+from mscli.doctor.checks.check import CheckContext, Finding, Ran, fail, skipped
 from mscli.engines.engine import Installation
 from mscli.engines.table import engine
 from mscli.errors import MscliError

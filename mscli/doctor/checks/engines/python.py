@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mscli.diagnosis.causes import CAUSES
-from mscli.doctor.checks.check import Finding, fail, ok, shell, skipped, warn
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext, Finding, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.engines.installed import (
     AREA,
     QUICK_S,

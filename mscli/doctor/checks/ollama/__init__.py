@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from mscli.diagnosis.causes import Cause
 from mscli.diagnosis.log import read_log
-from mscli.doctor.checks.check import Check, Finding, counted, fail, ok, skipped, warn
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import Check, CheckContext, Finding, counted, fail, ok, skipped, warn
 from mscli.doctor.checks.ollama.folder import folder_access, folder_room
 from mscli.doctor.checks.ollama_server import NAME, OllamaState, ollama, program
 from mscli.engines.ollama.api import Api, Refusal

@@ -13,8 +13,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.doctor.checks.check import Finding, fail, ok, shell, skipped, warn
-from mscli.doctor.checks.context import CheckContext, user_name
+from mscli.doctor.checks.check import CheckContext, Finding, fail, ok, shell, skipped, user_name, warn
 from mscli.doctor.checks.ollama_server import NAME, ollama
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.frozen import frozen

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from mscli.doctor.checks.check import Check, Finding, Severity, fail, ok, shell, skipped, warn
+from mscli.doctor.checks.check import Check, CheckContext, Finding, Severity, fail, ok, shell, skipped, user_name, warn
 from mscli.doctor.checks.chosen import hub_place, local_weights, needs_hub, recommended
-from mscli.doctor.checks.context import CheckContext, user_name
 from mscli.doctor.checks.weights.files import files, offline, partial
 from mscli.errors import MscliError
 from mscli.paths import expanded, hub_cache, hub_token_file

@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mscli.doctor.checks.check import Finding, Severity, counted, fail, ok, shell, skipped, warn
+from mscli.doctor.checks.check import CheckContext, Finding, Severity, counted, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.chosen import Damage, damage, hub_place, local_weights
-from mscli.doctor.checks.context import CheckContext
 from mscli.errors import MscliError
 from mscli.frozen import frozen
 from mscli.planning.figures import gib

@@ -10,8 +10,7 @@ import pytest
 from support.containers.docker_program import Programs
 from support.machines.described_machines import inventory_of
 
-from mscli.doctor.checks.check import Finding
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext, Finding
 from mscli.doctor.checks.run import checks, examine
 from mscli.lifecycle.decision import chosen
 from mscli.paths import places

@@ -11,8 +11,7 @@ import pytest
 from support.doctor.made_environment import MadeEnvironment
 from support.machines.described_machines import inventory_of
 
-from mscli.doctor.checks.check import Finding
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext, Finding
 from mscli.doctor.checks.run import checks, examine
 from mscli.lifecycle.decision import chosen
 from mscli.paths import places

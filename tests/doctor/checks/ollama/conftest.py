@@ -13,8 +13,7 @@ import pytest
 from support import SUPPORT
 from support.ollama.ollama_user import User, Visit, play
 
-from mscli.doctor.checks.check import Finding
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext, Finding
 from mscli.doctor.checks.run import checks, examine
 from mscli.paths import places
 

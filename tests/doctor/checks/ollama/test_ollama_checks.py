@@ -15,7 +15,7 @@ import pytest
 from support.machines.described_machines import inventory_of
 from support.ollama.ollama_user import SMALL, User, Visit, play
 
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext
 from mscli.engines.ollama.api import Api
 from mscli.lifecycle.decision import chosen
 from mscli.paths import places

@@ -12,8 +12,7 @@ from support.doctor.visits import Doctor
 from support.run_mscli import Mscli
 from support.weights.hub_profile import own_profile
 
-from mscli.doctor.checks.check import Finding
-from mscli.doctor.checks.context import CheckContext
+from mscli.doctor.checks.check import CheckContext, Finding
 from mscli.doctor.checks.profile import CHECKS
 from mscli.lifecycle.decision import chosen
 from mscli.paths import places

@@ -15,9 +15,8 @@ from typing import Any
 from mscli.agents.table import CHAT, MESSAGES, RESPONSES
 from mscli.catalog.model import STAND_IN_COUNTS
 from mscli.chat.reply import Target
-from mscli.chat.request import ConnectionBroke, NobodyAnswers, posted
+from mscli.chat.request import ConnectionBroke, NobodyAnswers, Watchdog, posted
 from mscli.chat.selftest import Check, Wrong, tried
-from mscli.chat.watchdog import Watchdog
 from mscli.frozen import frozen
 from mscli.untrusted import error_words
 

@@ -1,4 +1,5 @@
-"""Messages as OpenAI-compatible servers take them, images included, and whether a server cut them.
+"""Messages as OpenAI-compatible servers take them, images included, and whether a server cut them; and answers that
+follow a JSON schema: how each engine is asked for one, and whether what came is one.
 
 The truncation alarm: Ollama keeps about half of the context when a prompt does not fit, and answers as if nothing had
 happened, but it tells how many tokens it evaluated. The tokens of a prompt cannot be counted without its tokenizer, but
@@ -9,6 +10,7 @@ server that evaluated fewer has cut it.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,16 +54,21 @@ def assistant(text: str, reasoning: str = "", in_text: bool = False) -> Message:
 
 def text_file(path: Path) -> str:
     """A text file for a prompt, under its name. Raises FILE for one that is missing, no text or too large."""
-    try:
-        with expanded(path).open("rb") as handle:
-            content = handle.read(MAX_TEXT_BYTES + 1)
-    except OSError as fault:
-        raise MscliError(Code.FILE, f"file {path}: {fault.strerror}", "Give the path of a text file.") from fault
+    content = _beginning(path, MAX_TEXT_BYTES, "file", "a text file")
     if len(content) > MAX_TEXT_BYTES:
         raise MscliError(Code.FILE, f"file {path} is larger than 16 MiB: no context holds it", "Send a part of it.")
     if b"\0" in content:
         raise MscliError(Code.FILE, f"{path} is not a text file", "Send text; images go with --image.")
     return f"{path.name}:\n\n{content.decode('utf-8', 'replace')}"
+
+
+def _beginning(path: Path, most_bytes: int, what: str, kind: str) -> bytes:
+    """A file's content, or a byte more than `most_bytes` of it. Raises FILE."""
+    try:
+        with expanded(path).open("rb") as handle:
+            return handle.read(most_bytes + 1)
+    except OSError as fault:
+        raise MscliError(Code.FILE, f"{what} {path}: {fault.strerror}", f"Give the path of {kind}.") from fault
 
 
 @frozen
@@ -126,3 +133,88 @@ def _texts(content: object) -> Iterable[str]:
         return (content,)
     parts = content if isinstance(content, list) else []
     return (str(part.get("text") or "") for part in parts if isinstance(part, dict))
+
+
+# Engines that no schema can be given to: they are asked in words, and the answer is checked all the same.
+_IN_WORDS = ("transformers",)
+_MOST_SCHEMA_BYTES = 2**20
+
+
+class Schema:
+    """A JSON schema. Raises USAGE where it is none."""
+
+    def __init__(self, value: Mapping[str, Any], name: str) -> None:
+        import fastjsonschema
+
+        self._value = value
+        try:
+            # Nothing is fetched: a schema may refer to itself, not to the network.
+            self._check = fastjsonschema.compile(dict(value), handlers={"http": _nothing, "https": _nothing})
+        except Exception as fault:  # it makes code of the schema: any exception may come
+            raise MscliError(
+                Code.USAGE, f"{name} is not a JSON schema: {fault}", "See https://json-schema.org"
+            ) from fault
+
+    def fields(self, engine: str) -> dict[str, Any]:
+        """What is added to a request so that this engine keeps to the schema."""
+        if engine in _IN_WORDS:
+            return {}
+        return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": self._value}}}
+
+    def messages(self, engine: str, messages: list[Message]) -> list[Message]:
+        """The messages, with the schema in words for an engine that takes it no other way."""
+        if engine not in _IN_WORDS:
+            return messages
+        words = f"Answer with JSON that follows this schema, and with nothing else:\n{json.dumps(self._value)}"
+        first = messages[:1]
+        if first and first[0]["role"] == "system":
+            return [system(f"{first[0]['content']}\n\n{words}"), *messages[1:]]
+        return [system(words), *messages]
+
+    def parsed(self, text: str) -> Any:
+        """The answer's value. Raises REQUEST_FAILED where it is no JSON, or does not follow the schema."""
+        import fastjsonschema
+
+        try:
+            value = json.loads(_bare(text))
+        except (ValueError, RecursionError) as fault:
+            raise _wrong(f"it is not JSON ({fault})", text) from fault
+        try:
+            self._check(value)
+        except fastjsonschema.JsonSchemaValueException as fault:
+            raise _wrong(fault.message, text) from fault
+        return value
+
+
+def schema_in(path: Path) -> Schema:
+    """The schema in a file. Raises FILE for one that cannot be read, USAGE for what is no schema."""
+    content = _beginning(path, _MOST_SCHEMA_BYTES, "schema", "a JSON schema")
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as fault:
+        raise MscliError(Code.USAGE, f"schema {path} is not JSON: {fault}", "See https://json-schema.org") from fault
+    if not isinstance(value, dict) or len(content) > _MOST_SCHEMA_BYTES:
+        raise MscliError(
+            Code.USAGE, f"schema {path} is not a JSON object of at most 1 MiB", "See https://json-schema.org"
+        )
+    return Schema(value, str(path))
+
+
+def _bare(text: str) -> str:
+    """The answer without the fence that a model puts round it when it is asked in words."""
+    lines = text.strip().split("\n")
+    fenced = len(lines) > 2 and lines[0].startswith("```") and lines[-1].strip() == "```"
+    return "\n".join(lines[1:-1]) if fenced else text
+
+
+def _wrong(why: str, text: str) -> MscliError:
+    return MscliError(
+        Code.REQUEST_FAILED,
+        f"the answer does not follow the schema: {why}",
+        "Ask again, with a larger --max-tokens where it was cut off.",
+        {"text": text},
+    )
+
+
+def _nothing(uri: str) -> Any:
+    raise ValueError(f"{uri} is not fetched")

@@ -13,9 +13,8 @@ from typing import Any
 
 from mscli.catalog.sampling import Sampling
 from mscli.chat.message import Message, Truncation, least_prompt_tokens, truncation
-from mscli.chat.request import Answer, ConnectionBroke, NobodyAnswers, posted
+from mscli.chat.request import Answer, ConnectionBroke, NobodyAnswers, Watchdog, posted
 from mscli.chat.stream import BadStream, CallPart, Delta, Piece, ThinkSplitter, deltas
-from mscli.chat.watchdog import Watchdog
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.instances.log import part
@@ -127,7 +126,7 @@ def ask(
     added to those of the target.
 
     Waits at most `timeout_s` between two pieces, and no longer than a server that does not respond at all needs to be
-    sure of (see watchdog.py). Raises REQUEST_FAILED with the server's own words, or when the connection breaks, or when
+    sure of (see request.py). Raises REQUEST_FAILED with the server's own words, or when the connection breaks, or when
     the stream ends before the reply does (details["text"]: what had come of it), or with details["unresponsive"];
     NOT_RUNNING when nobody answers. KeyboardInterrupt passes: the request ends with it.
     """

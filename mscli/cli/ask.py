@@ -99,9 +99,9 @@ def _answer(screen: Screen, target: Target, sent: list[Message], shown: Shown, f
     Raises REQUEST_FAILED where it does not, and where the prompt does not fit into the context."""
     schema = None
     if file is not None:
-        from mscli.chat.schema import read
+        from mscli.chat.message import schema_in
 
-        schema = read(file)
+        schema = schema_in(file)
         sent = schema.messages(target.engine, sent)
     check_room(screen, target, sent)
     fields = schema.fields(target.engine) if schema else None

@@ -35,7 +35,7 @@ def check(
     Sends one request per capability of the instance; with --for agents, one per kind of request that coding agents
     send, and mscli launch tells what this found. Exits with 5 if one fails.
     """
-    from mscli.agents.checked import keep
+    from mscli.agents.launch import keep
     from mscli.agents.shapes import agent_checks
     from mscli.chat.reply import target_of
     from mscli.chat.selftest import OK, SKIPPED, self_test

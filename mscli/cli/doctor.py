@@ -87,7 +87,7 @@ def doctor(
 
     about = About(profile, file, tuple(only or ()), verbose, strict, CONTAINED if container else None)
     if fix:
-        from mscli.cli.doctor_fix import fix_machine
+        from mscli.cli.doctor_machine import fix_machine
 
         return fix_machine(screen, about, dry_run, yes)
     if report is not None:

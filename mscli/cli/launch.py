@@ -48,9 +48,8 @@ def start(
     Arguments after -- go to the agent. Your own configuration of it is not changed: the address, model and context are
     passed in its environment, its flags, or a file in the instance's folder. --json implies --print.
     """
-    from mscli.agents.checked import last, warnings
     from mscli.agents.deployment import deployment_of
-    from mscli.agents.launch import launch, refuse_unfit
+    from mscli.agents.launch import last, launch, refuse_unfit, warnings
     from mscli.agents.table import AGENTS
     from mscli.instances.records import Records, the_one
     from mscli.paths import places

@@ -1,7 +1,8 @@
-"""The closed list of causes: what each code means, what to do about it, and what it leads to."""
+"""The closed list of causes: what each code means, what to do about it, and how often it is right when it is named."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -85,3 +86,12 @@ def read_data(name: str) -> Any:
 
     text = (Path(__file__).parent / "signatures" / f"{name}.yaml").read_text(encoding="utf-8")
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def fitted(confidence: float) -> float:
+    """How often a cause of this confidence, 0 to 1, was the right one: it rises with the confidence."""
+    curve = read_data("calibration")
+    at = min(bisect_right([said for said, _ in curve], confidence), len(curve) - 1)
+    (said, right), (next_said, next_right) = curve[at - 1], curve[at]
+    value: float = right + (next_right - right) * (confidence - said) / (next_said - said)
+    return round(value, 2)

@@ -19,15 +19,13 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 
-from mscli.diagnosis.calibration import fitted
-from mscli.diagnosis.causes import CAUSES, LIKELY, REQUEST, START, WARNING, Cause, any_pattern, read_data
+from mscli.diagnosis.causes import CAUSES, LIKELY, REQUEST, START, WARNING, Cause, any_pattern, fitted, read_data
 from mscli.diagnosis.excerpt import Excerpt, error_lines, excerpt, telling
 from mscli.diagnosis.facts import Facts, weighed
 from mscli.diagnosis.matching import Lines, compiled, fitting
 from mscli.diagnosis.readings import JUDGES, Judge
 from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, table, topics, written_by
-from mscli.diagnosis.speakers import of_request
-from mscli.diagnosis.text import Text
+from mscli.diagnosis.text import Text, of_request
 from mscli.frozen import frozen
 
 _CERTAIN = 0.98

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import BinaryIO
 
 from mscli.diagnosis.causes import read_data
-from mscli.diagnosis.log_formats import SECTION, Unwrap, encoding_of, plain, unwrapping
+from mscli.diagnosis.log import SECTION, Unwrap, encoding_of, plain, unwrapping
 from mscli.diagnosis.matching import compiled, fitting
 from mscli.frozen import frozen
 

@@ -1,18 +1,117 @@
-"""The lines of a log as one text, in which patterns are searched and the speaker of each line is known."""
+"""The lines of a log as one text, in which patterns are searched and the speaker of each line is known.
+
+Whose word a line is decides what it can show: a frame of a traceback names functions and files, a command names
+options, a client tells of a server that it does not reach, and a server of the runner that it started. And the names of
+repositories are made silent: one may be called `mmproj-proxy-oom` and says nothing by that.
+"""
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 
-from mscli.diagnosis.matching import Lines, Match
-from mscli.diagnosis.names import without_names
+from mscli.diagnosis.causes import read_data
+from mscli.diagnosis.matching import Lines, Match, compiled
 from mscli.diagnosis.signatures import Table
-from mscli.diagnosis.speakers import ANYONE, SILENT, speaker
 from mscli.frozen import frozen
+
+FRAME, INNERMOST, COMMAND, SERVER, OTHER, ANYONE = "frame", "innermost", "command", "server", "other", "anyone"
+SILENT = frozenset({FRAME, INNERMOST, COMMAND})
+"""They quote: what stands there is no word about what happened, unless a signature asks for it. INNERMOST is the last
+frame of a traceback, where the error arose."""
+
+_PYTHON_FRAME = re.compile(r"^(?P<before>.{0,400}?) {0,2}File \"[^\"\n]{1,400}\", line \d+(?:, in [^:\n]{1,200})?$")
+_RAISES = re.compile(r"\s+raise \w[\w.]*\(.*[\"']")  # its source holds the message, where the line itself was cut off
+_OF_REQUEST = "Exception in ASGI application"  # uvicorn, before the traceback of what ended one request
+_RECORD = re.compile(r"(?:INFO|WARNING|ERROR|CRITICAL|DEBUG)\b|\(\w+(?: pid=\d+)?\) ")  # no traceback goes on in it
+_TRACEBACK_LINES = 300
+
+
+@lru_cache(maxsize=1)
+def speakers() -> Mapping[str, str]:
+    """For each speaker, the first that fits being right, a pattern in RE2's syntax of its lines."""
+    return {row["speaker"]: "|".join(row["patterns"]) for row in read_data("speakers")}
+
+
+def speaker(lines: Sequence[str], number: int) -> str:
+    """Who says a line; OTHER where nothing tells."""
+    if frame := _PYTHON_FRAME.match(lines[number]):
+        return INNERMOST if _is_last(lines, number, frame) else FRAME
+    if (before := _of_source(lines, number)) is not None:
+        return OTHER if _RAISES.match(lines[number], before) else FRAME
+    if of_request(lines, number):
+        return SERVER
+    line = lines[number][:400].encode(errors="replace")
+    return next((name for name, pattern in speakers().items() if compiled(pattern).search(line)), OTHER)
+
+
+def of_request(lines: Sequence[str], number: int) -> bool:
+    """Whether a line belongs to the traceback of what ended one request of a server that goes on."""
+    for line in reversed(lines[max(number - _TRACEBACK_LINES, 0) : number + 1]):
+        if _OF_REQUEST in line:
+            return True
+        if _RECORD.match(line):
+            return False
+    return False
+
+
+def _of_source(lines: Sequence[str], number: int) -> int | None:
+    """Where the source code begins that Python shows below a frame, indented deeper behind the same prefix; None: it is
+    no such line."""
+    frame = _PYTHON_FRAME.match(lines[number - 1]) if number else None
+    if frame is None or not lines[number][frame.end("before") :].startswith("    "):
+        return None
+    return frame.end("before")
+
+
+def _is_last(lines: Sequence[str], number: int, frame: re.Match[str]) -> bool:
+    """Whether no frame follows in the same traceback."""
+    follow = (line for line in lines[number + 1 : number + 4] if not line[frame.end("before") :].startswith("    "))
+    return not _PYTHON_FRAME.match(next(follow, ""))
+
+
+# What hubs and registries put around a name: `huggingface.co/api/models/ORG/NAME`, `hf.co/v2/ORG/NAME/manifests/TAG`.
+_IN_URL = re.compile(
+    rb"(?:huggingface\.co|hf\.co|hf-mirror\.com|modelscope\.(?:cn|ai)|registry\.ollama\.ai|ollama\.com)"
+    rb"/(?:(?:api|v2|models|datasets|library)/)*([\w.-]+)(?:/([\w.-]+))?"
+)
+_NO_NAME = frozenset(b"api v2 models datasets library resolve raw blob blobs tree manifests revision tags docs".split())
+_LETTERS = bytes.maketrans(*(bytes((*range(65, 91), *range(97, 123))), b"X" * 26 + b"x" * 26))
+_DISTINCT = 8  # letters of a name that is recognized elsewhere in the log, too
+
+
+def without_names(text: bytes) -> bytes:
+    """The text, each name of a repository that an address in it shows with its letters replaced by `x`: its length and
+    its lines stay."""
+    if b"/" not in text:
+        return text
+    spans: set[tuple[int, int]] = set()
+    known: set[bytes] = set()
+    for found in _IN_URL.finditer(text):
+        for begin, end in _parts(found):
+            spans.add((begin, end))
+            known.add(text[begin:end])
+    masked = bytearray(text)
+    for begin, end in (*spans, *_elsewhere(text, known)):
+        masked[begin:end] = text[begin:end].translate(_LETTERS)
+    return bytes(masked)
+
+
+def _parts(found: re.Match[bytes]) -> Iterator[tuple[int, int]]:
+    for group in (1, 2):
+        if found[group] is None or found[group] in _NO_NAME:
+            return
+        yield found.span(group)
+
+
+def _elsewhere(text: bytes, names: set[bytes]) -> Iterator[tuple[int, int]]:
+    """Where the same names stand outside of an address."""
+    if wanted := [re.escape(name) for name in names if len(name) >= _DISTINCT and b"-" in name]:
+        yield from (found.span() for found in re.finditer(b"|".join(sorted(wanted, reverse=True)), text))
 
 
 @frozen

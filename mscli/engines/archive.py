@@ -19,9 +19,8 @@ from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.http import HttpFault, Limits, Response, opened, request
 from mscli.untrusted import stays_below
-from mscli.weights.fault import unwritable
+from mscli.weights.fault import check_room, unwritable
 from mscli.weights.progress import COPYING, DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note
-from mscli.weights.room import check_room
 
 ATTEMPTS = 5
 CONNECT_S, STALL_S, PAUSE_S = 10.0, 30.0, 1.0

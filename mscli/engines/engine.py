@@ -27,7 +27,7 @@ from typing import Protocol, runtime_checkable
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import OptionValue, Profile
 from mscli.catalog.sampling import Sampling
-from mscli.engines.contained import Contained
+from mscli.engines.environment import Contained
 from mscli.frozen import frozen
 from mscli.planning.plan import Plan
 from mscli.weights.files import WeightFiles

@@ -1,5 +1,7 @@
-"""What of the environment reaches an engine: what is cleared stands in inherited.csv, what the plan sets is in the
-engine's Command, and the rest (PATH, proxies, CUDA's libraries, caches) is passed.
+"""What an engine runs in: what of the environment reaches it, and its container, where it has one.
+
+Of the environment: what is cleared stands in inherited.csv, what the plan sets is in the engine's Command, and the rest
+(PATH, proxies, CUDA's libraries, caches) is passed.
 
 A variable that a shell still holds from something else would serve another context, host or model than was planned.
 Whoever wants one for an instance puts it into a profile's `env`.
@@ -13,6 +15,22 @@ from functools import cache
 from pathlib import Path
 
 from mscli.frozen import frozen
+
+
+@frozen
+class Contained:
+    """The container in which an engine runs; the process that mscli spawns is only its client.
+
+    `client`: how the client is called; `env`: what tells it which container engine to speak to, remembered because
+    `mscli down` may be typed in another shell. `name`: the container's; `cidfile`: where the client writes its id.
+    """
+
+    client: tuple[str, ...]
+    env: Mapping[str, str]
+    name: str
+    cidfile: Path
+    image: str
+
 
 TABLE = Path(__file__).with_name("inherited.csv")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mscli.engines.contained import Contained
+from mscli.engines.environment import Contained
 from mscli.errors import Code, MscliError
 from mscli.instances import process
 from mscli.instances.process import Halt, Identity, wait_death

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mscli.catalog.sampling import Sampling
-from mscli.engines.contained import Contained
+from mscli.engines.environment import Contained
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.instances import container as containers

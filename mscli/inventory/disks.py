@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Thread
 
 from mscli.frozen import frozen
-from mscli.inventory.kernel import text_of
+from mscli.inventory.host import text_of
 
 # File systems that keep what is written; the rest is memory, or the kernel's.
 _KEEPS = {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ctypes import byref
 
 from mscli.frozen import frozen
-from mscli.inventory.fields import Fields
+from mscli.inventory.nvml import Fields
 
 # Why clocks are held down against the GPU's overrides: NVML's bits of nvmlDeviceGetCurrentClocksThrottleReasons.
 _SLOWED = {

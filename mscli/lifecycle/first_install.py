@@ -17,8 +17,8 @@ from mscli.lifecycle.decision import Decision
 from mscli.lifecycle.snapshot import located, missing_engine
 from mscli.paths import Places, hub_cache
 from mscli.weights.ensure import tried, wanted
+from mscli.weights.fault import check_rooms
 from mscli.weights.progress import Note
-from mscli.weights.room import check_rooms
 
 INSTALL = "install"
 _LOCK_POLL_S = 0.2

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mscli.engines import engine as contract
-from mscli.engines.contained import Contained
 from mscli.engines.engine import Engine, Hosted, Observed, Talkative
+from mscli.engines.environment import Contained
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen

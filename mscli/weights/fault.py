@@ -1,4 +1,5 @@
-"""Faults of a pull: those that may pass and are tried again, and those that end it, worded for the user."""
+"""Faults of a pull: those that may pass and are tried again, and those that end it, worded for the user; and the room
+that a download needs on the file systems that will really receive it."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import errno
 import os
 import re
 import shlex
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +16,7 @@ from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.http import host_in
 from mscli.inventory.disks import Disk, existing, free_bytes, roomiest
+from mscli.paths import expanded
 
 PUBLIC_HUB = "https://huggingface.co"
 PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
@@ -209,3 +213,39 @@ def offline(repository: str, missing_bytes: int | None, folder: Path) -> MscliEr
         "pull once online, or copy them: `mscli pull --to DIR` on another machine, `mscli up --weights DIR` here",
         {"cause": "offline", "repository": repository, "folder": str(folder)},
     )
+
+
+def check_room(cache: Path, needed_bytes: int, what: str) -> None:
+    """Raises MscliError(DISK_FULL) when `needed_bytes` more do not fit into `cache`.
+
+    Unfinished files lie in the cache itself, so no temporary folder needs room. Xet storage keeps chunks of its own
+    only where HF_XET_CHUNK_CACHE_SIZE_BYTES says so, and then in its own folder.
+    """
+    receivers = [(cache, needed_bytes)]
+    kept = os.environ.get("HF_XET_CHUNK_CACHE_SIZE_BYTES", "")
+    if kept.isdigit() and needed_bytes:
+        receivers.append((_xet_cache(cache), min(int(kept), needed_bytes)))
+    check_rooms(receivers, what)
+
+
+def check_rooms(receivers: Iterable[tuple[Path, int]], what: str) -> None:
+    """Raises MscliError(DISK_FULL) when the folders' file systems have not the bytes that they are to receive."""
+    for folder, needed, free in _by_file_system(receivers):
+        if needed > free:
+            raise disk_full(folder, needed, free, what)
+
+
+def _by_file_system(receivers: Iterable[tuple[Path, int]]) -> list[tuple[Path, int, int]]:
+    """Folder, bytes needed and bytes free for each file system among the receivers."""
+    needed: dict[int, int] = defaultdict(int)
+    folders: dict[int, Path] = {}
+    for folder, size in receivers:
+        there = existing(folder)
+        device = there.stat().st_dev
+        needed[device] += size
+        folders.setdefault(device, there)
+    return [(folder, needed[device], free_bytes(folder)) for device, folder in folders.items()]
+
+
+def _xet_cache(cache: Path) -> Path:
+    return expanded(os.environ.get("HF_XET_CACHE") or cache.parent / "xet").absolute()

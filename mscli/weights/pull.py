@@ -13,12 +13,11 @@ from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.weights.cache import Cache, held, holder
 from mscli.weights.download import CONNECTIONS, Checker, Download, Fetcher, Job, Worker
-from mscli.weights.fault import PassingFault, Timeouts
+from mscli.weights.fault import PassingFault, Timeouts, check_room
 from mscli.weights.hub import Location, hub
 from mscli.weights.listing import Listing, RemoteFile, WantedFile
 from mscli.weights.partial import Partial
 from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, WAITING, Listener, Meter, Note, RateWatch
-from mscli.weights.room import check_room
 
 LOOK_S = 0.2
 LAST_WORDS_S = 1.0

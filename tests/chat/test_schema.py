@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.chat.message import system, user
-from mscli.chat.schema import Schema, read
+from mscli.chat.message import Schema, schema_in, system, user
 from mscli.errors import Code, MscliError
 
 PERSON = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
@@ -61,6 +60,6 @@ def test_what_is_no_schema_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "schema.json"
     path.write_text(content)
     with pytest.raises(MscliError) as raised:
-        read(path)
+        schema_in(path)
     assert raised.value.code == Code.USAGE
     assert str(path) in raised.value.message

@@ -17,7 +17,7 @@ from mscli.diagnosis.diagnose import diagnose, weigh
 from mscli.diagnosis.fatal import is_fatal
 from mscli.diagnosis.matching import Patterns, compiled
 from mscli.diagnosis.signatures import MECHANISMS, Signature, Table, engine_logs, read_signatures
-from mscli.diagnosis.speakers import ANYONE, INNERMOST, OTHER, speaker
+from mscli.diagnosis.text import ANYONE, INNERMOST, OTHER, speaker
 
 ENGINES = sorted({name for known in engine_logs().values() for name in known.files})
 EVERY = [signature for name in (*MECHANISMS, *ENGINES, "topics") for signature in read_signatures(name)]

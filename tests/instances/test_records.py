@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mscli.catalog.sampling import Sampling
-from mscli.engines.contained import Contained
+from mscli.engines.environment import Contained
 from mscli.errors import Code, MscliError
 from mscli.instances.process import Identity
 from mscli.instances.records import Record, Records, Request

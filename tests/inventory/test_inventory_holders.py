@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.inventory.kernel import holder
+from mscli.inventory.host import holder
 
 CONTAINER = "9d8c" * 16
 

@@ -15,7 +15,7 @@ from mscli.errors import Code, MscliError
 from mscli.weights.cache import cache as cache_in
 from mscli.weights.ensure import wanted
 from mscli.weights.from_hub import copy_to
-from mscli.weights.header import length_fault
+from mscli.weights.local_folder import length_fault
 
 WEIGHTS = content(300_000)
 

@@ -23,9 +23,8 @@ from mscli.planning.plan import NoFit, Overrides, Plan
 from mscli.planning.verdict import Availability
 from mscli.weights.cache import Cache, cache
 from mscli.weights.from_hub import remembered
-from mscli.weights.header import length_fault
 from mscli.weights.listing import WEIGHT_SUFFIXES, Listing, matching
-from mscli.weights.local_folder import in_lm_studio, unlisted
+from mscli.weights.local_folder import in_lm_studio, length_fault, unlisted
 
 
 @frozen

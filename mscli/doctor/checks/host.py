@@ -10,8 +10,7 @@ from pathlib import Path
 
 from mscli.doctor.checks.check import Check, CheckContext, Finding, fail, ok, skipped, tail, warn
 from mscli.frozen import frozen
-from mscli.inventory.host import read_limits
-from mscli.inventory.kernel import text_of
+from mscli.inventory.host import read_limits, text_of
 from mscli.planning.figures import gib
 
 GIB = 2**30

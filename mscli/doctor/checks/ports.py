@@ -11,7 +11,7 @@ from mscli.doctor.checks.check import Check, CheckContext, Finding, fail, ok, us
 from mscli.frozen import frozen
 from mscli.instances.process import describe
 from mscli.instances.records import Record, group, running
-from mscli.inventory.kernel import text_of
+from mscli.inventory.host import text_of
 from mscli.inventory.ports import addresses, listening, owner, owner_uid
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.launch import FIRST_PORT, loopback

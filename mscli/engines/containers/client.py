@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any
 
-from mscli.engines.contained import Contained
+from mscli.engines.environment import Contained
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.paths import container_client, container_environment, container_settings

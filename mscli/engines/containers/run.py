@@ -16,7 +16,6 @@ from pathlib import Path
 
 from mscli.diagnosis.causes import Cause
 from mscli.diagnosis.diagnose import client_failure
-from mscli.engines.contained import Contained
 from mscli.engines.containers.client import (
     DEFAULT_CONTEXT,
     DOCKER,
@@ -31,6 +30,7 @@ from mscli.engines.containers.client import (
     throw_away,
 )
 from mscli.engines.engine import Installation, Serving
+from mscli.engines.environment import Contained
 from mscli.errors import Code, MscliError
 
 INSIDE_PORT = 8000

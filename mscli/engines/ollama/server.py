@@ -18,7 +18,7 @@ from mscli.engines.installed import ask
 from mscli.engines.ollama.api import Api, Refusal
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
-from mscli.inventory.kernel import holder
+from mscli.inventory.host import holder
 from mscli.inventory.ports import owner, owner_uid
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11434

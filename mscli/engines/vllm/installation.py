@@ -16,8 +16,8 @@ from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
 from mscli.paths import hub_cache, places, vllm_place
 from mscli.planning.request import parse_version
+from mscli.weights.fault import check_room
 from mscli.weights.progress import Listener, Note
-from mscli.weights.room import check_room
 
 NAME = "vllm"
 # The distributions that bring the package `vllm`, the one with CUDA first.

@@ -24,7 +24,7 @@ from mscli.doctor.checks.container_engine import (
 from mscli.doctor.checks.containers.gpus import Spec, own_containers, specs, throw_away
 from mscli.engines.containers.client import DOCKER, GET_ONE, PODMAN, last_line, no_client
 from mscli.engines.containers.run import PLACES
-from mscli.inventory.kernel import text_of
+from mscli.inventory.host import text_of
 from mscli.inventory.nvml import module_version
 
 GB = 10**9

@@ -26,7 +26,7 @@ from mscli.doctor.checks.container_engine import (
 from mscli.engines.containers import client as container_client
 from mscli.engines.containers.client import DOCKER, PODMAN, Said, call, last_line, telling
 from mscli.frozen import frozen
-from mscli.inventory.kernel import text_of
+from mscli.inventory.host import text_of
 
 # The later goes before the earlier where both name a device.
 FOLDERS = ("etc/cdi", "var/run/cdi")

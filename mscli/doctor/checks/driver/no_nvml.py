@@ -14,8 +14,8 @@ from mscli.doctor.checks.check import FAIL, CheckContext, Finding, fail, tail, w
 from mscli.doctor.checks.host import kernel_log
 from mscli.doctor.checks.loader import MISSING, UNLISTED, load_fault, not_loaded
 from mscli.frozen import frozen
+from mscli.inventory.host import text_of
 from mscli.inventory.inventory import Problem
-from mscli.inventory.kernel import text_of
 from mscli.inventory.nvml import module_version
 
 _NVML = "libnvidia-ml.so"

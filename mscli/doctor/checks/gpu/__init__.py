@@ -17,8 +17,8 @@ from mscli.doctor.checks.check import LOST, Check, CheckContext, Finding, fail, 
 from mscli.doctor.checks.host import Line, ago, kernel_log
 from mscli.frozen import frozen
 from mscli.inventory.health import Health
+from mscli.inventory.host import text_of
 from mscli.inventory.inventory import Gpu, Holder, Link
-from mscli.inventory.kernel import text_of
 from mscli.planning.figures import gib
 
 # vLLM's own share is nine tenths of a GPU: less than this free, and plans shrink by more than a desktop explains.

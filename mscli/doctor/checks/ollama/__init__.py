@@ -14,7 +14,7 @@ from mscli.engines.ollama.api import Api, Refusal
 from mscli.engines.ollama.server import UNIT, Address, Server, Service, is_here
 from mscli.engines.ollama.warnings import OLDEST_FOR, Remark, refuse_old, remarks
 from mscli.errors import MscliError
-from mscli.inventory.kernel import holder
+from mscli.inventory.host import holder
 from mscli.inventory.ports import owner, owner_uid
 
 ABSENT = "Ollama not installed (no server, program or service)"

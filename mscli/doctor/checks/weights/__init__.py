@@ -17,8 +17,8 @@ from mscli.doctor.checks.weights.files import files, offline, partial
 from mscli.errors import MscliError
 from mscli.paths import expanded, hub_cache, hub_token_file
 from mscli.planning.figures import gib
+from mscli.weights.fault import check_room
 from mscli.weights.hub import token
-from mscli.weights.room import check_room
 
 _PROBE_BYTES = 4096
 # A record, a key and the first lines of a log; engines also compile kernels below TMPDIR.

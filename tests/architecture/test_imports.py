@@ -77,6 +77,7 @@ CONFINED = {
     "huggingface_hub": {"weights"},
     "ollama": {"engines"},
     "httpx": {"engines"},
+    "h11": {"engines"},
     "xllamacpp": {"engines"},
     "starlette": {"engines"},
     "uvicorn": {"engines"},

@@ -16,9 +16,8 @@ from itertools import count
 from socket import socket
 from typing import Any, Protocol
 
-import httpx
-
 from mscli.engines.serving.chat_request import Body, RequestError, pictures, role
+from mscli.engines.serving.engine_http import GONE, ask
 from mscli.engines.serving.strict_messages import accepted
 from mscli.untrusted import error_words
 
@@ -26,7 +25,7 @@ Chunk = dict[str, Any]
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 TOO_LONG = "context_length_exceeded"
 BROKE_OFF = "the reply broke off"
-_CONNECT_S, _HEALTH_S = 5.0, 5.0
+_HEALTH_S = 5.0
 _LONGEST_LINE_BYTES = 64 << 20
 # What engines say of a prompt that is longer than the context, with the numbers they tell: prompt, context.
 _EXCEEDED = (
@@ -153,17 +152,15 @@ class OpenAi:
     formats: Collection[str] = ("text", "json_object", "json_schema")
     honors: Collection[str] = ("n", "logprobs", "top_logprobs", "logit_bias", "tool_choice")
 
-    def __init__(self, url: str, health_path: str, alias: str, context: int) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
-        timeout = httpx.Timeout(None, connect=_CONNECT_S)
-        self.client = httpx.AsyncClient(base_url=url, timeout=timeout, limits=limits, trust_env=False)
-        self._health_path, self._alias, self._context = health_path, alias, context
+    def __init__(self, port: int, health_path: str, alias: str, context: int) -> None:
+        self.port, self._health_path, self._alias, self._context = port, health_path, alias, context
 
     async def healthy(self) -> bool:
         """See `Backend`."""
         try:
-            return (await self.client.get(self._health_path, timeout=_HEALTH_S)).status_code == 200
-        except httpx.RequestError:
+            async with ask(self.port, self._health_path, most_s=_HEALTH_S) as answer:
+                return answer.status == 200
+        except GONE:
             return False
 
     async def load(self) -> bool:
@@ -179,7 +176,7 @@ class OpenAi:
             self.lines(path, {name: value for name, value in body.items() if value is not None})
         ) as got:
             async for line in got:
-                if line.startswith("data:") and (data := line[5:].strip()) != "[DONE]":
+                if line.startswith(b"data:") and (data := line[5:].strip()) != b"[DONE]":
                     made = _event(data)
                     finished |= any(choice.get("finish_reason") for choice in made.get("choices") or ())
                     yield made
@@ -190,27 +187,26 @@ class OpenAi:
         """The request as this engine takes it."""
         return request
 
-    async def lines(self, path: str, body: Body) -> AsyncGenerator[str, None]:
+    async def lines(self, path: str, body: Body) -> AsyncGenerator[bytes, None]:
         """The lines of the answer, not the empty ones. Raises RequestError where it is a refusal, or breaks off."""
         try:
-            async with self.client.stream("POST", path, json=body) as answer:
-                if answer.status_code != 200:
-                    raise refusal(answer.status_code, error_words((await answer.aread()).decode(errors="replace")))
-                async for line in answer.aiter_lines():
-                    if line:
-                        yield line
-        except httpx.RequestError as fault:
+            async with ask(self.port, path, body) as answer:
+                if answer.status != 200:
+                    raise refusal(answer.status, error_words((await answer.whole()).decode(errors="replace")))
+                async for line in answer.lines():
+                    yield line
+        except GONE as fault:
             raise RequestError(f"{BROKE_OFF} ({type(fault).__name__})", 502) from fault
 
 
-def _event(data: str) -> Chunk:
+def _event(data: bytes) -> Chunk:
     """An event's chunk. Raises RequestError for one that tells an error, be it as text alone (mistral.rs)."""
     try:
         made = json.loads(data)
     except ValueError:
-        raise broken(data) from None
+        raise broken(data.decode(errors="replace")) from None
     if not isinstance(made, dict) or made.get("error"):
-        raise broken(error_words(data))
+        raise broken(error_words(data.decode(errors="replace")))
     return made
 
 
@@ -232,10 +228,11 @@ class Ollama(OpenAi):
     async def load(self) -> bool:
         """See `Backend`. The model is made by `mscli up`, and is there again after a restart of the server."""
         try:
-            said = await self.client.post("/api/generate", json={"model": self._alias, "stream": False})
-        except httpx.RequestError:
+            async with ask(self.port, "/api/generate", {"model": self._alias, "stream": False}) as answer:
+                await answer.whole()
+                return answer.status == 200
+        except GONE:
             return False
-        return said.status_code == 200
 
     async def stream(self, path: str, request: Body) -> AsyncGenerator[Chunk, None]:
         """See `Backend`."""

@@ -77,7 +77,13 @@ class Server(uvicorn.Server):
     """The HTTP server of a gateway's application, without signal handlers: the process has its own."""
 
     def __init__(self, front: Front) -> None:
-        quiet = {"log_config": None, "access_log": False, "server_header": False, "lifespan": "off"}
+        quiet = {
+            "log_config": None,
+            "access_log": False,
+            "server_header": False,
+            "lifespan": "off",
+            "proxy_headers": False,
+        }
         ends = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 1}
         super().__init__(uvicorn.Config(front.app(), http=Protocol, ws="none", **quiet, **ends))  # type: ignore[arg-type]
 
@@ -102,8 +108,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def front(options: Namespace, link: socket.socket) -> Front:
     """The gateway's application for these flags; `link`: to the process of a library."""
-    url = f"http://127.0.0.1:{options.engine_port}"
-    there = (url, options.health_path, options.alias, options.context)
+    there = (options.engine_port, options.health_path, options.alias, options.context)
     backend: Backend = Library(link) if options.kind == LIBRARY else SERVERS[options.kind](*there)
     sampling = {name: value for name in SAMPLING if (value := getattr(options, name)) is not None}
     return Front(

@@ -13,14 +13,13 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import httpx
-from anyio import fail_after, move_on_after
+from anyio import CancelScope, current_time, fail_after, move_on_after
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -30,9 +29,10 @@ from starlette.routing import Route
 from mscli.engines.serving import chat_reply, messages, responses
 from mscli.engines.serving.backends import BROKE_OFF, CHAT, COMPLETION, Backend, Chunk, Ollama, OpenAi
 from mscli.engines.serving.chat_request import Body, RequestError, check
+from mscli.engines.serving.engine_http import GONE, Answer, ask
 
 MAX_BODY_BYTES = 64 << 20  # images travel inside the request
-SILENCE_S = 120.0  # how long a client may neither send the rest of its request nor read its answer
+SILENCE_S = 120.0
 LINGER_S = 0.2
 QUEUE = 256
 RETRY_AFTER_S = 5
@@ -128,7 +128,8 @@ def _local(authority: str) -> bool:
 @dataclass
 class Front:
     """What the gateway knows of its engine. `sampling`: what a client gets that sends none; `users`: how many requests
-    may compute at once, and `queue` how many may wait for that; `images`: how many a request may hold."""
+    may compute at once, and `queue` how many may wait for that; `images`: how many a request may hold; `silence_s`: how
+    long a client may neither send the rest of its request nor read its answer."""
 
     backend: Backend
     alias: str
@@ -137,6 +138,7 @@ class Front:
     users: int = 1
     queue: int = QUEUE
     sampling: Mapping[str, float] = field(default_factory=dict)
+    silence_s: float = SILENCE_S
     ready: bool = False
     waiting: int = 0
 
@@ -195,7 +197,7 @@ class Front:
             except RequestError as fault:
                 await _read_on(request)
                 return refused(fault, request.url.path)
-            except httpx.RequestError as fault:
+            except GONE as fault:
                 words = f"the engine does not answer ({type(fault).__name__})"
                 return refused(RequestError(words, 502), request.url.path)
             except ClientDisconnect:
@@ -261,37 +263,37 @@ class Front:
             return JSONResponse(reply.whole())
 
     async def _streamed(self, blocks: AsyncIterator[bytes], request: Request, kind: str) -> Response:
-        """Send the blocks as they come; raises TimeoutError where the client does not read them."""
+        """Send the blocks as they come; cut off where the client does not read them."""
         send: Send = request._send
         head = [(b"content-type", kind.encode()), (b"cache-control", b"no-cache")]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         async for block in blocks:
-            with fail_after(SILENCE_S):
+            with move_on_after(self.silence_s) as patience:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
+            if patience.cancelled_caught:
+                say("the client does not read: stopped")
+                return _Sent()
         await send({"type": "http.response.body", "body": b""})
         return _Sent()
 
     async def _watched(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """What `work` gives, which ends when the client leaves. Raises ClientDisconnect then."""
-        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
-        try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise ClientDisconnect
-            return task.result()
-        finally:
-            gone.cancel()
-            task.cancel()
-            with suppress(asyncio.CancelledError, RequestError):
-                await task
+        with CancelScope() as scope:
+            gone = asyncio.ensure_future(request.receive())
+            gone.add_done_callback(lambda left: None if left.cancelled() else scope.cancel())
+            try:
+                return await work
+            finally:
+                gone.cancel()
+        raise ClientDisconnect
 
     async def _native(self, request: Request) -> Response:
         """A request of Ollama's own API, passed on without what would change how the model sits in memory."""
         assert isinstance(self.backend, Ollama)
-        path, client = request.url.path, self.backend.client
+        path = request.url.path
         if request.method in ("GET", "HEAD"):
-            said = await client.get(path)
-            return Response(said.content, said.status_code, media_type="application/json")
+            async with ask(self.backend.port, path) as answer:
+                return Response(await answer.whole(), answer.status, media_type="application/json")
         body = dict(await self._body(request))
         self._named(body.get("model") or body.get("name"))
         body.pop("keep_alive", None)
@@ -303,11 +305,10 @@ class Front:
 
     async def _passed(self, path: str, body: Body, request: Request) -> Response:
         assert isinstance(self.backend, Ollama)
-        async with self.turn(), self.backend.client.stream("POST", path, json=body) as answer:
-            kind = answer.headers.get("content-type", "application/json")
-            if answer.status_code != 200 or body.get("stream") is False or path.endswith("/show"):
-                return Response(await answer.aread(), answer.status_code, media_type=kind)
-            return await self._streamed(_raw(answer), request, kind)
+        async with self.turn(), ask(self.backend.port, path, body) as answer:
+            if answer.status != 200 or body.get("stream") is False or path.endswith("/show"):
+                return Response(await answer.whole(), answer.status, media_type=answer.kind)
+            return await self._streamed(_raw(answer), request, answer.kind)
 
     async def _body(self, request: Request) -> Body:
         """The request's JSON object. Only JSON is read: any web page may send a form. Raises RequestError."""
@@ -315,20 +316,19 @@ class Front:
             raise RequestError("the model is still loading", 503)
         if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
             raise RequestError("send JSON, with Content-Type: application/json", 415)
-        raw, length = bytearray(), request.headers.get("Content-Length", "0")
+        raw, length = bytearray(), int(request.headers.get("Content-Length", 0))
         blocks = request.stream()
-        while True:
-            if max(len(raw), int(length) if length.isdigit() else 0) > MAX_BODY_BYTES:
-                raise RequestError(f"send a body of at most {MAX_BODY_BYTES} bytes", 413)
-            try:
-                with fail_after(SILENCE_S):
-                    block = await anext(blocks, None)
-            except TimeoutError:
-                raise RequestError(f"the rest of the body did not come within {SILENCE_S:.0f} s", 408) from None
-            if block is None:
-                request.state.read = True
-                return _json_object(bytes(raw))
-            raw += block
+        try:
+            with fail_after(self.silence_s) as patience:
+                while max(len(raw), length) <= MAX_BODY_BYTES and (block := await anext(blocks, b"")):
+                    raw += block
+                    patience.deadline = current_time() + self.silence_s
+        except TimeoutError:
+            raise RequestError(f"the rest of the body did not come within {self.silence_s:.0f} s", 408) from None
+        if max(len(raw), length) > MAX_BODY_BYTES:
+            raise RequestError(f"send a body of at most {MAX_BODY_BYTES} bytes", 413)
+        request.state.read = True
+        return _json_object(bytes(raw))
 
 
 class _Sent(Response):
@@ -395,12 +395,12 @@ async def _events(reply: Reply, chunks: AsyncIterator[Chunk]) -> AsyncIterator[b
         yield reply.last
 
 
-async def _raw(answer: httpx.Response) -> AsyncIterator[bytes]:
+async def _raw(answer: Answer) -> AsyncIterator[bytes]:
     """What Ollama sends; where it breaks off, an error in its own shape comes last."""
     try:
-        async for block in answer.aiter_raw():
+        async for block in answer.blocks():
             yield block
-    except httpx.RequestError:
+    except GONE:
         yield b"\n" + json.dumps({"error": BROKE_OFF}).encode() + b"\n"
 
 

@@ -44,7 +44,7 @@ def engine() -> Iterator[tuple[Answers, list[dict[str, Any]]]]:
     def make(status: int, text: str, kind: type[OpenAi] = OpenAi) -> OpenAi:
         nonlocal said
         said = (status, text)
-        return kind(f"http://127.0.0.1:{server.server_port}", "/health", "twin", 512)
+        return kind(server.server_port, "/health", "twin", 512)
 
     yield make, seen
     server.shutdown()

@@ -250,6 +250,27 @@ def test_a_client_that_goes_away_ends_the_computing(server: Server, text: str, s
     assert not parrot.whole
 
 
+def test_a_client_that_does_not_read_is_left(capfd: pytest.CaptureFixture[str]) -> None:
+    with running(silence_s=0.2) as server, dial(server) as link:
+        server.model = parrot = Parrot()
+        link.sendall(post({**asked("endless"), "stream": True}))
+
+        assert parrot.closed.wait(30), "it is computed for a client that reads nothing"
+        log, deadline = "", time.monotonic() + 10
+        while "does not read" not in log:
+            assert time.monotonic() < deadline, log
+            log += capfd.readouterr().err
+        assert "Traceback" not in log
+
+
+def test_a_client_that_does_not_send_the_rest_is_told() -> None:
+    with running(silence_s=0.2) as server, dial(server) as link:
+        server.model = Parrot()
+        link.sendall(post(asked("hello"))[:-3])
+
+        assert link.recv(4096).startswith(b"HTTP/1.1 408 ")
+
+
 def test_a_client_that_left_the_queue_is_not_answered(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
     server.model = parrot = Parrot()
     with dial(server) as first:
@@ -320,7 +341,7 @@ def test_an_engine_that_no_longer_answers_is_not_healthy(server: Server) -> None
 
 
 def test_ollamas_own_api_without_its_engine_is_a_bad_gateway() -> None:
-    gone = Ollama("http://127.0.0.1:1", "/api/version", "parrot", 512)
+    gone = Ollama(1, "/api/version", "parrot", 512)
     with running(backend=gone) as server:
         server.front.ready = True
         for method, path, body in (("GET", "tags", None), ("POST", "chat", asked("hi")), ("POST", "show", {})):

@@ -64,7 +64,9 @@ def have_engine(
     is here cannot run on this GPU, DISK_FULL where engine and weights have no room, INTERRUPTED where the user does not
     want it, and what the engine's installer raises.
     """
-    there = _here(engine, decision)
+    there = decision.snapshot.found.get((engine.name, decision.profile.device))
+    if there is None or isinstance(there, Adopted):  # a server that ran then, and does not now
+        there = _here(engine, decision)
     if not isinstance(there, MscliError):
         return there, False
     if consent is None:

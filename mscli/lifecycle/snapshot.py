@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 
 from mscli.catalog.gpus import load_gpus
 from mscli.engines.engine import Adopted, Hosted, Installation
@@ -26,9 +27,11 @@ _NEEDED_BY_CUDA_13 = (7, 5)
 
 @frozen
 class Snapshot(Known):
-    """What was seen, as the planner takes it. `rivals`: marks of our own instances that were known at that moment."""
+    """What was seen, as the planner takes it. `rivals`: marks of our own instances that were known at that moment.
+    `found`: the engines that were looked for, by name and device, so that no program is asked its version twice."""
 
     rivals: tuple[str, ...] = ()
+    found: Mapping[tuple[str, str], Located] = field(default_factory=dict)
 
 
 def see(
@@ -50,10 +53,11 @@ def see(
     return Snapshot(
         inventory=inventory,
         claims=claims(known, replaced),
-        facts=load_gpus(shipped_profiles()),
+        facts=load_gpus(shipped_profiles()) if inventory.devices else {},
         versions=versions_of(found),
         observations=load_observations(places),
         rivals=tuple(record.mark for record in known),
+        found=found,
         engines={
             (name, device): availability(name, there, device, inventory, installed_only)
             for (name, device), there in found.items()

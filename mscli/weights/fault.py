@@ -14,7 +14,6 @@ from typing import Protocol
 
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
-from mscli.http import host_in
 from mscli.inventory.disks import Disk, existing, free_bytes, roomiest
 from mscli.paths import expanded
 
@@ -152,6 +151,8 @@ def _gate_details(repository: str, token: str) -> dict[str, object]:
 
 def answer_fault(status: int, headers: Headers, url: str) -> PassingFault | None:
     """The passing fault that an HTTP status stands for (429 and 5xx), or None."""
+    from mscli.http import host_in  # 20 ms, for a fault alone
+
     host = host_in(url)
     wait_s = retry_after_s(headers)
     if status == 429:

@@ -35,8 +35,8 @@ from mscli.catalog.schema import DEFAULTS
 from mscli.cli.completion import SCRIPTS
 from mscli.cli.help import ALIASES, INSTEAD
 from mscli.cli.main import main
-from mscli.cli.options import PREFERENCES
 from mscli.cli.tree import GROUPS, VERBS, tree
+from mscli.cli.typed import PREFERENCES
 from mscli.diagnosis.causes import CAUSES
 from mscli.diagnosis.signatures import MECHANISMS, Signature, engine_logs, read_signatures
 from mscli.doctor.checks.check import AREAS

@@ -12,7 +12,7 @@ def program() -> NoReturn:
     """`run` as a process of its own, which is gone as soon as all is done.
 
     Python would first free every object one by one: 30 ms in which `mscli up` keeps its user waiting. It still does so
-    where a thread has not ended.
+    where a thread is to be waited for.
     """
     try:
         run()
@@ -20,7 +20,8 @@ def program() -> NoReturn:
     except SystemExit as end:
         import threading  # what starts a thread or a process has it already
 
-        if threading.active_count() > 1 or not _written():
+        awaited = [thread for thread in threading.enumerate() if not thread.daemon]
+        if awaited != [threading.main_thread()] or not _written():
             raise
         atexit._run_exitfuncs()
         os._exit(end.code if isinstance(end.code, int) else 0)

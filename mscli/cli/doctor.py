@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import CONTAINED, Container, Json, ProfileFile
+from mscli.cli.options import Container, Json, ProfileFile
 from mscli.cli.screen import Screen, open_screen
+from mscli.cli.typed import CONTAINED
 from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:

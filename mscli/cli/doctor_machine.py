@@ -10,8 +10,8 @@ from itertools import groupby
 from pathlib import Path
 
 from mscli.cli.layout import clipped, count, styled
-from mscli.cli.options import only_one
 from mscli.cli.screen import Screen
+from mscli.cli.typed import only_one
 from mscli.doctor.checks.check import AREAS, CRASHED, FAIL, OK, SKIPPED, WARN, CheckContext, Finding
 from mscli.doctor.checks.run import checks, examine
 from mscli.doctor.repair import carry_out, look

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import UNITS_S, Instance, Json
+from mscli.cli.options import Instance, Json
 from mscli.cli.screen import Screen, open_screen
+from mscli.cli.typed import UNITS_S
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:

@@ -1,15 +1,17 @@
 """The program: one command from its arguments to its exit code, and the one place where faults become messages.
 
-`mscli status --json`, which scripts repeat every second, and `mscli chat PROMPT` are answered without Typer: importing
-it takes longer than all the rest of the one, and a third of the other's start.
+`mscli status --json`, which scripts repeat every second, `mscli chat PROMPT` and a plain `mscli up` are answered
+without Typer: importing it takes longer than all the rest of the first, and a third of the start of the others.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mscli.cli.help import asked_about, before_dashes, command_in, commands, resolved, show_help, show_standing, unknown
 from mscli.cli.screen import Screen
@@ -23,6 +25,11 @@ DEFAULTS_OF = {
     "plan": ("price", "users", "prefer"),
     "chat": ("log",),
 }
+# Options whose parameter has another name, what every option takes that takes a number, and kinds of values that are
+# more than a text.
+_PARAMETERS = {"ctx": "context", "for": "client"}
+_SMALL = 65535
+_TO_CONVERT = ("FILE", "FOLDER", "SECONDS")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,6 +94,11 @@ def _run(args: list[str], screen: Screen) -> int:
         raise unknown(args[0])
     elif args[0] == "chat" and (said := _plain_prompt(args[1:])) is not None:
         _ask(screen, *said)
+    elif args[0] == "up" and (typed := _plain_options("up", args[1:])) is not None:
+        from mscli.cli.starting import Wishes, start
+
+        screen.json_mode = bool(typed.get("json") or typed.get("events"))
+        start(screen, Wishes(**typed))
     else:
         return _command(args, screen)
     return Exit.DONE
@@ -100,6 +112,39 @@ def _plain_prompt(args: list[str]) -> tuple[list[str], str | None] | None:
         instance, words = None, args
     typed = [*words, instance or ""]
     return None if any(word.startswith("-") and word != "-" for word in typed) else (words, instance)
+
+
+def _plain_options(verb: str, args: list[str]) -> dict[str, Any] | None:
+    """What a command is asked for, by the names of its parameters: one word, switches, and options that take a text or
+    a small number. None for whatever else, which is left to Typer, and where the user or the environment has defaults.
+    """
+    if "MSCLI_YES" in os.environ or _defaults(verb):
+        return None
+    known = {flag: option for option in commands()[verb]["options"] for flag in option["flags"]}
+    typed: dict[str, Any] = {}
+    words = iter(args)
+    for word in words:
+        flag = word.replace("--no-", "--", 1) if word not in known else word
+        option = known.get(flag)
+        if option is None and not word.startswith("-") and "profile" not in typed:
+            typed["profile"] = word
+        elif option is None or (flag != word and not option["no"]):
+            return None
+        else:
+            value = _plain_value(option["value"], words) if option["value"] else flag == word
+            if value is None:
+                return None
+            name = option["flags"][0].removeprefix("--").replace("-", "_")
+            typed[_PARAMETERS.get(name, name)] = value
+    return typed
+
+
+def _plain_value(kind: str, words: Iterator[str]) -> str | int | None:
+    """The value that comes next among the words; None where it takes more to read it."""
+    word = next(words, "-")
+    if kind == "N":
+        return int(word) if re.fullmatch("[1-9][0-9]{0,4}", word) and int(word) <= _SMALL else None
+    return None if word.startswith("-") or kind in _TO_CONVERT else word
 
 
 def _ask(screen: Screen, words: list[str], instance: str | None) -> None:

@@ -78,7 +78,7 @@ def plan(
     Without a profile: the best fit with its memory, speed and command, then others that fit. With one: the arithmetic
     behind its verdict. Starts nothing. Exits with 4 when nothing fits.
     """
-    from mscli.cli.options import only_one, overrides_of, say_old_name
+    from mscli.cli.typed import only_one, overrides_of, say_old_name
 
     screen = open_screen(ctx, json)
     only_one(profile, file)

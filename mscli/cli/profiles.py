@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mscli.cli.layout import Column, count
-from mscli.cli.options import Json, say_old_name
+from mscli.cli.options import Json
 from mscli.cli.screen import Screen, open_screen
+from mscli.cli.typed import say_old_name
 from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import Events, Json, ProfileFile, Yes, say_old_name, typed_profile
+from mscli.cli.options import Events, Json, ProfileFile, Yes
 from mscli.cli.screen import Screen, open_screen
+from mscli.cli.typed import say_old_name, typed_profile
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:

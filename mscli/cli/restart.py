@@ -30,7 +30,7 @@ def restart(
     from dataclasses import replace
 
     from mscli.cli.progress import StartProgress
-    from mscli.cli.up import report
+    from mscli.cli.starting import report
     from mscli.instances.records import Records, the_one
     from mscli.lifecycle.healing.attempts import restart as again
     from mscli.lifecycle.readiness import Patience

@@ -55,6 +55,10 @@ _ADOPTED, _PLAIN = "a server that is already running has no gateway", "--plain l
 ListenerT = TypeVar("ListenerT", bound=Listener)
 
 
+def _nothing() -> None:
+    pass
+
+
 @frozen
 class Ask:
     """One `mscli up`. `name` None: named after the profile. `api_key` None: none, or one made up where it is needed.
@@ -62,6 +66,7 @@ class Ask:
     `agree`: asked with the number of bytes before a large download; False ends the start. `adjust`, `stay`: what to
     change of the profile, and the choice to stay with (see decision.decide). `consent`: asked with all that is to be
     fetched before an engine is installed; None: none is. `installed_only`: choose among engines that are here.
+    `meanwhile`: done once the engine is spawned: what can be prepared while it loads.
     """
 
     request: Request
@@ -76,6 +81,7 @@ class Ask:
     stay: Choice | None = None
     consent: Consent | None = None
     installed_only: bool = False
+    meanwhile: Callable[[], None] = _nothing
 
 
 @frozen
@@ -131,6 +137,7 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     launch, started = found
     going = eta(launch.decision, places, listener)
     listener.stage(contract.STARTING, f"{launch.engine.name} on port {started.record.port}")
+    ask.meanwhile()
     try:
         arrived = arrive(launch, started, ask.patience, listener, records, going) if ask.wait else None
     except StoppedMeanwhile:

@@ -37,6 +37,7 @@ from mscli.weights.progress import DONE, Note, Progress
 from mscli.weights.progress import Listener as WeightsListener
 
 _POLL_S = 0.02
+_SOON_S, _SHARE = 0.004, 0.03  # a start of a fraction of a second is looked at more often, each time that share later
 _JOIN_POLL_S = 0.1
 _LOOK_AT_GROUP_S = 1.0
 _EVIDENCE_LINES = 12
@@ -108,7 +109,7 @@ def wait_ready(
             return Wait("timeout", now - begun, None)
         if life.silent_s(now) > patience.stall_s:
             return Wait("stalled", now - begun, None)
-        wait_death(child.pid, _POLL_S)
+        wait_death(child.pid, min(_POLL_S, max(_SOON_S, _SHARE * (now - begun))))
 
 
 class _Port:

@@ -184,8 +184,22 @@ def spawn(
     with os.fdopen(os.open(log, appended, 0o600), "ab") as output:
         return subprocess.Popen(
             list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(env), cwd=cwd,
-            start_new_session=True, pass_fds=tuple(inherited), preexec_fn=_default_signals,
+            start_new_session=True, pass_fds=tuple(inherited), preexec_fn=_default_signals if _inherits() else None,
         )  # fmt: skip
+
+
+# What subprocess itself sets right in a child: Python ignores them.
+_OF_PYTHON = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
+
+
+def _ignored() -> set[int]:
+    return {each for each in signal.valid_signals() if signal.getsignal(each) == signal.SIG_IGN}
+
+
+def _inherits() -> bool:
+    """Whether a child would begin with signals ignored or blocked. Only then Python's own code runs in it before its
+    program: for that all of this process's memory is copied, 5 ms of each start."""
+    return bool(_ignored() - _OF_PYTHON or signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
 def _default_signals() -> None:
@@ -193,9 +207,8 @@ def _default_signals() -> None:
 
     A shell ignores SIGINT in what it starts with `&`, and that is inherited: such an engine would not heed `down`.
     """
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    for number in _ignored():
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

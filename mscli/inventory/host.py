@@ -9,7 +9,6 @@ path from the process's own group up to the mount's root is read.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -78,7 +77,7 @@ _MOUNTED = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
 
 def read_host(weights_dir: Path, env: Mapping[str, str], root: Path) -> Host:
     """This machine as seen from this process; `weights_dir` need not exist yet."""
-    limits, kernel = read_limits(root), text_of(root / "proc/sys/kernel/osrelease").strip() or platform.release()
+    limits, kernel = read_limits(root), text_of(root / "proc/sys/kernel/osrelease").strip() or os.uname().release
     total, available = ram(text_of(root / "proc/meminfo"), limits)
     cpuinfo, kind = text_of(root / "proc/cpuinfo"), container(root, env)
     return Host(
@@ -109,7 +108,7 @@ def ram(meminfo: str, limits: Limits) -> tuple[int, int]:
 def cpu_model(cpuinfo: str) -> str:
     """The CPU's name by the text of /proc/cpuinfo, which has none on most ARM machines: then the architecture."""
     found = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return found[1].strip() if found else platform.machine()
+    return found[1].strip() if found else os.uname().machine
 
 
 def cpu_flags(cpuinfo: str) -> tuple[str, ...]:

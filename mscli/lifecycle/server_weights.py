@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from mscli.catalog.load import Catalog
 from mscli.catalog.model import Model, Variant
@@ -139,6 +138,8 @@ def _alone(engine: Hosted, size_bytes: int, listener: Listener) -> Iterator[None
 @contextmanager
 def _started(engine: Hosted) -> Iterator[tuple[str, int]]:
     """A server that runs until the end of the block. Waits at most START_TIMEOUT_S until it answers."""
+    from tempfile import TemporaryDirectory
+
     found = engine.locate()
     port = _free_port()
     what = engine.bare(found, (_HOST, port))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 from mscli.catalog.document import Fault, invalid, read_document
@@ -121,6 +120,8 @@ def find_card(name: str, facts: Mapping[str, GpuFacts]) -> GpuFacts:
 
 
 def _nearest(name: str, facts: Mapping[str, GpuFacts]) -> str | None:
+    from difflib import get_close_matches  # only for a wrong word
+
     known = {" ".join(_words(key)): key for key in facts} | COMMON
     close = get_close_matches(" ".join(_words(name)), known, n=1, cutoff=0.0)
     return known[close[0]] if close else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from difflib import get_close_matches
 from functools import lru_cache
 
 from mscli.catalog.model import STAND_IN_COUNTS, Model, Variant
@@ -168,6 +167,8 @@ def parse_version(text: str | None) -> tuple[int, ...] | None:
 
 
 def _unknown_variant(profile: Profile, model: Model, name: str) -> Refusal:
+    from difflib import get_close_matches  # only for a wrong word
+
     known = [variant.name for variant in model.variants.values() if loads(profile.engine, variant)]
     close = get_close_matches(name, known, n=1, cutoff=0.0)
     reason = f"{model.title} has no variant {name} for {profile.engine}; it has {', '.join(known)}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import shutil
 import sys
@@ -139,7 +138,7 @@ def _with_gpu_code(found: Installation) -> Installation:
 def offer(device: str, inventory: Inventory) -> Offer:
     """What `install` would put here. Raises ENGINE_UNSUPPORTED where there is no archive, or where none would reach
     the GPU."""
-    kind = _machine(platform.machine())
+    kind = _machine(os.uname().machine)
     build = build_for(inventory, kind, glibc(), has_vulkan()) if device == "gpu" else VULKAN
     source = f"{releases(NAME, RELEASES)}/{VERSION}"
     what = f"llama.cpp {VERSION} ({build.name})"
@@ -230,7 +229,7 @@ def install(
     """
     from mscli.engines.archive import Archive, Publisher, put, read
 
-    tag, kind = _tag(version), _machine(machine or platform.machine())
+    tag, kind = _tag(version), _machine(machine or os.uname().machine)
     build = build or _best_here(kind)
     publisher = Publisher(PAGE, OFFLINE)
     place = folder or own_folder()

@@ -14,29 +14,31 @@ import socket
 import sys
 from argparse import ArgumentParser, Namespace
 from asyncio.subprocess import Process
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mscli.engines.serving.backends import Backend, Library, Ollama, OpenAi, Vllm
+from mscli.engines.serving.access import Keys
+from mscli.engines.serving.backends import Backend, Library, Server
 from mscli.engines.serving.chat_request import RequestError
-from mscli.engines.serving.openai_http import LINGER_S, QUEUE, SAMPLING, Front, Keys, refused, say
+from mscli.engines.serving.formats.dialects import DIALECTS
+from mscli.engines.serving.openai_http import LINGER_S, QUEUE, SAMPLING, Front, refused
+from mscli.engines.serving.worker import say
 
 PORT_STATUS, UNABLE = 3, 127
 BACKLOG = 1024  # connections that wait to be accepted
 _OWN_END_S = 0.5
 _LAST_WORDS_S = 0.3
 LIBRARY = "library"
-SERVERS: Mapping[str, type[OpenAi]] = {"ollama": Ollama, "openai": OpenAi, "vllm": Vllm}
 
 
 def parser() -> ArgumentParser:
     """The gateway's flags. `--engine-port`: of the engine, on loopback; a library has none."""
     made = ArgumentParser(prog="gateway", allow_abbrev=False)
-    made.add_argument("--kind", choices=(LIBRARY, *SERVERS), required=True)
+    made.add_argument("--kind", choices=(LIBRARY, *DIALECTS), required=True)
     made.add_argument("--alias", required=True)
     made.add_argument("--host", default="127.0.0.1")
     made.add_argument("--port", type=int, required=True)
@@ -73,7 +75,7 @@ class Protocol(H11Protocol):
         self.loop.call_later(LINGER_S, self.transport.close)
 
 
-class Server(uvicorn.Server):
+class Http(uvicorn.Server):
     """The HTTP server of a gateway's application, without signal handlers: the process has its own."""
 
     def __init__(self, front: Front) -> None:
@@ -108,8 +110,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 def front(options: Namespace, link: socket.socket) -> Front:
     """The gateway's application for these flags; `link`: to the process of a library."""
-    there = (options.engine_port, options.health_path, options.alias, options.context)
-    backend: Backend = Library(link) if options.kind == LIBRARY else SERVERS[options.kind](*there)
+    backend: Backend
+    if options.kind == LIBRARY:
+        backend = Library(link)
+    else:
+        there = (options.engine_port, options.health_path, options.alias, options.context)
+        backend = Server(*there, DIALECTS[options.kind])
     sampling = {name: value for name in SAMPLING if (value := getattr(options, name)) is not None}
     return Front(
         backend, options.alias, Keys(options.api_key_file), options.images, options.users, options.queue, sampling
@@ -139,7 +145,7 @@ async def serve(options: Namespace, listening: socket.socket) -> int:
     tasks = [loop.create_task(made.watch())]
     if isinstance(made.backend, Library):
         tasks.append(loop.create_task(made.backend.attend()))
-    server = Server(made)
+    server = Http(made)
     serving = loop.create_task(server.serve(sockets=[listening]))
     status = await engine.wait()
     await asyncio.sleep(_LAST_WORDS_S)  # streams that broke off are told so

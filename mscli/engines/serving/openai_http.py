@@ -7,29 +7,28 @@ are keys. Of an Ollama server's own API only what uses a model passes.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
-import re
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from ipaddress import ip_address
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from anyio import CancelScope, current_time, fail_after, move_on_after
+from anyio import CancelScope, CapacityLimiter, current_time, fail_after, move_on_after
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from mscli.engines.serving import chat_reply, messages, responses
-from mscli.engines.serving.backends import BROKE_OFF, CHAT, COMPLETION, Backend, Chunk, Ollama, OpenAi
+from mscli.engines.serving.access import Keys
+from mscli.engines.serving.backends import Backend, Server
 from mscli.engines.serving.chat_request import Body, RequestError, check
 from mscli.engines.serving.engine_http import GONE, Answer, ask
+from mscli.engines.serving.formats import ollama
+from mscli.engines.serving.formats.apis import APIS, Reply, error, json_object, sent
+from mscli.engines.serving.formats.chunks import BROKE_OFF, CHAT, COMPLETION, Chunk
+from mscli.engines.serving.worker import say
 
 MAX_BODY_BYTES = 64 << 20  # images travel inside the request
 SILENCE_S = 120.0
@@ -38,91 +37,9 @@ QUEUE = 256
 RETRY_AFTER_S = 5
 # Of Ollama's own API: what uses the one model, and what only tells. All else is management of the server.
 NATIVE_POST, NATIVE_GET = ("chat", "generate", "show"), ("tags", "ps", "version")
-METHODS = ("GET", "POST", "PUT", "DELETE")
-# What desktop programs call themselves, as Ollama lets them in.
-_APPS = re.compile(r"(?:app|file|tauri|vscode-\w+)://")
 SAMPLING = ("temperature", "top_p")
 
-RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
-
-T = TypeVar("T")
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class Reply(Protocol):
-    """What the chunks of one reply are told as. `last`: what ends a stream that is whole."""
-
-    last: bytes
-
-    def feed(self, made: Chunk) -> Iterator[Chunk]:
-        """The events that a chunk makes."""
-
-    def end(self) -> Iterator[Chunk]:
-        """The events at the end of a stream that is whole."""
-
-    def broken(self, fault: RequestError) -> Chunk:
-        """The last event of a stream that broke off."""
-
-    def whole(self) -> Chunk:
-        """The reply that was not streamed."""
-
-
-# Path -> the request as a chat completion (or a plain one), and the reply in its own shape.
-APIS: Mapping[str, tuple[Callable[[Body], Body], Callable[[str, Body], Reply]]] = {
-    CHAT: (chat_reply.request, chat_reply.Reply),
-    COMPLETION: (chat_reply.request, chat_reply.Plain),
-    RESPONSES: (responses.request, responses.Reply),
-    MESSAGES: (messages.request, messages.Reply),
-}
-
-
-def say(text: str) -> None:
-    """A line of the instance's log."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
-class Keys:
-    """The keys of a file, one per line; the file is read again when it has changed. Without a file none is asked for.
-
-    A file that cannot be read, or holds none, lets nobody in.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._path, self._seen, self._keys = path, (0, 0, 0), tuple[bytes, ...]()
-
-    def allow(self, request: Request) -> bool:
-        """Whether the request brings one of the keys; every comparison takes the same time."""
-        if self._path is None:
-            return True
-        try:
-            now = self._path.stat()
-            if (seen := (now.st_mtime_ns, now.st_size, now.st_ino)) != self._seen:
-                self._keys, self._seen = tuple(self._path.read_bytes().split()), seen
-        except OSError:
-            self._keys = ()
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ").encode("latin-1")
-        given = given or request.headers.get("x-api-key", "").encode("latin-1")
-        return sum(hmac.compare_digest(given, key) for key in self._keys) > 0
-
-    def local_only(self, request: Request) -> bool:
-        """Whether a web page from elsewhere may be behind a request that needs no key: its name for this server is a
-        stranger's, or it says that it is one."""
-        if self._path is not None:
-            return False
-        origin = request.headers.get("Origin", "")
-        ours = not origin or _APPS.match(origin) or _local(origin.partition("://")[2] or origin)
-        return not (ours and _local(request.headers.get("Host", "")))
-
-
-def _local(authority: str) -> bool:
-    """Whether a host and port is an address, or this machine by its usual name."""
-    host = re.sub(r":\d*$", "", authority).strip("[]").lower()
-    try:
-        ip_address(host)
-    except ValueError:
-        return host in ("", "localhost") or host.endswith(".localhost")
-    return True
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass
@@ -140,84 +57,64 @@ class Front:
     sampling: Mapping[str, float] = field(default_factory=dict)
     silence_s: float = SILENCE_S
     ready: bool = False
-    waiting: int = 0
 
     def __post_init__(self) -> None:
-        self.slots = asyncio.Semaphore(self.users)
+        self.slots = CapacityLimiter(self.users)
 
     async def watch(self, pause_s: float = 0.1) -> None:
         """Return once the engine answers, with its model loaded."""
-        while not (await self.backend.healthy() and await self.backend.load()):
+        while not await self.backend.healthy():
             await asyncio.sleep(pause_s)
         self.ready = True
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a slot."""
+        return self.slots.statistics().tasks_waiting
+
+    def turn(self) -> CapacityLimiter:
         """One of the slots. Raises RequestError where too many wait already."""
-        if self.waiting >= self.queue:
-            raise RequestError(f"{self.waiting} requests are waiting already: try again later", 429)
-        self.waiting += 1
-        try:
-            await self.slots.acquire()
-        finally:
-            self.waiting -= 1
-        try:
-            yield
-        finally:
-            self.slots.release()
+        if (waiting := self.waiting) >= self.queue:
+            raise RequestError(f"{waiting} requests are waiting already: try again later", 429)
+        return self.slots
 
     def app(self) -> Starlette:
         """The application."""
+        server = self.backend if isinstance(self.backend, Server) else None
         routes = [
             Route("/health", self._health),
-            Route("/v1/models", self._guarded(self._models)),
-            Route("/v1/models/{name:path}", self._guarded(self._models)),
-            *(
-                Route(path, self._guarded(self._openai), methods=["POST"])
-                for path in APIS
-                if path != COMPLETION or isinstance(self.backend, OpenAi)
-            ),
+            *(self._route(path, self._models) for path in ("/v1/models", "/v1/models/{name:path}")),
+            *(self._route(path, self._openai, "POST") for path in APIS if path != COMPLETION or server),
         ]
-        if isinstance(self.backend, Ollama):
-            routes += [Route(f"/api/{name}", self._guarded(self._native), methods=["POST"]) for name in NATIVE_POST]
-            routes += [Route(f"/api/{name}", self._guarded(self._native)) for name in NATIVE_GET]
-            routes.append(
-                Route("/api/{rest:path}", self._guarded(_forbidden), methods=["GET", "POST", "PUT", "DELETE"])
-            )
-        handlers: Any = {HTTPException: self._nothing}
+        if server and server.dialect.own_api:
+            routes += [self._route(f"/api/{name}", self._native, "POST") for name in NATIVE_POST]
+            routes += [self._route(f"/api/{name}", self._told) for name in NATIVE_GET]
+            routes.append(self._route("/api/{rest:path}", _forbidden, "GET", "POST", "PUT", "DELETE"))
+        handlers: Any = {
+            RequestError: _refuse,
+            HTTPException: self._nothing,
+            ClientDisconnect: _left,
+            **dict.fromkeys(GONE, _no_engine),
+        }
         return Starlette(routes=routes, exception_handlers=handlers)
 
-    def _guarded(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """The endpoint, with the key asked for, and with refusals in the API's shape."""
+    def _route(self, path: str, answer: Endpoint, *methods: str) -> Route:
+        """An endpoint that asks for the key."""
 
         async def endpoint(request: Request) -> Response:
-            try:
-                self._admit(request)
-                return await answer(request)
-            except RequestError as fault:
-                await _read_on(request)
-                return refused(fault, request.url.path)
-            except GONE as fault:
-                words = f"the engine does not answer ({type(fault).__name__})"
-                return refused(RequestError(words, 502), request.url.path)
-            except ClientDisconnect:
-                say("the client has gone: stopped")
-                return Response(status_code=499)
+            self.keys.admit(request.headers)
+            return await answer(request)
 
-        return endpoint
-
-    def _admit(self, request: Request) -> None:
-        if not self.keys.allow(request):
-            raise RequestError("the API key is missing or wrong", 401)
-        if self.keys.local_only(request):
-            raise RequestError("without an API key only this machine's own pages and addresses are served", 403)
+        return Route(path, endpoint, methods=methods or None)
 
     async def _nothing(self, request: Request, fault: HTTPException) -> Response:
         """What no route takes."""
         words = {404: f"there is nothing at {request.url.path}"}.get(fault.status_code, fault.detail)
-        allowed = self.keys.allow(request)
-        told = RequestError(words, fault.status_code) if allowed else RequestError("the API key is missing", 401)
-        return refused(told, request.url.path)
+        try:
+            self.keys.admit(request.headers)
+        except RequestError as stranger:
+            return refused(stranger, request.url.path)
+        return refused(RequestError(words, fault.status_code), request.url.path)
 
     async def _health(self, _request: Request) -> Response:
         if not self.ready:
@@ -245,12 +142,9 @@ class Front:
         body = translated(asked)
         if path != COMPLETION:
             check(body, self.images, self.backend.formats, self.backend.honors)
-        body = {**body, "model": self.alias, **self._filled(body)}
-        return await self._watched(request, self._replied(path, body, told(self.alias, asked), request))
-
-    def _filled(self, body: Body) -> dict[str, float]:
-        """The model's own sampling, for what the client left out."""
-        return {name: value for name, value in self.sampling.items() if body.get(name) is None}
+        own = {name: value for name, value in self.sampling.items() if body.get(name) is None}
+        body = {**body, "model": self.alias, **own}
+        return await _watched(request, self._replied(path, body, told(self.alias, asked), request))
 
     async def _replied(self, path: str, body: Body, reply: Reply, request: Request) -> Response:
         own = COMPLETION if path == COMPLETION else CHAT
@@ -264,47 +158,31 @@ class Front:
 
     async def _streamed(self, blocks: AsyncIterator[bytes], request: Request, kind: str) -> Response:
         """Send the blocks as they come; cut off where the client does not read them."""
-        send: Send = request._send
         head = [(b"content-type", kind.encode()), (b"cache-control", b"no-cache")]
-        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await request._send({"type": "http.response.start", "status": 200, "headers": head})
         async for block in blocks:
             with move_on_after(self.silence_s) as patience:
-                await send({"type": "http.response.body", "body": block, "more_body": True})
+                await request._send({"type": "http.response.body", "body": block, "more_body": True})
             if patience.cancelled_caught:
                 say("the client does not read: stopped")
                 return _Sent()
-        await send({"type": "http.response.body", "body": b""})
+        await request._send({"type": "http.response.body", "body": b""})
         return _Sent()
 
-    async def _watched(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` gives, which ends when the client leaves. Raises ClientDisconnect then."""
-        with CancelScope() as scope:
-            gone = asyncio.ensure_future(request.receive())
-            gone.add_done_callback(lambda left: None if left.cancelled() else scope.cancel())
-            try:
-                return await work
-            finally:
-                gone.cancel()
-        raise ClientDisconnect
+    async def _told(self, request: Request) -> Response:
+        """What Ollama tells of itself."""
+        assert isinstance(self.backend, Server)
+        async with ask(self.backend.port, request.url.path) as answer:
+            return Response(await answer.whole(), answer.status, media_type="application/json")
 
     async def _native(self, request: Request) -> Response:
-        """A request of Ollama's own API, passed on without what would change how the model sits in memory."""
-        assert isinstance(self.backend, Ollama)
-        path = request.url.path
-        if request.method in ("GET", "HEAD"):
-            async with ask(self.backend.port, path) as answer:
-                return Response(await answer.whole(), answer.status, media_type="application/json")
-        body = dict(await self._body(request))
+        """A request of Ollama's own API."""
+        body = await self._body(request)
         self._named(body.get("model") or body.get("name"))
-        body.pop("keep_alive", None)
-        if isinstance(body.get("options"), dict):
-            body["options"] = {name: value for name, value in body["options"].items() if name != "num_ctx"}
-        return await self._watched(
-            request, self._passed(path, {**body, "model": self.alias, "truncate": False}, request)
-        )
+        return await _watched(request, self._passed(request.url.path, ollama.own(body, self.alias), request))
 
     async def _passed(self, path: str, body: Body, request: Request) -> Response:
-        assert isinstance(self.backend, Ollama)
+        assert isinstance(self.backend, Server)
         async with self.turn(), ask(self.backend.port, path, body) as answer:
             if answer.status != 200 or body.get("stream") is False or path.endswith("/show"):
                 return Response(await answer.whole(), answer.status, media_type=answer.kind)
@@ -328,7 +206,7 @@ class Front:
         if max(len(raw), length) > MAX_BODY_BYTES:
             raise RequestError(f"send a body of at most {MAX_BODY_BYTES} bytes", 413)
         request.state.read = True
-        return _json_object(bytes(raw))
+        return json_object(bytes(raw))
 
 
 class _Sent(Response):
@@ -338,45 +216,47 @@ class _Sent(Response):
         """Sends nothing."""
 
 
-async def _forbidden(request: Request) -> Response:
-    raise RequestError(f"{request.url.path} manages the server, which mscli does: it is not served here", 403)
+async def _watched(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """What `work` gives, which ends when the client leaves."""
+    with CancelScope() as scope:
+        gone = asyncio.ensure_future(request.receive())
+        gone.add_done_callback(lambda left: None if left.cancelled() else scope.cancel())
+        try:
+            return await work
+        finally:
+            gone.cancel()
+    return await _left(request, ClientDisconnect())
 
 
-async def _read_on(request: Request) -> None:
+async def _left(_request: Request, _fault: ClientDisconnect) -> Response:
+    say("the client has gone: stopped")
+    return _Sent()
+
+
+async def _refuse(request: Request, fault: RequestError) -> Response:
     """Read for a moment what the client still sends: closing over it would take the answer back by a reset."""
     deadline = time.monotonic() + 10 * LINGER_S
     while not getattr(request.state, "read", False) and time.monotonic() < deadline:
         with move_on_after(LINGER_S) as waited:
             message = await request.receive()
         if waited.cancelled_caught:
-            return
+            break
         request.state.read = not message.get("more_body")
+    return refused(fault, request.url.path)
+
+
+async def _no_engine(request: Request, fault: Exception) -> Response:
+    return refused(RequestError(f"the engine does not answer ({type(fault).__name__})", 502), request.url.path)
+
+
+async def _forbidden(request: Request) -> Response:
+    raise RequestError(f"{request.url.path} manages the server, which mscli does: it is not served here", 403)
 
 
 def refused(fault: RequestError, path: str = CHAT) -> Response:
     """An error in the shape of the API that `path` belongs to."""
     headers = {"Retry-After": str(RETRY_AFTER_S)} if fault.status in (429, 503) else None
-    if path.startswith("/api/"):
-        return JSONResponse({"error": str(fault)}, fault.status, headers)
-    error = messages.error if path.startswith(MESSAGES) else chat_reply.error
-    return JSONResponse(error(fault), fault.status, headers)
-
-
-def _json_object(raw: bytes) -> Body:
-    """Raises RequestError for anything else, for numbers that are none, and for halves of characters."""
-
-    def no_number(word: str) -> None:
-        raise ValueError(f"{word} is not a number")
-
-    try:
-        body = json.loads(raw, parse_constant=no_number)
-        if not isinstance(body, dict):
-            raise ValueError("it is something else")
-        if re.search(rb"\\u[dD][89a-fA-F]", raw):
-            json.dumps(body, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as fault:
-        raise RequestError(f"the body is no JSON object: {fault}") from None
-    return body
+    return JSONResponse(error(fault, path), fault.status, headers)
 
 
 async def _events(reply: Reply, chunks: AsyncIterator[Chunk]) -> AsyncIterator[bytes]:
@@ -384,13 +264,13 @@ async def _events(reply: Reply, chunks: AsyncIterator[Chunk]) -> AsyncIterator[b
     try:
         async for made in chunks:
             for event in reply.feed(made):
-                yield _event(event)
+                yield sent(event)
     except RequestError as fault:
         say(f"error: {fault}")
-        yield _event(reply.broken(fault))
+        yield sent(reply.broken(fault))
         return
     for event in reply.end():
-        yield _event(event)
+        yield sent(event)
     if reply.last:
         yield reply.last
 
@@ -408,8 +288,3 @@ async def _with(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk
     yield first
     async for each in rest:
         yield each
-
-
-def _event(data: Chunk) -> bytes:
-    name = f"event: {data['type']}\n" if "type" in data else ""
-    return f"{name}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()

@@ -16,8 +16,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from socket import socket
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 if TYPE_CHECKING or __package__:
     from mscli.engines.serving.chat_request import Body, RequestError
@@ -77,9 +76,9 @@ def flags(name: str) -> ArgumentParser:
 
 def run(options: Namespace, load: Callable[[], Model]) -> None:
     """Load, then answer until the gateway is gone."""
-    link = socket(fileno=os.dup(0))
+    heard, told = (os.fdopen(os.dup(0), mode) for mode in ("rb", "wb"))
     say(f"loading {options.model}")
-    worker = Worker(link, load())
+    worker = Worker(heard, told, load())
     say(f"ready: {options.alias}, context={options.context}")
     worker.serve()
     os._exit(0)  # a thread may still compute for a gateway that is gone
@@ -88,14 +87,14 @@ def run(options: Namespace, load: Callable[[], Model]) -> None:
 class Worker:
     """One thread per request; the gateway sends no more at once than are to compute at once."""
 
-    def __init__(self, link: socket, model: Model) -> None:
-        self._link, self._model = link, model
+    def __init__(self, heard: BinaryIO, told: BinaryIO, model: Model) -> None:
+        self._heard, self._told, self._model = heard, told, model
         self._sending, self._left = threading.Lock(), dict[int, threading.Event]()
 
     def serve(self) -> None:
         """Until the gateway closes the connection."""
         self._send({"ready": list(self._model.formats)})
-        for line in self._link.makefile("rb"):
+        for line in self._heard:
             message = json.loads(line)
             number = message["id"]
             if "request" in message:
@@ -130,4 +129,5 @@ class Worker:
 
     def _send(self, message: Mapping[str, Any]) -> None:
         with self._sending, suppress(ConnectionError):
-            self._link.sendall(json.dumps(message).encode() + b"\n")
+            self._told.write(json.dumps(message).encode() + b"\n")
+            self._told.flush()

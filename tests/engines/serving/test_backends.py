@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from mscli.engines.serving.backends import CHAT, OpenAi, Vllm
+from mscli.engines.serving.backends import Server
 from mscli.engines.serving.chat_request import RequestError
+from mscli.engines.serving.formats.chunks import CHAT
+from mscli.engines.serving.formats.dialects import DIALECTS
 
-Answers = Callable[..., OpenAi]
+Answers = Callable[..., Server]
 ASKED = {"messages": [{"role": "user", "content": "hello"}]}
 PIECE = 'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
 END = 'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -41,17 +43,17 @@ def engine() -> Iterator[tuple[Answers, list[dict[str, Any]]]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def make(status: int, text: str, kind: type[OpenAi] = OpenAi) -> OpenAi:
+    def make(status: int, text: str, dialect: str = "openai") -> Server:
         nonlocal said
         said = (status, text)
-        return kind(server.server_port, "/health", "twin", 512)
+        return Server(server.server_port, "/health", "twin", 512, DIALECTS[dialect])
 
     yield make, seen
     server.shutdown()
     server.server_close()
 
 
-def read(backend: OpenAi, **more: Any) -> list[Any]:
+def read(backend: Server, **more: Any) -> list[Any]:
     async def all_of_it() -> list[Any]:
         async with aclosing(backend.stream(CHAT, {**ASKED, **more})) as chunks:
             return [each async for each in chunks]
@@ -72,7 +74,7 @@ def test_vllm_is_asked_in_roles_that_it_knows_and_for_no_longer_reply_than_it_al
 ) -> None:
     make, seen = engine
     developer = {"role": "developer", "content": "Be brief."}
-    read(make(200, PIECE + END + DONE, Vllm), messages=[developer, *ASKED["messages"]], max_completion_tokens=32_000)
+    read(make(200, PIECE + END + DONE, "vllm"), messages=[developer, *ASKED["messages"]], max_completion_tokens=32_000)
 
     assert [message["role"] for message in seen[0]["messages"]] == ["system", "user"]
     assert seen[0]["max_completion_tokens"] == 512

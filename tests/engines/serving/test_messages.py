@@ -10,9 +10,9 @@ from support.engines.odd_requests import MESSAGES_LOOK as LOOK
 from support.engines.odd_requests import ODD_ENOUGH, variations
 from support.picture import png
 
-from mscli.engines.serving.backends import Chunk, chunk, usage
 from mscli.engines.serving.chat_request import RequestError, check
-from mscli.engines.serving.messages import Reply, error, request
+from mscli.engines.serving.formats.chunks import Chunk, chunk, usage
+from mscli.engines.serving.formats.messages import Reply, error, request
 
 HELLO = [{"role": "user", "content": "hello"}]
 

@@ -20,11 +20,14 @@ from support.engines.odd_requests import FULL, FULL_MESSAGES, FULL_RESPONSES, va
 from support.picture import png
 
 from mscli.diagnosis.diagnose import start_failure
-from mscli.engines.serving.backends import BROKE_OFF, Backend, Chunk, Ollama, chunk, usage
+from mscli.engines.serving.access import Keys
+from mscli.engines.serving.backends import Backend
+from mscli.engines.serving.backends import Server as Engine
 from mscli.engines.serving.chat_request import Body, RequestError
-from mscli.engines.serving.gateway import PORT_STATUS, listen, main
-from mscli.engines.serving.gateway import Server as Http
-from mscli.engines.serving.openai_http import Front, Keys
+from mscli.engines.serving.formats.chunks import BROKE_OFF, Chunk, chunk, usage
+from mscli.engines.serving.formats.dialects import DIALECTS
+from mscli.engines.serving.gateway import PORT_STATUS, Http, listen, main
+from mscli.engines.serving.openai_http import Front
 
 KEY = "a-key-of-the-test"
 
@@ -41,9 +44,6 @@ class Parrot:
 
     async def healthy(self) -> bool:
         return self.well
-
-    async def load(self) -> bool:
-        return True
 
     async def stream(self, path: str, request: Body) -> AsyncGenerator[Chunk, None]:
         text = str(request["messages"][-1].get("content"))
@@ -341,7 +341,7 @@ def test_an_engine_that_no_longer_answers_is_not_healthy(server: Server) -> None
 
 
 def test_ollamas_own_api_without_its_engine_is_a_bad_gateway() -> None:
-    gone = Ollama(1, "/api/version", "parrot", 512)
+    gone = Engine(1, "/api/version", "parrot", 512, DIALECTS["ollama"])
     with running(backend=gone) as server:
         server.front.ready = True
         for method, path, body in (("GET", "tags", None), ("POST", "chat", asked("hi")), ("POST", "show", {})):

@@ -10,9 +10,9 @@ from support.engines.odd_requests import FULL_RESPONSES as CODEX
 from support.engines.odd_requests import ODD_ENOUGH, variations
 from support.picture import png
 
-from mscli.engines.serving.backends import Chunk, chunk, usage
 from mscli.engines.serving.chat_request import RequestError, check
-from mscli.engines.serving.responses import Reply, request
+from mscli.engines.serving.formats.chunks import Chunk, chunk, usage
+from mscli.engines.serving.formats.responses import Reply, request
 
 
 def asked(**more: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mscli.engines.serving.backends import Chunk
 from mscli.engines.serving.chat_request import (
     Body,
     Fields,
@@ -25,7 +24,8 @@ from mscli.engines.serving.chat_request import (
     switch,
     text,
 )
-from mscli.engines.serving.reply_parts import BEGIN, CALL, END, GROW, TEXT, THOUGHTS, Part, Parts
+from mscli.engines.serving.formats.chunks import Chunk
+from mscli.engines.serving.formats.reply_parts import BEGIN, CALL, END, GROW, TEXT, THOUGHTS, Part, Parts
 
 _SOURCE = holds(dict.fromkeys(("type", "media_type", "data", "url"), text), ("type",))
 _NAMED = dict.fromkeys(("type", "text", "thinking", "id", "name", "tool_use_id"), text)

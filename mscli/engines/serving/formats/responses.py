@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mscli.engines.serving.backends import Chunk
 from mscli.engines.serving.chat_request import (
     Body,
     Fields,
@@ -26,7 +25,8 @@ from mscli.engines.serving.chat_request import (
     switch,
     text,
 )  # fmt: skip
-from mscli.engines.serving.reply_parts import BEGIN, CALL, END, GROW, TEXT, THOUGHTS, Part, Parts
+from mscli.engines.serving.formats.chunks import Chunk
+from mscli.engines.serving.formats.reply_parts import BEGIN, CALL, END, GROW, TEXT, THOUGHTS, Part, Parts
 
 _PART = holds({"type": text, "text": text, "refusal": text, "image_url": text}, ("type",))
 _ITEM = holds(

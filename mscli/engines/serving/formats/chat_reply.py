@@ -7,19 +7,14 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from mscli.engines.serving.backends import Chunk
 from mscli.engines.serving.chat_request import Body, RequestError
+from mscli.engines.serving.formats.chunks import Chunk
 
 
 def error(fault: RequestError) -> Chunk:
     """A refusal, in the shape of OpenAI's API."""
     kind = "invalid_request_error" if fault.status < 500 else "server_error"
     return {"error": {"message": str(fault), "type": kind, "param": None, "code": fault.code or fault.status}}
-
-
-def request(body: Body) -> Body:
-    """The chat completion request that is answered: this one."""
-    return body
 
 
 class Reply:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mscli.engines.serving.backends import Chunk
+from mscli.engines.serving.formats.chunks import Chunk
 
 THOUGHTS, TEXT, CALL = "thoughts", "text", "call"
 BEGIN, GROW, END = "begin", "grow", "end"

@@ -70,6 +70,11 @@ class Places(NamedTuple):
         return self.state / "starts.jsonl"
 
     @property
+    def parsed(self) -> Path:
+        """The catalogue's files as they were parsed, for quicker starts. May be removed."""
+        return self.state / "parsed"
+
+    @property
     def ollama(self) -> Path:
         """What mscli's own Ollama servers share: the key, caches, and `models`, where fetched weights lie once."""
         return self.data / "ollama"

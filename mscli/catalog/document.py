@@ -125,7 +125,11 @@ def read_document(path: Path) -> Document:
     Raises MscliError(PROFILE_INVALID) with file and line: unreadable, a folder, not UTF-8, not YAML, empty,
     not a mapping, a key given twice.
     """
-    text = _text(path)
+    return document_in(path, text_of(path))
+
+
+def document_in(path: Path, text: str) -> Document:
+    """The document in the text of the file `path`. Raises as `read_document` does for what is wrong with the text."""
     faults: list[Fault] = []
     root = _root(path, text, faults)
     if root.value is None and not faults:
@@ -137,7 +141,8 @@ def read_document(path: Path) -> Document:
     return Document(path, root)
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of a YAML file. Raises as `read_document` does for what cannot be read."""
     try:
         # Without O_NONBLOCK a pipe that nobody writes to would hold the opening itself for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

@@ -21,6 +21,7 @@ from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 
 _Value = TypeVar("_Value")
+Reads = Callable[[Path], Document]
 
 
 LISTS = "ways|aliases"
@@ -154,12 +155,12 @@ class _Store(Mapping[str, _Value | MscliError], Generic[_Value]):
 class _Shelves:
     """The files of both folders, the user's last so that they win; each is read once, when first asked for."""
 
-    def __init__(self, shipped: Path, user: Path | None) -> None:
+    def __init__(self, shipped: Path, user: Path | None, read: Reads) -> None:
         theirs = _files(user / "models") if user else {}
         ours = _shipped(shipped / "models")
         self.model_files = (*ours.values(), *theirs.values())
-        self.document = lru_cache(None)(read_document)
-        self.common = common_of(shipped / COMMON)
+        self.document = lru_cache(None)(read)
+        self.common = common_of(shipped / COMMON, self.document)
         self.own = _files(user) if user else {}
         reads = {name: partial(self._model, path) for name, path in (ours | theirs).items()}
         self.models: _Store[Model] = _Store("model", reads)
@@ -198,12 +199,13 @@ def _taken(document: Document, name: str, model: str) -> Profile:
     raise invalid(document.path, document.located([Fault(0, ("ways", name), message)]))
 
 
-def load_catalog(shipped: Path, user: Path | None) -> Catalog:
+def load_catalog(shipped: Path, user: Path | None, read: Reads = read_document) -> Catalog:
     """Every profile and model below `shipped` and `user`; the user's files override shipped ones of the same name.
+    `read`: what reads a model's file.
 
     Broken files are collected, never raised. Raises MscliError(FILE) when a folder cannot be listed.
     """
-    shelves = _Shelves(shipped, user)
+    shelves = _Shelves(shipped, user, read)
     models, profiles = shelves.models, shelves.profiles(shelves.model_files)
     errors = [entry for store in (models, profiles) for entry in store.values() if isinstance(entry, MscliError)]
     good = {name: entry for name, entry in profiles.items() if isinstance(entry, Profile)}
@@ -215,13 +217,13 @@ def load_catalog(shipped: Path, user: Path | None) -> Catalog:
     )
 
 
-def load_one(name: str, shipped: Path, user: Path | None) -> tuple[Profile, Model]:
+def load_one(name: str, shipped: Path, user: Path | None, read: Reads = read_document) -> tuple[Profile, Model]:
     """The profile called `name` and its model; reads only the files that have them. Raises as Catalog.profile does."""
-    shelves = _Shelves(shipped, user)
+    shelves = _Shelves(shipped, user, read)
     files = [path for path in shelves.model_files if name in way_names(path, LISTS)]
     profiles = shelves.profiles(() if name in shelves.own else files)
     if name not in profiles:
-        catalog = load_catalog(shipped, user)
+        catalog = load_catalog(shipped, user, read)
         found = catalog.profile(name)
         return found, catalog.models[found.model]
     profile = profiles[name]

@@ -26,15 +26,15 @@ Common = Callable[[str], Mapping[str, Node]]
 """What the ways of an engine have in common."""
 
 
-def common_of(path: Path) -> Common:
-    """What the ways of each engine have in common, by `path`, which is read when it is first asked for.
+def common_of(path: Path, read: Callable[[Path], Document] = read_document) -> Common:
+    """What the ways of each engine have in common, by `path`, which is `read` when it is first asked for.
 
     Raises MscliError(PROFILE_INVALID) with file, line and key.
     """
 
     @lru_cache(None)
     def root() -> Mapping[str, Node]:
-        return _entries(read_document(path).root)
+        return _entries(read(path).root)
 
     @lru_cache(None)
     def common(engine: str) -> Mapping[str, Node]:

@@ -159,7 +159,7 @@ def _started(screen: Screen, ask: Ask, wishes: Wishes) -> Up:
             ask,
             agree=progress.agree if screen.live and not wishes.yes else None,
             consent=_consent(screen, progress, wishes.yes) if install else None,
-            meanwhile=_import_the_rest,
+            meanwhile=_get_ready,
         )
         try:
             return begin(asked, places(), progress)
@@ -167,11 +167,15 @@ def _started(screen: Screen, ask: Ask, wishes: Wishes) -> Up:
             raise _interrupted(progress.started) from None
 
 
-def _import_the_rest() -> None:
-    """Import, while the engine loads, what is needed once it is ready."""
+def _get_ready() -> None:
+    """While the engine loads: import what is needed once it is ready, and leave the next start less to do."""
     import mscli.chat.selftest
     import mscli.cli.instance_view
     import mscli.cli.plan_view  # noqa: F401
+    from mscli.lifecycle.pinned import keep_parsed
+    from mscli.paths import places
+
+    keep_parsed(places())
 
 
 def _first_answer(done: Up) -> FirstAnswer | None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mscli.catalog.load import Catalog, load_catalog, load_one
 from mscli.catalog.model import Model
+from mscli.catalog.parsed import read_parsed, to_keep
 from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
 from mscli.instances.store import private_folder, write_private
@@ -21,14 +24,23 @@ from mscli.paths import Places, shipped_profiles
 
 def catalogue(places: Places) -> Catalog:
     """Everything that loads, pins applied. Raises FILE when the pins cannot be read."""
-    catalog, pins = load_catalog(shipped_profiles(), places.profiles), load_pins(places)
+    catalog = load_catalog(shipped_profiles(), places.profiles, partial(read_parsed, folder=places.parsed))
+    pins = load_pins(places)
     return replace(catalog, models={name: _pinned(model, pins) for name, model in catalog.models.items()})
 
 
 def one(name: str, places: Places) -> tuple[Profile, Model]:
     """One profile and its model, pins applied; reads only their two files. Raises as Catalog.profile does."""
-    profile, model = load_one(name, shipped_profiles(), places.profiles)
+    profile, model = load_one(name, shipped_profiles(), places.profiles, partial(read_parsed, folder=places.parsed))
     return profile, _pinned(model, load_pins(places))
+
+
+def keep_parsed(places: Places) -> None:
+    """Keep the catalogue's files as they were parsed, for later starts. What cannot be written is left."""
+    with suppress(OSError, MscliError):
+        private_folder(places.parsed)
+        for path, text in to_keep(places.parsed):
+            write_private(path, text)
 
 
 def load_pins(places: Places) -> Mapping[str, str]:

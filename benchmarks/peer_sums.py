@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mscli.planning.figures import GIB, MIB
 from mscli.planning.memory.footprint import Configuration
 from mscli.planning.memory.kv import BLOCK, BLOCK_BYTES, bytes_per_token
+from mscli.planning.plan import GIB, MIB
 
 # llmfit's bytes per parameter by quantisation (models.rs).
 LLMFIT_BYTES = {"bf16": 2.0, "fp8": 1.0, "q8_0": 1.05, "q4_k_m": 0.58, "w4a16": 0.5, "nvfp4": 0.5}

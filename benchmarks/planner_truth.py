@@ -27,10 +27,10 @@ from weight_rules import safetensors_bytes
 from mscli.catalog.load import Catalog, load_catalog
 from mscli.paths import shipped_profiles
 from mscli.planning.devices import Room, cuda_total
-from mscli.planning.figures import GIB, MIB, from_gib
 from mscli.planning.memory import llamacpp, ollama, vllm
 from mscli.planning.memory.footprint import Configuration, EngineMemory
 from mscli.planning.memory.kv import bytes_per_token
+from mscli.planning.plan import GIB, MIB, from_gib
 
 DATA = Path(__file__).parent / "data" / "memory_truth.jsonl"
 KV, WEIGHTS, TOTAL = "KV cache", "weights", "total"

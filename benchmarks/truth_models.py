@@ -8,8 +8,8 @@ from weight_rules import gguf_bytes, safetensors_bytes
 
 from mscli.catalog.model import Architecture, Model, Source, Text, Variant, Vision
 from mscli.catalog.sampling import Sampling
-from mscli.planning.figures import from_gib
 from mscli.planning.memory.layers import GGML_BYTES
+from mscli.planning.plan import from_gib
 
 NOWHERE = Source("hub", "", "", (), None)
 

@@ -14,9 +14,8 @@ from mscli.catalog.model import Model
 from mscli.inventory.inventory import Device, Inventory
 from mscli.paths import shipped_profiles
 from mscli.planning.described_machine import machine
-from mscli.planning.figures import GIB, MIB
 from mscli.planning.make import make
-from mscli.planning.plan import NoFit, Overrides, Plan
+from mscli.planning.plan import GIB, MIB, NoFit, Overrides, Plan
 from mscli.planning.verdict import Known
 
 RAN, PARTLY, FAILED = "ran", "partly on the CPU", "failed"

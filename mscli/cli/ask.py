@@ -12,10 +12,10 @@ from threading import Timer
 from typing import TYPE_CHECKING
 
 from mscli.chat import message
-from mscli.chat.conversation import Conversation
+from mscli.chat.conversation import Conversation, ConversationLog
 from mscli.chat.message import Message
 from mscli.cli.attachments import check_room, images
-from mscli.cli.reply_view import say
+from mscli.cli.reply_view import number_of, say
 from mscli.cli.screen import Screen
 from mscli.cli.talk import Saving, Shown, turn_of
 from mscli.errors import Code, MscliError
@@ -23,7 +23,6 @@ from mscli.frozen import frozen
 from mscli.paths import places
 
 if TYPE_CHECKING:
-    from mscli.chat.conversation_log import ConversationLog
     from mscli.chat.reply import Reply, Target
 
 # How long standard input may be silent before that is said.
@@ -78,8 +77,6 @@ def ask(screen: Screen, words: Sequence[str], wishes: Wishes) -> None:
 
 def saved() -> ConversationLog:
     """The saved conversations."""
-    from mscli.chat.conversation_log import ConversationLog
-
     return ConversationLog(places().conversations)
 
 
@@ -137,7 +134,6 @@ def _resumed(screen: Screen, which: str | None, name: str | None) -> tuple[Conve
     it was held with if that still runs."""
     if which is None:
         return None, name
-    from mscli.cli.chat_log import number_of
     from mscli.instances.records import Records, running
 
     conversation, entry = saved().load(number_of("--resume", which))

@@ -65,9 +65,9 @@ def chat(
 
 
 def _show_saved(screen: Screen, which: str | None, raw: bool) -> None:
-    from mscli.cli import chat_log
+    from mscli.cli.reply_view import show_list, show_saved
 
     if which is None:
-        chat_log.show_list(screen, saved())
+        show_list(screen, saved())
     else:
-        chat_log.show(screen, saved(), which, raw)
+        show_saved(screen, saved(), which, raw)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from mscli.chat import message
 from mscli.chat.conversation import Conversation
 from mscli.cli.attachments import pasted_images
-from mscli.cli.chat_log import show_turn
 from mscli.cli.layout import count
 from mscli.cli.prompt import Prompt
+from mscli.cli.reply_view import show_turn
 from mscli.cli.talk import Saving, Shown, Talk
 from mscli.errors import Code, MscliError
 

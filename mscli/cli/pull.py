@@ -108,7 +108,7 @@ def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Hea
 
 def _verify(what: Chosen, offline: bool, progress: Listener) -> dict[str, object]:
     from mscli.cli.layout import count, size
-    from mscli.weights.verify import verify
+    from mscli.weights.from_hub import verify
 
     found = verify(what.variant, progress, offline=offline)
     if (found.bad or found.absent) and not found.repaired:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mscli.chat import message
-from mscli.chat.conversation import SUMMARY_REQUEST, Conversation, Turn
+from mscli.chat.conversation import SUMMARY_REQUEST, Conversation, ConversationLog, Turn
 from mscli.chat.message import Message
 from mscli.cli import attachments
 from mscli.cli.layout import count
@@ -19,7 +19,6 @@ from mscli.errors import MscliError
 from mscli.frozen import frozen
 
 if TYPE_CHECKING:
-    from mscli.chat.conversation_log import ConversationLog
     from mscli.chat.image import Image
     from mscli.chat.reply import Reply, Target
 

@@ -12,7 +12,7 @@ from mscli.engines.table import install_engine, offer
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.instances.store import try_lock
-from mscli.inventory.disks import free_bytes
+from mscli.inventory.host import free_bytes
 from mscli.lifecycle.decision import Decision
 from mscli.lifecycle.snapshot import located, missing_engine
 from mscli.paths import Places, hub_cache

@@ -12,8 +12,7 @@ from dataclasses import field, replace
 from mscli.catalog.profile import ContextRange, OptionValue, Profile
 from mscli.frozen import frozen
 from mscli.planning.devices import cuda_total
-from mscli.planning.figures import tokens
-from mscli.planning.plan import TIGHT, Plan
+from mscli.planning.plan import TIGHT, Plan, tokens
 
 UTILISATION = "gpu-memory-utilization"
 

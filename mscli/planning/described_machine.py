@@ -13,7 +13,7 @@ from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.inventory.inventory import Device, Gpu, Host, Inventory, Mig, Problem
 from mscli.planning.devices import cuda_total
-from mscli.planning.figures import GIB
+from mscli.planning.plan import GIB
 
 ASSUMED_RAM = 64 * GIB
 MOST_CARDS = 64

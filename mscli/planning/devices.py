@@ -8,8 +8,7 @@ from itertools import combinations
 
 from mscli.frozen import frozen
 from mscli.inventory.inventory import Device, Holder, Inventory, Link
-from mscli.planning.figures import GIB
-from mscli.planning.plan import Claim, Refusal
+from mscli.planning.plan import GIB, Claim, Refusal
 
 
 @frozen

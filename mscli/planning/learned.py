@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mscli.frozen import frozen
-from mscli.planning.figures import GIB, gib
-from mscli.planning.plan import GpuMemory, Plan
+from mscli.planning.plan import GIB, GpuMemory, Plan, gib
 
 RECENT = 5
 # A single odd start (another program came or went meanwhile) must not bend the next plan further than this.

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile, loads
-from mscli.planning.figures import gib, tokens
-from mscli.planning.plan import ENGINE_MISSING, SAFE, Choice, NoFit, Overrides, Plan
+from mscli.planning.plan import ENGINE_MISSING, SAFE, Choice, NoFit, Overrides, Plan, gib, tokens
 from mscli.planning.request import KV_BY_ENGINE, too_short
 from mscli.planning.search import ROUNDING, last_true
 from mscli.planning.verdict import Known, plan_once

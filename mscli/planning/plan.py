@@ -1,6 +1,7 @@
 """A plan: exactly what would run on this machine, with the bytes on each GPU; or why it does not fit; and both as JSON.
 
-All sizes are int bytes (GiB = 2**30 only appears in text made for people). The field names of `--json` do not change.
+All sizes are int bytes (GiB = 2**30 only appears in text made for people, by `gib`). The field names of `--json` do not
+change.
 """
 
 from __future__ import annotations
@@ -255,3 +256,23 @@ def _head(outcome: Plan | NoFit) -> dict[str, Any]:
 
 def _memory(gpu: GpuMemory) -> dict[str, Any]:
     return asdict(gpu)
+
+
+MIB, GIB = 2**20, 2**30
+
+
+def gib(size_bytes: int) -> str:
+    """ "20.0 GiB"; below a tenth of a GiB in MiB, so that a small shortage never reads 0.0."""
+    if abs(size_bytes) < GIB // 10:
+        return f"{size_bytes / MIB:.0f} MiB"
+    return f"{size_bytes / GIB:.1f} GiB"
+
+
+def tokens(count: int) -> str:
+    """ "131,072 tokens"."""
+    return f"{count:,} tokens"
+
+
+def from_gib(size_gib: float) -> int:
+    """Bytes of a size in GiB."""
+    return round(size_gib * GIB)

@@ -10,10 +10,9 @@ from functools import lru_cache
 from mscli.catalog.model import STAND_IN_COUNTS, Model, Variant
 from mscli.catalog.profile import Profile, loads
 from mscli.frozen import frozen
-from mscli.planning.figures import tokens
 from mscli.planning.memory import llamacpp, mistralrs, ollama, transformers, vllm
 from mscli.planning.memory.footprint import Configuration, EngineMemory
-from mscli.planning.plan import GpuMemory, NoFit, Overrides, Plan, Refusal
+from mscli.planning.plan import GpuMemory, NoFit, Overrides, Plan, Refusal, tokens
 
 COMFORTABLE = 8192
 KV_BY_ENGINE = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mscli.inventory.inventory import Inventory
 from mscli.planning.devices import Room
-from mscli.planning.figures import gib, tokens
 from mscli.planning.memory.llamacpp import IMAGE_TOKENS as GGML_IMAGE_TOKENS
+from mscli.planning.plan import gib, tokens
 from mscli.planning.request import Request, parse_version
 
 Capability = tuple[int, ...]

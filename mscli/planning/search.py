@@ -10,9 +10,8 @@ from functools import cached_property
 from mscli.frozen import frozen
 from mscli.inventory.inventory import Holder
 from mscli.planning.devices import Room
-from mscli.planning.figures import GIB, MIB, gib, tokens
 from mscli.planning.memory.footprint import Configuration, Footprint
-from mscli.planning.plan import SAFE, TIGHT, GpuMemory, NoFit
+from mscli.planning.plan import GIB, MIB, SAFE, TIGHT, GpuMemory, NoFit, gib, tokens
 from mscli.planning.request import Request
 
 ROUNDING = 256

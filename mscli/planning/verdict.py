@@ -17,10 +17,9 @@ from mscli.inventory.inventory import Inventory
 from mscli.planning import search
 from mscli.planning.devices import Group, Room, candidates, link_remarks, requested
 from mscli.planning.devices import rooms as rooms_of
-from mscli.planning.figures import GIB, gib, tokens
 from mscli.planning.learned import Observation, correction_bytes
 from mscli.planning.memory.footprint import Configuration
-from mscli.planning.plan import SAFE, TIGHT, Claim, GpuMemory, NoFit, Overrides, Plan, Refusal
+from mscli.planning.plan import GIB, SAFE, TIGHT, Claim, GpuMemory, NoFit, Overrides, Plan, Refusal, gib, tokens
 from mscli.planning.request import Request, resolve
 from mscli.planning.requirements import (
     hidden_cause,

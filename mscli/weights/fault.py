@@ -14,7 +14,7 @@ from typing import Protocol
 
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
-from mscli.inventory.disks import Disk, existing, free_bytes, roomiest
+from mscli.inventory.host import Disk, existing, free_bytes, roomiest
 from mscli.paths import expanded
 
 PUBLIC_HUB = "https://huggingface.co"

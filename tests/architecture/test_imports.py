@@ -35,7 +35,7 @@ ORDER = (
 INSIDE = {
     "doctor": ("checks", "repair", "report"),
     "doctor.checks": (
-        *("check", "container_engine", "ollama_server", "own_files", "loader", "chosen"),
+        *("check", "ollama_server", "own_files", "loader", "chosen"),
         *("host", "driver", "gpu", "cuda", "cuda_probe", "containers", "engines", "ollama"),
         *("weights", "network", "ports", "instances", "profile", "run"),
     ),

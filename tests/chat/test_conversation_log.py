@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mscli.chat.conversation import Conversation, Turn
-from mscli.chat.conversation_log import ConversationLog
+from mscli.chat.conversation import Conversation, ConversationLog, Turn
 from mscli.chat.message import user
 from mscli.errors import Code, MscliError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.small_disk import small_disk
 
-from mscli.inventory.disks import roomiest
+from mscli.inventory.host import roomiest
 from mscli.weights.fault import disk_full
 
 MIB = 1 << 20

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from support.planning.planned import device, held, holder, on, plan, refusal
 
-from mscli.planning.figures import GIB
-from mscli.planning.plan import Claim
+from mscli.planning.plan import GIB, Claim
 
 
 def claim(where_index: int = 0, planned_gib: float = 15, pids: tuple[int, ...] = (), replaced: bool = False) -> Claim:

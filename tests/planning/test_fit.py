@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 from support.planning.planned import DESKTOP, changed, held, holder, linked, on, pair, plan, refusal, verdict
 
-from mscli.planning.figures import GIB
-from mscli.planning.plan import SAFE, TIGHT, NoFit, Overrides, Plan
+from mscli.planning.plan import GIB, SAFE, TIGHT, NoFit, Overrides, Plan
 from mscli.planning.request import too_short
 
 

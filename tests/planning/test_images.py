@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 from support.planning.planned import DESKTOP, choice, facts, on, pair, plan, refusal
 
-from mscli.planning.figures import GIB
 from mscli.planning.make import make
-from mscli.planning.plan import SAFE, TIGHT, Overrides, Plan
+from mscli.planning.plan import GIB, SAFE, TIGHT, Overrides, Plan
 from mscli.planning.verdict import Known
 
 NO_IMAGES = Overrides(images=0)

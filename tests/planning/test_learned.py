@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from support.planning.planned import plan
 
-from mscli.planning.figures import GIB
 from mscli.planning.learned import Observation, correction_bytes, history, observe
-from mscli.planning.plan import Plan
+from mscli.planning.plan import GIB, Plan
 
 VERSION = "0.30.8"
 

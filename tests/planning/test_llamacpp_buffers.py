@@ -16,9 +16,9 @@ from support.planning.sparse_gguf import write_projector, write_q4_k_m
 from support.tiny_models import TinyModels
 
 from mscli.catalog.model import Architecture, Model, Text
-from mscli.planning.figures import MIB
 from mscli.planning.memory import llamacpp
 from mscli.planning.memory.footprint import Configuration
+from mscli.planning.plan import MIB
 
 DEADLINE_S = 60.0
 # What llama.cpp projects before it allocates anything: "|   - Host   |  4479 =  3593 +  640 +  246  |" (self = model +

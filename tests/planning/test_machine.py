@@ -13,7 +13,7 @@ from support.refused import refused
 
 from mscli.errors import Code, MscliError
 from mscli.planning.described_machine import MOST_CARDS, find_card, machine, read_machine
-from mscli.planning.figures import GIB
+from mscli.planning.plan import GIB
 
 WORDS = (
     "2",

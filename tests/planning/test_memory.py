@@ -8,11 +8,11 @@ import pytest
 from support.planning.planned import catalog
 
 from mscli.planning.devices import Room, cuda_total
-from mscli.planning.figures import GIB, MIB
 from mscli.planning.memory import llamacpp, ollama, vllm
 from mscli.planning.memory.footprint import Configuration
 from mscli.planning.memory.kv import bytes_per_token
 from mscli.planning.memory.layers import layer_split, layers
+from mscli.planning.plan import GIB, MIB
 from mscli.planning.request import MEMORY
 
 SMALL = catalog().models["mistral-small-3.1"]

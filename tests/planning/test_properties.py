@@ -11,10 +11,9 @@ from support.planning.planned import catalog, device, facts, on, pair
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
 from mscli.planning.devices import nvml_total, rooms
-from mscli.planning.figures import GIB, MIB
 from mscli.planning.make import make
 from mscli.planning.memory.footprint import Configuration
-from mscli.planning.plan import SAFE, Claim, NoFit, Overrides, Plan
+from mscli.planning.plan import GIB, MIB, SAFE, Claim, NoFit, Overrides, Plan
 from mscli.planning.request import KV_BY_ENGINE, MEMORY, loads, resolve
 from mscli.planning.search import margin
 from mscli.planning.verdict import Known, plan_once

@@ -12,7 +12,7 @@ import mscli
 from mscli.errors import Code, MscliError
 from mscli.weights.ensure import ensure, wanted
 from mscli.weights.files import WeightFiles
-from mscli.weights.verify import verify
+from mscli.weights.from_hub import verify
 
 PROJECTOR = "mmproj.gguf"
 WEIGHTS, PROJECTION = content(1_500_000), content(40_000, 2)

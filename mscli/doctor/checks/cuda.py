@@ -20,7 +20,7 @@ from mscli.doctor.checks.host import kernel_log
 from mscli.doctor.checks.loader import MISSING, explained, not_loaded
 from mscli.frozen import frozen
 from mscli.inventory.nvml import module_version
-from mscli.planning.figures import gib
+from mscli.planning.plan import gib
 
 _WSL = "/usr/lib/wsl/"
 

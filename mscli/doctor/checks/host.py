@@ -11,7 +11,7 @@ from pathlib import Path
 from mscli.doctor.checks.check import Check, CheckContext, Finding, fail, ok, skipped, tail, warn
 from mscli.frozen import frozen
 from mscli.inventory.host import read_limits, text_of
-from mscli.planning.figures import gib
+from mscli.planning.plan import gib
 
 GIB = 2**30
 # mscli, an engine's Python and its libraries, before any weight is in memory.

@@ -24,7 +24,7 @@ from mscli.instances.records import Record, Records, group, seen
 from mscli.instances.state import Instance
 from mscli.inventory.inventory import total_bytes
 from mscli.inventory.ports import listening, owner
-from mscli.planning.figures import gib, tokens
+from mscli.planning.plan import gib, tokens
 
 _LOG_BYTES = 2**20
 _RECENT_S = 86_400.0

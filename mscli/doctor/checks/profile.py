@@ -20,8 +20,7 @@ from mscli.frozen import frozen
 from mscli.lifecycle.pinned import load_pins
 from mscli.lifecycle.preview import somewhere
 from mscli.lifecycle.snapshot import missing_engine
-from mscli.planning.figures import gib, tokens
-from mscli.planning.plan import SAFE, GpuMemory, NoFit, Plan
+from mscli.planning.plan import SAFE, GpuMemory, NoFit, Plan, gib, tokens
 from mscli.weights.files import WeightFiles
 
 

@@ -14,7 +14,7 @@ from mscli.doctor.repair.profiles import broken_profiles
 from mscli.errors import MscliError
 from mscli.lifecycle.pinned import catalogue
 from mscli.paths import hub_cache
-from mscli.planning.figures import gib
+from mscli.planning.plan import gib
 from mscli.weights.cache import cache, holder
 from mscli.weights.stored import Stored, on_disk
 

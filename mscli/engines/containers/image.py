@@ -26,7 +26,7 @@ from mscli.diagnosis.diagnose import client_failure
 from mscli.engines.containers.client import Client, EngineInfo, call, image_id, last_line
 from mscli.engines.engine import PLAN, StageListener
 from mscli.errors import Code, MscliError
-from mscli.inventory.disks import free_bytes
+from mscli.inventory.host import free_bytes
 from mscli.paths import container_environment
 from mscli.weights.progress import COPYING, DONE, DOWNLOADING, Listener, Meter, Progress
 

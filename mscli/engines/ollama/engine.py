@@ -43,10 +43,10 @@ from mscli.engines.ollama.flags import (
     parameters,
 )
 from mscli.engines.ollama.installation import NAME, PROGRAM, installed
+from mscli.engines.ollama.observed import refuse_old, refuse_old_program, settings_note, warnings
 from mscli.engines.ollama.pull import Order, pull
 from mscli.engines.ollama.server import Address, Server, find, look, models_folder, remote, systemd_service
 from mscli.engines.ollama.store import all_stored, borrowed, clear_damaged, derive, drop, read, stored
-from mscli.engines.ollama.warnings import refuse_old, refuse_old_program, settings_note, warnings
 from mscli.errors import Code, MscliError
 from mscli.paths import places
 from mscli.planning.plan import Plan

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
-from mscli.inventory.disks import free_bytes
+from mscli.inventory.host import free_bytes
 from mscli.weights.fault import PassingFault, Timeouts, disk_full
 from mscli.weights.files import WeightFiles
 from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note, RateWatch

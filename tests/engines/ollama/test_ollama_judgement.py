@@ -20,8 +20,8 @@ from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Adopted
 from mscli.engines.ollama.engine import Ollama
+from mscli.engines.ollama.observed import cpu_reason, settings_note
 from mscli.engines.ollama.server import Address, look
-from mscli.engines.ollama.warnings import cpu_reason, settings_note
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Device, Holder
 from mscli.paths import shipped_profiles

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from mscli.doctor.checks.check import Check, CheckContext, Finding, counted, fail, ok, shell, skipped, warn
-from mscli.doctor.checks.container_engine import (
+from mscli.doctor.checks.containers.engine import (
     ContainerEngine,
+    Spec,
     cause_of,
     container_engine,
     fail_or_warn,
     images,
+    own_containers,
     remote_host,
+    specs,
+    throw_away,
     wanted,
 )
-from mscli.doctor.checks.containers.gpus import Spec, own_containers, specs, throw_away
 from mscli.engines.containers.client import DOCKER, GET_ONE, PODMAN, last_line, no_client
 from mscli.engines.containers.run import PLACES
 from mscli.inventory.host import text_of

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mscli.doctor.checks import ollama_server
 from mscli.doctor.checks.check import Check, CheckContext, Finding, Ran, counted, fail, ok, skipped, warn
-from mscli.doctor.checks.container_engine import container_engine
+from mscli.doctor.checks.containers.engine import container_engine
 from mscli.doctor.checks.engines.installed import AREA, Environment, located
 from mscli.doctor.checks.engines.python import TRANSFORMERS, VLLM, Kind, environment, judged
 from mscli.engines.llamacpp.engine import OLDEST_BUILD, SYSTEM_CONFIG, listed_devices, system_settings

@@ -19,7 +19,7 @@ from mscli.frozen import frozen
 from mscli.inventory.health import Health
 from mscli.inventory.host import text_of
 from mscli.inventory.inventory import Gpu, Holder, Link
-from mscli.planning.figures import gib
+from mscli.planning.plan import gib
 
 # vLLM's own share is nine tenths of a GPU: less than this free, and plans shrink by more than a desktop explains.
 _FREE_SHARE = 0.8

@@ -11,8 +11,8 @@ from mscli.doctor.checks.check import Check, CheckContext, Finding, counted, fai
 from mscli.doctor.checks.ollama.folder import folder_access, folder_room
 from mscli.doctor.checks.ollama_server import NAME, OllamaState, ollama, program
 from mscli.engines.ollama.api import Api, Refusal
+from mscli.engines.ollama.observed import OLDEST_FOR, Remark, refuse_old, remarks
 from mscli.engines.ollama.server import UNIT, Address, Server, Service, is_here
-from mscli.engines.ollama.warnings import OLDEST_FOR, Remark, refuse_old, remarks
 from mscli.errors import MscliError
 from mscli.inventory.host import holder
 from mscli.inventory.ports import owner, owner_uid

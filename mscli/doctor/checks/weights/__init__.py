@@ -16,7 +16,7 @@ from mscli.doctor.checks.chosen import hub_place, local_weights, needs_hub, reco
 from mscli.doctor.checks.weights.files import files, offline, partial
 from mscli.errors import MscliError
 from mscli.paths import expanded, hub_cache, hub_token_file
-from mscli.planning.figures import gib
+from mscli.planning.plan import gib
 from mscli.weights.fault import check_room
 from mscli.weights.hub import token
 

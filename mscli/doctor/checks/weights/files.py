@@ -11,7 +11,7 @@ from mscli.doctor.checks.check import CheckContext, Finding, Severity, counted, 
 from mscli.doctor.checks.chosen import Damage, damage, hub_place, local_weights
 from mscli.errors import MscliError
 from mscli.frozen import frozen
-from mscli.planning.figures import gib
+from mscli.planning.plan import gib
 from mscli.weights.cache import holder
 from mscli.weights.ensure import packaged
 from mscli.weights.hub import offline_by_environment

@@ -28,7 +28,7 @@ from typing import Any
 import typer
 
 import mscli
-from mscli.agents.table import AGENTS
+from mscli.agents.table import agents
 from mscli.catalog.load import load_catalog
 from mscli.catalog.profile import ENGINES, KV_TYPES
 from mscli.catalog.schema import DEFAULTS
@@ -83,7 +83,7 @@ def command_list() -> str:
         "WHAT": PREFERENCES,
         "AREA": AREAS,
         "SHELL": SCRIPTS,
-        "AGENT": AGENTS,
+        "AGENT": agents(),
         "KEY": [key.name for key in DEFAULTS.keys],
     }
     listed = {"commands": dict(_tree()), "values": {name: list(each) for name, each in words.items()}}

@@ -50,7 +50,7 @@ def start(
     """
     from mscli.agents.deployment import deployment_of
     from mscli.agents.launch import last, launch, refuse_unfit, warnings
-    from mscli.agents.table import AGENTS
+    from mscli.agents.table import agents
     from mscli.instances.records import Records, the_one
     from mscli.paths import places
 
@@ -58,9 +58,9 @@ def start(
     if agent is None:
         _list(screen)
         return
-    if agent not in AGENTS:
-        raise MscliError(Code.USAGE, f"there is no agent {agent!r}", f"One of: {', '.join(AGENTS)}")
-    chosen, records = AGENTS[agent], Records(places())
+    if agent not in agents():
+        raise MscliError(Code.USAGE, f"there is no agent {agent!r}", f"One of: {', '.join(agents())}")
+    chosen, records = agents()[agent], Records(places())
     record = the_one(records, name)
     deployment = deployment_of(record)
     refuse_unfit(chosen, deployment)
@@ -85,13 +85,13 @@ def start(
 
 def _list(screen: Screen) -> None:
     """Every agent, and whether it is here."""
-    from mscli.agents.table import AGENTS
+    from mscli.agents.table import agents
 
     if screen.json_mode:
         known = {
             name: {"title": agent.title, "least_context": agent.least_context, "install": agent.install,
                    "path": shutil.which(agent.program)}
-            for name, agent in AGENTS.items()
+            for name, agent in agents().items()
         }  # fmt: skip
         screen.data({"agents": known})
         return
@@ -102,7 +102,7 @@ def _list(screen: Screen) -> None:
             f"{agent.least_context:,}",
             "(installed)" if shutil.which(agent.program) else agent.install,
         )
-        for name, agent in AGENTS.items()
+        for name, agent in agents().items()
     ]
     screen.table(_COLUMNS, rows)
     screen.note("To start one on the running instance: mscli launch AGENT")

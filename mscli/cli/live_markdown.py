@@ -9,8 +9,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from mscli.cli.layout import cells, clean, rows_of
+from mscli.cli.layout import cells, rows_of
 from mscli.cli.markdown_blocks import Block, Blocks
+from mscli.untrusted import clean
 
 if TYPE_CHECKING:
     from mscli.cli.screen import Screen

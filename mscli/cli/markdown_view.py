@@ -11,8 +11,8 @@ from rich.segment import Segment
 from rich.text import Text
 from rich.theme import Theme
 
-from mscli.cli.layout import clean
 from mscli.cli.markdown_blocks import markdown_parser
+from mscli.untrusted import clean
 
 if TYPE_CHECKING:
     from markdown_it.token import Token

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mscli.cli.layout import Column, Line, clean, clipped, styled, table, wrapped
+from mscli.cli.layout import Column, Line, clipped, styled, table, wrapped
 from mscli.errors import Code, MscliError
+from mscli.untrusted import clean
 
 if TYPE_CHECKING:
     import typer

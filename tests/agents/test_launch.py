@@ -14,7 +14,7 @@ from support.run_mscli import Mscli
 
 from mscli.agents.deployment import Deployment
 from mscli.agents.launch import REFUSES, Checked, launch, needed_context, refuse_unfit, warnings
-from mscli.agents.table import AGENT_CONTEXT, AGENTS
+from mscli.agents.table import AGENT_CONTEXT, agents
 from mscli.errors import Code, MscliError
 
 KEY, MODEL = 'sk-"quoted" $key', "magistral-small"
@@ -29,9 +29,9 @@ JSON_TEXTS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", agents())
 def test_an_agent_is_told_address_and_model_and_the_key_stands_on_no_command_line(name: str, tmp_path: Path) -> None:
-    made = launch(AGENTS[name], HERE, tmp_path / "agents" / name, ["--own", "argument"])
+    made = launch(agents()[name], HERE, tmp_path / "agents" / name, ["--own", "argument"])
     texts = {**made.env, **{path.name: text for path, text in made.files.items()}}
     said = " ".join((*made.argv, *texts.values()))
 
@@ -45,21 +45,21 @@ def test_an_agent_is_told_address_and_model_and_the_key_stands_on_no_command_lin
         json.loads(texts[each])
 
 
-@pytest.mark.parametrize("name", [name for name in AGENTS if name not in ("gptme", "claude")])
+@pytest.mark.parametrize("name", [name for name in agents() if name not in ("gptme", "claude")])
 def test_an_agent_is_told_the_context_where_it_has_a_way(name: str, tmp_path: Path) -> None:
-    made = launch(AGENTS[name], HERE, tmp_path)
+    made = launch(agents()[name], HERE, tmp_path)
     told = name == "llm" or "40960" in " ".join((*made.argv, *made.env.values(), *made.files.values()))
     assert told, f"{name} would assume a context of its own"
 
 
 def test_with_a_small_context_opencode_is_kept_from_asking_without_end(tmp_path: Path) -> None:
     small = replace(HERE, context=16_384)
-    assert launch(AGENTS["opencode"], small, tmp_path).env["OPENCODE_DISABLE_AUTOCOMPACT"] == "1"
-    assert "OPENCODE_DISABLE_AUTOCOMPACT" not in launch(AGENTS["opencode"], HERE, tmp_path).env
+    assert launch(agents()["opencode"], small, tmp_path).env["OPENCODE_DISABLE_AUTOCOMPACT"] == "1"
+    assert "OPENCODE_DISABLE_AUTOCOMPACT" not in launch(agents()["opencode"], HERE, tmp_path).env
 
 
 def test_files_are_the_users_alone(tmp_path: Path) -> None:
-    made = launch(AGENTS["llm"], HERE, tmp_path / "one" / "agents" / "llm")
+    made = launch(agents()["llm"], HERE, tmp_path / "one" / "agents" / "llm")
     made.write()
     for path in made.files:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
@@ -79,7 +79,7 @@ def test_what_an_engine_cannot_do_for_an_agent_is_said_before_it_starts(
     agent: str, engine: str, abilities: tuple[str, ...]
 ) -> None:
     with pytest.raises(MscliError) as refused:
-        refuse_unfit(AGENTS[agent], replace(HERE, engine=engine, abilities=abilities))
+        refuse_unfit(agents()[agent], replace(HERE, engine=engine, abilities=abilities))
     assert refused.value.code == Code.ENGINE_UNSUPPORTED
     assert engine in refused.value.message
 
@@ -87,14 +87,14 @@ def test_what_an_engine_cannot_do_for_an_agent_is_said_before_it_starts(
 @pytest.mark.parametrize("engine", ["vllm", "mistral.rs", "ollama"])
 def test_behind_the_gateway_every_engine_answers_what_codex_needs(engine: str) -> None:
     with pytest.raises(MscliError) as refused:
-        refuse_unfit(AGENTS["codex"], replace(HERE, engine=engine))
-    refuse_unfit(AGENTS["codex"], replace(HERE, engine=engine, gateway=True))
+        refuse_unfit(agents()["codex"], replace(HERE, engine=engine))
+    refuse_unfit(agents()["codex"], replace(HERE, engine=engine, gateway=True))
 
     assert "--gateway" in refused.value.hint
 
 
 def test_a_stand_in_needs_more_since_its_tokenizer_counts_more() -> None:
-    assert needed_context(AGENTS["vibe"], replace(HERE, stand_in=True)) == 3 * needed_context(AGENTS["vibe"], HERE)
+    assert needed_context(agents()["vibe"], replace(HERE, stand_in=True)) == 3 * needed_context(agents()["vibe"], HERE)
 
 
 @pytest.fixture
@@ -168,20 +168,20 @@ def test_a_launch_says_first_what_the_last_check_lost(mscli: Mscli, home: Path, 
 
 def test_a_refusal_is_told_to_the_agent_that_sends_such_requests() -> None:
     checked = Checked("mark", {"/v1/responses": "refused", "odd schemas": "ok", "user after user": "refused"})
-    assert warnings(AGENTS["codex"], HERE, checked) == (
+    assert warnings(agents()["codex"], HERE, checked) == (
         "the last check for agents found refused what Codex sends: user after user, /v1/responses",
     )
-    assert warnings(AGENTS["vibe"], HERE, checked) == warnings(AGENTS["vibe"], HERE, None) == ()
+    assert warnings(agents()["vibe"], HERE, checked) == warnings(agents()["vibe"], HERE, None) == ()
 
 
 def test_what_an_engine_is_known_to_refuse_is_told_before_any_check() -> None:
     plain = replace(HERE, engine="vllm")
-    assert warnings(AGENTS["gptme"], plain, None) == (
+    assert warnings(agents()["gptme"], plain, None) == (
         "vllm without --gateway refuses what gptme sends: system after assistant",
     )
     checked = Checked("mark", {"system after assistant": "ok"})
     for deployment, last in ((replace(plain, gateway=True), None), (plain, checked), (HERE, None)):
-        assert warnings(AGENTS["gptme"], deployment, last) == ()
+        assert warnings(agents()["gptme"], deployment, last) == ()
 
 
 @pytest.mark.parametrize("engine", REFUSES)
@@ -194,7 +194,7 @@ def test_up_for_agents_has_a_context_in_which_every_agent_can_work(mscli: Mscli)
     planned = mscli("plan", "rehearsal", "--for", "agents", "--json").data["profiles"][0]
     up = mscli("up", "rehearsal", "--for", "agents", "--json").data
     assert planned["context"] == up["plan"]["context"] == 3 * AGENT_CONTEXT  # a stand-in counts three tokens for one
-    assert all(needed_context(agent, replace(HERE, stand_in=True)) <= 3 * AGENT_CONTEXT for agent in AGENTS.values())
+    assert all(needed_context(agent, replace(HERE, stand_in=True)) <= 3 * AGENT_CONTEXT for agent in agents().values())
     assert mscli("up", "rehearsal", "--for", "agents", "--json").data["already"] is True
 
 
@@ -208,5 +208,5 @@ def test_up_for_agents_says_where_the_context_is_too_short_for_them(mscli: Mscli
 
 def test_the_agents_are_listed_without_an_instance(mscli: Mscli) -> None:
     listed = mscli("launch", "--json").data["agents"]
-    assert set(listed) == set(AGENTS)
+    assert set(listed) == set(agents())
     assert all(agent["title"] in mscli("launch").out for agent in listed.values())

@@ -15,7 +15,7 @@ from support.agents.arguments import arguments
 from support.agents.recorder import recording
 from support.run_mscli import Mscli
 
-from mscli.agents.table import AGENTS
+from mscli.agents.table import agents
 
 pytestmark = pytest.mark.agents
 
@@ -40,7 +40,7 @@ MOST_REQUESTS, TIMEOUT_S = 6, 200
 def test_an_agent_ends_and_says_that_the_request_is_too_long(
     agent: str, programs_of: Callable[[str], Path], mscli: Mscli, user_env: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
-    programs, least = programs_of(agent), AGENTS[agent].least_context
+    programs, least = programs_of(agent), agents()[agent].least_context
     port = mscli("up", "rehearsal", "--ctx", str(least), "--json").data["instance"]["port"]
     record = home / "state" / "instances" / "rehearsal" / "record.json"
     project = tmp_path / "project"

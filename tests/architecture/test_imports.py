@@ -71,7 +71,7 @@ CONFINED = {
     "rich": {"cli"},
     "markdown_it": {"cli"},
     "prompt_toolkit": {"cli"},
-    "yaml": {"catalog", "diagnosis"},
+    "yaml": {"catalog", "diagnosis", "agents"},
     "re2": {"diagnosis"},
     "pynvml": {"inventory"},
     "huggingface_hub": {"weights"},

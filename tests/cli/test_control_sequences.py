@@ -16,9 +16,10 @@ from support.chat.streams import chunk, serving, stopped
 from support.instances.instance_records import write_record
 from support.run_mscli import Mscli, Ran
 
-from mscli.cli.layout import Column, cells, clean, clipped, command_lines, table, wrapped
+from mscli.cli.layout import Column, cells, clipped, command_lines, table, wrapped
 from mscli.instances.records import Records
 from mscli.paths import Places
+from mscli.untrusted import clean
 
 Machine = Callable[..., dict[str, str]]
 EVIL = (

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import shlex
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from mscli.inventory.detect import detect
 from mscli.inventory.health import Health, read_health
 from mscli.inventory.inventory import Gpu, Inventory
 from mscli.paths import Places, hub_cache
+from mscli.untrusted import clean
 
 if TYPE_CHECKING:
     from mscli.catalog.load import Catalog
@@ -246,17 +246,9 @@ class Finding:
     command: str | None = None
 
 
-# What a terminal would obey, in argv, names of GPUs and logs of others: escape sequences, other control characters, and
-# marks that turn the direction of writing.
-_SEQUENCE = re.compile(
-    r"\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[PX^_][^\x1b\n]*(?:\x1b\\)?"
-    r"|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
 def plain(text: str) -> str:
     """`text` without what a terminal would obey rather than show; line ends and tabs stay."""
-    return _SEQUENCE.sub("", text.replace("\r\n", "\n"))
+    return clean(text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:

@@ -5,11 +5,14 @@ All of them, or those alone that can confirm or refute the causes which a log su
 
 from __future__ import annotations
 
+import csv
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 from mscli.diagnosis.causes import Cause
 from mscli.doctor.checks.check import AREAS, CRASHED, FAIL, OK, WARN, Check, CheckContext, Finding, one_line
@@ -90,50 +93,26 @@ _DEADLINE_S = 2.5  # a check that looks at a driver which does not answer waits 
 _ODDS: Mapping[str, float] = {CONFIRMED: 8.0, REFUTED: 0.1}
 _CERTAIN = 0.98
 
-# The checks that see what a cause says, if it is so.
-_SEEN_BY: Mapping[str, tuple[str, ...]] = {
-    "no_driver": ("driver.nvml",),
-    "nvml_not_found": ("driver.nvml", "cuda.library"),
-    "nvml_mismatch": ("driver.nvml", "driver.release"),
-    "driver_too_old": ("driver.cuda",),
-    "driver_vs_compat": ("cuda.library", "cuda.paths"),
-    "wsl": ("host.wsl",),
-    "fabric_manager": ("driver.fabric",),
-    "suspend": ("cuda.start",),
-    "xid": ("gpu.readable", "gpu.faults"),
-    "ecc": ("gpu.ecc",),
-    "mig": ("gpu.mig",),
-    "visible_devices": ("gpu.visible", "cuda.devices"),
-    "compute_capability": ("gpu.capability",),
-    "gpu_busy": ("gpu.free",),
-    "host_ram": ("host.killed", "host.ram"),
-    "shm": ("host.shm",),
-    "ulimit": ("host.limits",),
-    "p2p": ("gpu.peers",),
-    "nccl": ("gpu.nccl",),
-    "docker_gpu": ("containers.runtime",),
-    "docker_permission": ("containers.engine",),
-    "cdi": ("containers.cdi",),
-    "container_gpu_lost": ("containers.lasting",),
-    "disk_full": ("weights.space", "weights.scratch", "ollama.disk"),
-    "network_proxy": ("network.hub",),
-    "hf_gated": ("weights.token",),
-    "offline": ("weights.offline",),
-    "corrupt_weights": ("weights.files",),
-    "ollama_not_running": ("ollama.server",),
-    "ollama_two_users": ("ollama.identity",),
-    "permissions": ("weights.folder", "ollama.folder", "driver.nodes"),
-    "port": ("ports.first", "ports.pinned"),
-    "nvcc_jit": ("cuda.toolkit",),
-    "build": ("host.cpu",),
-}
-# What stays as it is until somebody changes it: only of this does a machine without it now refute that it was so.
-_LASTS = frozenset(
-    {
-        *("no_driver", "nvml_not_found", "driver_too_old", "driver_vs_compat", "wsl"),
-        *("mig", "compute_capability", "cdi", "docker_permission"),
-    }
-)
+
+@frozen
+class _Seen:
+    """What can tell of a cause. `checks`: those that see what it says, if it is so. `lasts`: it stays as it is until
+    somebody changes it; only of such does a machine without it now refute that it was so."""
+
+    checks: tuple[str, ...] = ()
+    lasts: bool = False
+
+
+@cache
+def _seen_by() -> Mapping[str, _Seen]:
+    """The table of seen_by.csv, by cause."""
+    with Path(__file__).with_name("seen_by.csv").open(newline="") as file:
+        rows = csv.DictReader(file)
+        return {row["cause"]: _Seen(tuple(row["checks"].split()), row["lasts"] == "yes") for row in rows}
+
+
+def _telling(code: str) -> _Seen:
+    return _seen_by().get(code, _Seen())
 
 
 @frozen
@@ -148,7 +127,7 @@ class Verdict:
 def judge(causes: Sequence[Cause], ctx: CheckContext) -> tuple[tuple[Cause, ...], Mapping[str, Verdict]]:
     """The causes, the likeliest first, as this machine changes how sure they are, and by code what it says of the first
     three. Waits at most 2.5 s."""
-    ids = {check for cause in causes[:_CONSIDERED] for check in _SEEN_BY.get(cause.code, ())}
+    ids = {check for cause in causes[:_CONSIDERED] for check in _telling(cause.code).checks}
     areas = [area for area in AREAS if any(name.partition(".")[0] == area for name in ids)]
     wanted = [_quick(check) for check in checks(areas) if check.id in ids] if areas else []
     found = examine(ctx, wanted)
@@ -163,11 +142,11 @@ def _quick(check: Check) -> Check:
 
 
 def _verdict(code: str, found: Sequence[Finding]) -> Verdict | None:
-    own = [finding for finding in found if finding.id in _SEEN_BY.get(code, ())]
+    own = [finding for finding in found if finding.id in _telling(code).checks]
     for finding in own:
         if finding.code == code and finding.status in (FAIL, WARN):
             return Verdict(CONFIRMED, finding.id, finding.seen)
-    if code in _LASTS and own and all(finding.status == OK for finding in own):
+    if _telling(code).lasts and own and all(finding.status == OK for finding in own):
         return Verdict(REFUTED, own[0].id, own[0].seen)
     return None
 

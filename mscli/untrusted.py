@@ -10,17 +10,18 @@ from typing import Any
 _LONGEST_NUMBER = 400
 
 
-# Escape sequences (OSC, CSI, strings, others, as a terminal reads them), other control characters but tab and line end,
-# marks that turn the direction of writing, and lone surrogates, which no stream can encode.
-_CONTROL = re.compile(
-    r"\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[PX^_][^\x1b\n]*(?:\x1b\\)?"
-    r"|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
 def clean(text: str) -> str:
     """The text without control sequences: what a model, a log or another program wrote never steers the terminal."""
-    return _CONTROL.sub("", text)
+    if text.isprintable():
+        return text  # most text, without the 2 ms that the pattern takes once
+    # Escape sequences (OSC, CSI, strings, others, as a terminal reads them), other control characters but tab and line
+    # end, marks that turn the direction of writing, and lone surrogates, which no stream can encode.
+    return re.sub(
+        r"\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[PX^_][^\x1b\n]*(?:\x1b\\)?"
+        r"|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
+        "",
+        text,
+    )
 
 
 def stays_below(name: str) -> bool:

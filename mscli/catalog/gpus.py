@@ -23,7 +23,7 @@ _GEFORCE = 0.5 * 0.8
 class GpuFacts:
     """One card. `name` is NVML's, with the size in brackets where two sizes share a name.
 
-    `memory_total_bytes`: what NVML shows (None: it shows none); `memory_seen`: read off published nvidia-smi output.
+    `memory_total_bytes`: what NVML shows (None: it shows none).
     `bandwidth_gb_s`: memory bandwidth in 1e9 bytes per second. `tensor_tflops_fp16_dense`: FP16 (from Ampere also BF16)
     tensor throughput without sparsity, accumulated in FP32, in 1e12 operations per second; None: no data sheet says.
     """
@@ -33,7 +33,6 @@ class GpuFacts:
     compute_capability: str
     marketed_gb: int
     memory_total_bytes: int | None
-    memory_seen: bool
     bandwidth_gb_s: float
     nvlink: bool
     bf16: bool
@@ -75,7 +74,7 @@ def by_clocks(
     bandwidth = bus_bits / 8 * 2 * memory_mhz / 1e3
     per_core = _OPERATIONS.get(capability, 0) * (_GEFORCE if "GeForce" in name else 1)
     return GpuFacts(
-        name, "unknown", capability, round(memory_total_bytes / 2**30), memory_total_bytes, True, bandwidth, False,
+        name, "unknown", capability, round(memory_total_bytes / 2**30), memory_total_bytes, bandwidth, False,
         level >= 8.0, level >= 8.9, level >= 10.0, per_core * cores * sm_mhz / 1e6 or None, "by its clocks",
     )  # fmt: skip
 
@@ -94,7 +93,6 @@ def _facts(path: Path, line: int, row: Mapping[str, str]) -> GpuFacts:
             compute_capability=row["compute_capability"],
             marketed_gb=int(row["marketed_gb"]),
             memory_total_bytes=int(row["nvml_total_mib"]) * _MIB if row["nvml_total_mib"] else None,
-            memory_seen=_flag(row["mib_seen_in_public_nvidia_smi"]),
             bandwidth_gb_s=float(row["mem_bandwidth_gb_s"]),
             nvlink=_flag(row["nvlink"]),
             bf16=_flag(row["bf16"]),

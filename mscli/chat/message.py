@@ -78,11 +78,6 @@ class Truncation:
     sent_tokens: int
     evaluated_tokens: int
 
-    @property
-    def lost_tokens(self) -> int:
-        """At least so many the model never saw."""
-        return self.sent_tokens - self.evaluated_tokens
-
 
 def truncation(sent_tokens: int, evaluated_tokens: int | None) -> Truncation | None:
     """Whether a prompt was cut. `sent_tokens`: a lower bound, or the count of an earlier turn of the same conversation.

@@ -18,8 +18,6 @@ from mscli.paths import places, shipped_profiles
 
 FILES, FOLDERS = ":files", ":folders"
 """An answer that leaves the completion of a path to the shell."""
-ANSWER = "__complete"
-"""What the scripts call mscli with: this word, then the words of the command line up to the cursor."""
 _PROGRAM: Mapping[str, Any] = {
     "options": [
         {"flags": ["--help"], "value": "", "no": False, "repeat": False, "help": "Show all commands"},

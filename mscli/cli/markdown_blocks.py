@@ -40,11 +40,6 @@ class Blocks:
         """The beginning of the block that is not finished."""
         return "".join(self._lines) + self._line
 
-    @property
-    def in_code(self) -> bool:
-        """Whether the rest belongs to a code block."""
-        return bool(self._fence)
-
     def feed(self, text: str) -> Iterator[Block]:
         """The blocks that this piece finishes."""
         first, *others = text.split("\n")

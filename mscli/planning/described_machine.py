@@ -82,7 +82,7 @@ def _any_card(text: str) -> GpuFacts | None:
         return None
     size, capability = int(told[1]), float(told[2])
     return GpuFacts(
-        f"GPU of {size} GB", "unknown", told[2], size, size * GIB, False, 0.0, False, capability >= 8.0,
+        f"GPU of {size} GB", "unknown", told[2], size, size * GIB, 0.0, False, capability >= 8.0,
         capability >= 8.9, capability >= 10.0, None, "described by hand",
     )  # fmt: skip
 

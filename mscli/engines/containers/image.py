@@ -53,7 +53,6 @@ class _Layer:
     total_bytes: int = 0
     unpacked_bytes: int = 0
     fetched: bool = False
-    unpacked: bool = False
 
 
 @dataclass
@@ -76,7 +75,7 @@ class Layers:
         if state.startswith(_FETCHED):
             layer.fetched, layer.done_bytes = True, layer.total_bytes
         if state in ("Pull complete", "done"):
-            layer.unpacked, layer.unpacked_bytes = True, layer.total_bytes
+            layer.unpacked_bytes = layer.total_bytes
         return True
 
     @staticmethod

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from mscli.cli.layout import Column, ago, count, iso, size, styled
@@ -44,34 +45,8 @@ class Seen:
 
 
 def instance_json(instance: Instance) -> dict[str, Any]:
-    """The fields of `mscli status --json`."""
-    return {
-        "name": instance.name,
-        "profile": instance.profile,
-        "engine": instance.engine,
-        "state": instance.state,
-        "pid": instance.pid,
-        "owner": instance.owner,
-        "port": instance.port,
-        "base_url": instance.base_url,
-        "model": instance.model,
-        "context": instance.context,
-        "gpus": list(instance.gpus),
-        "since": iso(instance.since),
-        "log": str(instance.log),
-        "stand_in": instance.stand_in,
-        "orphans": list(instance.orphans),
-        "container": instance.container,
-        "orphaned": instance.orphaned,
-        "note": instance.note,
-        "restarts": instance.restarts,
-        "last_end": instance.last_end,
-        "served_context": instance.served_context,
-        "gpu_bytes": instance.gpu_bytes,
-        "gpu_share": instance.gpu_share,
-        "idle_stop_s": instance.idle_stop_s,
-        "engine_port": instance.engine_port,
-    }
+    """The fields of `mscli status --json`: those of Instance."""
+    return {**asdict(instance), "since": iso(instance.since), "log": str(instance.log)}
 
 
 def _fetching_json(each: Fetching) -> dict[str, Any]:

@@ -179,9 +179,25 @@ class Choice:
     ranked: tuple[Plan | NoFit, ...]
 
 
+_HEAD = ("profile", "engine", "model", "variant", "verdict", "reasons", "engine_state")
+_UNKNOWN = ("context", "kv_type", "tensor_parallel", "images", "users", "layers_on_gpu", "host_bytes", "speed", "cost")
+
+
 def to_json(outcome: Plan | NoFit) -> dict[str, Any]:
     """Plain JSON values. A NoFit has the same names as a Plan where it has a value for them, and null elsewhere."""
-    return _plan(outcome) if isinstance(outcome, Plan) else _no_fit(outcome)
+    values = asdict(outcome)
+    head = {name: values.pop(name) for name in _HEAD}
+    if isinstance(outcome, Plan):
+        del values["images_dropped"]
+        return _listed({**head, **values, "missing_bytes": 0, "nearest": None})
+    gpus, devices = ([getattr(gpu, name) for gpu in outcome.memory] for name in ("gpu", "uuid"))
+    own = {"settings": {}, "steps": [], **{name: values[name] for name in ("missing_bytes", "nearest", "cause")}}
+    known = {"gpus": gpus, "devices": devices, "memory": values["memory"]}
+    return _listed({**head, **dict.fromkeys(_UNKNOWN), **known, **own})
+
+
+def _listed(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def choice_json(choice: Choice) -> dict[str, Any]:
@@ -191,71 +207,6 @@ def choice_json(choice: Choice) -> dict[str, Any]:
         "reason": choice.reason,
         "profiles": [to_json(outcome) for outcome in choice.ranked],
     }
-
-
-def _plan(plan: Plan) -> dict[str, Any]:
-    speed = asdict(plan.speed) if plan.speed else None
-    return {
-        **_head(plan),
-        "context": plan.context,
-        "kv_type": plan.kv_type,
-        "tensor_parallel": plan.tensor_parallel,
-        "images": plan.images,
-        "users": plan.users,
-        "gpus": list(plan.gpus),
-        "devices": list(plan.devices),
-        "memory": [_memory(gpu) for gpu in plan.memory],
-        "layers_on_gpu": plan.layers_on_gpu,
-        "host_bytes": plan.host_bytes,
-        "settings": dict(plan.settings),
-        "steps": list(plan.steps),
-        "speed": speed,
-        "cost": asdict(plan.cost) if plan.cost else None,
-        "missing_bytes": 0,
-        "nearest": None,
-    }
-
-
-def _no_fit(refused: NoFit) -> dict[str, Any]:
-    unknown = (
-        "context",
-        "kv_type",
-        "tensor_parallel",
-        "images",
-        "users",
-        "layers_on_gpu",
-        "host_bytes",
-        "speed",
-        "cost",
-    )
-    return {
-        **_head(refused),
-        **dict.fromkeys(unknown),
-        "gpus": [gpu.gpu for gpu in refused.memory],
-        "devices": [gpu.uuid for gpu in refused.memory],
-        "memory": [_memory(gpu) for gpu in refused.memory],
-        "settings": {},
-        "steps": [],
-        "missing_bytes": refused.missing_bytes,
-        "nearest": refused.nearest,
-        "cause": refused.cause,
-    }
-
-
-def _head(outcome: Plan | NoFit) -> dict[str, Any]:
-    return {
-        "profile": outcome.profile,
-        "engine": outcome.engine,
-        "model": outcome.model,
-        "variant": outcome.variant,
-        "verdict": outcome.verdict,
-        "reasons": list(outcome.reasons),
-        "engine_state": outcome.engine_state,
-    }
-
-
-def _memory(gpu: GpuMemory) -> dict[str, Any]:
-    return asdict(gpu)
 
 
 MIB, GIB = 2**20, 2**30

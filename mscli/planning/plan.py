@@ -200,15 +200,6 @@ def _listed(values: dict[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def choice_json(choice: Choice) -> dict[str, Any]:
-    """`chosen` is a profile's name or null; `profiles` holds every verdict, best first."""
-    return {
-        "chosen": choice.chosen.profile if choice.chosen else None,
-        "reason": choice.reason,
-        "profiles": [to_json(outcome) for outcome in choice.ranked],
-    }
-
-
 MIB, GIB = 2**20, 2**30
 
 

@@ -6,7 +6,7 @@ import json
 
 from support.planning.planned import choice, plan, refusal
 
-from mscli.planning.plan import choice_json, to_json
+from mscli.planning.plan import to_json
 
 FIELDS = {
     "profile", "engine", "verdict", "reasons", "context", "kv_type", "tensor_parallel", "images", "users", "gpus",
@@ -39,7 +39,7 @@ def test_a_refusal_has_the_same_fields() -> None:
 
 
 def test_a_choice_names_the_chosen_and_all_verdicts() -> None:
-    found = choice_json(choice("RTX 4090"))
-    assert found["chosen"] == "small-q4"
-    assert found["profiles"][0]["profile"] == "small-q4"
-    assert choice_json(choice("RTX 3060"))["chosen"] is None
+    found = choice("RTX 4090")
+    assert found.chosen is not None
+    assert (found.chosen.profile, found.ranked[0].profile) == ("small-q4", "small-q4")
+    assert choice("RTX 3060").chosen is None

@@ -89,7 +89,7 @@ def _resumable() -> Iterator[None]:
 
 def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Hears) -> dict[str, object]:
     from mscli.cli.layout import size
-    from mscli.lifecycle.up import LARGE_BYTES
+    from mscli.lifecycle.preparation import LARGE_BYTES
     from mscli.weights.ensure import ensure, wanted
 
     missing = wanted(what.model, what.variant, offline=offline).missing_bytes

@@ -33,7 +33,7 @@ def restart(
     from mscli.cli.starting import report
     from mscli.instances.records import Records, the_one
     from mscli.lifecycle.healing.attempts import restart as again
-    from mscli.lifecycle.readiness import Patience
+    from mscli.lifecycle.waiting import Patience
     from mscli.paths import places
 
     screen = open_screen(ctx, json)

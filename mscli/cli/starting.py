@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from mscli.chat.selftest import FirstAnswer
     from mscli.cli.progress import Hears
     from mscli.lifecycle.first_install import Consent, Fetching
-    from mscli.lifecycle.up import Ask, Up
+    from mscli.lifecycle.preparation import Ask
+    from mscli.lifecycle.up import Up
 
 
 @frozen
@@ -66,8 +67,8 @@ class Wishes:
 def start(screen: Screen, wishes: Wishes) -> None:
     """Do what `mscli up` was asked for, and show it. Blocks and raises as lifecycle.healing.attempts.up does."""
     from mscli.instances.records import Request
-    from mscli.lifecycle.readiness import Patience
-    from mscli.lifecycle.up import Ask
+    from mscli.lifecycle.preparation import Ask
+    from mscli.lifecycle.waiting import Patience
 
     overrides = overrides_of(
         wishes.context, wishes.users, wishes.images, wishes.kv, wishes.gpus, wishes.engine, wishes.container,

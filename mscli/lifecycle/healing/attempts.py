@@ -20,9 +20,10 @@ from mscli.lifecycle import up as starting
 from mscli.lifecycle.decision import Decision, chosen
 from mscli.lifecycle.launch import StartFailure
 from mscli.lifecycle.learning import Circumstances, Heal, Remembered, circumstances, noted, recall, remember
-from mscli.lifecycle.readiness import Patience
+from mscli.lifecycle.preparation import Ask
 from mscli.lifecycle.snapshot import Snapshot
-from mscli.lifecycle.up import Ask, DryRun, Up
+from mscli.lifecycle.up import DryRun, Up
+from mscli.lifecycle.waiting import Patience
 from mscli.paths import Places, hub_cache
 from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.plan import Choice, Overrides

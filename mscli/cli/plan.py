@@ -139,7 +139,7 @@ class _Look:
 
         if on is None:
             return see(places(), [(profile.engine, profile.device) for profile in self.profiles])
-        from mscli.lifecycle.what_if import elsewhere, imagine
+        from mscli.lifecycle.snapshot import elsewhere, imagine
 
         return imagine(elsewhere(on, free, ram))
 
@@ -302,7 +302,7 @@ def _choices_by_card(overrides: Overrides, name: str | None, price: str | None) 
     from mscli.catalog.load import load_catalog
     from mscli.catalog.profile import on_engine
     from mscli.lifecycle.decision import plan_all, plan_ways
-    from mscli.lifecycle.what_if import imagine
+    from mscli.lifecycle.snapshot import imagine
     from mscli.paths import places, shipped_profiles
     from mscli.planning.described_machine import machine
     from mscli.planning.plan import Plan

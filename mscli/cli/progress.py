@@ -13,9 +13,8 @@ from mscli.cli.layout import ago, bar, size
 from mscli.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from mscli.lifecycle.eta import Forecast
     from mscli.lifecycle.first_install import Fetching
-    from mscli.lifecycle.learning import Heal
+    from mscli.lifecycle.learning import Forecast, Heal
     from mscli.weights.progress import Note, Progress
 
 _PIPED_EVERY_S = 5.0

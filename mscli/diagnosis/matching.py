@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
+from mscli.diagnosis.causes import any_pattern
 from mscli.frozen import frozen
 
 _BLANKS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]| ([?*+]?)")
@@ -146,3 +147,8 @@ def _re2() -> Any:
     except ImportError:
         return None
     return re2
+
+
+def is_fatal(line: str) -> bool:
+    """Whether no engine recovers from what the line says."""
+    return bool(compiled(any_pattern("fatal")).search(line.encode(errors="replace")))

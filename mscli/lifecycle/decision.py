@@ -14,8 +14,7 @@ from mscli.frozen import frozen
 from mscli.instances.records import Request
 from mscli.inventory.inventory import Inventory
 from mscli.lifecycle.pinned import catalogue, one
-from mscli.lifecycle.snapshot import Snapshot, see
-from mscli.lifecycle.what_if import imagine
+from mscli.lifecycle.snapshot import Snapshot, imagine, see
 from mscli.paths import Places, shipped_profiles
 from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.make import choose, make

@@ -18,8 +18,8 @@ from mscli.instances.fetching import FetchNote
 from mscli.instances.records import Record, Records, seen
 from mscli.instances.state import UNLOADED, probe
 from mscli.inventory.ports import addresses
-from mscli.lifecycle.eta import Eta
 from mscli.lifecycle.launch import Launch, Started, loopback
+from mscli.lifecycle.learning import Eta
 from mscli.lifecycle.port import describe_owner
 from mscli.lifecycle.server_weights import may_fetch
 from mscli.lifecycle.shutdown import end_group, release

@@ -1,9 +1,11 @@
-"""Everything a plan is made from, seen once: this machine, our own instances, installed engines, earlier starts."""
+"""Everything a plan is made from, seen once: this machine, our own instances, installed engines, earlier starts; or,
+for a machine that is not here, its inventory from words or a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field
+from pathlib import Path
 
 from mscli.catalog.gpus import load_gpus
 from mscli.engines.engine import Adopted, Hosted, Installation
@@ -168,3 +170,37 @@ def installed(name: str) -> str | None:
         return (adopted or known.locate()).version
     except MscliError:
         return None
+
+
+def elsewhere(on: str, free: str | None = None, ram: str | None = None) -> Inventory:
+    """The machine that `on` names: cards in words ("2x RTX 4090"), or a YAML file with gpus, free, used and ram.
+
+    `free` and `ram` override ("22 GiB"). Raises USAGE for an unknown card or size, PROFILE_INVALID for a broken file.
+    """
+    from mscli.planning.described_machine import MachineFile, machine, read_machine  # for this alone
+
+    path = Path(on)
+    described = read_machine(path) if path.suffix in (".yaml", ".yml") else MachineFile(on, None, 0, None)
+    return machine(
+        described.gpus,
+        load_gpus(shipped_profiles()),
+        _bytes("--free", free) or described.free_bytes,
+        _bytes("--ram", ram) or described.ram_bytes,
+        described.used_bytes,
+    )
+
+
+def imagine(inventory: Inventory) -> Snapshot:
+    """The snapshot of a machine that is not here: nothing runs on it, and the newest engines are assumed."""
+    return Snapshot(inventory, facts=load_gpus(shipped_profiles()))
+
+
+def _bytes(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    from mscli.catalog.types import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as fault:
+        raise MscliError(Code.USAGE, f"{option}: {fault}", f'Write it as {option} "22 GiB".') from fault

@@ -19,9 +19,8 @@ from mscli.instances.records import Record, Records, Taken, api_keys, running, s
 from mscli.instances.state import READY, UNLOADED, UNRESPONSIVE, Instance
 from mscli.lifecycle import launch as launching
 from mscli.lifecycle.decision import Decision
-from mscli.lifecycle.eta import eta
 from mscli.lifecycle.launch import Launch, Started, StartFailure
-from mscli.lifecycle.learning import Heal, learn, noted, taken_bytes
+from mscli.lifecycle.learning import Heal, eta, learn, noted, taken_bytes
 from mscli.lifecycle.port import kept
 from mscli.lifecycle.preparation import Ask, decided, find_engine, prepare, refuse_other, said, same
 from mscli.lifecycle.preview import Preview, preview, somewhere

@@ -191,7 +191,7 @@ def is_fatal_line(line: str) -> bool:
     """Whether no engine recovers from what a line says."""
     if not _TROUBLE.search(line):
         return False
-    from mscli.diagnosis.fatal import is_fatal  # reads the signatures; only a line of trouble needs them
+    from mscli.diagnosis.matching import is_fatal  # reads the signatures; only a line of trouble needs them
 
     return is_fatal(line)
 

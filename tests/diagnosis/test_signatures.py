@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from mscli.diagnosis import excerpt, matching, signatures
 from mscli.diagnosis.causes import CAUSES, LIKELY, UNKNOWN, any_pattern, read_data
 from mscli.diagnosis.diagnose import diagnose, weigh
-from mscli.diagnosis.fatal import is_fatal
-from mscli.diagnosis.matching import Patterns, compiled
+from mscli.diagnosis.matching import Patterns, compiled, is_fatal
 from mscli.diagnosis.signatures import MECHANISMS, Signature, Table, engine_logs, read_signatures
 from mscli.diagnosis.text import ANYONE, INNERMOST, OTHER, speaker
 

@@ -17,8 +17,7 @@ from support.run_mscli import Mscli
 import mscli as package
 from mscli.instances.json_values import load_lines
 from mscli.instances.process import MARK, Identity, alive, identify, wait_death
-from mscli.lifecycle.eta import Past
-from mscli.lifecycle.learning import remembered
+from mscli.lifecycle.learning import Past, remembered
 from mscli.lifecycle.snapshot import load_observations
 from mscli.paths import Places, places
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mscli.instances.json_values import append_lines, load_lines
-from mscli.lifecycle.eta import Eta, Forecast, Kind, Mark, Past
+from mscli.lifecycle.learning import Eta, Forecast, Kind, Mark, Past
 from mscli.paths import Places, places
 
 KIND = Kind("vllm", "0.32.0", "small-bf16", "bf16", ("NVIDIA GeForce RTX 5090", "NVIDIA GeForce RTX 5090"))

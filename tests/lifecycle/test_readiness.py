@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support import SUPPORT
 
-from mscli.diagnosis.fatal import is_fatal
+from mscli.diagnosis.matching import is_fatal
 from mscli.engines.llamacpp.engine import LlamaCpp
 from mscli.instances import process
 from mscli.instances.log import LogTail

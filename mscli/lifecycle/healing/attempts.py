@@ -15,7 +15,6 @@ from mscli.engines import engine as contract
 from mscli.errors import Code, MscliError
 from mscli.instances.records import Record
 from mscli.inventory.detect import detect
-from mscli.lifecycle import readiness
 from mscli.lifecycle import up as starting
 from mscli.lifecycle.decision import Decision, chosen
 from mscli.lifecycle.launch import StartFailure
@@ -23,6 +22,7 @@ from mscli.lifecycle.learning import Circumstances, Heal, Remembered, circumstan
 from mscli.lifecycle.preparation import Ask
 from mscli.lifecycle.snapshot import Snapshot
 from mscli.lifecycle.up import DryRun, Up
+from mscli.lifecycle.waiting import Listener as StartListener
 from mscli.lifecycle.waiting import Patience
 from mscli.paths import Places, hub_cache
 from mscli.planning.adjustment import NOTHING, Adjustment
@@ -36,7 +36,7 @@ TRIES = 3
 _HANGS = ("p2p", "nccl")
 
 
-class Listener(readiness.Listener, Protocol):
+class Listener(StartListener, Protocol):
     """Also hears what is changed between two tries."""
 
     def heal(self, heal: Heal, number: int, most: int) -> None:

@@ -14,7 +14,7 @@ from mscli.catalog.load import load_one
 from mscli.catalog.profile import on_engine
 from mscli.lifecycle.decision import plan_one
 from mscli.lifecycle.preview import preview, somewhere
-from mscli.lifecycle.what_if import elsewhere, imagine
+from mscli.lifecycle.snapshot import elsewhere, imagine
 from mscli.paths import places, shipped_profiles
 from mscli.planning.plan import Overrides, Plan
 

@@ -14,7 +14,7 @@ from mscli.diagnosis.diagnose import start_failure
 from mscli.lifecycle.decision import Decision, plan_one
 from mscli.lifecycle.healing.flag_renames import respelt
 from mscli.lifecycle.healing.remedies import Failure, remedies
-from mscli.lifecycle.what_if import imagine
+from mscli.lifecycle.snapshot import imagine
 from mscli.paths import shipped_profiles
 from mscli.planning.described_machine import machine
 from mscli.planning.plan import Overrides, Plan

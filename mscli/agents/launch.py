@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from mscli.agents.deployment import Deployment
 from mscli.agents.shapes import LOST, REFUSED, SHAPES
-from mscli.agents.table import AGENT_CONTEXT, CHAT, MESSAGES, RESPONSES, Agent
+from mscli.agents.table import AGENT_CONTEXT, CHAT, MESSAGES, RESPONSES, Agent, Deployment
 from mscli.catalog.model import STAND_IN_COUNTS
 from mscli.chat.selftest import Check
 from mscli.errors import Code, MscliError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mscli.chat import message
 from mscli.chat.conversation import Conversation
-from mscli.cli.attachments import pasted_images
+from mscli.cli.attachments import copy, pasted_images
 from mscli.cli.layout import count
 from mscli.cli.prompt import Prompt
 from mscli.cli.reply_view import show_turn
@@ -195,7 +195,6 @@ def _model(talk: Talk, rest: str) -> None:
 
 
 def _copy(talk: Talk, rest: str) -> None:
-    from mscli.cli.clipboard import copy
 
     if not talk.conversation.turns:
         talk.screen.note("there is no reply yet")

@@ -15,10 +15,9 @@ from mscli.cli.typed import CONTAINED
 from mscli.errors import Code, Exit, MscliError
 
 if TYPE_CHECKING:
-    from mscli.diagnosis.causes import Cause
+    from mscli.diagnosis.causes import Cause, Facts
     from mscli.diagnosis.diagnose import Diagnosis
     from mscli.diagnosis.excerpt import Excerpt
-    from mscli.diagnosis.facts import Facts
     from mscli.doctor.checks.run import Verdict
 
 _EPILOG = (
@@ -193,7 +192,7 @@ def _instance_log(name: str) -> Path:
 
 
 def _facts() -> Facts:
-    from mscli.diagnosis.facts import facts_of
+    from mscli.diagnosis.causes import facts_of
     from mscli.inventory.detect import detect
     from mscli.paths import hub_cache
 

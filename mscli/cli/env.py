@@ -134,7 +134,7 @@ def env(
 
 def _variables(record: Record) -> dict[str, str]:
     """What clients read, by the names that they know it by."""
-    from mscli.agents.deployment import deployment_of
+    from mscli.agents.table import deployment_of
 
     told = deployment_of(record)
     return {

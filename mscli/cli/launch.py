@@ -16,9 +16,8 @@ from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:
-    from mscli.agents.deployment import Deployment
     from mscli.agents.launch import Launch
-    from mscli.agents.table import Agent
+    from mscli.agents.table import Agent, Deployment
     from mscli.instances.records import Record
 
 ARG = "--arg"
@@ -48,9 +47,8 @@ def start(
     Arguments after -- go to the agent. Your own configuration of it is not changed: the address, model and context are
     passed in its environment, its flags, or a file in the instance's folder. --json implies --print.
     """
-    from mscli.agents.deployment import deployment_of
     from mscli.agents.launch import last, launch, refuse_unfit, warnings
-    from mscli.agents.table import agents
+    from mscli.agents.table import agents, deployment_of
     from mscli.instances.records import Records, the_one
     from mscli.paths import places
 

@@ -1,23 +1,29 @@
 """A reply as the user sees it come in: a sign of life, thoughts, the answer, and what has to be said of it; and saved
-conversations (`mscli chat --list` and `--show`)."""
+conversations (`mscli chat --list` and `--show`).
+
+Markdown that streams is rendered block by block once a block is finished; below that the last rows of what comes next
+are drawn anew. What is finished is written once and scrolls like any other output.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mscli.chat.conversation import ConversationLog, Turn, images_of, words_of
-from mscli.cli.layout import Column, ago, count, styled
+from mscli.cli.layout import Column, ago, cells, count, rows_of, styled
+from mscli.cli.markdown_blocks import Block, Blocks
 from mscli.cli.screen import Screen
 from mscli.errors import Code, MscliError
+from mscli.untrusted import clean
 
 if TYPE_CHECKING:
     from mscli.chat.message import Message
     from mscli.chat.reply import Reply, Target
     from mscli.chat.stream import Piece
-    from mscli.cli.live_markdown import LiveMarkdown
 
 
 # Most replies begin sooner, and a line that flashes up is noise.
@@ -71,7 +77,7 @@ class ReplyView:
     def __init__(self, screen: Screen, think: bool, raw: bool) -> None:
         self._screen, self._think = screen, think
         self._waiting = Waiting(screen, "waiting for the first token")
-        self._live = _live(screen) if screen.renders and not raw else None
+        self._live = LiveMarkdown(screen) if screen.renders and not raw else None
         self._spoken = self._thought = False
         self._pieces: list[Piece] = []
         self._open = ""  # what the last piece of a stream without Markdown ended with
@@ -160,12 +166,6 @@ class Waiting:
                 self._screen.moving(f"{self._what}: {time.monotonic() - begun:.0f} s (Ctrl-C stops)")
 
 
-def _live(screen: Screen) -> LiveMarkdown:
-    from mscli.cli.live_markdown import LiveMarkdown
-
-    return LiveMarkdown(screen)
-
-
 _MOST = 1000
 _COLUMNS = (
     Column("N", right=True), Column("CHANGED"), Column("TURNS", 1, right=True), Column("MODEL", 2),
@@ -229,8 +229,6 @@ def show_turn(screen: Screen, turn: Turn, raw: bool) -> None:
     if images := images_of(turn.asked):
         screen.line(styled(f"({count(images, 'image')})", "dim"))
     if screen.renders and not raw:
-        from mscli.cli.live_markdown import LiveMarkdown
-
         live = LiveMarkdown(screen)
         live.feed(turn.text)
         live.end()
@@ -238,3 +236,92 @@ def show_turn(screen: Screen, turn: Turn, raw: bool) -> None:
         screen.text(turn.text)
     if turn.stopped:
         screen.line(styled("(stopped)", "dim"))
+
+
+_DRAW_EVERY_S = 0.05
+_MOST_ROWS = 8
+
+
+class LiveMarkdown:
+    """One reply. Only the last rows of the text are held back for drawing; `end` finishes them."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._blocks = Blocks()
+        self._tail = _Tail(screen)
+        self._gap = False  # a blank line is due before the next block
+        self._drawn_at = 0.0
+
+    def feed(self, text: str) -> None:
+        """Take a piece of the reply."""
+        for block in self._blocks.feed(clean(text)):
+            self._print(block)
+        if (now := time.monotonic()) - self._drawn_at >= _DRAW_EVERY_S:
+            self._drawn_at = now
+            self._tail.draw(self._blocks.rest)
+
+    def end(self) -> None:
+        """Print what is left, also of a reply that broke off. The cursor is at the start of a line then."""
+        plain = False
+        for block in self._blocks.end():
+            self._print(block)
+            plain = not block.text.endswith("\n") and block.kind != "markdown"
+        self._tail.erase()
+        if plain:
+            self._screen.drawn("\n")
+        self._gap = False
+
+    def _print(self, block: Block) -> None:
+        self._tail.erase()
+        self._drawn_at = 0.0
+        text = block.text
+        if block.kind != "markdown":
+            before = "\n" if self._gap else ""
+            self._gap = False
+            self._screen.drawn(before + (_dim(text) if block.kind == "fence" else text))
+            return
+        if text.strip():
+            from mscli.cli.markdown_view import rendered  # rich, which takes a fifth of a second
+
+            self._screen.drawn(("\n" if self._gap else "") + rendered(text, self._screen.width or 80))
+            self._gap = text.endswith("\n\n")
+
+
+class _Tail:
+    """The last rows of an unfinished text, which can be taken off the screen again."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._rows: list[str] = []
+        self._width = 0
+        # A terminal that is made narrower wraps its lines anew; xterm does not.
+        self._reflows = "XTERM_VERSION" not in os.environ
+
+    def draw(self, text: str) -> None:
+        """Show the end of this text."""
+        width, height = self._screen.width or 80, self._screen.height
+        most = max(1, min(_MOST_ROWS, height // 3))
+        rows = rows_of(text[-most * width :].expandtabs(), max(1, width - 1))[-most:]
+        if rows == self._rows and width == self._width:
+            return
+        self._screen.drawn(self._erasure() + "\n".join(rows))
+        self._rows, self._width = rows, width
+
+    def erase(self) -> None:
+        """Take it off the screen."""
+        if self._rows:
+            self._screen.drawn(self._erasure())
+            self._rows = []
+
+    def _erasure(self) -> str:
+        if not self._rows:
+            return ""
+        width = self._screen.width or 80
+        narrow = self._reflows and width < self._width
+        taken = sum(max(1, -(-cells(row) // width)) for row in self._rows) if narrow else len(self._rows)
+        return "\r" + (f"\x1b[{taken - 1}A" if taken > 1 else "") + "\x1b[J"
+
+
+def _dim(text: str) -> str:
+    line = text.removesuffix("\n")
+    return f"\x1b[2m{line}\x1b[0m" + text[len(line) :]

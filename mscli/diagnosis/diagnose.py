@@ -19,9 +19,20 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 
-from mscli.diagnosis.causes import CAUSES, LIKELY, REQUEST, START, WARNING, Cause, any_pattern, fitted, read_data
+from mscli.diagnosis.causes import (
+    CAUSES,
+    LIKELY,
+    REQUEST,
+    START,
+    WARNING,
+    Cause,
+    Facts,
+    any_pattern,
+    fitted,
+    read_data,
+    weighed,
+)
 from mscli.diagnosis.excerpt import Excerpt, error_lines, excerpt, telling
-from mscli.diagnosis.facts import Facts, weighed
 from mscli.diagnosis.matching import Lines, compiled, fitting
 from mscli.diagnosis.readings import JUDGES, Judge
 from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, table, topics, written_by

@@ -241,7 +241,7 @@ def _port_taken(launch: Launch, record: Record, by: str) -> MscliError:
 
 def _failed(launch: Launch, started: Started, ended: Wait) -> MscliError:
     """The error of a start that did not end ready: the cause by the engine's log, its lines, and the next command."""
-    from mscli.diagnosis.facts import facts_of
+    from mscli.diagnosis.causes import facts_of
     from mscli.lifecycle.restarts import cause_of  # with what it imports, only for a failed start
 
     text = started.log_text()

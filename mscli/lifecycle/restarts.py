@@ -15,8 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mscli.diagnosis.causes import UNKNOWN, Cause
-from mscli.diagnosis.facts import Facts
+from mscli.diagnosis.causes import UNKNOWN, Cause, Facts
 from mscli.frozen import frozen
 from mscli.instances.json_values import append_lines, load_lines
 from mscli.instances.log import begin_part, part

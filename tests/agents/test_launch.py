@@ -12,9 +12,8 @@ import pytest
 from support.agents.page import shapes
 from support.run_mscli import Mscli
 
-from mscli.agents.deployment import Deployment
 from mscli.agents.launch import REFUSES, Checked, launch, needed_context, refuse_unfit, warnings
-from mscli.agents.table import AGENT_CONTEXT, agents
+from mscli.agents.table import AGENT_CONTEXT, Deployment, agents
 from mscli.errors import Code, MscliError
 
 KEY, MODEL = 'sk-"quoted" $key', "magistral-small"

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscli.diagnosis.causes import CAUSES, UNKNOWN
+from mscli.diagnosis.causes import CAUSES, UNKNOWN, Facts, weighed
 from mscli.diagnosis.diagnose import diagnose, start_failure
 from mscli.diagnosis.excerpt import telling
-from mscli.diagnosis.facts import Facts, weighed
 
 BARE = Facts(
     surroundings="bare", nvml=None, gpus=1, capability=(8, 9), mig=False, visible_devices=None, disk_free_bytes=2**40

@@ -125,8 +125,8 @@ class CheckContext:
 
     def causes(self, text: str, engine: str | None) -> list[Cause]:
         """What a log or a message shows, as far as it is more likely than not, the likeliest first."""
+        from mscli.diagnosis.causes import facts_of
         from mscli.diagnosis.diagnose import diagnose
-        from mscli.diagnosis.facts import facts_of
 
         found = diagnose(text, engine, facts_of(self.inventory)) if text.strip() else ()
         return [cause for cause in found if cause.confidence >= _LIKELY]

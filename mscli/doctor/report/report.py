@@ -11,10 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mscli import __version__
-from mscli.diagnosis.causes import Cause
+from mscli.diagnosis.causes import Cause, facts_of
 from mscli.diagnosis.diagnose import diagnose
 from mscli.diagnosis.excerpt import telling
-from mscli.diagnosis.facts import facts_of
 from mscli.diagnosis.log import read_log
 from mscli.doctor.checks.check import CRASHED, FAIL, OK, WARN, CheckContext, Finding, plain
 from mscli.doctor.report.redact import before_command, private_here, redacted, telling_variables

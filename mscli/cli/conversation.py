@@ -195,7 +195,6 @@ def _model(talk: Talk, rest: str) -> None:
 
 
 def _copy(talk: Talk, rest: str) -> None:
-
     if not talk.conversation.turns:
         talk.screen.note("there is no reply yet")
         return

@@ -1,21 +1,27 @@
-"""How a start and a pull are shown while they go on: one moving line on a terminal, plain lines when piped."""
+"""How a start and a pull are shown while they go on: one moving line on a terminal, plain lines when piped.
+
+And what a gated repository wants of a user at a terminal meanwhile: its conditions accepted, and a token.
+"""
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mscli.cli.layout import ago, bar, size
 from mscli.cli.screen import Screen
+from mscli.errors import MscliError
 
 if TYPE_CHECKING:
     from mscli.lifecycle.first_install import Fetching
     from mscli.lifecycle.learning import Forecast, Heal
     from mscli.weights.progress import Note, Progress
+
 
 _PIPED_EVERY_S = 5.0
 _WORTH_FORETELLING_S = 5.0
@@ -255,3 +261,49 @@ def pull_text(progress: Progress, width: int | None) -> str:
 
 def _joined(words: list[str]) -> str:
     return "  ".join(word for word in words if word)
+
+
+_T = TypeVar("_T")
+_TOKENS = "https://huggingface.co/settings/tokens"
+
+
+def until_admitted(screen: Screen, work: Callable[[], _T]) -> _T:
+    """Do `work`; where the hub refuses it, and somebody is there to ask, ask for what is missing and do it again.
+
+    Raises what `work` raises.
+    """
+    while True:
+        try:
+            return work()
+        except MscliError as fault:
+            if not _helped(screen, fault):
+                raise
+
+
+def _helped(screen: Screen, fault: MscliError) -> bool:
+    """Whether the user did something about it, so that another try makes sense."""
+    kind, page = fault.details.get("token"), fault.details.get("page")
+    asked = screen.live and sys.stdin is not None and sys.stdin.isatty()
+    if fault.details.get("cause") != "hf_gated" or not asked or kind not in ("missing", "invalid", "not_accepted"):
+        return False
+    screen.note(fault.message, "yellow")
+    screen.note(f"Accept the conditions: {page}")
+    if kind == "not_accepted":
+        return screen.confirm("Accepted? Try again?", default=True)
+    return _logged_in(screen)
+
+
+def _logged_in(screen: Screen) -> bool:
+    """Ask for a token and keep it. False: none was given, or one in the environment goes before any that is kept."""
+    from getpass import getpass
+
+    from mscli.paths import hub_token_file
+    from mscli.weights.hub import keep_token, token
+
+    if (sent := token()) and sent.origin != str(hub_token_file()):
+        return False
+    screen.note(f"Create a token that may read: {_TOKENS}")
+    typed = getpass("Token (not shown; Enter: stop): ", stream=sys.stderr).strip()
+    if typed:
+        screen.note(f"kept in {keep_token(typed)}", "dim")
+    return bool(typed)

@@ -45,8 +45,7 @@ def pull(
 
     An interrupted download resumes where it stopped. The revision is pinned.
     """
-    from mscli.cli.hub_login import until_admitted
-    from mscli.cli.progress import listener_of
+    from mscli.cli.progress import listener_of, until_admitted
     from mscli.lifecycle.decision import chosen
     from mscli.paths import places
 

@@ -140,7 +140,7 @@ def _dry_run(screen: Screen, ask: Ask, heal: bool) -> None:
 
 
 def _up(screen: Screen, ask: Ask, wishes: Wishes) -> None:
-    from mscli.cli.hub_login import until_admitted
+    from mscli.cli.progress import until_admitted
 
     done = until_admitted(screen, lambda: _started(screen, ask, wishes))
     report(screen, done, _first_answer(done) if wishes.check and ask.wait and not done.already else None)

@@ -24,8 +24,7 @@ from mscli.engines.serving.chat_request import (
     switch,
     text,
 )
-from mscli.engines.serving.formats.chunks import Chunk
-from mscli.engines.serving.formats.reply_parts import BEGIN, CALL, END, GROW, TEXT, THOUGHTS, Part, Parts
+from mscli.engines.serving.formats.chunks import BEGIN, CALL, END, GROW, TEXT, THOUGHTS, Chunk, Part, Parts
 
 _SOURCE = holds(dict.fromkeys(("type", "media_type", "data", "url"), text), ("type",))
 _NAMED = dict.fromkeys(("type", "text", "thinking", "id", "name", "tool_use_id"), text)

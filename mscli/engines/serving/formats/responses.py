@@ -25,8 +25,7 @@ from mscli.engines.serving.chat_request import (
     switch,
     text,
 )  # fmt: skip
-from mscli.engines.serving.formats.chunks import Chunk
-from mscli.engines.serving.formats.reply_parts import BEGIN, CALL, END, GROW, TEXT, THOUGHTS, Part, Parts
+from mscli.engines.serving.formats.chunks import BEGIN, CALL, END, GROW, TEXT, THOUGHTS, Chunk, Part, Parts
 
 _PART = holds({"type": text, "text": text, "refusal": text, "image_url": text}, ("type",))
 _ITEM = holds(

@@ -178,7 +178,7 @@ def update(
     """
     from mscli.lifecycle.pinned import pin
     from mscli.paths import places
-    from mscli.weights.ensure import newest_revision
+    from mscli.weights.from_hub import newest
 
     screen = open_screen(ctx, json)
     catalog = _catalog()
@@ -186,7 +186,7 @@ def update(
     source = variant.source
     if source.kind != "hub":
         raise MscliError(Code.USAGE, f"the weights of {name} come from {source.kind}: nothing to update", "")
-    commit = revision or newest_revision(variant)
+    commit = revision or newest(variant)
     pin(places(), source.repository, commit)
     if json:
         screen.data({"repository": source.repository, "before": source.revision, "now": commit})

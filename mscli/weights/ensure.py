@@ -16,7 +16,7 @@ from mscli.weights.files import WeightFiles
 from mscli.weights.listing import Listing, RemoteFile, WantedFile
 from mscli.weights.progress import Listener
 
-__all__ = ["Timeouts", "ensure", "newest_revision", "tried", "wanted"]
+__all__ = ["Timeouts", "ensure", "tried", "wanted"]
 
 
 def ensure(
@@ -74,13 +74,6 @@ def tried(variant: Variant, listing: Listing) -> None:
         from mscli.weights.from_hub import tried as of_hub
 
         of_hub(variant, listing)
-
-
-def newest_revision(variant: Variant, *, branch: str = "main", timeouts: Timeouts = DEFAULT_TIMEOUTS) -> str:
-    """The newest commit of the variant's repository, for `mscli profiles update`. Raises as `ensure` does."""
-    from mscli.weights.from_hub import newest
-
-    return newest(variant, branch=branch, timeouts=timeouts)
 
 
 def packaged(model: Model, variant: Variant) -> WeightFiles:

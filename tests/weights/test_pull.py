@@ -14,7 +14,8 @@ from support.hub import Hub
 from support.weights.pulls import GGUF, QUICK, REPOSITORY, Heard, content, model, pull, variant, whole
 
 from mscli.errors import Code, MscliError
-from mscli.weights.ensure import ensure, newest_revision, wanted
+from mscli.weights.ensure import ensure, wanted
+from mscli.weights.from_hub import newest
 from mscli.weights.progress import Progress
 
 WEIGHTS = content(3_500_000)
@@ -110,7 +111,7 @@ def test_progress_never_goes_back_and_ends_at_the_whole(hub: Hub) -> None:
 def test_pinned_commit_is_what_is_fetched(hub: Hub) -> None:
     pinned = hub.add(REPOSITORY, {GGUF: WEIGHTS}).commit
     assert f"/snapshots/{pinned}/" in pull(revision=pinned).model
-    assert newest_revision(variant(revision=pinned)) == pinned
+    assert newest(variant(revision=pinned)) == pinned
 
 
 def test_branch_stays_at_the_commit_it_had_until_it_is_looked_up_on_purpose(hub: Hub) -> None:
@@ -118,7 +119,7 @@ def test_branch_stays_at_the_commit_it_had_until_it_is_looked_up_on_purpose(hub:
     pull()
     second = hub.add(REPOSITORY, {GGUF: content(50_000, 9)}).commit
     assert f"/snapshots/{first}/" in pull().model, "new weights came without being asked for"
-    assert newest_revision(variant()) == second
+    assert newest(variant()) == second
     assert f"/snapshots/{second}/" in pull(revision=second).model
 
 

@@ -25,13 +25,13 @@ from mscli.instances.store import private_folder, write_private
 
 # What an engine answers besides chat completions, in a way that agents can use. The instructions in every request to
 # /v1/responses have the role `developer`: vLLM refuses it, and templates of Ollama's library leave it out in silence.
-_ANSWERS = {
-    "llama.cpp": (RESPONSES, MESSAGES),
-    "ollama": (MESSAGES,),
-    "vllm": (MESSAGES,),
-    "vllm-docker": (MESSAGES,),
-}
+_VLLM = ("vllm", "vllm-docker")
+_ANSWERS = {"llama.cpp": (RESPONSES, MESSAGES), "ollama": (MESSAGES,), **dict.fromkeys(_VLLM, (MESSAGES,))}
 _GATEWAY_ANSWERS = (RESPONSES, MESSAGES)
+# The shapes that an engine refuses by itself, as docs/reference/agent-requests.md has them.
+REFUSES: Mapping[str, tuple[str, ...]] = dict.fromkeys(
+    _VLLM, ("two developer messages", "system after assistant", "/v1/responses")
+)
 
 
 @frozen
@@ -120,12 +120,6 @@ def refuse_unfit(agent: Agent, deployment: Deployment) -> None:
             f"{agent.title} needs tool calls, which {deployment.model} on {deployment.engine} does not have",
             "To see what an instance can do: mscli check",
         )
-
-
-# The shapes that an engine refuses by itself, as docs/reference/agent-requests.md has them.
-REFUSES: Mapping[str, tuple[str, ...]] = dict.fromkeys(
-    ("vllm", "vllm-docker"), ("two developer messages", "system after assistant", "/v1/responses")
-)
 
 
 @frozen

@@ -14,7 +14,7 @@ from mscli.catalog.profile import Profile, loads
 from mscli.planning.plan import ENGINE_MISSING, SAFE, Choice, NoFit, Overrides, Plan, gib, tokens
 from mscli.planning.request import KV_BY_ENGINE, too_short
 from mscli.planning.search import ROUNDING, last_true
-from mscli.planning.verdict import Known, plan_once
+from mscli.planning.verdict import MOST_FOR_IMAGES, Known, plan_once
 
 
 def make(
@@ -134,13 +134,17 @@ def choose(
     short = {
         each.profile for each in verdicts if isinstance(each, Plan) and too_short(each, models[each.profile], asked)
     }
-    ranked = tuple(sorted(verdicts, key=_key(profiles, asked.prefer or "quality", short)))
+    prefer = asked.prefer or "quality"
+    wanted = asked.images is None and prefer == "quality"
+    seeing = _seeing_instead(verdicts, profiles, models) if wanted else {}
+    verdicts = [_said(each, seeing) for each in verdicts]
+    ranked = tuple(sorted(verdicts, key=_key(profiles, prefer, short, seeing)))
     if not ranked:
         return Choice(None, f"no profile runs on {asked.engine}", ())
     first = ranked[0]
     if isinstance(first, NoFit) or not _taken(first, profiles[first.profile]):
         return Choice(None, _why_none(pairs, ranked, asked, known), ranked)
-    return Choice(first, _why(first, ranked, profiles, asked.prefer or "quality"), ranked)
+    return Choice(first, _why(first, ranked, profiles, prefer, seeing), ranked)
 
 
 def _wanted(profile: Profile, overrides: Overrides) -> bool:
@@ -156,10 +160,51 @@ def _taken(plan: Plan, profile: Profile) -> bool:
     return _automatic(profile) and plan.engine_state != ENGINE_MISSING
 
 
-def _key(profiles: Mapping[str, Profile], prefer: str, short: Collection[str]) -> Callable[[Verdict], Key]:
+def _seeing_instead(
+    verdicts: Sequence[Verdict], profiles: Mapping[str, Profile], models: Mapping[str, Model]
+) -> dict[str, Plan]:
+    """Text-only plan -> the best plan of the same model that takes images, with as many bits, and at reading speed."""
+
+    def as_good(seeing: Plan, text: Plan) -> bool:
+        sizes = [models[each.profile].variants[each.variant].weights_bytes for each in (seeing, text)]
+        better = seeing.verdict == SAFE or text.verdict != SAFE
+        return seeing.model == text.model and sizes[0] >= sizes[1] and better and not _slow(seeing)
+
+    plans = [each for each in verdicts if isinstance(each, Plan) and _taken(each, profiles[each.profile])]
+    ranked = sorted((each for each in plans if each.images), key=lambda each: profiles[each.profile].rank)
+    found = {
+        text.profile: next((each for each in ranked if as_good(each, text)), None)
+        for text in plans
+        if not text.images and models[text.profile].architecture.vision
+    }
+    return {name: plan for name, plan in found.items() if plan}
+
+
+def _gives_way(text: Plan, seeing: Mapping[str, Plan]) -> bool:
+    """Whether a text-only plan comes after the one that takes images: on two cards, where that costs no more of the
+    context than images may cost within a profile. On one card, and on four (whose layers work one after the other), it
+    only says so."""
+    other = seeing.get(text.profile)
+    return other is not None and len(text.gpus) == 2 and other.context >= (1 - MOST_FOR_IMAGES) * text.context
+
+
+def _said(verdict: Verdict, seeing: Mapping[str, Plan]) -> Verdict:
+    """A text-only plan with the step that says what images would cost, and by which profile they can be had."""
+    other = seeing.get(verdict.profile)
+    if other is None or isinstance(verdict, NoFit):
+        return verdict
+    fewer = verdict.context - other.context
+    cost = f"would cost {tokens(fewer)} of context" if fewer > 0 else "cost no context"
+    step = f"text only: images {cost}, with {other.profile}"
+    return replace(verdict, steps=(*verdict.steps, step))
+
+
+def _key(
+    profiles: Mapping[str, Profile], prefer: str, short: Collection[str], seeing: Mapping[str, Plan]
+) -> Callable[[Verdict], Key]:
     """Sort key, smallest is best: automatic and safe, automatic and tight, by name only, not at all (least missing);
     within each, what answers at reading speed first, then what has the context that is wanted, then what had to give up
-    images. `short`: who has not that context."""
+    images or gives way to what takes them. `short`: who has not that context; `seeing`: of `_seeing_instead`."""
 
     def key(verdict: Verdict) -> Key:
         profile = profiles[verdict.profile]
@@ -174,7 +219,8 @@ def _key(profiles: Mapping[str, Profile], prefer: str, short: Collection[str]) -
         group = 0.0 if verdict.verdict == SAFE else 1.0
         if not _taken(verdict, profile):
             group += 2.0
-        behind = (float(_slow(verdict)), float(verdict.profile in short), float(verdict.images_dropped))
+        blind = verdict.images_dropped or _gives_way(verdict, seeing)
+        behind = (float(_slow(verdict)), float(verdict.profile in short), float(blind))
         return (group, *behind, *_preference(verdict, profile, prefer))
 
     return key
@@ -193,10 +239,19 @@ def _preference(plan: Plan, profile: Profile, prefer: str) -> Key:
     return (float(profile.rank), -float(plan.context))
 
 
-def _why(chosen: Plan, ranked: Sequence[Verdict], profiles: Mapping[str, Profile], prefer: str) -> str:
+def _why(
+    chosen: Plan,
+    ranked: Sequence[Verdict],
+    profiles: Mapping[str, Profile],
+    prefer: str,
+    seeing: Mapping[str, Plan],
+) -> str:
     best = {"quality": "best overall", "speed": "fastest", "context": "longest context"}[prefer]
     where = f"GPU {', '.join(map(str, chosen.gpus))}"
     text = f"{best} that fits{'' if chosen.verdict == SAFE else ' tightly'}: {tokens(chosen.context)} on {where}"
+    blind = [each.profile for each in ranked if isinstance(each, Plan) and _gives_way(each, seeing)]
+    if passed := [name for name in blind if seeing[name] is chosen]:
+        text += f"; takes images, which {passed[0]} does not"
     text += _without_engine(ranked, profiles, profiles[chosen.profile].rank if prefer == "quality" else 0)
     better = [] if prefer != "quality" else [
         verdict for verdict in ranked

@@ -43,7 +43,7 @@ DECISIONS: dict[str, Decided | str] = {
     "driver-535": Decided("small-gguf-q4"),
     "driver-470": NO_FIT,
     "rtx4090-full": NO_FIT,
-    "rtx4090-x2": Decided("small-fp8", (0, 1), 65536),
+    "rtx4090-x2": Decided("small-gguf-q8", (0, 1), 65536),
     "rtx4090-x2-one-lost": Decided("small-q4"),
     "rtx4090-rtx3060": Decided("small-gguf-q8", (0, 1), 16384),
     "rtx5090": Decided("small-fp8", context=16384),
@@ -184,8 +184,8 @@ def test_plan_says_the_same_as_up(mscli: Mscli, machine: Machine) -> None:
 
 def test_plan_for_a_machine_that_is_not_here(mscli: Mscli, tmp_path) -> None:
     on = mscli("plan", "--on", "2x RTX 4090", "--price", "1.20/day", "--json")
-    assert (on.code, on.data["chosen"]) == (0, "small-fp8")
-    chosen = next(row for row in on.data["profiles"] if row["profile"] == "small-fp8")
+    assert (on.code, on.data["chosen"]) == (0, "small-gguf-q8")
+    chosen = next(row for row in on.data["profiles"] if row["profile"] == "small-gguf-q8")
     assert (chosen["cost"]["api"], chosen["cost"]["api_usd_per_mtok"]) == ("Azure", 0.3)
     assert 0 < chosen["cost"]["local_usd_per_mtok"] < 100
     described = tmp_path / "machine.yaml"

@@ -15,8 +15,9 @@ from mscli.planning.plan import SAFE, NoFit, Overrides, Plan
     [
         ("RTX 3090", "small-q4"),
         ("RTX 4090", "small-q4"),
-        ("2x RTX 4090", "small-fp8"),
-        ("2x RTX 3090", "small-fp8"),
+        ("2x RTX 4090", "small-gguf-q8"),
+        ("2x RTX 3090", "small-gguf-q8"),
+        ("4x RTX 3060", "small-fp8"),
         ("2x RTX 5090", "small-bf16"),
         ("A6000", "small-fp8"),
         ("L40S", "small-fp8"),

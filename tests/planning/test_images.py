@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from support.planning.planned import DESKTOP, choice, facts, on, pair, plan, refusal
 
-from mscli.planning.make import make
-from mscli.planning.plan import GIB, SAFE, TIGHT, Overrides, Plan
+from mscli.planning.make import choose, make
+from mscli.planning.plan import GIB, SAFE, TIGHT, Choice, Overrides, Plan
 from mscli.planning.verdict import Known
 
 NO_IMAGES = Overrides(images=0)
@@ -80,3 +80,53 @@ def test_what_had_to_give_up_images_comes_after_what_keeps_them() -> None:
     chosen = choice(on("4x RTX 4060", used=DESKTOP)).chosen
     assert chosen is not None
     assert (chosen.profile, chosen.images, chosen.images_dropped) == ("small-gguf-q4", 4, False)
+
+
+@pytest.mark.parametrize("cards", ["2x RTX 4090", "2x RTX 3090", "2x L4"])
+def test_on_two_cards_the_way_with_images_is_taken_and_the_plan_says_why(cards: str) -> None:
+    """FP8 takes none; Q8_0 has as many bits, and more context here."""
+    found = choice(cards)
+    assert found.chosen is not None
+    assert (found.chosen.profile, found.chosen.images) == ("small-gguf-q8", 4)
+    assert "; takes images, which small-fp8 does not" in found.reason
+    assert "text only: images cost no context, with small-gguf-q8" in text_plan(found).steps
+
+
+def text_plan(found: Choice) -> Plan:
+    return next(each for each in found.ranked if isinstance(each, Plan) and each.profile == "small-fp8")
+
+
+@pytest.mark.parametrize("free", range(34, 62, 2))
+def test_across_ways_images_never_cost_more_than_a_fifth_of_the_context_on_two_cards(free: int) -> None:
+    found = choice(on("2x RTX 5090", free=free * GIB // 2))
+    plans = {each.profile: each for each in found.ranked if isinstance(each, Plan)}
+    text, seeing = plans.get("small-fp8"), plans.get("small-gguf-q8")
+    if found.chosen is seeing and text and seeing:
+        assert seeing.context >= 0.8 * text.context
+    if found.chosen is text and text:
+        assert len(text.gpus) != 2 or not seeing or not seeing.images or seeing.context < 0.8 * text.context
+
+
+def test_images_that_would_cost_more_than_a_fifth_stay_out_and_the_plan_says_how_much() -> None:
+    """An engine that may hold no more than 64,000 tokens on these two cards."""
+    profile, model = pair("small-gguf-q8")
+    short = replace(profile, context=replace(profile.context, cap=64_000))
+    found = choose([pair("small-fp8"), (short, model)], Known(on("2x RTX 4090"), facts=facts()))
+    assert found.chosen is not None
+    assert found.chosen.profile == "small-fp8"
+    assert "text only: images would cost 34,304 tokens of context, with small-gguf-q8" in found.chosen.steps
+
+
+@pytest.mark.parametrize("wish", [NO_IMAGES, Overrides(engine="vllm")])
+def test_who_wants_no_images_or_names_the_engine_gets_the_faster_way(wish: Overrides) -> None:
+    chosen = choice("2x RTX 4090", wish).chosen
+    assert chosen is not None
+    assert chosen.profile == "small-fp8"
+
+
+@pytest.mark.parametrize("cards", ["A6000", "4x RTX 3060"])
+def test_on_one_card_and_on_four_the_plan_only_says_where_images_are(cards: str) -> None:
+    chosen = choice(cards).chosen
+    assert chosen is not None
+    assert chosen.profile == "small-fp8"
+    assert any(step.startswith("text only: images ") for step in chosen.steps)

@@ -7,6 +7,7 @@ Importing torch to ask for its version would take seconds of every plan; the met
 from __future__ import annotations
 
 import mmap
+import os
 import re
 import shutil
 import struct
@@ -177,6 +178,16 @@ def _needed(path: Path) -> tuple[tuple[str, ...], tuple[Path, ...]] | None:
     places = [each for tag in (15, 29) for entry in strings(tag) for each in entry.split(":")]  # DT_RPATH, DT_RUNPATH
     found = (Path(re.sub(r"\$\{?ORIGIN\}?", str(path.parent), each)) for each in places if each)
     return tuple(strings(1)), tuple(found)  # DT_NEEDED
+
+
+def glibc() -> tuple[int, ...] | None:
+    """The version of the system's glibc; None for another C library."""
+    try:
+        told = os.confstr("CS_GNU_LIBC_VERSION")
+    except (ValueError, OSError):
+        return None
+    numbers = re.findall(r"\d+", told.removeprefix("glibc ")) if told and told.startswith("glibc ") else []
+    return tuple(int(part) for part in numbers[:2]) or None
 
 
 def environment_in(folder: Path) -> PythonEnvironment | None:

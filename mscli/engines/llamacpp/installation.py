@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mscli.engines.engine import Installation, Offer
-from mscli.engines.installed import gpu_code, version_answer
+from mscli.engines.installed import glibc, gpu_code, version_answer
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.inventory.inventory import Inventory
@@ -181,15 +181,6 @@ def _unfit(build: Build, inventory: Inventory, kind: str, system: Version | None
         if capability not in build.native and driver < build.cuda:
             return f"needs a driver with CUDA {_dotted(build.cuda)} on {device.name}, this one has {inventory.cuda}"
     return None
-
-
-def glibc() -> Version | None:
-    """The version of the system's glibc; None for another C library."""
-    try:
-        told = os.confstr("CS_GNU_LIBC_VERSION")
-    except (ValueError, OSError):
-        return None
-    return _version(told.removeprefix("glibc ")) if told and told.startswith("glibc ") else None
 
 
 def _version(text: str | None) -> Version:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mscli.engines.engine import Installation, Offer
-from mscli.engines.installed import PythonEnvironment, finished, make_environment, package_folders, run_logged
+from mscli.engines.installed import PythonEnvironment, finished, glibc, make_environment, package_folders, run_logged
 from mscli.engines.vllm.pairs import pins
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
@@ -35,8 +35,13 @@ VERSION = "0.32.0"
 # torch with its CUDA libraries unpacks to 8 to 10 GB, and the installer keeps the wheels meanwhile.
 ROOM_BYTES = 15 * 10**9
 DOWNLOAD_BYTES = 6 * 10**9
-# The versions of Python that this one supports: not always that which runs mscli.
-PYTHONS = ">=3.10,<3.14"
+# The versions of Python that this one supports: not always that which runs mscli. Its wheel takes 3.14, too; some of
+# the packages that it needs have none for that.
+PYTHONS = ">=3.11,<3.14"
+# By its wheel (manylinux_2_28): an older system finds no package.
+GLIBC = (2, 28)
+# From this release on the wheels on the package index need CUDA's libraries of this version, whichever torch is beside.
+BUILT_FOR_CUDA, CUDA_SINCE = 13, (0, 20)
 # From this release on its wheel comes without FlashInfer's kernels, and compiles them at the first start unless they
 # are fetched, which needs nvcc.
 FETCHES_KERNELS = (0, 32)
@@ -58,9 +63,11 @@ def locate() -> Installation:
 
 
 def offer(device: str, inventory: Inventory) -> Offer:
-    """What `install` would put here. Raises ENGINE_UNSUPPORTED where it would not run: without a GPU and its driver."""
-    if device != "gpu" or inventory.cuda is None:
+    """What `install` would put here. Raises ENGINE_UNSUPPORTED where it would not run: without a GPU and its driver, or
+    where the driver or the C library is too old for it."""
+    if device != "gpu":
         raise _no_driver()
+    _refuse_machine(VERSION, inventory.cuda, glibc())
     return Offer(NAME, f"vLLM {VERSION}", "the Python package index", DOWNLOAD_BYTES, ROOM_BYTES, own_environment())
 
 
@@ -70,13 +77,13 @@ def install(
     """Install vLLM `version` from PyPI into `folder` (default: mscli's own) and return it, with uv, which finds or
     fetches a Python that vLLM supports, and chooses the torch build for this driver.
 
-    `cuda`: what the driver offers ("12.8"), by default what it says itself. Blocks for gigabytes. Kernels that cannot
+    `cuda`: what the driver offers ("13.0"), by default what it says itself. Blocks for gigabytes. Kernels that cannot
     be fetched afterwards are only told: vLLM then compiles them. Raises ENGINE_UNSUPPORTED where no NVIDIA driver
-    answers, DISK_FULL, and DOWNLOAD_FAILED with the installer's last words; its whole output is in `folder`.log.
+    answers or where it is too old, DISK_FULL, and DOWNLOAD_FAILED with the installer's last words; its whole output is
+    in `folder`.log.
     """
     place = folder or own_environment()
-    if cuda is None:
-        _require_driver()
+    _refuse_machine(version, cuda or _driver_cuda(), glibc())
     check_room(place.parent, ROOM_BYTES, f"vLLM {version}")
     make_environment(place, (f"vllm=={version}", *pins(version), "--torch-backend=auto"), listener, PYTHONS)
     found = installation(place / "bin" / "vllm", "own")
@@ -176,12 +183,34 @@ def _package_folders(program: Path, python: Path | None) -> Iterator[Path]:
         yield from package_folders(prefix)
 
 
-def _require_driver() -> None:
-    """Raises ENGINE_UNSUPPORTED where no NVIDIA driver answers."""
+def _driver_cuda() -> str | None:
+    """The CUDA version that this machine's driver offers; None without a driver."""
     from mscli.inventory.detect import detect
 
-    if detect(hub_cache()).cuda is None:
+    return detect(hub_cache()).cuda
+
+
+def _refuse_machine(version: str, cuda: str | None, system: tuple[int, ...] | None) -> None:
+    """Raises ENGINE_UNSUPPORTED where this version's packages cannot run. `cuda`: the driver's; `system`: the glibc."""
+    if cuda is None:
         raise _no_driver()
+    known = parse_version(version) or CUDA_SINCE
+    if known >= CUDA_SINCE and int(cuda.partition(".")[0]) < BUILT_FOR_CUDA:
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"vLLM {version} is built for CUDA {BUILT_FOR_CUDA}, and the driver offers CUDA {cuda}",
+            "Update the NVIDIA driver to 580 or newer. Or put a vLLM for this CUDA into an environment of its own, and "
+            "set MSCLI_VLLM to it.",
+            {"cause": "driver_too_old"},
+        )
+    if system is None or system < GLIBC:
+        here = f"glibc {'.'.join(map(str, system))}" if system else "another C library"
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"vLLM's packages need glibc {'.'.join(map(str, GLIBC))}, this machine has {here}",
+            "Use a newer Linux, or run it in a container: mscli up --container",
+            {"cause": "build"},
+        )
 
 
 def _no_driver() -> MscliError:

@@ -104,6 +104,24 @@ def test_shipped_flags_of_a_version_that_was_tried_cost_no_time(user: User) -> N
     assert user.times_asked() == 0
 
 
+def test_a_vllm_that_mscli_installed_is_run_once_before_weights_are_fetched(user: User, home: Path) -> None:
+    """Its packages may be whole and not fit this machine: then nothing is fetched for it."""
+    own = home / "data" / "engines" / "vllm"
+    environment(own, f"vllm-{TRIED[-1]}")
+    broken = PYTHON.format(asked=user.asked).replace(
+        "case ", "echo 'ImportError: libcudart.so.13: cannot open shared object file: No such file' >&2; exit 1\ncase "
+    )
+    (own / "bin" / "python3").write_text(broken)
+    refused = user.mscli("up", "small-bf16", "--no-heal", "--offline", "--json", env=user.env)
+    assert (refused.code, refused.error["code"]) == (1, "engine_missing")
+    assert "libcudart.so.13" in refused.out
+    (own / "bin" / "python3").write_text(PYTHON.format(asked=user.asked))
+    for _ in range(2):
+        again = user.mscli("up", "small-bf16", "--no-heal", "--offline", "--json", env=user.env)
+        assert again.error["code"] == "weights_missing"
+    assert user.times_asked() == 2
+
+
 def test_shipped_flags_of_another_version_are_asked_for(user: User) -> None:
     user.up("small-bf16", version="0.99.0")
     assert user.times_asked() == 1

@@ -36,28 +36,28 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_version_comes_with_its_pin_and_torch_for_this_driver(asked: Path, tmp_path: Path) -> None:
-    found = install(Silence(), version="0.32.0", cuda="12.8", folder=tmp_path / "engines" / "vllm")
+    found = install(Silence(), version="0.32.0", cuda="13.0", folder=tmp_path / "engines" / "vllm")
     assert (found.version, found.kind) == ("0.32.0", "own")
     made, wanted, kernels = asked.read_text().splitlines()
-    assert made.endswith("--python >=3.10,<3.14")
+    assert made.endswith("--python >=3.11,<3.14")
     assert wanted.endswith("vllm==0.32.0 mistral_common==1.12.0 --torch-backend=auto")
     assert kernels == "vllm download-kernels"
 
 
 def test_a_version_that_gets_on_with_everything_has_no_pin(asked: Path, tmp_path: Path) -> None:
-    install(Silence(), version="0.19.1", cuda="12.8", folder=tmp_path / "engines" / "vllm")
+    install(Silence(), version="0.19.1", cuda="13.0", folder=tmp_path / "engines" / "vllm")
     assert "mistral_common" not in asked.read_text()
     assert "download-kernels" not in asked.read_text(), "0.19 knows no such command"
 
 
 def test_an_old_version_comes_with_every_pin_that_it_needs(asked: Path, tmp_path: Path) -> None:
-    install(Silence(), version="0.9.2", cuda="12.8", folder=tmp_path / "engines" / "vllm")
+    install(Silence(), version="0.9.2", cuda="13.0", folder=tmp_path / "engines" / "vllm")
     assert "vllm==0.9.2 transformers<4.54 numpy<2.3 --torch-backend" in asked.read_text()
 
 
 def test_what_uv_says_is_passed_on_and_kept(asked: Path, tmp_path: Path) -> None:
     with pytest.raises(MscliError, match="No solution found") as failed:
-        install(Silence(), version="0.99", cuda="12.8", folder=tmp_path / "engines" / "vllm")
+        install(Silence(), version="0.99", cuda="13.0", folder=tmp_path / "engines" / "vllm")
     assert failed.value.code is Code.DOWNLOAD_FAILED
     assert "No solution found" in (tmp_path / "engines" / "vllm.log").read_text()
 
@@ -67,6 +67,24 @@ def test_without_a_driver_nothing_is_fetched(asked: Path, tmp_path: Path) -> Non
         install(Silence(), folder=tmp_path / "engines" / "vllm")
     assert refused.value.details["cause"] == "no_driver"
     assert not asked.exists()
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.20.0"])
+def test_a_driver_that_is_too_old_for_its_packages_is_named_before_anything_is_fetched(
+    version: str, asked: Path, tmp_path: Path
+) -> None:
+    """Its libraries need libcudart.so.13, whichever torch is installed beside them."""
+    with pytest.raises(
+        MscliError, match=rf"vLLM {version} is built for CUDA 13, and the driver offers CUDA 12.8"
+    ) as old:
+        install(Silence(), version=version, cuda="12.8", folder=tmp_path / "engines" / "vllm")
+    assert (old.value.code, old.value.details["cause"]) == (Code.ENGINE_UNSUPPORTED, "driver_too_old")
+    assert "580" in (old.value.hint or "")
+    assert not asked.exists()
+
+
+def test_an_older_version_is_built_for_an_older_driver(asked: Path, tmp_path: Path) -> None:
+    assert install(Silence(), version="0.19.1", cuda="12.8", folder=tmp_path / "engines" / "vllm").kind == "own"
 
 
 def test_without_uv_it_is_brought_from_the_index_whatever_python_runs_mscli(
@@ -86,7 +104,7 @@ def test_without_uv_it_is_brought_from_the_index_whatever_python_runs_mscli(
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    found = install(Silence(), version="0.32.0", cuda="12.8", folder=place)
+    found = install(Silence(), version="0.32.0", cuda="13.0", folder=place)
     assert (found.version, found.kind) == ("0.32.0", "own")
-    assert asked.read_text().splitlines()[0] == f"venv {place} --allow-existing --python >=3.10,<3.14"
+    assert asked.read_text().splitlines()[0] == f"venv {place} --allow-existing --python >=3.11,<3.14"
     assert (tmp_path / "engines" / "uv" / "bin" / "uv").is_file()

@@ -155,8 +155,8 @@ def _named(variable: str, env: Mapping[str, str] | None) -> Path | None:
 
 
 def releases(engine: str, publisher: str, env: Mapping[str, str] | None = None) -> str:
-    """Where an engine's releases lie: at the address that MSCLI_OLLAMA_RELEASES or MSCLI_LLAMACPP_RELEASES gives (a
-    company's mirror, laid out as the publisher's), else at `publisher`."""
+    """Where an engine's releases lie: at the address that MSCLI_OLLAMA_RELEASES, MSCLI_LLAMACPP_RELEASES or
+    MSCLI_MISTRALRS_RELEASES gives (a company's mirror, laid out as the publisher's), else at `publisher`."""
     variable = f"MSCLI_{engine.replace('.', '').upper()}_RELEASES"
     return ((os.environ if env is None else env).get(variable) or publisher).rstrip("/")
 

@@ -7,12 +7,11 @@ Vulkan, which also holds the CPU back ends.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -218,18 +217,19 @@ def install(
     before it replaces anything. Raises as archive.put does, USAGE for a version that is no build, ENGINE_UNSUPPORTED
     for a machine that no archive is made for, and ENGINE_MISSING where the program does not run.
     """
-    from mscli.engines.archive import Archive, Publisher, put, read
+    from mscli.engines.archive import Archive, Publisher, put
+    from mscli.engines.release import assets_of, part
 
     tag, kind = _tag(version), _machine(machine or os.uname().machine)
     build = build or _best_here(kind)
     publisher = Publisher(PAGE, OFFLINE)
     place = folder or own_folder()
     url = f"{(base or releases(NAME, RELEASES)).rstrip('/')}/{tag}"
-    assets = _assets(read(url, publisher), url)
+    assets = assets_of(url, publisher)
     names = [f"llama-{tag}-bin-{build.archive}-{kind}"]
     if build.cuda[0]:  # CUDA's own libraries, which the driver does not bring
         names.append(f"cudart-{names[0]}")
-    parts = [_part(assets, rf"{name}\.tar\.gz", url) for name in names]
+    parts = [part(assets, rf"{name}\.tar\.gz", url, publisher) for name in names]
     archives = [
         (
             Archive(publisher, address, sha256, PROGRAM if number == 0 else ""),
@@ -268,33 +268,6 @@ def _machine(name: str) -> str:
         f"llama.cpp publishes no Linux release for {name}",
         "Releases exist for x64 and arm64 only. Compile llama.cpp and put llama-server on PATH.",
     )
-
-
-def _assets(release: str, url: str) -> Mapping[str, tuple[str, str]]:
-    """Address and digest of each archive by its name, as the API says: {"assets": [{name, digest, address}]}."""
-    try:
-        return {
-            asset["name"]: (asset["browser_download_url"], asset["digest"] or "")
-            for asset in json.loads(release)["assets"]
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise _unusable(f"{url} does not respond like GitHub", "A proxy's page?", "network_proxy") from fault
-
-
-def _part(assets: Mapping[str, tuple[str, str]], pattern: str, url: str) -> tuple[str, str]:
-    """Address and sha256 of the archive whose name is like `pattern`."""
-    found = max((name for name in assets if re.fullmatch(pattern, name)), default=None)
-    if found is None:
-        name = pattern.replace(r"\d+", "*").replace("\\", "")
-        raise _unusable(f"the release at {url} has no {name}", f"Use another build: {PAGE}")
-    address, digest = assets[found]
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise _unusable(f"{url} lists no sha256 for {found}", f"Use a newer build: {PAGE}")
-    return address, digest.removeprefix("sha256:")
-
-
-def _unusable(seen: str, hint: str, cause: str = "model_not_found") -> MscliError:
-    return MscliError(Code.DOWNLOAD_FAILED, seen, hint, {"cause": cause})
 
 
 def own_folder() -> Path:

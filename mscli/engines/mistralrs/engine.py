@@ -70,6 +70,10 @@ class MistralRs:
         """See `mistralrs_installation.locate`."""
         return mistralrs_installation.locate()
 
+    def locate_for(self, device: str) -> Installation:
+        """See `mistralrs_installation.locate_for`."""
+        return mistralrs_installation.locate_for(device)
+
     def command(
         self, plan: Plan, profile: Profile, model: Model, weights: WeightFiles, serving: Serving, found: Installation
     ) -> Command:

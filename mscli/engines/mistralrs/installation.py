@@ -1,23 +1,29 @@
-"""Where mistral.rs is and which kind: its program, told apart by its answer to `--version`, or its Python wheel."""
+"""Where mistral.rs is and which kind: its program, told apart by its answer to `--version`, or its Python wheel.
+
+mscli installs the project's archive for the GPUs here, which holds the program with CUDA; without a GPU the wheel."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mscli.engines.engine import SERVERS, Installation, Offer
 from mscli.engines.installed import (
     PythonEnvironment,
     environment_in,
+    glibc,
+    gpu_code,
     make_environment,
     this_environment,
     version_answer,
 )
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
-from mscli.paths import mistralrs_place, places
+from mscli.paths import hub_cache, mistralrs_place, places, releases
 from mscli.weights.progress import Listener
 
 NAME = "mistral.rs"
@@ -29,9 +35,20 @@ WHEELS = ("mistralrs-cuda", "mistralrs-mkl", "mistralrs")
 VERSIONS = ">=0.9.5"
 DOWNLOAD_BYTES, ROOM_BYTES = 26 * 10**6, 2 * 10**8
 SERVER = SERVERS / "mistralrs_server.py"
+# The release whose flags were read: its program takes the size of the KV cache.
+RELEASE = "0.9.2"
+RELEASES = "https://api.github.com/repos/EricLBuehler/mistral.rs/releases/tags"
+PAGE = "https://github.com/EricLBuehler/mistral.rs/releases"
+OFFLINE = "put another machine's mistralrs on PATH."
+# By the wheels of the CUDA libraries and NCCL that an archive brings along; no archive was measured.
+ARCHIVE_BYTES, ARCHIVE_ROOM_BYTES = 9 * 10**8, 3 * 10**9
 GET_ONE = (
-    "Install its program with GPU code: https://ericlbuehler.github.io/mistral.rs (or `cargo install mistralrs-cli "
-    "--features cuda`). Or, for the CPU, its wheel: mscli engines install mistral.rs"
+    "Install it: mscli engines install mistral.rs (the project's program for the GPUs here, or the wheel for the CPU). "
+    "Or put a mistralrs on PATH, compiled with: cargo install mistralrs-cli --features cuda"
+)
+IN_OWN_FOLDER = (
+    "the mistralrs that mscli installs",
+    "It is built for Ubuntu and may need newer system libraries. Put your own mistralrs on PATH.",
 )
 # What a program is, and what to do when it does not run.
 IN_USE = (
@@ -44,42 +61,103 @@ _ANSWER = re.compile(r"^(?P<name>mistralrs(?:-server|-cli)?)\s+v?(?P<version>\d\
 
 def locate() -> Installation:
     """What MSCLI_MISTRALRS names, else `mistralrs` on PATH, else `mistralrs-server`, else the wheel: in mscli's own
-    environment for it, or in the one that runs mscli.
+    environment for it, or in the one that runs mscli; else the program that mscli installed.
 
     Waits at most VERSION_TIMEOUT_S for a program to tell its version. Raises ENGINE_MISSING with the way to get one,
     and when what is named or first on PATH does not run: whoever put it there wants it used.
     """
+    return next(_copies())
+
+
+def locate_for(device: str) -> Installation:
+    """The first of them for the CPU; for a GPU the first that may have code for it, or what MSCLI_MISTRALRS names.
+    Waits and raises as `locate` does."""
+    if device != "gpu" or mistralrs_place():
+        return next(_copies())
+    passed: list[str] = []
+    try:
+        for found in _copies():
+            if found.gpu is not False:
+                return found
+            passed.append(str(found.path))
+    except MscliError:
+        if not passed:
+            raise
+    seen = f"{passed[0]} has the wheel for the CPU"
+    raise MscliError(Code.ENGINE_MISSING, f"mistral.rs with GPU code was not found: {seen}", GET_ONE)
+
+
+def _copies() -> Iterator[Installation]:
+    """Every copy that is here, in the order of preference. Raises ENGINE_MISSING at the end, as `locate` does."""
     if named := mistralrs_place():
-        return _named(named)
+        yield _named(named)
     for name in PROGRAMS:
         if path := shutil.which(name):
-            return _program(Path(path).absolute())
+            yield _program(Path(path).absolute())
     for environment in _environments():
         if found := _wheel(environment):
-            return found
+            yield found
+    if (own := own_folder() / PROGRAMS[0]).is_file():
+        yield _with_gpu_code(own)
     raise MscliError(
         Code.ENGINE_MISSING, "mistral.rs was not found: no mistralrs or mistralrs-server on PATH, no wheel", GET_ONE
     )
 
 
-def offer(device: str, _inventory: Inventory) -> Offer:
-    """What `install` would put here. Raises ENGINE_UNSUPPORTED for a GPU: PyPI's wheel has no code for it."""
+def offer(device: str, inventory: Inventory) -> Offer:
+    """What `install` would put here. Raises ENGINE_UNSUPPORTED for GPUs that no archive of the project runs on."""
     if device == "gpu":
-        raise MscliError(Code.ENGINE_UNSUPPORTED, "the mistral.rs wheel that mscli installs has no GPU code", GET_ONE)
+        from mscli.engines.mistralrs.builds import build_for
+
+        build = build_for(inventory, os.uname().machine, glibc())
+        source = f"{releases(NAME, RELEASES)}/v{RELEASE}"
+        return Offer(
+            NAME, f"mistral.rs {RELEASE} ({build.name})", source, ARCHIVE_BYTES, ARCHIVE_ROOM_BYTES, own_folder()
+        )
     what, source = f"mistral.rs {VERSIONS}", "the Python package index"
     return Offer(NAME, what, source, DOWNLOAD_BYTES, ROOM_BYTES, own_environment())
 
 
 def install(listener: Listener, *, version: str | None = None) -> Installation:
-    """Put the wheel (of that version) into an environment of mscli's own. PyPI's has no GPU code. Blocks for the
-    download (26 MB).
+    """Put mistral.rs (of that version) into mscli's own folder and return it: the project's archive for the GPUs here,
+    else PyPI's wheel, which has no GPU code. Blocks for the download.
 
-    Raises MscliError(DOWNLOAD_FAILED) with the installer's last words.
+    Raises as archive.put does; of the wheel DOWNLOAD_FAILED with the installer's last words.
     """
+    from mscli.inventory.detect import detect
+
+    inventory = detect(hub_cache())
+    if inventory.devices:
+        return _install_archive(listener, version or RELEASE, inventory)
     wanted = f"mistralrs=={version}" if version else f"mistralrs{VERSIONS}"
     found = _wheel(make_environment(own_environment(), (wanted,), listener))
     assert found is not None
     return found
+
+
+def _install_archive(listener: Listener, version: str, inventory: Inventory) -> Installation:
+    from mscli.engines.archive import Archive, Publisher, put
+    from mscli.engines.mistralrs.builds import build_for
+    from mscli.engines.release import assets_of, part
+
+    build = build_for(inventory, os.uname().machine, glibc())
+    publisher, place = Publisher(PAGE, OFFLINE), own_folder()
+    url = f"{releases(NAME, RELEASES)}/v{version}"
+    address, sha256 = part(assets_of(url, publisher), re.escape(build.archive), url, publisher)
+    archive = Archive(publisher, address, sha256, PROGRAMS[0])
+    partial = place.with_name(f"{place.name}-{version}-{build.sm}.partial")
+    return _with_gpu_code(put(archive, partial, place, listener, _with_gpu_code))
+
+
+def own_folder() -> Path:
+    """Where `install` unpacks the program."""
+    return places().engines / "mistralrs-program"
+
+
+def _with_gpu_code(path: Path) -> Installation:
+    """The program of an archive, whose libraries lie in a folder beside it."""
+    code = gpu_code(path, path.parent / "lib", inside=False)
+    return replace(_program(path, IN_OWN_FOLDER), gpu=code.found, cuda=code.cuda)
 
 
 def own_environment() -> Path:
@@ -117,9 +195,10 @@ def _named(place: Path) -> Installation:
     return _program(place)
 
 
-def _program(path: Path) -> Installation:
-    """The program at `path`. Which command line it takes says the name in its answer, whatever the file is called."""
-    said = version_answer(path, *IN_USE)
+def _program(path: Path, wording: tuple[str, str] = IN_USE) -> Installation:
+    """The program at `path`. Which command line it takes says the name in its answer, whatever the file is called.
+    `wording`: what it is and what to do if it does not run."""
+    said = version_answer(path, *wording)
     told = _ANSWER.search(said)
     name = told["name"] if told else path.name
     kind = OLDER if name == "mistralrs-server" else CURRENT

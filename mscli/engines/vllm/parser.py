@@ -60,7 +60,7 @@ _OF_FLAGS = ("cli_flags", "tools")
 
 def worth_asking(found: Installation, argv: Sequence[str], profile: Profile) -> bool:
     """Whether asking can save a download: weights are missing (the model is named, not given by its path), this vLLM
-    might refuse (its version was not tried, or the profile adds flags of its own) or not run at all (mscli has installed
+    might refuse (its version was not tried, or the profile adds flags of its own) or not run at all (mscli installed
     it, so maybe nobody has ever started it), and it was not asked before."""
     words = _words(found, argv)
     tried = (found.version or "").partition("+")[0] in TRIED

@@ -1,18 +1,21 @@
 #!/bin/sh
-# bare_machine.sh GIVEN STORY: run the shell script STORY as a user without root, on a machine that holds this system's
-# /usr without /usr/local, an empty home, and GIVEN at /given. Its network has a loopback and nothing else.
-# To be called as root, in mount, network and PID namespaces of its own (unshare).
+# bare_machine.sh GIVEN STORY SIZE: run the shell script STORY as a user without root, on a machine that holds this
+# system's /usr without /usr/local, an empty home, and GIVEN at /given. Its network has a loopback and nothing else.
+# SIZE: of the home ("16G"), in memory; empty: it lies on this system's disk.
+# To be called as root, in mount, network and PID namespaces of its own (unshare), with PYTHONPATH to tests.
 set -eu
-given=$1 story=$2 root=$1/root
+given=$1 story=$2 size=$3 root=$1/root
 mkdir -p "$root"
 mount -t tmpfs -o mode=755 none "$root"
-mkdir -p "$root/usr" "$root/proc" "$root/dev/shm" "$root/tmp" "$root/etc" "$root/home/user" "$root/given" "$root/run"
+mkdir -p "$root/usr" "$root/proc" "$root/dev/shm" "$root/tmp" "$root/etc" "$root/home/user" "$root/given" "$root/run" "$root/sys"
 mount --rbind /usr "$root/usr"
 mount -t tmpfs none "$root/usr/local"
+[ ! -d "$given/programs" ] || cp -r "$given/programs" "$root/usr/local/bin"
 for name in bin sbin lib lib32 lib64; do
     [ ! -L "/$name" ] || ln -s "$(readlink "/$name")" "$root/$name"
 done
 mount -t proc none "$root/proc"
+mount -t sysfs -o ro none "$root/sys"
 mount -t tmpfs -o mode=1777 none "$root/dev/shm"
 for name in null zero random urandom; do
     touch "$root/dev/$name"
@@ -24,16 +27,19 @@ for name in ld.so.cache ld.so.conf ld.so.conf.d alternatives ssl nsswitch.conf l
 done
 echo 'user:x:12345:12345::/home/user:/bin/sh' >"$root/etc/passwd"
 echo 'user:x:12345:' >"$root/etc/group"
-echo '127.0.0.1 localhost' >"$root/etc/hosts"
-mkdir -p "$given/home"  # on the disk: a file system in memory has no room for an engine and weights
+echo '127.0.0.1 localhost download.pytorch.org' >"$root/etc/hosts"
+mkdir -p "$given/home"
+[ -z "$size" ] || mount -t tmpfs -o "size=$size" none "$given/home"
 chown 12345:12345 "$given/home"
 mount --bind "$given/home" "$root/home/user"
 chmod 1777 "$root/tmp"
 mount --bind "$given" "$root/given"
 mount -o remount,ro,bind "$root/given"
 ip link set lo up
-chroot "$root" env -i /usr/bin/python3 -m http.server --bind 127.0.0.1 --directory /given/mirror 9000 >/dev/null 2>&1 &
+mkfifo "$given/internet"
+"$PYTHON" -m support.machines.internet "$given" >"$given/internet" 2>"$given/internet.log" &
+read -r _ <"$given/internet"
 status=0
-chroot "$root" setpriv --reuid 12345 --regid 12345 --clear-groups env -i HOME=/home/user PATH=/usr/bin:/bin \
+chroot "$root" setpriv --reuid 12345 --regid 12345 --clear-groups env -i HOME=/home/user PATH=/usr/local/bin:/usr/bin:/bin \
     LANG=C.UTF-8 sh "/given/$story" || status=$?
 exit $status

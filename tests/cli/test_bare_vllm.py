@@ -1,0 +1,106 @@
+"""From a machine with GPUs for vLLM, a driver and Python, and nothing of ours, to an answer of the real vLLM.
+
+Its package index holds the distributions that tests/run_engines installed; what stands in for CUDA is in
+support/vllm/package_index.py. `tests/run_bare_machine vllm` runs it: minutes for each machine, and 6 GB of memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import SUPPORT
+from support.engines.installed_engines import CACHE
+from support.hub.company import root_certificate
+from support.machines.bare import POSSIBLE, WHY_NOT, Given, mscli_wheels
+from support.tiny_models import TinyModels
+
+from mscli.engines.vllm.installation import VERSION
+
+pytestmark = [pytest.mark.bare_vllm, pytest.mark.skipif(not POSSIBLE, reason=WHY_NOT)]
+
+BF16 = "mistralai/Mistral-Small-3.1-24B-Instruct-2503"
+FP8 = "RedHatAI/Mistral-Small-3.1-24B-Instruct-2503-FP8-dynamic"
+# In memory, where only what is written takes room: vLLM's environment is 3 GB.
+HOME = "200G"
+LOGS = ".local/state/mscli/instances/*/log .local/share/mscli/engines/*.log"
+ANSWERED = f"""\
+test "$(id -u)" = 12345
+! command -v vllm
+mscli up -y {{more}} >shown 2>&1 || {{{{ cat shown; tail -n 40 {LOGS}; exit 1; }}}}
+mscli status --json
+mscli chat "hello" >answer
+grep -q "scripted stand-in" answer
+mscli down --json
+cat shown
+"""
+
+
+@pytest.fixture(scope="module")
+def index() -> Path:
+    """The package index, made once for each state of what makes it."""
+    environment = CACHE / f"vllm-{VERSION}"
+    assert (environment / "complete").exists(), "tests/run_engines vllm installs what the index is made of"
+    makers = [SUPPORT / "vllm" / "package_index.py", *sorted((SUPPORT / "vllm" / "in_gpus_place").glob("*.py"))]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in makers)).hexdigest()[:12]
+    made = CACHE / f"index-{digest}"
+    if not made.exists():
+        for old in CACHE.glob("index-*"):
+            shutil.rmtree(old)
+        fresh = made.with_name(f"index-{digest}.unfinished")
+        python = str(environment / "bin" / "python")
+        subprocess.run([python, str(makers[0]), str(environment), str(fresh)], check=True)
+        wanted = ["download", "--quiet", "--no-deps", "--dest", str(fresh / "pypi" / "uv"), "uv"]
+        subprocess.run([sys.executable, "-m", "pip", *wanted], check=True)
+        fresh.rename(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mscli_wheels(tmp_path_factory.mktemp("wheels"))
+
+
+@pytest.fixture
+def given(tmp_path: Path, wheels: Path, nvml_library: Path, index: Path, tiny_model: TinyModels) -> Iterator[Given]:
+    """What the machine is given: wheels of mscli, a driver, the package index, PyTorch's index, the hub."""
+    made = Given(tmp_path)
+    made.put(wheels, nvml_library)
+    (tmp_path / "mirror" / "simple").symlink_to(index / "pypi")
+    (tmp_path / "pytorch" / "whl").mkdir(parents=True)
+    for build in ("cu130", "cu132"):  # which one is uv's choice
+        (tmp_path / "pytorch" / "whl" / build).symlink_to(index / "torch")
+    root_certificate(tmp_path, "download.pytorch.org", ca=False).rename(tmp_path / "certificate.pem")
+    simple = "http://127.0.0.1:9000/simple"
+    made.exports = {"PIP_INDEX_URL": simple, "UV_DEFAULT_INDEX": simple, "SSL_CERT_FILE": "/given/only.pem"}
+    made.hub(
+        {
+            BF16: tiny_model("small31", formats=("mistral",)).folder,
+            FP8: tiny_model("small31", formats=("hugging-face",)).folder,
+        }
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("machine", "more", "profile", "context"),
+    [("h100-80", "", "small-bf16", "131,072"), ("rtx4090-x2", "--engine vllm", "small-fp8", "98,304")],
+)
+def test_a_machine_for_vllm_answers_after_one_command(
+    given: Given, machine: str, more: str, profile: str, context: str
+) -> None:
+    told = given.run(machine, ANSWERED.format(more=more), HOME)
+    assert told.status == 0, told.said
+    status, down = told.rows
+    (instance,) = status["data"]["instances"]
+    assert (instance["name"], instance["state"], down["ok"]) == (profile, "ready", True)
+    assert down["data"]["stopped"][0]["memory_returned_bytes"] > 0
+    assert f"{profile} is ready after" in told.said
+    assert f"on vllm, {context} tokens of context" in told.said
+    assert 'answer   "' in told.said
+    print(told.said)

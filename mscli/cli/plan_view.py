@@ -123,7 +123,8 @@ def _show_rest(screen: Screen, fit: int, too_big: int, again: str) -> None:
 
 
 def _others(choice: Choice) -> list[Plan]:
-    """Up to five plans beside the choice: two of the same model, the best of each other one, then what is next."""
+    """Up to five plans beside the choice: two of the same model, the best of each other one, then what is next. Fewer
+    where the choice fills the screen with bars of unlike GPUs."""
     rest = [each for each in choice.ranked if isinstance(each, Plan) and each is not choice.chosen]
     firsts: dict[str, int] = {}
     order: list[tuple[bool, int, Plan]] = []
@@ -131,7 +132,9 @@ def _others(choice: Choice) -> list[Plan]:
         firsts[outcome.model] = firsts.get(outcome.model, 0) + 1
         own = choice.chosen is not None and outcome.model == choice.chosen.model
         order.append((firsts[outcome.model] > (2 if own else 1) or not outcome.gpus, len(order), outcome))
-    taken = [outcome for _, _, outcome in sorted(order, key=lambda item: item[:2])][:_MOST_OTHERS]
+    bars = len(list(_alike(choice.chosen.memory))) if choice.chosen else 1
+    most = max(1, _MOST_OTHERS - 2 * (bars - 1))
+    taken = [outcome for _, _, outcome in sorted(order, key=lambda item: item[:2])][:most]
     models = list(dict.fromkeys(outcome.model for outcome in taken))
     return sorted(taken, key=lambda outcome: models.index(outcome.model))
 
@@ -205,10 +208,10 @@ def _words(command: Command) -> list[str]:
 
 
 def _beginning(plan: Plan, words: Sequence[str], width: int | None, again: str) -> str:
-    """A long command by its beginning, and where the whole of it is shown."""
+    """A long command by its beginning (the program by its name alone), and where the whole of it is shown."""
     whole = f" (full command: mscli plan {plan.profile}{again})"
-    program = " ".join(dropwhile(lambda word: "=" in word, words))
-    return clipped(program, max((width or 80) - 11 - len(whole), 20)) + whole
+    program, *rest = dropwhile(lambda word: "=" in word, words)
+    return clipped(" ".join((program.rpartition("/")[2], *rest)), max((width or 80) - 11 - len(whole), 20)) + whole
 
 
 def _engine(plan: Plan, previewed: Preview | None) -> str:

@@ -7,10 +7,9 @@ same overrides only, and until there is clearly more memory; flags and environme
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -218,6 +217,8 @@ class Remembered:
 
 def circumstances(profile: Profile, snapshot: Snapshot, overrides: Overrides) -> Circumstances:
     """The circumstances of a start of `profile` on the machine seen."""
+    import hashlib  # 3 ms, for what nobody asks as long as no start had to be changed
+
     devices = snapshot.inventory.devices if profile.device == "gpu" else ()
     room = sum(device.free_bytes or 0 for device in devices) if devices else snapshot.inventory.host.ram_total_bytes
     told = to_json(replace(profile, path=profile.path.parent))
@@ -233,9 +234,9 @@ def circumstances(profile: Profile, snapshot: Snapshot, overrides: Overrides) ->
     )
 
 
-def recall(now: Circumstances, places: Places) -> Remembered:
-    """What the last good start in these circumstances needed; an adjustment of NOTHING where nothing is known."""
-    alike = [entry for entry in remembered(places) if _fixed(entry.where) == _fixed(now)]
+def recall(now: Circumstances, known: Sequence[Remembered]) -> Remembered:
+    """What the last good start in these circumstances needed; an adjustment of NOTHING where nothing is `known`."""
+    alike = [entry for entry in known if _fixed(entry.where) == _fixed(now)]
     same = [entry for entry in alike if entry.where.overrides == now.overrides]
     if same and now.room_bytes <= same[-1].where.room_bytes * _MORE:
         return same[-1]

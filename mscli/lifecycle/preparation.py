@@ -18,7 +18,6 @@ from mscli.instances.fetching import FetchNote
 from mscli.instances.records import GGUF, Record, Records, Request, leads, running, seen
 from mscli.instances.store import check_name
 from mscli.lifecycle import launch as launching
-from mscli.lifecycle import server_weights
 from mscli.lifecycle.decision import Adjust, Decision, chosen, decide
 from mscli.lifecycle.first_install import Consent, have_engine
 from mscli.lifecycle.launch import Launch, StartFailure
@@ -262,6 +261,8 @@ def _weights(launch: Launch, places: Places, listener: WeightsListener) -> Weigh
         folder = Path(launch.request.weights) if launch.request.weights else None
         try:
             if isinstance(launch.engine, Hosted):
+                from mscli.lifecycle import server_weights  # a start with files needs no server to fetch them
+
                 return server_weights.ensure(launch.engine, variant, heard, launch.offline, launch.agree)
             return ensure(launch.decision.model, variant, heard, offline=launch.offline, folder=folder)
         except KeyboardInterrupt:

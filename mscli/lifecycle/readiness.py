@@ -21,7 +21,6 @@ from mscli.inventory.ports import addresses
 from mscli.lifecycle.launch import Launch, Started, loopback
 from mscli.lifecycle.learning import Eta
 from mscli.lifecycle.port import describe_owner
-from mscli.lifecycle.server_weights import may_fetch
 from mscli.lifecycle.shutdown import end_group, release
 from mscli.lifecycle.waiting import (
     Listener,
@@ -199,6 +198,8 @@ class Download(WeightsListener):
 
 def _may_fetch(launch: Launch, record: Record, engine: Hosted) -> None:
     """Raise if the model is not on the server and must not be fetched, or the user does not want it fetched."""
+    from mscli.lifecycle.server_weights import may_fetch
+
     variant = launch.decision.variant
     asked = launch.offline or launch.agree is not None
     if asked and variant.source.repository not in [held.name for held in engine.held((record.host, record.port))]:

@@ -6,7 +6,9 @@ remembered for these GPUs and this version, and the next start begins with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +20,7 @@ from mscli.inventory.detect import detect
 from mscli.lifecycle import up as starting
 from mscli.lifecycle.decision import Decision, chosen
 from mscli.lifecycle.launch import StartFailure
-from mscli.lifecycle.learning import Circumstances, Heal, Remembered, circumstances, noted, recall, remember
+from mscli.lifecycle.learning import Circumstances, Heal, Remembered, circumstances, noted, recall, remember, remembered
 from mscli.lifecycle.preparation import Ask
 from mscli.lifecycle.snapshot import Snapshot
 from mscli.lifecycle.up import DryRun, Up
@@ -67,7 +69,7 @@ def up_as_planned(ask: Ask, places: Places, listener: Listener) -> Up:
         return NOTHING
 
     done = starting.up(replace(ask, adjust=look), places, listener)
-    if done.observed is not None and seen and recall(seen[-1], places).adjustment != NOTHING:
+    if done.observed is not None and seen and recall(seen[-1], remembered(places)).adjustment != NOTHING:
         forgotten = Remembered(seen[-1], NOTHING)
         done = replace(done, warnings=(*done.warnings, *noted(lambda: remember(places, forgotten))))
     return done
@@ -76,11 +78,11 @@ def up_as_planned(ask: Ask, places: Places, listener: Listener) -> Up:
 def dry_run(ask: Ask, places: Places) -> DryRun:
     """What `up` would do now: lifecycle.up.dry_run, with what is remembered."""
 
-    def remembered(profile: Profile, snapshot: Snapshot) -> Adjustment:
-        entry = recall(circumstances(profile, snapshot, ask.request.overrides), places)
+    def as_remembered(profile: Profile, snapshot: Snapshot) -> Adjustment:
+        entry = recall(circumstances(profile, snapshot, ask.request.overrides), remembered(places))
         return NOTHING if entry.due else entry.adjustment
 
-    return starting.dry_run(replace(ask, adjust=remembered), places)
+    return starting.dry_run(replace(ask, adjust=as_remembered), places)
 
 
 def restart(record: Record, places: Places, patience: Patience, listener: Listener, heal: bool = True) -> Up:
@@ -92,9 +94,9 @@ def restart(record: Record, places: Places, patience: Patience, listener: Listen
 class _Attempts:
     """The tries of one `up`: what to ask next, and what has been changed so far.
 
-    `state`: what the profile is changed by, None before the first plan. `where`: its circumstances, unchanged.
-    `memory`: what is remembered of earlier starts; `recalled`: it is begun with. `last`: the error of the last try that
-    got as far as the engine.
+    `state`: what the profile is changed by, None before the first plan. `where`: the circumstances of `profile`,
+    unchanged, made when they are asked for. `memory`: what is remembered of earlier starts, None where nothing ever
+    was; `recalled`: it is begun with. `last`: the error of the last try that got as far as the engine.
     """
 
     first: Ask
@@ -102,7 +104,8 @@ class _Attempts:
     listener: Listener
     healed: list[Heal] = field(default_factory=list)
     state: Adjustment | None = None
-    where: Circumstances | None = None
+    profile: str | None = None
+    where: Callable[[], Circumstances] | None = None
     choice: Choice | None = None
     memory: Remembered | None = None
     recalled: bool = False
@@ -120,19 +123,24 @@ class _Attempts:
 
     def adjust(self, profile: Profile, snapshot: Snapshot) -> Adjustment:
         """What is remembered at the first plan, then what was found out."""
-        if self.where is None or self.where.profile != profile.name:
-            self.where = circumstances(profile, snapshot, self.overrides)
-            self.state = None
+        if self.where is None or self.profile != profile.name:
+            self.where = cache(partial(circumstances, profile, snapshot, self.overrides))
+            self.profile, self.state, self.memory = profile.name, None, None
         if self.state is None:
-            self.memory = recall(self.where, self.places)
-            words = ", ".join(self.memory.adjustment.words)
-            self.recalled = self.memory.adjustment != NOTHING and not self.memory.due
-            self.state = self.memory.adjustment if self.recalled else NOTHING
-            if self.recalled:
-                self.listener.stage(contract.PLAN, f"with earlier adjustments: {words} (--no-heal turns them off)")
-            elif self.memory.due:
-                self.listener.stage(contract.PLAN, f"trying without earlier adjustments: {words}")
+            if known := remembered(self.places):
+                self.memory = recall(self.where(), known)
+            self.state = self._begun_with(self.memory.adjustment, self.memory.due) if self.memory else NOTHING
         return self.state
+
+    def _begun_with(self, known: Adjustment, due: bool) -> Adjustment:
+        words = ", ".join(known.words)
+        self.recalled = known != NOTHING and not due
+        if self.recalled:
+            self.listener.stage(contract.PLAN, f"with earlier adjustments: {words} (--no-heal turns them off)")
+            return known
+        if due:
+            self.listener.stage(contract.PLAN, f"trying without earlier adjustments: {words}")
+        return NOTHING
 
     @property
     def said(self) -> tuple[Heal, ...]:
@@ -165,11 +173,11 @@ class _Attempts:
         """Keep what a start that ended ready was changed by. Raises OSError when the state cannot be written."""
         if done.observed is None or self.where is None or self.state is None:
             return
-        known = self.memory or Remembered(self.where, NOTHING)
-        if self.recalled and self.state == known.adjustment:
+        known = self.memory
+        if known and self.recalled and self.state == known.adjustment:
             remember(self.places, replace(known, starts=known.starts + 1))
-        elif known.due or (self.healed and self.state != known.adjustment):
-            remember(self.places, Remembered(self.where, self.state, tuple(self.healed)))
+        elif (known and known.due) or (self.healed and self.state != (known.adjustment if known else NOTHING)):
+            remember(self.places, Remembered(self.where(), self.state, tuple(self.healed)))
 
     def _failure(self, fault: MscliError) -> Failure | None:
         from mscli.lifecycle.healing.remedies import Failure  # only a failed start needs its patterns

@@ -27,22 +27,22 @@ def places(tmp_path: Path) -> Places:
 
 
 def test_the_same_start_begins_with_all_of_it(places: Places) -> None:
-    assert recall(THEN, places).adjustment == FOUND
-    assert recall(replace(THEN, room_bytes=15 * GIB), places).adjustment == FOUND
+    assert recall(THEN, remembered(places)).adjustment == FOUND
+    assert recall(replace(THEN, room_bytes=15 * GIB), remembered(places)).adjustment == FOUND
 
 
 @pytest.mark.parametrize("other", [Overrides(users=4), Overrides(context=8192)])
 def test_another_wish_begins_with_the_flags_alone(places: Places, other: Overrides) -> None:
-    assert recall(replace(THEN, overrides=other), places).adjustment == Adjustment(
+    assert recall(replace(THEN, overrides=other), remembered(places)).adjustment == Adjustment(
         options={"swap-space": False}, env={"A": "1"}
     )
 
 
 def test_more_memory_is_tried_out_anew(places: Places) -> None:
-    assert recall(replace(THEN, room_bytes=20 * GIB + GIB // 2), places).adjustment == FOUND, (
+    assert recall(replace(THEN, room_bytes=20 * GIB + GIB // 2), remembered(places)).adjustment == FOUND, (
         "half a GiB is no clear gain"
     )
-    assert recall(replace(THEN, room_bytes=23 * GIB), places).adjustment.context is None
+    assert recall(replace(THEN, room_bytes=23 * GIB), remembered(places)).adjustment.context is None
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_more_memory_is_tried_out_anew(places: Places) -> None:
     ids=str,
 )
 def test_other_circumstances_know_nothing_of_it(places: Places, other: dict[str, object]) -> None:
-    assert recall(replace(THEN, **other), places).adjustment == NOTHING  # type: ignore[arg-type]
+    assert recall(replace(THEN, **other), remembered(places)).adjustment == NOTHING  # type: ignore[arg-type]
 
 
 def test_the_last_word_counts(places: Places) -> None:
     remember(places, Remembered(THEN, Adjustment(context=4096)))
-    assert recall(THEN, places).adjustment == Adjustment(context=4096)
+    assert recall(THEN, remembered(places)).adjustment == Adjustment(context=4096)
     remember(places, Remembered(THEN, NOTHING))
-    assert recall(THEN, places).adjustment == NOTHING
+    assert recall(THEN, remembered(places)).adjustment == NOTHING
 
 
 def test_lines_that_cannot_be_read_are_passed_over(places: Places) -> None:

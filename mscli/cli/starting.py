@@ -148,6 +148,7 @@ def _up(screen: Screen, ask: Ask, wishes: Wishes) -> None:
 
 def _started(screen: Screen, ask: Ask, wishes: Wishes) -> Up:
     from dataclasses import replace
+    from functools import partial
 
     from mscli.cli.progress import listener_of
     from mscli.lifecycle.healing import attempts as healing
@@ -160,22 +161,26 @@ def _started(screen: Screen, ask: Ask, wishes: Wishes) -> Up:
             ask,
             agree=progress.agree if screen.live and not wishes.yes else None,
             consent=_consent(screen, progress, wishes.yes) if install else None,
-            meanwhile=_get_ready,
+            meanwhile=partial(_get_ready, wishes.check and ask.wait),
         )
         try:
             return begin(asked, places(), progress)
-        except KeyboardInterrupt:
-            raise _interrupted(progress.started) from None
+        except (KeyboardInterrupt, RuntimeError) as fault:
+            # Python up to 3.11 makes a RuntimeError of a Ctrl-C that comes while a class is made.
+            if isinstance(fault, KeyboardInterrupt) or isinstance(fault.__cause__, KeyboardInterrupt):
+                raise _interrupted(progress.started) from None
+            raise
 
 
-def _get_ready() -> None:
+def _get_ready(to_ask: bool) -> None:
     """While the engine loads: import what is needed once it is ready, and leave the next start less to do."""
-    import mscli.chat.selftest
     import mscli.cli.instance_view
-    import mscli.cli.plan_view  # noqa: F401
+    import mscli.cli.plan_view
     from mscli.lifecycle.pinned import keep_parsed
     from mscli.paths import places
 
+    if to_ask:
+        import mscli.chat.selftest  # noqa: F401
     keep_parsed(places())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.containers.container_home import KEY, write_profile
-from support.containers.container_images import make_image
+from support.containers.container_images import make_vllm_image
 from support.containers.real_docker import Dockerd, wait_for
 from support.engines.installed_engines import CACHE
 from support.picture import png
@@ -24,7 +24,6 @@ from support.weather import TOOL
 from mscli.instances import process
 
 pytestmark = pytest.mark.engines
-IMAGE = "mscli-tests/vllm-cpu:v0.32.0"
 START_S = 400
 
 
@@ -36,11 +35,10 @@ def vllm_image(dockerd: Dockerd) -> Iterator[str]:
     place = Path(os.environ.get("MSCLI_VLLM") or CACHE / "vllm-0.32.0")
     if not (place / "bin" / "vllm").exists():
         pytest.skip(f"no vLLM in {place}: tests/run_engines docker installs it")
-    links = {"/opt/bin/vllm": str(place / "bin" / "vllm")}
-    make_image(("docker", "--host", dockerd.host), IMAGE, place / "bin" / "python3", place, links=links)
+    made = make_vllm_image(("docker", "--host", dockerd.host), place)
     with (place.parent / f"{place.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield IMAGE
+        yield made
 
 
 @pytest.fixture

@@ -20,6 +20,9 @@ from pathlib import Path
 
 import pytest
 from support.conformance.page import CLIENTS, GATEWAY, NAMES, Found, read, write
+from support.containers.container_home import write_profile as write_container_profile
+from support.containers.container_images import make_vllm_image
+from support.containers.real_docker import Dockerd, why_not
 from support.engines.engine_home import KEY, TWINS, Home, make_home
 from support.ollama.standins import STANDIN
 from support.ollama.tiny import give, program, write_profile
@@ -28,6 +31,7 @@ from support.tiny_models import TinyModels
 
 from mscli.engines.table import engine
 
+DOCKER = "-docker"
 TESTS = Path(__file__).parents[2]
 PYTHON = os.environ.get("MSCLI_CLIENTS", "")
 pytestmark = pytest.mark.conformance
@@ -60,22 +64,40 @@ def ollama_home(folder: Path) -> Iterator[Home]:
 
 
 @contextmanager
+def docker_home(folder: Path, weights: Path, vllm: Path) -> Iterator[Home]:
+    """A user of a real Docker engine that has an image with the vLLM in `vllm`."""
+    if reason := why_not():
+        pytest.skip(reason)
+    docker = Dockerd(2)
+    try:
+        docker.start()
+        write_container_profile(folder / "home", make_vllm_image(("docker", "--host", docker.host), vllm))
+        env = environment(folder, folder / "home", DOCKER_HOST=docker.host)
+        yield Home(folder, env, ("tiny", "--weights", str(weights)))
+    finally:
+        docker.close()
+
+
+@contextmanager
 def home_of(name: str, folder: Path, tiny_model: TinyModels) -> Iterator[Home]:
     """A home in which the engine can be started; where it is heavy, nobody else starts one meanwhile."""
     if name == "ollama":
         with ollama_home(folder) as home:
             yield home
         return
-    twin = TWINS[name]
+    twin = TWINS[name.removesuffix(DOCKER)]
     with ExitStack() as held:
         if place := twin.place():
             lock = held.enter_context(place.with_name(f"{place.name}.lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX)
         elif twin.variable:
-            pytest.skip(f"no {name} to test with: tests/run_engines {name} installs it")
+            pytest.skip(f"no {twin.engine} to test with: tests/run_engines {twin.engine} installs it")
         weights = tiny_model("small31", formats=twin.weights).folder if twin.variable else None
         folder.mkdir(exist_ok=True)
-        yield make_home(twin, folder, weights)
+        if name.endswith(DOCKER) and place and weights:
+            yield held.enter_context(docker_home(folder, weights, place))
+        else:
+            yield make_home(twin, folder, weights)
 
 
 def asked(client: str, url: str, model: str, key: str) -> Found:
@@ -86,7 +108,8 @@ def asked(client: str, url: str, model: str, key: str) -> Found:
     assert done.returncode == 0, done.stderr[-2000:]
     found: Found = {}
     for line in done.stdout.splitlines():
-        found |= json.loads(line)
+        if line.startswith("{"):  # litellm prints advice beside an error
+            found |= json.loads(line)
     return found
 
 

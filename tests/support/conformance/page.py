@@ -16,6 +16,7 @@ NAMES = {
     "mistral.rs": "mistral.rs",
     "vllm": "vLLM",
     f"vllm{GATEWAY}": "vLLM + gateway",
+    "vllm-docker": "vLLM in Docker",
 }
 Found = dict[str, str]
 _BEGIN, _END = "<!-- made by tests/run_conformance -->\n", "<!-- end -->\n"

@@ -41,7 +41,7 @@ context: {{floor: 1024, target: 2048}}
 automatic: false
 port: {port}
 options: {options}
-env: {{VLLM_CPU_KVCACHE_SPACE: "1"}}
+env: {{VLLM_CPU_KVCACHE_SPACE: "1", TORCH_COMPILE_DISABLE: "1"}}
 """
 
 

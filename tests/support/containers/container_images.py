@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+VLLM_IMAGE = "mscli-tests/vllm-cpu:v0.32.0"
 # What a Python does not need to run, by the names of folders and files.
 _LEFT_OUT = ("test", "site-packages", "__pycache__", "idlelib", "tkinter", "include", "share", "turtledemo")
 _TOOLS = ("/bin/sh", "/bin/sleep", "/bin/cat", "/usr/bin/lscpu", "/usr/bin/uname")
@@ -43,6 +44,13 @@ def make_image(client: Sequence[str], image: str, python: Path, *more: Path, lin
     importing.stdin.close()
     said = importing.stdout.read().decode()
     assert importing.wait(300) == 0, said
+
+
+def make_vllm_image(client: Sequence[str], place: Path) -> str:
+    """An image with the vLLM that tests/run_engines installs in `place`, made of its files; its name."""
+    links = {"/opt/bin/vllm": str(place / "bin" / "vllm")}
+    make_image(client, VLLM_IMAGE, place / "bin" / "python3", place, links=links)
+    return VLLM_IMAGE
 
 
 def _fill(tar: tarfile.TarFile, folders: Sequence[Path], bare: Path, links: dict[str, str]) -> None:

@@ -16,9 +16,9 @@ from mscli.catalog.gpus import load_gpus
 from mscli.catalog.load import load_catalog
 from mscli.paths import shipped_profiles
 from mscli.planning.described_machine import machine
+from mscli.planning.known import Known
 from mscli.planning.make import choose
 from mscli.planning.plan import GIB, Choice
-from mscli.planning.verdict import Known
 
 TABLE = Path(__file__).with_name("decisions.csv")
 COUNTS = (1, 2, 4, 8)

@@ -26,8 +26,8 @@ from mscli.lifecycle.decision import plan_all
 from mscli.lifecycle.snapshot import Snapshot
 from mscli.paths import shipped_profiles
 from mscli.planning.described_machine import machine
+from mscli.planning.known import Availability
 from mscli.planning.plan import ENGINE_INSTALLABLE, ENGINE_MISSING, Overrides
-from mscli.planning.verdict import Availability
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "fresh-machines.md"
 HEAD = """\

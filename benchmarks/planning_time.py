@@ -14,8 +14,8 @@ from mscli.catalog.gpus import load_gpus
 from mscli.catalog.load import load_catalog
 from mscli.paths import shipped_profiles
 from mscli.planning.described_machine import machine
+from mscli.planning.known import Known
 from mscli.planning.make import choose
-from mscli.planning.verdict import Known
 
 MACHINES = (
     "8x H100", "8x RTX 4090", "8x RTX 5070 Ti", "8x T4", "4x RTX 4090 + 2x RTX 3090 + A6000 + RTX 3060",

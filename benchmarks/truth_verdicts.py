@@ -14,9 +14,9 @@ from mscli.catalog.model import Model
 from mscli.inventory.inventory import Device, Inventory
 from mscli.paths import shipped_profiles
 from mscli.planning.described_machine import machine
+from mscli.planning.known import Known
 from mscli.planning.make import make
 from mscli.planning.plan import GIB, MIB, NoFit, Overrides, Plan
-from mscli.planning.verdict import Known
 
 RAN, PARTLY, FAILED = "ran", "partly on the CPU", "failed"
 

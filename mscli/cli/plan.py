@@ -188,7 +188,7 @@ class _Look:
 
     def learned(self, choice: Choice) -> tuple[str, ...]:
         """What earlier starts of the choice on this card took."""
-        from mscli.planning.learned import history
+        from mscli.planning.known import history
 
         if choice.chosen is None:
             return ()

@@ -23,7 +23,7 @@ from mscli.lifecycle.decision import Decision
 from mscli.lifecycle.snapshot import Snapshot
 from mscli.paths import Places, hub_cache
 from mscli.planning.adjustment import NOTHING, Adjustment
-from mscli.planning.learned import observe
+from mscli.planning.known import observe
 from mscli.planning.plan import Overrides
 
 

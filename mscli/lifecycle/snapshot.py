@@ -18,9 +18,8 @@ from mscli.instances.records import Records, claims
 from mscli.inventory.detect import detect
 from mscli.inventory.inventory import Inventory
 from mscli.paths import Places, hub_cache, shipped_profiles
-from mscli.planning.learned import Observation
+from mscli.planning.known import Availability, Known, Observation
 from mscli.planning.plan import ENGINE_INSTALLABLE, ENGINE_MISSING, ENGINE_READY
-from mscli.planning.verdict import Availability, Known
 
 Located = Installation | Adopted | MscliError
 # From release 13 on, CUDA compiles for nothing older.

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile, loads
+from mscli.planning.known import Known
 from mscli.planning.plan import ENGINE_MISSING, SAFE, Choice, NoFit, Overrides, Plan, gib, tokens
 from mscli.planning.request import KV_BY_ENGINE, too_short
 from mscli.planning.search import ROUNDING, last_true
-from mscli.planning.verdict import MOST_FOR_IMAGES, Known, plan_once
+from mscli.planning.verdict import MOST_FOR_IMAGES, plan_once
 
 
 def make(

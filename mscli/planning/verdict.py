@@ -5,21 +5,17 @@ Pure: the same inventory, overrides and claims always give the same verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, field, replace
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from mscli.catalog.gpus import GpuFacts, by_clocks, find_gpu
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
-from mscli.frozen import frozen
 from mscli.inventory.inventory import Inventory
 from mscli.planning import search
 from mscli.planning.devices import Group, Room, candidates, link_remarks, requested
-from mscli.planning.devices import rooms as rooms_of
-from mscli.planning.learned import Observation, correction_bytes
+from mscli.planning.known import Known, correction_bytes
 from mscli.planning.memory.footprint import Configuration
-from mscli.planning.plan import GIB, SAFE, TIGHT, Claim, GpuMemory, NoFit, Overrides, Plan, Refusal, gib, tokens
+from mscli.planning.plan import GIB, SAFE, TIGHT, GpuMemory, NoFit, Overrides, Plan, Refusal, gib, tokens
 from mscli.planning.request import Request, resolve
 from mscli.planning.requirements import (
     hidden_cause,
@@ -48,63 +44,6 @@ from mscli.planning.search import (
 from mscli.planning.speed import predict
 
 
-@frozen
-class Availability:
-    """Whether an engine can be had here: `state` is ready, installable or missing; `why`: what keeps it away, for one
-    that is missing, and `remedy`: what to do."""
-
-    state: str
-    why: str = ""
-    remedy: str = ""
-
-
-@frozen
-class Known:
-    """What the planner is told beside profile, model and overrides.
-
-    `claims`: what our own instances hold or are about to take. `facts`: data sheets by NVML name, for the speed
-    prediction. `versions`: installed engine versions by engine name; without one the newest behaviour is planned.
-    `observations`: earlier good starts, in order of time, which correct the formulas on the same card, engine version
-    and profile. `engines`: whether each (engine, device) can be had here; empty where that is not known.
-    """
-
-    inventory: Inventory
-    claims: Sequence[Claim] = ()
-    facts: Mapping[str, GpuFacts] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    observations: Sequence[Observation] = ()
-    engines: Mapping[tuple[str, str], Availability] = field(default_factory=dict)
-
-    def with_engine(self, outcome: Plan | NoFit, device: str) -> Plan | NoFit:
-        """The verdict on a profile for `device`, with what is known of its engine; why it is missing comes last."""
-        known = self.engines.get((outcome.engine, device))
-        if known is None:
-            return outcome
-        reasons = (*outcome.reasons, known.why) if known.why and isinstance(outcome, Plan) else outcome.reasons
-        return replace(outcome, engine_state=known.state, reasons=reasons)
-
-    @cached_property
-    def rooms(self) -> tuple[tuple[Room, ...], tuple[str, ...]]:
-        """(devices that can be planned on, why others cannot): the same for every profile."""
-        return rooms_of(self.inventory, self.claims)
-
-    @cached_property
-    def cards(self) -> Mapping[str, GpuFacts | None]:
-        """The data sheet's figures of each device, by UUID, or what its clocks say; None where neither is known."""
-        found = {(room.name, room.total_bytes, room.unified) for room in self.rooms[0]}
-        listed = {key: find_gpu(self.facts, key[0], None if key[2] else key[1]) for key in found}
-        return {
-            room.uuid: listed[room.name, room.total_bytes, room.unified] or self._by_clocks(room)
-            for room in self.rooms[0]
-        }
-
-    def _by_clocks(self, room: Room) -> GpuFacts | None:
-        clocks = next((gpu.clocks for gpu in self.inventory.gpus if gpu.uuid == room.uuid), None)  # no MIG instance
-        if clocks is None or room.compute_capability is None or room.unified:
-            return None
-        return by_clocks(room.name, room.total_bytes, room.compute_capability, **asdict(clocks))
-
-
 def plan_once(profile: Profile, model: Model, overrides: Overrides, known: Known) -> Plan | NoFit:
     """The verdict on one profile, without a search for the nearest overrides that works. Where the least context that
     is wanted does not fit, the longest that does is planned."""
@@ -115,6 +54,8 @@ def plan_once(profile: Profile, model: Model, overrides: Overrides, known: Known
 
 
 MOST_FOR_IMAGES = 0.2
+
+
 """The share of the context that a plan may give up to take images."""
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from support.planning.planned import DESKTOP, choice, facts, on, pair, plan, refusal
 
+from mscli.planning.known import Known
 from mscli.planning.make import choose, make
 from mscli.planning.plan import GIB, SAFE, TIGHT, Choice, Overrides, Plan
-from mscli.planning.verdict import Known
 
 NO_IMAGES = Overrides(images=0)
 

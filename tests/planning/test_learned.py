@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.planning.planned import plan
 
-from mscli.planning.learned import Observation, correction_bytes, history, observe
+from mscli.planning.known import Observation, correction_bytes, history, observe
 from mscli.planning.plan import GIB, Plan
 
 VERSION = "0.30.8"

@@ -11,12 +11,13 @@ from support.planning.planned import catalog, device, facts, on, pair
 from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Inventory
 from mscli.planning.devices import nvml_total, rooms
+from mscli.planning.known import Known
 from mscli.planning.make import make
 from mscli.planning.memory.footprint import Configuration
 from mscli.planning.plan import GIB, MIB, SAFE, Claim, NoFit, Overrides, Plan
 from mscli.planning.request import KV_BY_ENGINE, MEMORY, loads, resolve
 from mscli.planning.search import margin
-from mscli.planning.verdict import Known, plan_once
+from mscli.planning.verdict import plan_once
 
 settings.register_profile("planning", deadline=None)  # a loaded machine is no fault of a plan's
 settings.load_profile("planning")

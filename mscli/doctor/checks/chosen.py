@@ -19,8 +19,8 @@ from mscli.lifecycle.decision import plan_all, plan_one
 from mscli.lifecycle.snapshot import Located, Snapshot, availability, load_observations
 from mscli.lifecycle.snapshot import located as found_here
 from mscli.paths import hub_cache, shipped_profiles
+from mscli.planning.known import Availability
 from mscli.planning.plan import NoFit, Overrides, Plan
-from mscli.planning.verdict import Availability
 from mscli.weights.cache import Cache, cache
 from mscli.weights.from_hub import remembered
 from mscli.weights.listing import WEIGHT_SUFFIXES, Listing, matching

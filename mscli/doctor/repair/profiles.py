@@ -36,9 +36,9 @@ from mscli.lifecycle.launch import FIRST_PORT
 from mscli.lifecycle.pinned import catalogue
 from mscli.lifecycle.snapshot import installed, load_observations
 from mscli.paths import shipped_profiles
+from mscli.planning.known import Known
 from mscli.planning.make import make
 from mscli.planning.plan import NoFit
-from mscli.planning.verdict import Known
 
 _SECTIONS: Mapping[str, Table] = {"": PROFILE, "context": CONTEXT, "needs": NEEDS}
 # How alike a key must be to the valid one, and no other as much, to be taken for it.

@@ -14,9 +14,9 @@ from mscli.catalog.profile import Profile
 from mscli.inventory.inventory import Device, Holder, Inventory, Link
 from mscli.paths import shipped_profiles
 from mscli.planning.described_machine import machine
+from mscli.planning.known import Known
 from mscli.planning.make import choose, make
 from mscli.planning.plan import GIB, Choice, Claim, NoFit, Overrides, Plan
-from mscli.planning.verdict import Known
 
 DESKTOP = 3 * GIB // 2
 

@@ -10,9 +10,9 @@ from mscli.engines.engine import Installation, Serving
 from mscli.engines.vllm.engine import Vllm
 from mscli.paths import shipped_profiles
 from mscli.planning.described_machine import machine
+from mscli.planning.known import Known
 from mscli.planning.make import make
 from mscli.planning.plan import Overrides, Plan
-from mscli.planning.verdict import Known
 from mscli.weights.files import WeightFiles
 
 CATALOG = load_catalog(shipped_profiles(), Path("/nonexistent"))

@@ -39,7 +39,7 @@ _STEPS = (
     (re.compile(r"version (\d[\w.+]*)\s*$"), r"vLLM \1 has been imported"),
     (re.compile(r"Resolved architecture: (\w+)"), r"\1: starting the engine's processes"),
     (re.compile(r"^(?!.*Worker_TP[1-9]).*Starting to load model"), "loading the weights"),
-    (re.compile(r"checkpoint shards:\s+(\d+)% Completed \| (\d+/\d+)"), r"weights: \2 files, \1 %"),
+    (re.compile(r"checkpoint shards:\s+(\d+)% Completed \| (\d+/\d+)"), r"weights: file \2, \1 %"),
     (re.compile(r"^(?!.*Worker_TP[1-9]).*(?:Model loading|Loading weights) took ([\d.]+ \w+)"), r"weights took \1"),
     (re.compile(r"^(?!.*Worker_TP[1-9]).*Available KV cache memory: ([\d.]+ GiB)"), r"\1 are left for the KV cache"),
     (re.compile(r"KV cache size: ([\d,]+ tokens)"), r"KV cache of \1; warming up"),

@@ -60,7 +60,7 @@ def test_a_ctrl_c_after_the_answer_adds_no_second_one(tmp_path: Path) -> None:
 
 
 # While the answer's conversation is saved.
-AT_THE_SAVING = AT_THE_FIRST_LOOK.replace('"resolved"', '"save" and "conversation_log" in frame.f_code.co_filename')
+AT_THE_SAVING = AT_THE_FIRST_LOOK.replace('"resolved"', '"save" and "chat/conversation" in frame.f_code.co_filename')
 
 
 def test_a_ctrl_c_after_a_reply_in_json_adds_no_second_object(tmp_path: Path) -> None:

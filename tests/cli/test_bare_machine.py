@@ -15,6 +15,7 @@ import pytest
 from support.engines.releases import zstd_packed
 from support.machines.bare import POSSIBLE, WHY_NOT, Given, mscli_wheels
 from support.ollama.standins import SMALL, STANDIN
+from support.tiny_models import TinyModels
 
 from mscli.engines.ollama.installation import VERSION
 
@@ -79,3 +80,39 @@ cat shown
     assert (again["data"]["already"], again["data"]["instance"]["state"], down["ok"]) == (True, "ready", True)
     assert "small-q4 is ready after" in told.said
     assert 'answer   "' in told.said
+
+
+@pytest.fixture
+def reaches_the_hub(tmp_path: Path, wheels: Path, nvml_library: Path, tiny_model: TinyModels) -> Given:
+    """What a machine is given that reaches the hub and no package index: wheels of mscli, a driver."""
+    made = Given(tmp_path)
+    made.put(wheels, nvml_library)
+    made.hub({"mistralai/Mistral-Small-3.1-24B-Instruct-2503": tiny_model("small31", formats=("mistral",)).folder})
+    return made
+
+
+ENDS = """\
+mscli up -y --json || echo
+ls -A .local/share/mscli/engines 2>/dev/null || true
+! find . -name "*.safetensors" | grep .
+"""
+
+
+def test_without_a_network_it_ends_before_weights_with_the_cause_and_the_way_on(reaches_the_hub: Given) -> None:
+    """First nothing answers, then the hub alone."""
+    reaches_the_hub.exports = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    told = reaches_the_hub.run("h100-80", ENDS + "export HF_ENDPOINT=$(cat /given/hub)\n" + ENDS)
+    assert told.status == 0, told.said
+    for refused in told.rows:
+        assert refused["error"]["code"] == "download_failed", told.said
+        assert refused["error"]["hint"], told.said
+    assert "HTTPS_PROXY" in told.rows[1]["error"]["hint"]
+    assert "vllm\n" not in told.said, "an environment without an engine was left"
+
+
+def test_a_disk_without_room_is_named_before_anything_is_fetched(reaches_the_hub: Given) -> None:
+    told = reaches_the_hub.run("h100-80", ENDS, "400M")
+    assert told.status == 0, told.said
+    (refused,) = told.rows
+    assert refused["error"]["code"] == "disk_full", told.said
+    assert refused["error"]["hint"]

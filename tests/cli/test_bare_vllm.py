@@ -141,31 +141,3 @@ def test_what_is_cut_while_it_installs_or_downloads_is_not_used_and_gone_on_with
     assert (status["data"]["instances"][0]["state"], down["ok"]) == ("ready", True)
     assert "vllm.unfinished" in told.said
     assert "small-bf16 is ready after" in told.said
-
-
-ENDS = f"""\
-mscli up -y --json || echo
-ls -A .local/share/mscli/engines 2>/dev/null || true
-! find . -name "*.safetensors" | grep .
-tail -n 3 {LOGS} 2>/dev/null || true
-"""
-
-
-def test_without_a_network_it_ends_before_weights_with_the_cause_and_the_way_on(bare: Given) -> None:
-    """First nothing answers, then the hub alone."""
-    bare.exports = {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    told = bare.run("h100-80", ENDS + "export HF_ENDPOINT=$(cat /given/hub)\n" + ENDS)
-    assert told.status == 0, told.said
-    for refused in told.rows:
-        assert refused["error"]["code"] == "download_failed", told.said
-        assert refused["error"]["hint"], told.said
-    assert "HTTPS_PROXY" in told.rows[1]["error"]["hint"]
-    assert "vllm\n" not in told.said, "an environment without an engine was left"
-
-
-def test_a_disk_without_room_is_named_before_anything_is_fetched(bare: Given) -> None:
-    told = bare.run("h100-80", ENDS, "400M")
-    assert told.status == 0, told.said
-    (refused,) = told.rows
-    assert refused["error"]["code"] == "disk_full", told.said
-    assert refused["error"]["hint"]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from support.run_mscli import call, environment
 
-# What logging does by itself, with a Ctrl-C at exactly that moment of the first fork.
+# What logging does by itself, with a Ctrl-C at exactly that moment of the first fork. Under nohup there is one: the
+# engine is not to inherit that a signal is ignored.
 AFTER_A_FORK = """
 import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
 left = [1]
 def interrupted():
     if left:

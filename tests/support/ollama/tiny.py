@@ -55,7 +55,7 @@ _VARIANT = """variants:
     weights_bytes: 2302976
     projector_bytes: 438272
     host_bytes: 522240
-    download_bytes: 2357600
+    download_bytes: 2355744
     bytes_source: the tensors
     source:
       kind: ollama

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.tiny_model.chat_template import strict_template
 from support.tiny_model.gguf import F16, F32, Q8_0, Encoding, Tensor, Value, write_gguf
 from support.tiny_model.images import MEAN, STANDARD_DEVIATION
 from support.tiny_model.model import TinyModel
@@ -65,7 +64,7 @@ def _text_metadata(model: TinyModel, name: str, file_type: int) -> dict[str, Val
         "tokenizer.ggml.padding_token_id": PAD,
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.ggml.add_eos_token": False,
-        "tokenizer.chat_template": strict_template(model.variant.tool_syntax, model.variant.tokenizer_version),
+        "tokenizer.chat_template": model.chat_template,
     }
 
 

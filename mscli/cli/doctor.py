@@ -112,12 +112,13 @@ def _of_log(screen: Screen, log: str, backend: str | None, here: bool) -> int:
     live = here or own
     seen = read(text, backend, _facts() if live else None)
     seen, verdicts = _live(seen) if live and seen.causes else (seen, {})
-    end = _crash(log) if own and not seen.failed else None
+    end = _crash(log, silent=not seen.errors) if own and not seen.failed else None
     if screen.json_mode:
         causes = [_cause_json(cause, verdicts.get(cause.code)) for cause in seen.causes]
-        screen.data({"served": seen.served, "causes": causes, "cut": text.cut, "end": end})
+        screen.data({"served": seen.served, "causes": causes, "errors": list(seen.errors), "cut": text.cut, "end": end})
     elif end:
         screen.paragraph(end)
+        _show_errors(screen, seen)
         screen.paragraph(f"Start it again: mscli restart {_own_name(log)}")
     else:
         _show_causes(screen, seen, verdicts, empty=text.empty)
@@ -132,8 +133,9 @@ def _own_name(log: str) -> str:
     return log or the_one(Records(places()), None, dead=True).name
 
 
-def _crash(log: str) -> str | None:
-    """How an instance ended whose log names no cause, with its signal or the kernel's word; None: it did not crash."""
+def _crash(log: str, silent: bool) -> str | None:
+    """How an instance ended whose log names no cause, with its signal or the kernel's word; None: it did not crash.
+    `silent`: its log tells of no error either."""
     import signal
 
     from mscli.instances.process import kernel_word
@@ -148,6 +150,10 @@ def _crash(log: str) -> str | None:
         return f"{who} was ended by the kernel: {word}"
     if status < 0:
         return f"{who} was killed by {signal.Signals(-status).name}, and its log shows no cause"
+    if status:
+        return f"{who} ended with status {status}, and its log shows no cause that mscli knows"
+    if not silent:
+        return f"{who} ended, and its log shows no cause that mscli knows: perhaps a signal killed it"
     return f"{who} ended without a message in its log: most likely a signal killed it (SIGKILL leaves no trace)"
 
 
@@ -233,6 +239,7 @@ def _show_causes(screen: Screen, seen: Diagnosis, verdicts: Mapping[str, Verdict
         screen.paragraph(f"{seen.engine} started and serves{_refusals(seen)}")
     elif not seen.causes:
         screen.paragraph("Cause unknown: nothing in this log matches a cause that mscli knows.")
+        _show_errors(screen, seen)
         screen.paragraph(_EMPTY if empty else _NEXT)
     elif not seen.likely:
         screen.paragraph(f"Cause unknown; nearest: {', '.join(cause.code for cause in seen.causes)}")
@@ -245,6 +252,14 @@ def _show_causes(screen: Screen, seen: Diagnosis, verdicts: Mapping[str, Verdict
         screen.paragraph(finding.remedy, "   ")
         if finding.confidence < _FOUND and finding.code not in verdicts and (tells := CAUSES[finding.code].tells):
             screen.paragraph(f"To find out: {tells}", "   ", "     ")
+
+
+def _show_errors(screen: Screen, seen: Diagnosis) -> None:
+    """What the log complains of last, for a reader who may know it."""
+    if seen.errors:
+        screen.paragraph("Its last errors:")
+    for line in seen.errors:
+        screen.paragraph(line, "   | ", "     ", "dim")
 
 
 def _refusals(seen: Diagnosis) -> str:

@@ -49,6 +49,7 @@ _LOOKED_AT = 20  # of one pattern
 _GUESSES = 3
 _EVIDENCE = 5
 _UNKNOWN_LINES = 8
+_LAST_ERRORS = 3
 _NEIGHBOURS = 3
 _LINE = 400
 _BY_SIGNAL = 128  # beyond it an exit status of a shell or a container engine names the signal that ended the program
@@ -91,12 +92,14 @@ class Finding:
 @frozen
 class Diagnosis:
     """What a log shows. `causes`: the most likely first; `engine`: who wrote it, if that is known; `served`: whether it
-    shows that the engine came up; `refused`: how many different lines say that a request was refused or failed."""
+    shows that the engine came up; `refused`: how many different lines say that a request was refused or failed;
+    `errors`: the last lines that tell of an error, where they show no likely cause."""
 
     causes: tuple[Cause, ...]
     engine: str | None
     served: bool
     refused: int
+    errors: tuple[str, ...] = ()
 
     @property
     def likely(self) -> tuple[Cause, ...]:
@@ -146,7 +149,8 @@ def read(log: str | Excerpt, backend: str | None = None, facts: Facts | None = N
         if finding.cause.scope == REQUEST and finding.cause.confidence >= LIKELY
     }
     came_up = max((part.came_up for part in parts), default=-1)
-    return Diagnosis(tuple(_since(finding, parts) for finding in found), writer, came_up >= 0, len(refused))
+    made = Diagnosis(tuple(_since(finding, parts) for finding in found), writer, came_up >= 0, len(refused))
+    return made if made.likely else replace(made, errors=_last_errors(lines, _LAST_ERRORS))
 
 
 @frozen
@@ -196,8 +200,13 @@ def start_failure(log: str, engine: str, exit_status: int | None, facts: Facts |
         first = next((finding.cause for finding in _ranked(considered)), None)
         if first and (confidence := fitted(first.confidence)) >= LIKELY:
             return replace(first, confidence=confidence, evidence=_with_neighbours(first.evidence, lines))
-    evidence = error_lines(lines)[:_UNKNOWN_LINES] or lines[-_UNKNOWN_LINES:]
-    return replace(_by_exit_status(exit_status), evidence=tuple(line.strip() for line in evidence))
+    evidence = _last_errors(lines, _UNKNOWN_LINES) or tuple(line.strip() for line in lines[-_UNKNOWN_LINES:])
+    return replace(_by_exit_status(exit_status), evidence=evidence)
+
+
+def _last_errors(lines: Sequence[str], most: int) -> tuple[str, ...]:
+    """The last of the lines that tell of an error: engines complain of much at the start that ends none."""
+    return tuple(line.strip()[:_LINE] for line in error_lines(lines)[-most:])
 
 
 def client_failure(said: str) -> Cause | None:

@@ -64,6 +64,19 @@ def test_unknown_is_said_plainly_and_exits_with_0(
     assert (code, envelope["data"]["causes"]) == (0, [])
 
 
+def test_without_a_cause_the_last_errors_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, says = tmp_path / "engine.log", "ERROR 11-30 16:20:01 [core.py:790] "
+    early = [f"quadrant {name} not available" for name in ("north", "east", "south", "west")]
+    path.write_text("\n".join([*early, "loading", f"{says}    assert self.moon", f"{says}AssertionError", "goodbye"]))
+
+    assert main(["doctor", "--log", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Cause unknown")
+    assert f"| {says}AssertionError" in printed
+    assert "quadrant north" not in printed
+    assert answer(capsys, "--log", str(path))[1]["data"]["errors"][-1] == f"{says}AssertionError"
+
+
 def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{ECC}\n\xff".encode("latin-1"))))
     code, envelope = answer(capsys, "--log", "-", "--backend", "vllm-docker")

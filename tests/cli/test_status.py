@@ -129,6 +129,21 @@ def test_the_signal_that_a_companion_saw_is_named(
     assert "mine (PID 4194297) was killed by SIGABRT" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(
+    ("status", "says"), [(1, "ended with status 1, and its log shows no cause"), (0, "perhaps a signal killed it")]
+)
+def test_an_end_that_no_cause_explains_is_shown_with_the_last_errors(
+    status: int, says: str, records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end = End(1.0, "exit", status, True, "unknown", "it ended", (), None) if status else None
+    record = write_record(records, "mine", DEAD, "none", plan=PLAN, last_end=end)
+    record.log.write_text("loading\nAssertionError: the moon is not full\n")
+    assert main(["doctor", "--log"]) == 5
+    shown = " ".join(capsys.readouterr().out.split())
+    assert says in shown
+    assert "| AssertionError: the moon is not full" in shown
+
+
 @pytest.mark.parametrize("command", [["logs"], ["doctor", "--log"], ["down"]])
 def test_the_one_that_crashed_is_found_without_its_name(
     command: list[str], records: Records, capsys: pytest.CaptureFixture[str]

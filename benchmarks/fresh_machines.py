@@ -9,17 +9,20 @@ The planner and the engines' own judgement of what can be installed, on imagined
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mscli.catalog.gpus import load_gpus
 from mscli.catalog.load import load_catalog
 from mscli.engines.llamacpp.installation import build_for
+from mscli.engines.mistralrs import builds as mistralrs
+from mscli.engines.mistralrs.installation import ARCHIVE_BYTES as MISTRALRS_BYTES
+from mscli.engines.mistralrs.installation import RELEASE as MISTRALRS
 from mscli.engines.ollama.installation import ARCHIVE_BYTES as OLLAMA_BYTES
 from mscli.engines.ollama.installation import VERSION as OLLAMA
 from mscli.engines.vllm.installation import DOWNLOAD_BYTES as VLLM_BYTES
-from mscli.engines.vllm.installation import VERSION as VLLM
+from mscli.engines.vllm.installation import version_for
 from mscli.errors import MscliError
 from mscli.inventory.inventory import Inventory
 from mscli.lifecycle.decision import plan_all
@@ -34,8 +37,8 @@ HEAD = """\
 # Fresh machines
 
 What `mscli up` chooses, installs and fetches on a machine with a driver and Python, and no engine: Ubuntu 24.04 (glibc
-2.39), the CUDA that the table says, no Vulkan loader. Written by `benchmarks/fresh_machines.py` from the planner and
-the engines' own judgement; none of it ran on these cards. A test holds it.
+2.39) where no other is named, the CUDA that the table says, no Vulkan loader. Written by `benchmarks/fresh_machines.py`
+from the planner and the engines' own judgement; none of it ran on these cards. A test holds it.
 
 | machine | CUDA | chooses | context | installs | fetches | why |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -62,6 +65,9 @@ MACHINES = (
     Fresh("2x RTX 4090", "2x RTX 4090"),
     Fresh("H100 80 GB", "H100"),
     Fresh("2x RTX A6000", "2x RTX A6000"),
+    Fresh("H100 80 GB, driver with CUDA 12.4, Ubuntu 22.04", "H100", "12.4", glibc=(2, 35)),
+    Fresh("2x RTX 4090, driver with CUDA 12.8, Ubuntu 22.04", "2x RTX 4090", "12.8", glibc=(2, 35)),
+    Fresh("1x RTX 4090, driver with CUDA 12.4, Ubuntu 22.04", "RTX 4090", "12.4", glibc=(2, 35)),
     Fresh("T4", "T4"),
     Fresh("T4, driver with CUDA 12.4, Ubuntu 22.04", "T4", "12.4", glibc=(2, 35)),
     Fresh("V100 16 GB", "V100 16GB", "12.8"),
@@ -81,19 +87,35 @@ def seen(fresh: Fresh) -> Inventory:
     return replace(found, cuda=fresh.cuda, devices=devices, gpus=found.gpus if fresh.cards else ())
 
 
-def engines(fresh: Fresh, inventory: Inventory) -> dict[str, tuple[Availability, str, int]]:
-    """Of each engine whether it can be had, what would be installed, and its bytes."""
+Offered = tuple[Availability, str, int]
+
+
+def offered(judged: Callable[[], tuple[str, int]]) -> Offered:
+    """Whether an engine can be had, by what its own installation says of the machine; its name and its bytes."""
     try:
-        build = build_for(inventory, fresh.kind, fresh.glibc, False)
-        llama = (Availability(ENGINE_INSTALLABLE), f"llama.cpp ({build.name})", build.download_bytes)
+        return Availability(ENGINE_INSTALLABLE), *judged()
     except MscliError as refused:
-        llama = (Availability(ENGINE_MISSING, refused.message, refused.hint), "", 0)
+        return Availability(ENGINE_MISSING, refused.message, refused.hint), "", 0
+
+
+def engines(fresh: Fresh, inventory: Inventory) -> dict[str, Offered]:
+    """Of each engine whether it can be had, what would be installed, and its bytes."""
+
+    def llama() -> tuple[str, int]:
+        build = build_for(inventory, fresh.kind, fresh.glibc, False)
+        return f"llama.cpp ({build.name})", build.download_bytes
+
+    def rust() -> tuple[str, int]:
+        machine = {"x64": "x86_64", "arm64": "aarch64"}[fresh.kind]
+        build = mistralrs.build_for(inventory, machine, fresh.glibc)
+        return f"mistral.rs {MISTRALRS} ({build.name})", MISTRALRS_BYTES
+
     return {
         "ollama": (Availability(ENGINE_INSTALLABLE), f"Ollama {OLLAMA}", OLLAMA_BYTES),
-        "vllm": (Availability(ENGINE_INSTALLABLE), f"vLLM {VLLM}", VLLM_BYTES),
-        "llama.cpp": llama,
+        "vllm": offered(lambda: (f"vLLM {version_for(fresh.cuda, fresh.glibc)}", VLLM_BYTES)),
+        "llama.cpp": offered(llama),
         "vllm-docker": (Availability(ENGINE_MISSING, "no container engine"), "", 0),
-        "mistral.rs": (Availability(ENGINE_MISSING, "its wheel has no GPU code"), "", 0),
+        "mistral.rs": offered(rust),
     }
 
 

@@ -191,14 +191,10 @@ def test_installed_only_chooses_among_engines_that_are_here(mscli: Mscli, bare: 
     assert (refused.code, refused.error["code"]) == (4, "no_fit")
 
 
-def test_under_a_driver_that_is_too_old_for_vllm_another_engine_is_chosen_and_says_why(
+def test_under_a_driver_of_cuda_12_an_h100_still_gets_vllm(
     mscli: Mscli, machine: Machine, bare: dict[str, str]
 ) -> None:
-    """Its packages need a driver with CUDA 13. They are 6 GB, and the weights after them 48."""
-    env = {**bare, **machine("h100-80", lambda told: told.update(driver="570.172.08", cuda="12.8"))}
-    plan = mscli("up", "--dry-run", "--json", env=env)
-    assert plan.data["plan"]["engine"] != "vllm"
-    assert "not small-bf16: vLLM 0.32.0 is built for CUDA 13, and the driver offers CUDA 12.8" in plan.out
-    refused = mscli("up", "small-bf16", "-y", "--json", env=env)
-    assert (refused.code, refused.error["code"]) == (1, "engine_missing")
-    assert "580" in refused.error["hint"]
+    """Rented machines have such drivers, and nobody there can update them. Which vLLM: test_vllm_install.py."""
+    env = {**bare, **machine("h100-80", lambda told: told.update(driver="550.54.15", cuda="12.4"))}
+    plan = mscli("up", "--dry-run", "--json", env=env).data["plan"]
+    assert (plan["profile"], plan["engine"], plan["engine_state"]) == ("small-bf16", "vllm", "installable")

@@ -30,18 +30,24 @@ GET_ONE = (
 )
 
 
-# The newest version that mscli's flags were read in and that it was run with.
-VERSION = "0.32.0"
+# The newest version that mscli's flags were read in and that it was run with; and for a driver with CUDA 12 the last
+# one whose wheel is built for that, which takes all flags too (parser.py) and was not run here.
+VERSION, FOR_CUDA_12 = "0.32.0", "0.19.1"
 # torch with its CUDA libraries unpacks to 8 to 10 GB, and the installer keeps the wheels meanwhile.
 ROOM_BYTES = 15 * 10**9
 DOWNLOAD_BYTES = 6 * 10**9
 # The versions of Python that this one supports: not always that which runs mscli. Its wheel takes 3.14, too; some of
 # the packages that it needs have none for that.
 PYTHONS = ">=3.11,<3.14"
-# By its wheel (manylinux_2_28): an older system finds no package.
-GLIBC = (2, 28)
-# From this release on the wheels on the package index need CUDA's libraries of this version, whichever torch is beside.
-BUILT_FOR_CUDA, CUDA_SINCE = 13, (0, 20)
+# From this release on the wheels on the package index need libcudart.so.13, whichever torch is beside; before, the same
+# of CUDA 12 (0.19.1: 12.9).
+CUDA_SINCE = (0, 20)
+# By the CUDA that they are built for: the oldest driver, and the oldest glibc, by the wheel's name (manylinux_2_28;
+# 0.19.1: 2_31): an older system finds no package.
+_DRIVERS, _GLIBC = {13: "580", 12: "525"}, {13: (2, 28), 12: (2, 31)}
+# torch's build: of CUDA 13 by the driver. Those of CUDA 12 run on every driver of CUDA 12, and the newest one, which
+# PyPI has, is the one that vLLM was built beside; for an older driver uv would look for builds that there never were.
+_TORCH = {13: "auto", 12: "cu128"}
 # From this release on its wheel comes without FlashInfer's kernels, and compiles them at the first start unless they
 # are fetched, which needs nvcc.
 FETCHES_KERNELS = (0, 32)
@@ -67,25 +73,35 @@ def offer(device: str, inventory: Inventory) -> Offer:
     where the driver or the C library is too old for it."""
     if device != "gpu":
         raise _no_driver()
-    _refuse_machine(VERSION, inventory.cuda, glibc())
-    return Offer(NAME, f"vLLM {VERSION}", "the Python package index", DOWNLOAD_BYTES, ROOM_BYTES, own_environment())
+    version = version_for(inventory.cuda, glibc())
+    return Offer(NAME, f"vLLM {version}", "the Python package index", DOWNLOAD_BYTES, ROOM_BYTES, own_environment())
+
+
+def version_for(cuda: str | None, system: tuple[int, ...] | None) -> str:
+    """The version for a driver that offers this CUDA ("12.8"; None: there is none) and this glibc (None: another C
+    library). Raises ENGINE_UNSUPPORTED where none runs."""
+    version = FOR_CUDA_12 if cuda is not None and _major(cuda) < _built_for(VERSION) else VERSION
+    _refuse_machine(version, cuda, system)
+    return version
 
 
 def install(
-    listener: Listener, *, version: str = VERSION, cuda: str | None = None, folder: Path | None = None
+    listener: Listener, *, version: str | None = None, cuda: str | None = None, folder: Path | None = None
 ) -> Installation:
-    """Install vLLM `version` from PyPI into `folder` (default: mscli's own) and return it, with uv, which finds or
-    fetches a Python that vLLM supports, and chooses the torch build for this driver.
+    """Install vLLM `version` (default: `version_for` this machine) from PyPI into `folder` (default: mscli's own) and
+    return it, with uv, which finds or fetches a Python that vLLM supports.
 
     `cuda`: what the driver offers ("13.0"), by default what it says itself. Blocks for gigabytes. Kernels that cannot
     be fetched afterwards are only told: vLLM then compiles them. Raises ENGINE_UNSUPPORTED where no NVIDIA driver
     answers or where it is too old, DISK_FULL, and DOWNLOAD_FAILED with the installer's last words; its whole output is
     in `folder`.log.
     """
-    place = folder or own_environment()
-    _refuse_machine(version, cuda or _driver_cuda(), glibc())
+    place, offered = folder or own_environment(), cuda or _driver_cuda()
+    version = version or version_for(offered, glibc())
+    _refuse_machine(version, offered, glibc())
     check_room(place.parent, ROOM_BYTES, f"vLLM {version}")
-    make_environment(place, (f"vllm=={version}", *pins(version), "--torch-backend=auto"), listener, PYTHONS)
+    torch = f"--torch-backend={_TORCH[_built_for(version)]}"
+    make_environment(place, (f"vllm=={version}", *pins(version), torch), listener, PYTHONS)
     found = installation(place / "bin" / "vllm", "own")
     if (parse_version(version) or ()) >= FETCHES_KERNELS:
         listener.note(Note("kernels", "fetching FlashInfer's kernels"))
@@ -190,24 +206,35 @@ def _driver_cuda() -> str | None:
     return detect(hub_cache()).cuda
 
 
+def _built_for(version: str) -> int:
+    """The major version of the CUDA that this version's wheel is built for."""
+    return 13 if (parse_version(version) or CUDA_SINCE) >= CUDA_SINCE else 12
+
+
+def _major(cuda: str) -> int:
+    return int(cuda.partition(".")[0])
+
+
 def _refuse_machine(version: str, cuda: str | None, system: tuple[int, ...] | None) -> None:
     """Raises ENGINE_UNSUPPORTED where this version's packages cannot run. `cuda`: the driver's; `system`: the glibc."""
     if cuda is None:
         raise _no_driver()
-    known = parse_version(version) or CUDA_SINCE
-    if known >= CUDA_SINCE and int(cuda.partition(".")[0]) < BUILT_FOR_CUDA:
+    built = _built_for(version)
+    if _major(cuda) < built:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
-            f"vLLM {version} is built for CUDA {BUILT_FOR_CUDA}, and the driver offers CUDA {cuda}",
-            "Update the NVIDIA driver to 580 or newer. Or put a vLLM for this CUDA into an environment of its own, and "
-            "set MSCLI_VLLM to it.",
+            f"vLLM {version} is built for CUDA {built}, and the driver offers CUDA {cuda}",
+            f"Update the NVIDIA driver to {_DRIVERS[built]} or newer"
+            + (
+                f", or install the version for CUDA 12: mscli engines install vllm=={FOR_CUDA_12}" if built > 12 else ""
+            ),
             {"cause": "driver_too_old"},
         )
-    if system is None or system < GLIBC:
+    if system is None or system < _GLIBC[built]:
         here = f"glibc {'.'.join(map(str, system))}" if system else "another C library"
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
-            f"vLLM's packages need glibc {'.'.join(map(str, GLIBC))}, this machine has {here}",
+            f"vLLM's packages need glibc {'.'.join(map(str, _GLIBC[built]))}, this machine has {here}",
             "Use a newer Linux, or run it in a container: mscli up --container",
             {"cause": "build"},
         )

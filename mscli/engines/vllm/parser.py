@@ -29,7 +29,7 @@ TIMEOUT_S = 180.0
 # The same in a container, from an image that nobody has read yet.
 IMAGE_TIMEOUT_S = 300.0
 # Versions whose own parsers took the command lines of all shipped profiles, on every kind of machine in the tests.
-TRIED = ("0.8.1", "0.10.2", "0.22.1", "0.32.0", "0.33.0")
+TRIED = ("0.8.1", "0.10.2", "0.19.1", "0.22.1", "0.32.0", "0.33.0")
 ACCEPTED = "mscli: accepted"
 _KNOWS = "mscli: knows "
 # vLLM's own command with a server that only says that it was reached: the parser and its checks of values stay.

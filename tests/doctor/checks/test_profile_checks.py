@@ -124,8 +124,8 @@ def test_an_engine_that_is_not_here(doctor: Doctor, machine: Machine, tmp_path: 
 
 
 def test_an_engine_that_mscli_cannot_install_either(doctor: Doctor, machine: Machine, tmp_path: Path) -> None:
-    """vLLM's packages need a driver with CUDA 13."""
-    env = machine("h100-80", lambda told: told.update(driver="570.172.08", cuda="12.8")) | {"PATH": str(tmp_path)}
+    """vLLM's packages need a driver with CUDA 12."""
+    env = machine("h100-80", lambda told: told.update(driver="520.61.05", cuda="11.8")) | {"PATH": str(tmp_path)}
     found = doctor("small-fp8", *PROFILE, env=env).bad("profile.engine")
     assert found["status"] == "fail"
     assert "mscli cannot install it here" in found["seen"]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mscli.engines.vllm.installation import install
+from mscli.catalog.gpus import load_gpus
+from mscli.engines.vllm.installation import install, offer, version_for
 from mscli.errors import Code, MscliError
+from mscli.paths import shipped_profiles
+from mscli.planning.described_machine import machine as described
 from mscli.weights.progress import Silence
 
 UV = """\
@@ -46,7 +50,7 @@ def test_the_version_comes_with_its_pin_and_torch_for_this_driver(asked: Path, t
 
 def test_a_version_that_gets_on_with_everything_has_no_pin(asked: Path, tmp_path: Path) -> None:
     install(Silence(), version="0.19.1", cuda="13.0", folder=tmp_path / "engines" / "vllm")
-    assert "mistral_common" not in asked.read_text()
+    assert "vllm==0.19.1 --torch-backend=cu128" in asked.read_text()
     assert "download-kernels" not in asked.read_text(), "0.19 knows no such command"
 
 
@@ -83,8 +87,30 @@ def test_a_driver_that_is_too_old_for_its_packages_is_named_before_anything_is_f
     assert not asked.exists()
 
 
-def test_an_older_version_is_built_for_an_older_driver(asked: Path, tmp_path: Path) -> None:
-    assert install(Silence(), version="0.19.1", cuda="12.8", folder=tmp_path / "engines" / "vllm").kind == "own"
+@pytest.mark.parametrize(("cuda", "version"), [("12.2", "0.19.1"), ("12.9", "0.19.1"), ("13.0", "0.32.0")])
+def test_without_a_version_the_newest_that_the_driver_runs_is_installed(
+    cuda: str, version: str, asked: Path, tmp_path: Path
+) -> None:
+    install(Silence(), cuda=cuda, folder=tmp_path / "engines" / "vllm")
+    assert f" vllm=={version} " in asked.read_text()
+
+
+@pytest.mark.parametrize(("cuda", "version"), [("12.4", "0.19.1"), ("13.0", "0.32.0")])
+def test_what_a_start_would_install_is_named_by_its_version(cuda: str, version: str) -> None:
+    h100 = replace(described("H100", load_gpus(shipped_profiles())), cuda=cuda)
+    assert offer("gpu", h100).what == f"vLLM {version}"
+
+
+def test_a_driver_or_a_system_that_is_too_old_for_every_version_is_refused() -> None:
+    for cuda, system, cause in (
+        ("11.8", (2, 39), "driver_too_old"),
+        ("12.4", (2, 28), "build"),
+        (None, None, "no_driver"),
+    ):
+        with pytest.raises(MscliError) as refused:
+            version_for(cuda, system)
+        assert (refused.value.code, refused.value.details["cause"]) == (Code.ENGINE_UNSUPPORTED, cause)
+        assert refused.value.hint
 
 
 def test_without_uv_it_is_brought_from_the_index_whatever_python_runs_mscli(

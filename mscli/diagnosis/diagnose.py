@@ -206,7 +206,8 @@ def start_failure(log: str, engine: str, exit_status: int | None, facts: Facts |
 
 def _last_errors(lines: Sequence[str], most: int) -> tuple[str, ...]:
     """The last of the lines that tell of an error: engines complain of much at the start that ends none."""
-    return tuple(line.strip()[:_LINE] for line in error_lines(lines)[-most:])
+    said = (line for line in error_lines(lines) if not line.endswith("^"))  # which only underlines the one before
+    return tuple(line.strip()[:_LINE] for line in list(said)[-most:])
 
 
 def client_failure(said: str) -> Cause | None:

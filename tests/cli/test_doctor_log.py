@@ -67,13 +67,25 @@ def test_unknown_is_said_plainly_and_exits_with_0(
 def test_without_a_cause_the_last_errors_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, says = tmp_path / "engine.log", "ERROR 11-30 16:20:01 [core.py:790] "
     early = [f"quadrant {name} not available" for name in ("north", "east", "south", "west")]
-    path.write_text("\n".join([*early, "loading", f"{says}    assert self.moon", f"{says}AssertionError", "goodbye"]))
+    path.write_text(
+        "\n".join(
+            [
+                *early,
+                "loading",
+                f"{says}    assert self.moon",
+                f"{says}           ^^^^^^^^^",
+                f"{says}AssertionError",
+                "goodbye",
+            ]
+        )
+    )
 
     assert main(["doctor", "--log", str(path)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("Cause unknown")
     assert f"| {says}AssertionError" in printed
     assert "quadrant north" not in printed
+    assert "^^^" not in printed
     assert answer(capsys, "--log", str(path))[1]["data"]["errors"][-1] == f"{says}AssertionError"
 
 

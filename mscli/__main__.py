@@ -21,15 +21,15 @@ def program() -> NoReturn:
     gc.set_threshold(_OBJECTS)
     try:
         run()
-        sys.exit()
+        sys.exit(0)
     except SystemExit as end:
         import threading  # what starts a thread or a process has it already
 
         awaited = [thread for thread in threading.enumerate() if not thread.daemon]
-        if awaited != [threading.main_thread()] or not _written():
+        if not isinstance(end.code, int) or awaited != [threading.main_thread()] or not _written():
             raise
         atexit._run_exitfuncs()
-        os._exit(end.code if isinstance(end.code, int) else 0)
+        os._exit(end.code)
 
 
 def _written() -> bool:

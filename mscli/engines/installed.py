@@ -13,10 +13,11 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 
+from mscli.engines.engine import Installation
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.weights.progress import Listener, Note
@@ -74,6 +75,21 @@ def version_answer(program: Path, what: str, hint: str) -> str:
     if answer.returncode != 0:
         raise broken(f"exit status {answer.returncode}: {said.splitlines()[-1] if said else 'no output'}")
     return said
+
+
+def first_for_gpu(copies: Iterator[Installation], none: Callable[[list[Path]], MscliError]) -> Installation:
+    """The first of the copies, in the order of preference, that may have GPU code. Raises what the copies raise where
+    there is none, and `none` of those that were passed over where all are built for the CPU."""
+    passed: list[Path] = []
+    try:
+        for found in copies:
+            if found.gpu is not False:
+                return found
+            passed.append(found.path)
+    except MscliError:
+        if not passed:
+            raise
+    raise none(passed)
 
 
 @frozen

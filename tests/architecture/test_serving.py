@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.imports import imported
 
 SERVING = Path(__file__).parents[2] / "mscli" / "engines" / "serving"
 LIBRARIES = {"starlette", "uvicorn", "h11", "httpx", "httpcore", "http", "urllib", "socket", "socketserver", "ssl"}
 HTTP = {"gateway.py", "openai_http.py", "backends.py", "engine_http.py"}
 MOST_LINES = 700
-
-
-def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def speaks_http(path: Path) -> bool:

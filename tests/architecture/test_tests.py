@@ -6,10 +6,10 @@ import ast
 import importlib
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.imports import imported
 
 TESTS = Path(__file__).parents[1]
 PACKAGE = TESTS.parent / "mscli"
@@ -17,14 +17,6 @@ PACKAGE = TESTS.parent / "mscli"
 # share, what every engine must do.
 BESIDE = {"architecture", "docs", "faults", "screens", "support", "engines/contract"}
 TEST_MODULES = sorted(path for path in TESTS.rglob("*.py") if TESTS / "support" not in path.parents)
-
-
-def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
 
 
 def test_every_folder_of_tests_mirrors_a_part_of_the_package() -> None:

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mscli.engines.engine import Installation, Offer
-from mscli.engines.installed import glibc, gpu_code, version_answer
+from mscli.engines.installed import first_for_gpu, glibc, gpu_code, version_answer
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.inventory.inventory import Inventory
@@ -100,19 +100,14 @@ def locate_for(device: str) -> Installation:
     """The first of them for the CPU; for a GPU the first that may have GPU code. Waits and raises as `locate` does."""
     if device != "gpu":
         return next(_copies())
-    passed: list[str] = []
-    try:
-        for found in map(_with_gpu_code, _copies()):
-            if found.gpu is not False:
-                return found
-            passed.append(str(found.path))
-    except MscliError:
-        if not passed:
-            raise
-    raise MscliError(
+    return first_for_gpu(map(_with_gpu_code, _copies()), _for_the_cpu)
+
+
+def _for_the_cpu(passed: list[Path]) -> MscliError:
+    return MscliError(
         Code.ENGINE_MISSING,
-        f"llama.cpp with GPU code was not found: {' and '.join(passed)} {'is' if len(passed) == 1 else 'are'} built "
-        "for the CPU",
+        f"llama.cpp with GPU code was not found: {' and '.join(map(str, passed))} "
+        f"{'is' if len(passed) == 1 else 'are'} built for the CPU",
         f"Install a build for this GPU: mscli engines install {NAME}. Or put a llama-server with CUDA on PATH.",
     )
 

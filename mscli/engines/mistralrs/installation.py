@@ -15,6 +15,7 @@ from mscli.engines.engine import SERVERS, Installation, Offer
 from mscli.engines.installed import (
     PythonEnvironment,
     environment_in,
+    first_for_gpu,
     glibc,
     gpu_code,
     make_environment,
@@ -74,17 +75,12 @@ def locate_for(device: str) -> Installation:
     Waits and raises as `locate` does."""
     if device != "gpu" or mistralrs_place():
         return next(_copies())
-    passed: list[str] = []
-    try:
-        for found in _copies():
-            if found.gpu is not False:
-                return found
-            passed.append(str(found.path))
-    except MscliError:
-        if not passed:
-            raise
+    return first_for_gpu(_copies(), _for_the_cpu)
+
+
+def _for_the_cpu(passed: list[Path]) -> MscliError:
     seen = f"{passed[0]} has the wheel for the CPU"
-    raise MscliError(Code.ENGINE_MISSING, f"mistral.rs with GPU code was not found: {seen}", GET_ONE)
+    return MscliError(Code.ENGINE_MISSING, f"mistral.rs with GPU code was not found: {seen}", GET_ONE)
 
 
 def _copies() -> Iterator[Installation]:

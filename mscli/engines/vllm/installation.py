@@ -97,8 +97,10 @@ def install(
     in `folder`.log.
     """
     place, offered = folder or own_environment(), cuda or _driver_cuda()
-    version = version or version_for(offered, glibc())
-    _refuse_machine(version, offered, glibc())
+    if version is None:
+        version = version_for(offered, glibc())
+    else:
+        _refuse_machine(version, offered, glibc())
     check_room(place.parent, ROOM_BYTES, f"vLLM {version}")
     torch = f"--torch-backend={_TORCH[_built_for(version)]}"
     make_environment(place, (f"vllm=={version}", *pins(version), torch), listener, PYTHONS)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mscli.cli.options import Json
 from mscli.cli.screen import Screen, open_screen
+from mscli.cli.tree import Commands, Json
 from mscli.errors import Code, MscliError
 from mscli.paths import places
 
@@ -17,11 +17,6 @@ app = typer.Typer()
 _HEAD = "# Defaults for mscli's options: see `mscli config`.\n"
 
 KeyName = Annotated[str, typer.Argument(metavar="KEY", help="profile, host, port, price, users, prefer or log.")]
-
-
-def register(program: typer.Typer) -> None:
-    """Add the commands."""
-    program.add_typer(app, name="config")
 
 
 @app.callback(invoke_without_command=True, epilog="Examples: mscli config  |  mscli config set port 8000")
@@ -150,3 +145,6 @@ def _write(key: str, line: str) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     write_private(file, whole)
+
+
+COMMANDS: Commands = {"config": app}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import Container, Json, ProfileFile
 from mscli.cli.screen import Screen, open_screen
+from mscli.cli.tree import Commands, Container, Json, ProfileFile
 from mscli.cli.typed import CONTAINED
 from mscli.errors import Code, Exit, MscliError
 
@@ -35,11 +35,6 @@ _NEXT = (
     "server with OLLAMA_DEBUG=1, with vLLM VLLM_LOGGING_LEVEL=DEBUG, with several GPUs NCCL_DEBUG=INFO; and look at "
     "the kernel's log: sudo dmesg | tail -50"
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("doctor", epilog=_EPILOG)(doctor)
 
 
 def doctor(
@@ -274,3 +269,6 @@ def _refusals(seen: Diagnosis) -> str:
 def _how_sure(confidence: float) -> str:
     words = "almost certain" if confidence >= _SURE else "likely" if confidence >= _FOUND else "possible"
     return f"{words}, {confidence:.0%}"
+
+
+COMMANDS: Commands = {"doctor": (doctor, _EPILOG)}

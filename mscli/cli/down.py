@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mscli.cli.options import Instance, Json
 from mscli.cli.screen import Screen, open_screen
+from mscli.cli.tree import Commands, Instance, Json
 from mscli.errors import Code, MscliError
 
 if TYPE_CHECKING:
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from mscli.instances.records import Record, Records
     from mscli.instances.store import Unreadable
     from mscli.lifecycle.shutdown import Stopped
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("down", epilog="Examples: mscli down  |  mscli down rehearsal  |  mscli down --all --purge")(down)
 
 
 def down(
@@ -135,3 +130,6 @@ def _show(screen: Screen, stopped: list[Stopped], name: str | None, records: Rec
         if item.memory_returned_bytes is not None:
             text += f", {size(item.memory_returned_bytes)} of GPU memory freed after {item.memory_seconds:.1f} s"
         screen.text(text)
+
+
+COMMANDS: Commands = {"down": (down, "Examples: mscli down  |  mscli down rehearsal  |  mscli down --all --purge")}

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mscli.cli.layout import styled
-from mscli.cli.options import (
+from mscli.cli.screen import Screen, open_screen
+from mscli.cli.tree import (
+    Commands,
     Container,
     Context,
     Engine,
@@ -25,7 +27,6 @@ from mscli.cli.options import (
     Users,
     Variant,
 )
-from mscli.cli.screen import Screen, open_screen
 from mscli.errors import Code, Exit, MscliError
 from mscli.planning.plan import Choice, NoFit
 
@@ -43,11 +44,6 @@ _EPILOG = (
     'Examples: mscli plan  |  mscli plan small-fp8 --users 4  |  mscli plan --on "2x RTX 4090" --price 1.20/day'
     "  |  mscli plan --on all"
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("plan", epilog=_EPILOG)(plan)
 
 
 def plan(
@@ -329,3 +325,6 @@ def _choices_by_card(overrides: Overrides, name: str | None, price: str | None) 
                 plan = priced if isinstance(priced, Plan) else plan
             found.append((f"{number}x {card}", plan, choice.reason))
     return found
+
+
+COMMANDS: Commands = {"plan": (plan, _EPILOG)}

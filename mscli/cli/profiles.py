@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mscli.cli.layout import Column, count
-from mscli.cli.options import Json
 from mscli.cli.screen import Screen, open_screen
+from mscli.cli.tree import Commands, Json
 from mscli.cli.typed import say_old_name
 from mscli.errors import Code, Exit, MscliError
 
@@ -26,11 +26,6 @@ _COLUMNS = (
     Column("DESCRIPTION", 1, clip=True),
 )
 _MOST_FITTING, _MOST_TOO_BIG = 10, 6  # with the titles of four models a screen of 24 lines
-
-
-def register(program: typer.Typer) -> None:
-    """Add the commands."""
-    program.add_typer(app, name="profiles")
 
 
 @app.callback(invoke_without_command=True, epilog=_EPILOG)
@@ -248,3 +243,6 @@ def _several(faults: list[MscliError]) -> MscliError:
         faults[0].hint,
         {"faults": [{"message": fault.message, **fault.details} for fault in faults]},
     )
+
+
+COMMANDS: Commands = {"profiles": app}

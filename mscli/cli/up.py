@@ -1,4 +1,4 @@
-"""`mscli up` on the command line: plan, pull, start, and wait until it answers."""
+"""`mscli up`, `mscli restart` and `mscli service`: the commands that start an instance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-from mscli.cli.options import (
+from mscli.cli.layout import Column
+from mscli.cli.screen import Screen, open_screen
+from mscli.cli.starting import Wishes, start
+from mscli.cli.tree import (
+    Commands,
     Container,
     Context,
     Engine,
@@ -16,6 +20,7 @@ from mscli.cli.options import (
     Gpus,
     Heal,
     Images,
+    Instance,
     Json,
     Kv,
     Offload,
@@ -25,9 +30,8 @@ from mscli.cli.options import (
     Users,
     Variant,
 )
-from mscli.cli.screen import open_screen
-from mscli.cli.starting import Wishes, start
 from mscli.cli.typed import typed_profile
+from mscli.errors import Code, MscliError
 
 _EPILOG = "Examples: mscli up  |  mscli up rehearsal  |  mscli up --for agents  |  mscli up small-q4 --dry-run"
 
@@ -38,11 +42,6 @@ _HOST = "Listen on this address (default: from the profile)."
 _WEIGHTS = "Use weights copied by `mscli pull --to`."
 _TEMPLATE = "Use the GGUF file's chat template (llama.cpp)."
 _KEY_FILE = "Read the keys that clients must send from FILE."
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("up", epilog=_EPILOG)(up)
 
 
 def up(
@@ -89,3 +88,130 @@ def up(
     given = {name: value for name, value in locals().items() if name != "ctx"}
     given["profile"] = typed_profile(ctx, profile, file)
     start(open_screen(ctx, json or events), Wishes(**given))
+
+
+def restart(
+    ctx: typer.Context,
+    name: Instance = None,
+    timeout: TimeoutS = 1800.0,
+    supervise: Annotated[bool | None, typer.Option(help="Restart it when it crashes (default: as before).")] = None,
+    heal: Heal = True,
+    json: Json = False,
+) -> None:
+    """Stop an instance and start it again with the same options.
+
+    The port stays the same. Also starts an instance that crashed or was stopped.
+    """
+    from dataclasses import replace
+
+    from mscli.cli.progress import StartProgress
+    from mscli.cli.starting import report
+    from mscli.instances.records import Records, the_one
+    from mscli.lifecycle.healing.attempts import restart as again
+    from mscli.lifecycle.waiting import Patience
+    from mscli.paths import places
+
+    screen = open_screen(ctx, json)
+    record = the_one(Records(places()), name, dead=True)
+    if supervise is not None:
+        record = replace(record, request=replace(record.request, supervise=supervise))
+    with StartProgress(screen) as progress:
+        done = again(record, places(), Patience(timeout_s=timeout), progress, heal)
+    report(screen, done)
+
+
+_services = typer.Typer()
+_INSTALL_EPILOG = "Example: mscli service install small-q4"
+_COLUMNS = (Column("NAME"), Column("AT BOOT"), Column("STATE"), Column("UNIT", 1))
+
+ServiceName = Annotated[str, typer.Argument(metavar="NAME", help="The instance.")]
+
+
+@_services.callback(invoke_without_command=True, epilog="Examples: mscli service  |  mscli service install small-q4")
+def service(ctx: typer.Context, json: Json = False) -> None:
+    """Run an instance as a systemd service that starts at boot.
+
+    Without a command: show the services that are installed.
+    """
+    if ctx.invoked_subcommand is None:
+        from mscli.lifecycle import service as services
+
+        _show(open_screen(ctx, json), services.services())
+
+
+@_services.command("install", epilog=_INSTALL_EPILOG)
+def install(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
+    """Make an instance a service: starts now and at every boot.
+
+    It keeps the options that it was started with.
+    """
+    from mscli.instances.records import Records, the_one
+    from mscli.lifecycle import service as services
+    from mscli.paths import places
+
+    screen = open_screen(ctx, json)
+    record = the_one(Records(places()), name, dead=True)
+    screen.note(f"starting {record.name} as a systemd service")
+    _show(screen, (services.install(record),))
+
+
+@_services.command("remove", epilog="Example: mscli service remove small-q4")
+def remove(ctx: typer.Context, name: ServiceName, json: Json = False) -> None:
+    """Stop a service and remove it.
+
+    `mscli restart` still starts the instance.
+    """
+    from mscli.instances.store import check_name
+    from mscli.lifecycle import service as services
+
+    screen = open_screen(ctx, json)
+    unit = services.remove(check_name(name))
+    if unit is None:
+        raise MscliError(Code.NOT_RUNNING, f"there is no service for {name!r}", "To list them: mscli service status")
+    if json:
+        screen.data({"removed": str(unit)})
+    else:
+        screen.text(f"removed {unit}")
+
+
+@_services.command("status", epilog="Example: mscli service status")
+def status(ctx: typer.Context, name: Instance = None, json: Json = False) -> None:
+    """Show installed services and whether systemd runs them."""
+    from mscli.instances.store import check_name
+    from mscli.lifecycle import service as services
+
+    screen = open_screen(ctx, json)
+    _show(screen, (services.status(check_name(name)),) if name else services.services())
+
+
+@_services.command("run", hidden=True)
+def run(ctx: typer.Context, name: ServiceName) -> int:
+    """Start an instance for systemd, and leave its companion as the service's main process."""
+    from mscli.instances.store import check_name
+    from mscli.lifecycle import service as services
+
+    open_screen(ctx, False)
+    return services.run(check_name(name))
+
+
+def _show(screen: Screen, found: tuple[object, ...]) -> None:
+    from mscli.instances.json_values import to_json
+    from mscli.lifecycle.service import Service
+
+    known = [service for service in found if isinstance(service, Service)]
+    if screen.json_mode:
+        screen.data({"services": to_json(known)})
+        return
+    if not known:
+        screen.note("no service is installed. To create one: mscli service install NAME")
+        return
+    screen.table(_COLUMNS, [(it.name, it.enabled, it.active, str(it.unit)) for it in known])
+    if any(it.lingers is False for it in known):
+        screen.note("services start when you log in; to start them at boot: loginctl enable-linger", "yellow")
+
+
+COMMANDS: Commands = {
+    "up": (up, _EPILOG),
+    "restart": (restart, "Examples: mscli restart  |  mscli restart rehearsal"),
+    "service": _services,
+}

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from support.run_mscli import Mscli
 
-from mscli.cli.env import SNIPPETS
+from mscli.cli.clients import SNIPPETS
 
 
 def test_the_variables_tell_what_was_loaded(mscli: Mscli) -> None:

@@ -1,4 +1,4 @@
-"""`mscli gpus`: what NVML and the kernel say about this machine."""
+"""`mscli gpus` and `mscli engines`: what this machine has, and getting an engine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mscli.cli.layout import Column, bar, count, size, styled
-from mscli.cli.options import Json
 from mscli.cli.screen import Screen, open_screen
+from mscli.cli.tree import Commands, Events, Json
 
 if TYPE_CHECKING:
+    from mscli.engines.table import EngineState
     from mscli.inventory.inventory import Gpu, Holder, Host, Inventory, Link
 
 _MOST_ROWS = 8  # of each table; --all shows the rest
@@ -31,11 +32,6 @@ _PATHS = {
     "internal": "INT", "single-switch": "PIX", "multiple-switches": "PXB", "host-bridge": "PHB", "node": "NODE",
     "system": "SYS", "unknown": "?",
 }  # fmt: skip  # as nvidia-smi topo -m names them
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("gpus", epilog="Example: mscli gpus --json")(gpus)
 
 
 def gpus(
@@ -181,3 +177,90 @@ def _show_host(screen: Screen, host: Host) -> None:
     screen.line()
     screen.paragraph(f"Host: {kind}{host.cpu_model}, {count(host.cpu_cores, 'core')}, {ram}", "", "  ")
     screen.paragraph(f"Disk for weights: {size(host.disk_free_bytes)} free at {host.disk_path}", "", "  ")
+
+
+_engines = typer.Typer()
+_EPILOG = "Examples: mscli engines  |  mscli engines --json  |  mscli engines install ollama"
+
+_ENGINE_COLUMNS = (
+    *(Column("ENGINE"), Column("VERSION"), Column("GPUS", 1), Column("CPU", 2), Column("VISION", 3)),
+    *(Column("TOOLS", 4), Column("REASONING", 5), Column("API KEY", 6), Column("KV CACHE", 7)),
+)
+
+
+@_engines.callback(invoke_without_command=True, epilog=_EPILOG)
+def engines(
+    ctx: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show why an engine was not found.")] = False,
+    json: Json = False,
+) -> None:
+    """List engines and what they can do; install one."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from mscli.engines.table import engine_states
+    from mscli.instances.json_values import to_json
+
+    screen = open_screen(ctx, json)
+    states = engine_states()
+    if json:
+        screen.data({"engines": to_json(states)})
+        return
+    screen.table(_ENGINE_COLUMNS, [_engine_row(state) for state in states])
+    if any(state.where and state.gpu is None for state in states):
+        screen.note("?: GPU support is unknown until it starts; `mscli up` stops it rather than run on the CPU", "dim")
+    screen.fields([(state.name, state.where or "") for state in states], indent="")
+    absent = [state.name for state in states if not state.where and state.note]
+    for state in states:
+        if state.note and (verbose or state.where):
+            screen.note(f"{state.name}: {state.note}", "yellow")
+    if absent and not verbose:
+        screen.paragraph(f"To install one: mscli engines install {absent[0]}. Why not found: mscli engines -v")
+
+
+@_engines.command("install", epilog="Example: mscli engines install ollama")
+def install(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="ENGINE", help="The engine; ENGINE==VERSION pins a version.")],
+    events: Events = False,
+    json: Json = False,
+) -> None:
+    """Install an engine into mscli's own folder, without root."""
+    from mscli.cli.progress import listener_of
+    from mscli.engines.table import install_engine
+    from mscli.instances.json_values import to_json
+
+    screen = open_screen(ctx, json or events)
+    with listener_of(screen, events) as progress:
+        progress.stage("install", name)
+        found = install_engine(name, progress)
+    if screen.json_mode:
+        screen.data({"installation": to_json(found)})
+    else:
+        _said(screen, found.engine, found.version, str(found.path))
+
+
+def _said(screen: Screen, engine: str, version: str | None, where: str) -> None:
+    screen.text(f"{engine} {version or ''} is installed in {where}")
+
+
+def _engine_row(state: EngineState) -> tuple[str, ...]:
+    can = state.capabilities
+    version = state.version or ("installed" if state.where else styled("not installed", "dim"))
+    if can is None:
+        return (state.name, version, *("" for _ in _ENGINE_COLUMNS[2:]))
+    flags = ("yes" if flag else "no" for flag in (can.vision, can.tools, can.reasoning, can.api_key))
+    places = (_runs(state, can.multi_gpu, state.gpu), _runs(state, can.cpu, state.cpu))
+    return (state.name, version, *places, *flags, ",".join(can.kv_types))
+
+
+def _runs(state: EngineState, engine_can: bool, copy_can: bool | None) -> str:
+    """Whether it runs there: the copy that is here, or, where none is, the engine."""
+    if state.where is None or not engine_can:
+        return "yes" if engine_can else "no"
+    return {True: "yes", False: "no", None: "?"}[copy_can]
+
+
+COMMANDS: Commands = {
+    "gpus": (gpus, "Example: mscli gpus --json"),
+    "engines": _engines,
+}

@@ -181,7 +181,11 @@ class Companion:
         """Seconds until the next start; None: none is worth it. An end that cannot be judged is tried again."""
         how = "hung" if end.hung else "exit"
         self._log.note(f"the engine has ended ({how}, status {end.status})")
-        said = ask((*self._settings["judge"].split("\n"), *end.words()), self._pause)
+        try:
+            said = ask((*self._settings["judge"].split("\n"), *end.words()), self._pause)
+        except OSError as fault:
+            self._log.note(f"the judge could not be executed: {fault.strerror}")
+            return _UNJUDGED_S
         if said == b"never\n":
             return None
         try:
@@ -273,8 +277,11 @@ class Watch:
         self.hung = time.monotonic() - self._answered > (self._silent_s if self.ready else self._start_s)
 
     def _healthy(self) -> bool:
-        family, kind, *_, address = socket.getaddrinfo(self._host, self._port, 0, socket.SOCK_STREAM)[0]
-        link = socket.socket(family, kind)
+        try:
+            family, kind, *_, address = socket.getaddrinfo(self._host, self._port, 0, socket.SOCK_STREAM)[0]
+            link = socket.socket(family, kind)
+        except OSError:
+            return False
         try:
             link.settimeout(self._every_s)
             link.connect(address)

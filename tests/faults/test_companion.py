@@ -195,3 +195,22 @@ def test_systemd_hears_that_the_companion_lives_and_the_engine_does_not_speak_fo
         user.begun()
         (pid,) = user.starts()
         assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_an_address_that_cannot_be_resolved_does_not_end_the_companion(companion: Start) -> None:
+    slow = "import time; time.sleep(1); raise SystemExit(7)"  # longer than until the first look at its health
+
+    assert companion(sys.executable, "-c", slow, host="no-such-host.invalid").wait(30) == 7
+
+
+def test_an_end_that_cannot_be_judged_is_followed_by_another_start(companion: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "instance"
+    folder.mkdir()
+    (folder / "ready").touch()
+    child = companion(sys.executable, "-c", "raise SystemExit(7)", judge="/no/such/judge")
+    (folder / "log").touch()
+    until(lambda: "starting again in 60 s" in (folder / "log").read_text() or child.poll() is not None)
+    child.terminate()
+
+    assert child.wait(20) == 0
+    assert "the judge could not be executed" in (folder / "log").read_text()

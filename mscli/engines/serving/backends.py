@@ -48,17 +48,21 @@ class Library:
         self._replies: dict[int, asyncio.Queue[dict[str, Any]]] = {}
 
     async def attend(self) -> None:
-        """Hand on what the process says, until it has ended."""
+        """Hand on what the process says, until it has ended, perhaps in the middle of a line."""
         reader, self._writer = await asyncio.open_connection(sock=self._link, limit=_LONGEST_LINE_BYTES)
-        while line := await reader.readline():
-            message = json.loads(line)
-            if "ready" in message:
-                self._ready, self.formats = True, message["ready"]
-            elif reply := self._replies.get(message["id"]):
-                reply.put_nowait(message)
-        self._ready = False
-        for reply in self._replies.values():
-            reply.put_nowait({"fault": f"{BROKE_OFF}: the engine ended", "status": 502})
+        try:
+            while (line := await reader.readline()).endswith(b"\n"):
+                message = json.loads(line)
+                if "ready" in message:
+                    self._ready, self.formats = True, message["ready"]
+                elif reply := self._replies.get(message["id"]):
+                    reply.put_nowait(message)
+        except ConnectionError:
+            pass
+        finally:
+            self._ready = False
+            for reply in self._replies.values():
+                reply.put_nowait({"fault": f"{BROKE_OFF}: the engine ended", "status": 502})
 
     async def healthy(self) -> bool:
         """See `Backend`."""

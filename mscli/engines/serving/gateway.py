@@ -17,6 +17,7 @@ from asyncio.subprocess import Process
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -28,10 +29,11 @@ from mscli.engines.serving.formats.dialects import DIALECTS
 from mscli.engines.serving.openai_http import LINGER_S, QUEUE, SAMPLING, Front, refused
 from mscli.engines.serving.worker import say
 
-PORT_STATUS, UNABLE = 3, 127
+PORT_STATUS, FAILED, UNABLE = 3, 70, 127
 BACKLOG = 1024  # connections that wait to be accepted
 _OWN_END_S = 0.5
 _LAST_WORDS_S = 0.3
+_STOPPED_S = 5.0
 LIBRARY = "library"
 
 
@@ -79,14 +81,8 @@ class Http(uvicorn.Server):
     """The HTTP server of a gateway's application, without signal handlers: the process has its own."""
 
     def __init__(self, front: Front) -> None:
-        quiet = {
-            "log_config": None,
-            "access_log": False,
-            "server_header": False,
-            "lifespan": "off",
-            "proxy_headers": False,
-        }
-        ends = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 1}
+        quiet = {"log_config": None, "access_log": False, "server_header": False, "proxy_headers": False}
+        ends = {"lifespan": "off", "timeout_keep_alive": 75, "timeout_graceful_shutdown": 1}
         super().__init__(uvicorn.Config(front.app(), http=Protocol, ws="none", **quiet, **ends))  # type: ignore[arg-type]
 
     @contextmanager
@@ -117,9 +113,8 @@ def front(options: Namespace, link: socket.socket) -> Front:
         there = (options.engine_port, options.health_path, options.alias, options.context)
         backend = Server(*there, DIALECTS[options.kind])
     sampling = {name: value for name in SAMPLING if (value := getattr(options, name)) is not None}
-    return Front(
-        backend, options.alias, Keys(options.api_key_file), options.images, options.users, options.queue, sampling
-    )
+    limits = (options.images, options.users, options.queue)
+    return Front(backend, options.alias, Keys(options.api_key_file), *limits, sampling)
 
 
 async def serve(options: Namespace, listening: socket.socket) -> int:
@@ -142,18 +137,22 @@ async def serve(options: Namespace, listening: socket.socket) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
     made = front(options, ours)
-    tasks = [loop.create_task(made.watch())]
-    if isinstance(made.backend, Library):
-        tasks.append(loop.create_task(made.backend.attend()))
-    server = Http(made)
+    server, ended = Http(made), loop.create_task(engine.wait())
     serving = loop.create_task(server.serve(sockets=[listening]))
-    status = await engine.wait()
+    attending = [made.backend.attend()] if isinstance(made.backend, Library) else []
+    working: asyncio.Future[Any] = asyncio.gather(serving, made.watch(), *attending)
+    await asyncio.wait((ended, working), return_when=asyncio.FIRST_COMPLETED)
+    if failed := working.exception() if working.done() else None:  # unread, clients would hear "loading" for ever
+        made.ready, made.fault = False, f"the gateway failed: {failed!r}"
+        say(f"error: {made.fault}")
+        await _stop(engine, signal.SIGTERM)
+        await asyncio.wait({ended}, timeout=_STOPPED_S)
     await asyncio.sleep(_LAST_WORDS_S)  # streams that broke off are told so
     server.should_exit = True
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait({serving, *tasks})
-    return status
+    await asyncio.wait({serving})
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    return FAILED if failed else ended.result()
 
 
 async def _stop(engine: Process, number: int) -> None:

@@ -46,7 +46,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Front:
     """What the gateway knows of its engine. `sampling`: what a client gets that sends none; `users`: how many requests
     may compute at once, and `queue` how many may wait for that; `images`: how many a request may hold; `silence_s`: how
-    long a client may neither send the rest of its request nor read its answer."""
+    long a client may neither send the rest of its request nor read its answer; `fault`: why it will not be ready."""
 
     backend: Backend
     alias: str
@@ -57,6 +57,7 @@ class Front:
     sampling: Mapping[str, float] = field(default_factory=dict)
     silence_s: float = SILENCE_S
     ready: bool = False
+    fault: str = ""
 
     def __post_init__(self) -> None:
         self.slots = CapacityLimiter(self.users)
@@ -118,7 +119,7 @@ class Front:
 
     async def _health(self, _request: Request) -> Response:
         if not self.ready:
-            return JSONResponse({"status": "loading"}, 503)
+            return JSONResponse({"status": self.fault or "loading"}, 500 if self.fault else 503)
         well = await self.backend.healthy()
         return JSONResponse({"status": "ok" if well else "the engine does not answer"}, 200 if well else 503)
 
@@ -191,7 +192,7 @@ class Front:
     async def _body(self, request: Request) -> Body:
         """The request's JSON object. Only JSON is read: any web page may send a form. Raises RequestError."""
         if not self.ready:
-            raise RequestError("the model is still loading", 503)
+            raise RequestError(self.fault or "the model is still loading", 500 if self.fault else 503)
         if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
             raise RequestError("send JSON, with Content-Type: application/json", 415)
         raw, length = bytearray(), int(request.headers.get("Content-Length", 0))

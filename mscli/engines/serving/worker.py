@@ -104,9 +104,10 @@ class Worker:
                 self._left[number].set()
 
     def _answer(self, number: int, request: Body) -> None:
-        end: dict[str, Any] = {"end": True}
+        end: dict[str, Any] = {"fault": "the model could not answer", "status": 500}
         try:
             self._steps(number, request)
+            end = {"end": True}
         except RequestError as fault:
             end = {"fault": str(fault), "status": fault.status, "code": fault.code}
         except RecursionError as fault:
@@ -114,8 +115,11 @@ class Worker:
         except FAULTS as fault:
             say(f"error: {type(fault).__name__}: {fault}")
             end = {"fault": f"the model could not answer: {fault}", "status": 500}
-        del self._left[number]
-        self._send({"id": number, **end})
+        finally:  # also of what nobody expected, which ends the thread: a client would wait for ever
+            if unexpected := sys.exc_info()[1]:
+                end["fault"] += f": {unexpected!r}"
+            del self._left[number]
+            self._send({"id": number, **end})
 
     def _steps(self, number: int, request: Body) -> None:
         left = self._left[number]

@@ -12,12 +12,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 GPU_LAYERS = {"auto": -1, "all": -2}
 ON_OFF = {"on": True, "off": False}
@@ -252,39 +250,27 @@ def _refuse_missing_gpu(params: Params) -> None:
 
 
 def _serve(params: Params) -> int:
-    """Serves until SIGTERM or SIGINT, and then ends the process with status 0. Returns 1 when it could not start.
+    """Serves until a signal ends the process, as it does while the model loads. Returns 1 when it could not start.
 
-    Called with these signals blocked, so that all threads of the wheel leave them to us. While the model loads, the
-    main thread alone takes them, and dies of them at once, as llama-server does: it could not run a handler, because
-    the wheel holds the interpreter lock until the model is loaded.
+    No handler ends it in a gentler way: the wheel holds the interpreter lock until the model is loaded, and answers
+    before it gives it back, so that one could not run from the first answer on. There is nothing to put in order at the
+    end either, and dropping the server would wait for every client that has stopped reading its answer.
     """
     import xllamacpp
 
-    started: list[Any] = []
-
-    def start() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-        try:
-            started.append(xllamacpp.Server(params))
-        except RuntimeError as error:
-            print(f"llama-server: {error}", file=sys.stderr, flush=True)
-
-    starter = threading.Thread(target=start)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
-    starter.start()
-    starter.join()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    if not started:
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        print(f"llama-server: {error}", file=sys.stderr, flush=True)
         return 1
-    signal.sigwait(STOP)
-    # Dropping the server instead would wait for every client that has stopped reading its answer.
-    os._exit(0)
+    while server:
+        signal.pause()
+    return 0
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the server. Returns 0 after telling its version, 1 when it could not start."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    for number in STOP:
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     try:
         if "--version" in argv:

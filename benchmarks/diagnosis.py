@@ -21,8 +21,7 @@ from pathlib import Path
 from mscli.diagnosis.causes import CAUSES, Cause
 from mscli.diagnosis.diagnose import diagnose, read, weigh
 from mscli.diagnosis.excerpt import error_lines, telling
-from mscli.diagnosis.readings import JUDGES, Judge
-from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, table, topics, written_by
+from mscli.diagnosis.signatures import JUDGES, Judge, Signature, Table, engine_logs, known_as, table, topics, written_by
 
 TESTS = Path(__file__).parents[1] / "tests"
 FOLDS, SHUFFLES = 5, 5

@@ -182,7 +182,7 @@ def report_machine(screen: Screen, about: About, target: str, log: Path | None) 
 
     `log`: the file it shows the end of. Returns the doctor's exit code.
     """
-    from mscli.doctor.report.report import Subject, report
+    from mscli.doctor.report import Subject, report
 
     path = None if target == STDOUT else _place(expanded(target))
     ctx, broken = context_in_spite(about)
@@ -219,7 +219,7 @@ def _place(path: Path) -> Path:
 
 
 def _is_report(path: Path) -> bool:
-    from mscli.doctor.report.report import TITLE
+    from mscli.doctor.report import TITLE
 
     if not path.is_file():
         return False

@@ -33,10 +33,8 @@ from mscli.diagnosis.causes import (
     weighed,
 )
 from mscli.diagnosis.excerpt import Excerpt, error_lines, excerpt, telling
-from mscli.diagnosis.matching import Lines, compiled, fitting
-from mscli.diagnosis.readings import JUDGES, Judge
-from mscli.diagnosis.signatures import Signature, Table, engine_logs, known_as, table, topics, written_by
-from mscli.diagnosis.text import Text, of_request
+from mscli.diagnosis.matching import Lines, Text, compiled, fitting, of_request
+from mscli.diagnosis.signatures import JUDGES, Judge, Signature, Table, engine_logs, known_as, table, topics, written_by
 from mscli.frozen import frozen
 
 _CERTAIN = 0.98
@@ -272,7 +270,7 @@ def _of_signature(
     signature: Signature, text: Text, known: Table, present: Mapping[str, Sequence[Lines]]
 ) -> Iterator[Clue]:
     for pattern in signature.patterns:
-        for match in islice(text.matches(pattern, known, present.get(pattern, ())), _LOOKED_AT):
+        for match in islice(text.matches(pattern, known.patterns, present.get(pattern, ())), _LOOKED_AT):
             line, last = text.span(match)
             here = b"\n".join(text.encoded[line : last + 1])
             if text.heard(line, last, signature.speakers) and not any(

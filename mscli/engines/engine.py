@@ -30,8 +30,7 @@ from mscli.catalog.sampling import Sampling
 from mscli.engines.environment import Contained
 from mscli.frozen import frozen
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
-from mscli.weights.progress import Listener
+from mscli.weights.progress import Listener, WeightFiles
 
 # mscli's own programs that run inside an engine's environment, started by their path.
 SERVERS = Path(__file__).parent / "serving"

@@ -22,7 +22,7 @@ from mscli.instances.records import GGUF, Record, Records, Request, running
 from mscli.instances.store import SCHEMA, private_folder, write_private
 from mscli.lifecycle import port as ports
 from mscli.lifecycle.decision import Decision
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 FIRST_PORT = 8000
 GATEWAY, LIBRARY = "mscli.engines.serving.gateway", "library"

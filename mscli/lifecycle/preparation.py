@@ -27,8 +27,8 @@ from mscli.lifecycle.waiting import Listener, Patience, stopped_fetching
 from mscli.paths import Places
 from mscli.planning.plan import ENGINE_READY, Choice
 from mscli.weights.ensure import ensure, wanted
-from mscli.weights.files import WeightFiles
 from mscli.weights.progress import Listener as WeightsListener
+from mscli.weights.progress import WeightFiles
 
 LARGE_BYTES = 10**9
 _ADOPTED, _PLAIN = "a server that is already running has no gateway", "--plain leaves out the gateway"

@@ -17,8 +17,7 @@ from mscli.lifecycle.launch import FIRST_PORT
 from mscli.paths import Places, hub_cache
 from mscli.planning.plan import ENGINE_INSTALLABLE, Plan
 from mscli.weights.ensure import ensure
-from mscli.weights.files import WeightFiles
-from mscli.weights.progress import Silence
+from mscli.weights.progress import Silence, WeightFiles
 
 
 @frozen

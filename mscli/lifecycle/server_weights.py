@@ -27,8 +27,7 @@ from mscli.instances.state import probe
 from mscli.instances.store import try_lock
 from mscli.lifecycle.server_guard import END
 from mscli.paths import places
-from mscli.weights.files import WeightFiles
-from mscli.weights.progress import WAITING, Listener, Note, Progress
+from mscli.weights.progress import WAITING, Listener, Note, Progress, WeightFiles
 
 START_TIMEOUT_S = 60.0
 _HOST = "127.0.0.1"

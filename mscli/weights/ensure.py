@@ -12,9 +12,8 @@ from pathlib import Path
 from mscli.catalog.model import Model, Variant
 from mscli.errors import Code, MscliError
 from mscli.weights.fault import DEFAULT_TIMEOUTS, Timeouts
-from mscli.weights.files import WeightFiles
 from mscli.weights.listing import Listing, RemoteFile, WantedFile
-from mscli.weights.progress import Listener
+from mscli.weights.progress import Listener, WeightFiles
 
 __all__ = ["Timeouts", "ensure", "tried", "wanted"]
 

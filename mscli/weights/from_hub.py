@@ -23,11 +23,10 @@ from mscli.frozen import frozen
 from mscli.weights.cache import Cache, cache
 from mscli.weights.fault import DEFAULT_TIMEOUTS, PassingFault, Timeouts, unwritable
 from mscli.weights.fault import offline as offline_fault
-from mscli.weights.files import WeightFiles
 from mscli.weights.hub import Location, hub, offline_by_environment
 from mscli.weights.listing import Listing, RemoteFile, file_is_right, needed
 from mscli.weights.local_folder import in_lm_studio, unlisted
-from mscli.weights.progress import LISTING, VERIFYING, Listener, Meter, Note, Silence
+from mscli.weights.progress import LISTING, VERIFYING, Listener, Meter, Note, Silence, WeightFiles
 from mscli.weights.pull import Pull, pull_from_hub
 
 

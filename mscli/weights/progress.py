@@ -1,4 +1,4 @@
-"""Progress: how far a pull has come, as values that a listener turns into a bar, lines or JSON events."""
+"""How far a pull has come, as values that a listener turns into a bar, lines or JSON events; and what it ends in."""
 
 from __future__ import annotations
 
@@ -117,3 +117,13 @@ class RateWatch:
             return None
         self._told = now
         return f"the download fell from {self._best / 2**20:.0f} MiB/s to {rate / 2**10:.0f} KiB/s; connecting again"
+
+
+@frozen
+class WeightFiles:
+    """Weights as an engine is given them: what every way of getting weights ends in. `model`: the file or folder (for
+    Ollama the tag)."""
+
+    model: str
+    projector: str | None
+    bytes_on_disk: int

@@ -35,12 +35,12 @@ ORDER = (
 INSIDE = {
     "doctor": ("checks", "repair", "report"),
     "doctor.checks": (
-        *("check", "ollama_server", "own_files", "loader", "chosen"),
-        *("host", "driver", "gpu", "cuda", "cuda_probe", "containers", "engines", "ollama"),
+        *("check", "ollama_server", "loader", "chosen"),
+        *("host", "driver", "gpu", "cuda", "containers", "engines", "ollama"),
         *("weights", "network", "ports", "instances", "profile", "run"),
     ),
-    "doctor.repair": ("fix", "instances", "profiles"),
-    "doctor.report": ("redact_prompts", "redact_secrets", "redact", "report"),
+    "doctor.repair": ("fix", "profiles"),
+    "doctor.report": ("redact_prompts", "redact_secrets", "redact"),
     "instances": ("json_values", "process", "log", "container", "store", "fetching", "state", "records", "orphans"),
     "lifecycle": (
         "port",

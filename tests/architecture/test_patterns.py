@@ -15,7 +15,7 @@ from support.linear_time import assert_linear
 import mscli
 
 # Run as programs, by their path, with what is beside them.
-PROGRAMS = ("__main__", "mistralrs_server", "transformers_server", "cuda_probe", "inside")
+PROGRAMS = ("__main__", "mistralrs_server", "transformers_server", "probe", "inside")
 # Matched from the start to the end of what mscli wrote itself.
 OWN_TEXT = ("mscli.cli.plan_view._CLAUSES", "mscli.diagnosis.matching._BLANKS")
 PUMPS = [

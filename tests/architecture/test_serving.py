@@ -10,7 +10,7 @@ from support.imports import imported
 
 SERVING = Path(__file__).parents[2] / "mscli" / "engines" / "serving"
 LIBRARIES = {"starlette", "uvicorn", "h11", "httpx", "httpcore", "http", "urllib", "socket", "socketserver", "ssl"}
-HTTP = {"gateway.py", "openai_http.py", "backends.py", "engine_http.py"}
+HTTP = {"gateway.py", "openai_http.py", "backends.py"}
 MOST_LINES = 700
 
 

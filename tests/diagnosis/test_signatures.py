@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from mscli.diagnosis import excerpt, matching, signatures
 from mscli.diagnosis.causes import CAUSES, LIKELY, UNKNOWN, any_pattern, read_data
 from mscli.diagnosis.diagnose import diagnose, weigh
-from mscli.diagnosis.matching import Patterns, compiled, is_fatal
+from mscli.diagnosis.matching import ANYONE, INNERMOST, OTHER, Patterns, compiled, is_fatal, speaker
 from mscli.diagnosis.signatures import MECHANISMS, Signature, Table, engine_logs, read_signatures
-from mscli.diagnosis.text import ANYONE, INNERMOST, OTHER, speaker
 
 ENGINES = sorted({name for known in engine_logs().values() for name in known.files})
 EVERY = [signature for name in (*MECHANISMS, *ENGINES, "topics") for signature in read_signatures(name)]

@@ -21,7 +21,7 @@ from mscli.lifecycle.pinned import load_pins
 from mscli.lifecycle.preview import somewhere
 from mscli.lifecycle.snapshot import missing_engine
 from mscli.planning.plan import SAFE, GpuMemory, NoFit, Plan, gib, tokens
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 
 def fits(ctx: CheckContext) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ from mscli.engines.llamacpp.installation import NAME, PROGRAM
 from mscli.engines.templates import template_file
 from mscli.errors import Code, MscliError
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 # The build in which --flash-attn began to take a value (August 2025); Pixtral projectors came before that.
 OLDEST_BUILD = 6325

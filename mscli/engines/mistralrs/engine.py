@@ -30,7 +30,7 @@ from mscli.engines.mistralrs.installation import CURRENT, OLDER, WHEEL
 from mscli.engines.templates import template_file
 from mscli.errors import Code, MscliError
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 # The first versions that know Mistral 3: the program's, and the wheel whose settings are those used here.
 OLDEST = {CURRENT: (0, 7), OLDER: (0, 5), WHEEL: (0, 9, 5)}

@@ -50,8 +50,7 @@ from mscli.engines.ollama.store import all_stored, borrowed, clear_damaged, deri
 from mscli.errors import Code, MscliError
 from mscli.paths import places
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
-from mscli.weights.progress import Listener, Note
+from mscli.weights.progress import Listener, Note, WeightFiles
 
 UNLOAD_TIMEOUT_S = 600.0
 _TOLD_AFTER_S = 1.0

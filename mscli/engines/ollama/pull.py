@@ -21,8 +21,7 @@ from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.inventory.host import free_bytes
 from mscli.weights.fault import PassingFault, Timeouts, disk_full
-from mscli.weights.files import WeightFiles
-from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note, RateWatch
+from mscli.weights.progress import DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note, RateWatch, WeightFiles
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -1,6 +1,6 @@
 """What stands between clients and an engine, in three parts.
 
-- HTTP: `gateway.py` (the process), `openai_http.py` (clients), `engine_http.py` and `backends.py` (engines).
+- HTTP: `gateway.py` (the process), `openai_http.py` (clients), `backends.py` (engines).
   Nothing else here knows HTTP, and a test counts their lines.
 - `formats/`, `chat_request.py` and `access.py`: what requests and replies are, from dict to dict, without any I/O.
 - Programs for engines that are only a Python library (`transformers_server.py`, `mistralrs_server.py`, `worker.py`,

@@ -22,9 +22,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mscli.engines.serving.access import Keys
-from mscli.engines.serving.backends import Backend, Server
+from mscli.engines.serving.backends import GONE, Answer, Backend, Server, ask
 from mscli.engines.serving.chat_request import Body, RequestError, check
-from mscli.engines.serving.engine_http import GONE, Answer, ask
 from mscli.engines.serving.formats import ollama
 from mscli.engines.serving.formats.apis import APIS, Reply, error, json_object, sent
 from mscli.engines.serving.formats.chunks import BROKE_OFF, CHAT, COMPLETION, Chunk

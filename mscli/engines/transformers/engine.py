@@ -28,7 +28,7 @@ from mscli.engines.transformers import installation
 from mscli.engines.transformers.installation import ABSENT, NAME, SERVER, own_environment
 from mscli.errors import Code, MscliError
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 # The first version that knows what the server says to it; mistral3 itself came with 4.50.
 OLDEST = (4, 56)

@@ -17,7 +17,7 @@ from mscli.errors import Code, MscliError
 from mscli.paths import MARK
 from mscli.planning.plan import Plan
 from mscli.planning.request import parse_version
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 NAME = "vllm-docker"
 

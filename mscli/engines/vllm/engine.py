@@ -22,7 +22,7 @@ from mscli.engines.engine import (
 from mscli.engines.vllm import installation as vllm_installation
 from mscli.errors import Code, MscliError
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 # The first version that serves Mistral Small 3.1.
 OLDEST = (0, 8, 1)
@@ -205,7 +205,7 @@ def _environment(plan: Plan, model: Model, version: tuple[int, ...] | None) -> d
 
 def kv_gib(plan: Plan, model: Model) -> int:
     """Whole GiB for the KV cache on the CPU: without it vLLM takes nearly all of the RAM."""
-    from mscli.planning.memory.kv import bytes_per_token
+    from mscli.planning.memory.footprint import bytes_per_token
 
     wanted = plan.context * plan.users * bytes_per_token(model.architecture.text, plan.kv_type)
     return max(1, -(-wanted // GIB))

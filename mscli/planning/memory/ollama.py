@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from mscli.planning.devices import Room
 from mscli.planning.memory import llamacpp
-from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Setting
-from mscli.planning.memory.kv import bytes_per_token
+from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Setting, bytes_per_token
 from mscli.planning.memory.layers import layers, spread
 from mscli.planning.plan import GIB, MIB
 

@@ -8,8 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mscli.planning.devices import Room
-from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Setting
-from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
+from mscli.planning.memory.footprint import (
+    Configuration,
+    EngineMemory,
+    Footprint,
+    Setting,
+    bytes_per_layer,
+    bytes_per_token,
+)
 from mscli.planning.memory.layers import Stage, layers, spread
 from mscli.planning.plan import GIB
 

@@ -10,8 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 from mscli.planning.devices import Room
-from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Setting
-from mscli.planning.memory.kv import bytes_per_layer, bytes_per_token
+from mscli.planning.memory.footprint import (
+    Configuration,
+    EngineMemory,
+    Footprint,
+    Setting,
+    bytes_per_layer,
+    bytes_per_token,
+)
 from mscli.planning.memory.layers import layers
 from mscli.planning.plan import GIB, MIB, from_gib
 

@@ -21,7 +21,7 @@ from mscli.errors import MscliError
 from mscli.instances import process
 from mscli.paths import MARK, shipped_profiles
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 PLAN = Plan(
     profile="small-bf16", engine="vllm-docker", model="mistral-small-3.1", variant="bf16", verdict="safe",

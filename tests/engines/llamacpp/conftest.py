@@ -9,7 +9,7 @@ import pytest
 from support.llamacpp.llama_servers import LLAMA, PACKAGE, Rehearsal, Server, installations, rehearsal
 
 from mscli.engines.engine import Installation
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 
 @pytest.fixture(scope="session", params=installations())

@@ -14,7 +14,7 @@ from mscli.engines.engine import Installation
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import Code, MscliError
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 PROGRAM = Installation("llama.cpp", ("/opt/llama-server",), "6500 (abcdef)", "program", Path("/opt/llama-server"))
 WEIGHTS = WeightFiles("/models/m.gguf", "/models/mmproj.gguf", 0)

@@ -15,7 +15,7 @@ from support.tiny_models import TinyModels
 from mscli.catalog.profile import OptionValue
 from mscli.diagnosis.causes import Cause
 from mscli.diagnosis.diagnose import start_failure
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 Damage = Callable[[bytes], bytes]
 

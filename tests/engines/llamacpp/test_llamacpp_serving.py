@@ -13,7 +13,7 @@ from support.tiny_models import TinyModels
 
 from mscli.catalog.sampling import Sampling
 from mscli.engines.engine import LOADING, STARTING
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 MIB = 2**20
 ROUNDING = MIB // 200 + 1  # of a size that is stated in hundredths of a MiB

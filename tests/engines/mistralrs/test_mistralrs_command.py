@@ -20,7 +20,7 @@ from mscli.engines.templates import chat_template
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 ENGINE = MistralRs()
 CURRENT = Installation("mistral.rs", ("/bin/mistralrs", "serve"), "0.8.1", "program", Path("/bin/mistralrs"))

@@ -16,7 +16,7 @@ from support.planning.planned import on
 from support.run_mscli import Mscli
 
 from mscli.engines.installed import glibc
-from mscli.engines.mistralrs.builds import build_for
+from mscli.engines.mistralrs.installation import build_for
 from mscli.errors import Code, MscliError
 
 Serve = Callable[[dict[str, bytes]], Releases]

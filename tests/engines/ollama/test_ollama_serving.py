@@ -20,8 +20,7 @@ from mscli.engines.engine import Hosted, Installation, Serving
 from mscli.engines.ollama.engine import Ollama, alias_of
 from mscli.errors import Code, MscliError
 from mscli.paths import places, shipped_profiles
-from mscli.weights.files import WeightFiles
-from mscli.weights.progress import Silence
+from mscli.weights.progress import Silence, WeightFiles
 
 ALIAS = "mscli/small-q4"
 

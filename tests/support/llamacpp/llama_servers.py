@@ -27,7 +27,7 @@ from mscli.engines.engine import Command, Installation, Serving
 from mscli.engines.table import engine
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 from support.tiny_models import TinyFiles
 
 DEADLINE_S = 30.0

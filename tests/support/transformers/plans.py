@@ -11,7 +11,7 @@ from mscli.catalog.profile import Profile
 from mscli.engines.engine import Serving
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 WEIGHTS = WeightFiles("/models/small31", None, 0)
 ON_CPU = Plan(

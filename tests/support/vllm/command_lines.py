@@ -11,7 +11,7 @@ from mscli.engines.engine import Command, Installation, Serving
 from mscli.engines.vllm.engine import Vllm
 from mscli.paths import shipped_profiles
 from mscli.planning.plan import Plan
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 GPUS = ("GPU-aaaa", "GPU-bbbb")
 PLAN = Plan(

@@ -13,7 +13,7 @@ from mscli.planning.described_machine import machine
 from mscli.planning.known import Known
 from mscli.planning.make import make
 from mscli.planning.plan import Overrides, Plan
-from mscli.weights.files import WeightFiles
+from mscli.weights.progress import WeightFiles
 
 CATALOG = load_catalog(shipped_profiles(), Path("/nonexistent"))
 FACTS = load_gpus(shipped_profiles())

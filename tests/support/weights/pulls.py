@@ -18,8 +18,7 @@ from mscli.errors import MscliError
 from mscli.paths import shipped_profiles
 from mscli.weights.ensure import ensure
 from mscli.weights.fault import Timeouts
-from mscli.weights.files import WeightFiles
-from mscli.weights.progress import Note, Progress
+from mscli.weights.progress import Note, Progress, WeightFiles
 
 if TYPE_CHECKING:
     import pytest

@@ -1,6 +1,6 @@
 """Checks of CUDA: which libcuda is loaded, whether it starts, and whether it shows what NVML shows.
 
-CUDA is started once, in a child process (cuda_probe.py), as it may hang or crash.
+CUDA is started once, in a child process (probe.py), as it may hang or crash.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ _ROOM = 2**30
 class Start:
     """`path`: the libcuda that was loaded; `missing`: why none was. `call`, `code`, `name`: the first call that failed
     before any device (code 0: none). `version`: as CUDA counts, 12080 for 12.8. `devices`: what each device said, as
-    cuda_probe tells it. `hung`: the call that had not come back. `status`: how the process ended, None: it was killed.
+    probe.py tells it. `hung`: the call that had not come back. `status`: how the process ended, None: it was killed.
     """
 
     path: str | None
@@ -231,7 +231,7 @@ def cuda_start(ctx: CheckContext) -> Start:
 def start(ctx: CheckContext, timeout_s: float) -> Start:
     """Start CUDA and see how it ends. Blocks at most `timeout_s`."""
     # -I and -S: neither the user's Python settings nor installed packages take part, and it starts faster.
-    program = Path(__file__).with_name("cuda_probe.py")
+    program = Path(__file__).with_name("probe.py")
     order = {"CUDA_DEVICE_ORDER": ctx.env.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}  # the order of the inventory
     argv = (sys.executable, "-I", "-S", str(program), *map(str, full_devices(ctx)))
     ran = ctx.run(*argv, timeout_s=timeout_s, env=order)

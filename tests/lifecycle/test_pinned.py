@@ -10,8 +10,8 @@ import pytest
 from support.run_mscli import call, environment
 
 from mscli.catalog.document import read_document
-from mscli.catalog.parsed import read_parsed, to_keep
 from mscli.errors import MscliError
+from mscli.lifecycle.pinned import read_parsed, to_keep
 from mscli.paths import shipped_profiles
 
 FILES = [shipped_profiles() / "engines.yaml", *sorted((shipped_profiles() / "models").iterdir())]

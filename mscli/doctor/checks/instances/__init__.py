@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mscli.diagnosis.causes import Cause
 from mscli.doctor.checks.check import Check, CheckContext, Finding, counted, fail, ok, shell, skipped, tail, warn
-from mscli.doctor.checks.own_files import OWNER, WRITE, Unsafe, unsafe_files
+from mscli.doctor.checks.instances.own_files import OWNER, WRITE, Unsafe, unsafe_files
 from mscli.doctor.checks.ports import port_owner
 from mscli.engines.engine import LOADING, STARTING, Engine
 from mscli.engines.table import STARTABLE, engine

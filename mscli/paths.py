@@ -213,6 +213,19 @@ def _home(env: Mapping[str, str]) -> Path:
         raise MscliError(Code.USAGE, "this user has no home folder", "set HOME, or MSCLI_HOME") from error
 
 
+def on_path(program: str, path: str | None = None) -> str | None:
+    """The program as a shell finds it in `path` (default: this process's PATH); None where it is not there.
+
+    `shutil.which` does the same, and its module takes 3 ms of every start.
+    """
+    told = os.environ.get("PATH", os.defpath) if path is None else path
+    for folder in [""] if "/" in program else told.split(":") if told else []:
+        place = Path(folder, program)
+        if place.is_file() and os.access(place, os.X_OK):
+            return str(place.absolute())
+    return None
+
+
 def shipped_profiles() -> Path:
     """The folder of the profiles that come with mscli: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from support.run_mscli import call, environment
 
 from mscli.errors import Code, MscliError
-from mscli.paths import expanded, hub_cache, hub_token_file, places
+from mscli.paths import expanded, hub_cache, hub_token_file, on_path, places
 
 NOBODY = "~nosuchuser/x"
 
@@ -40,3 +41,20 @@ def test_a_command_says_it_in_one_line(tmp_path: Path) -> None:
     done = call("status", env={**environment(tmp_path, tmp_path), "MSCLI_HOME": NOBODY})
     assert done.code == 2
     assert done.err.startswith(f"error: '{NOBODY}': there is no such user")
+
+
+def test_a_program_is_found_as_a_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, mode in (("first", 0o644), ("second", 0o755), ("third", 0o755)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "engine").write_text("")
+        (tmp_path / folder / "engine").chmod(mode)
+    (tmp_path / "engine").mkdir()  # a folder of that name is no program
+    path = f"{tmp_path}/none:{tmp_path}:{tmp_path}/first:{tmp_path}/second:{tmp_path}/third"
+    second = str(tmp_path / "second/engine")
+    assert on_path("engine", path) == shutil.which("engine", path=path) == second
+    assert on_path("engine", "") is on_path("other", path) is None
+    assert on_path(second, path) == second
+    monkeypatch.chdir(tmp_path / "second")
+    assert on_path("engine", f"{tmp_path}/first:") == second
+    monkeypatch.setenv("PATH", path)
+    assert on_path("engine") == second

@@ -4,12 +4,11 @@ and a running instance as they are told of it."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mscli.frozen import frozen
+from mscli.frozen import field, frozen
 from mscli.instances.records import Record, api_key, must_run
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"

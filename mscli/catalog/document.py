@@ -11,12 +11,11 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 
 if TYPE_CHECKING:
     import yaml
@@ -33,8 +32,6 @@ _DEEPEST = 16
 _TOO_DEEP = f"nested more than {_DEEPEST} levels deep"
 
 _TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")))
-_WHOLE = re.compile(r"[-+]?(0|[1-9][0-9_]{0,24})")
-_DECIMAL = re.compile(r"[-+]?[0-9][0-9_]{0,24}(\.[0-9]{1,24})?([eE][-+]?[0-9]{1,2})?")
 _CONSTANTS: Mapping[str, Scalar] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -325,8 +322,9 @@ def _scalar(text: str) -> Scalar:
     """A plain scalar's value under YAML 1.2's core schema, with underscores allowed in numbers and no octal."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
-    if _WHOLE.fullmatch(text):
+    if re.fullmatch(r"[-+]?(0|[1-9][0-9_]{0,24})", text):
         return int(text.replace("_", ""))
-    if _DECIMAL.fullmatch(text) and not (text.lstrip("+-").startswith("0") and text.lstrip("+-").isdigit()):
+    decimal = re.fullmatch(r"[-+]?[0-9][0-9_]{0,24}(\.[0-9]{1,24})?([eE][-+]?[0-9]{1,2})?", text)
+    if decimal and not (text.lstrip("+-").startswith("0") and text.lstrip("+-").isdigit()):
         return float(text.replace("_", ""))
     return text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from mscli.catalog.profile import TENSOR_PARALLEL_ENGINES, ContextRange, Profile
 from mscli.catalog.schema import DEFAULTS, MODEL, NAME, PROFILE
 from mscli.catalog.types import refuse
 from mscli.errors import Code, MscliError
+from mscli.frozen import is_frozen, replace
 from mscli.paths import shipped_profiles
 from mscli.untrusted import stays_below
 
@@ -246,8 +246,6 @@ def read_defaults(path: Path) -> dict[str, Any]:
 ANNOTATED = "annotated"
 """The stem of the file that explains every key; it lies beside the shipped profiles and is not one of them."""
 
-_LINE = re.compile(r"(?P<indent> *)(?P<key>[a-z_]+):(?P<value>.*)")
-
 
 def new_profile(name: str, based_on: Profile | None, folder: Path) -> Path:
     """Write `folder`/NAME.yaml, with the values of `based_on` (None: the annotated example's) and every key explained.
@@ -297,14 +295,14 @@ def _filled(lines: list[str], based_on: Profile | None) -> Iterator[str]:
     """The template's lines with every value replaced; a section's keys stand below it, indented."""
     section: Any = based_on
     for line in lines:
-        match = _LINE.fullmatch(line)
+        match = re.fullmatch(r"(?P<indent> *)(?P<key>[a-z_]+):(?P<value>.*)", line)
         if based_on is None or not match:
             yield line
             continue
         if not match["indent"]:
             section = based_on
         value = getattr(section, match["key"])
-        if is_dataclass(value):
+        if is_frozen(value):
             section = value
             yield line
         else:

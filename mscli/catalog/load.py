@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -18,7 +17,7 @@ from mscli.catalog.types import nearest
 from mscli.catalog.way_names import way_names
 from mscli.catalog.ways import COMMON, common_of, ways_of
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import field, frozen, replace
 
 _Value = TypeVar("_Value")
 Reads = Callable[[Path], Document]

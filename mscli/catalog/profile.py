@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from mscli.catalog.model import Variant
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 
 ENGINES = ("ollama", "vllm", "vllm-docker", "llama.cpp", "transformers", "mistral.rs")
 # As their makers write them.

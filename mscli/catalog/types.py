@@ -289,7 +289,6 @@ _UNITS: Mapping[str, int] = {
     **{"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
     **{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40},
 }
-_SIZE = re.compile(r"([0-9][0-9_]*)(?:\.([0-9]{1,12}))? ?([A-Za-z]+)")
 
 
 def parse_size(text: str) -> int:
@@ -297,7 +296,7 @@ def parse_size(text: str) -> int:
 
     Raises ValueError, worded for the user, for anything else: "14 G", "14gb" and "14.3" could mean either.
     """
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(r"([0-9][0-9_]*)(?:\.([0-9]{1,12}))? ?([A-Za-z]+)", text.strip())
     if not match:
         raise ValueError(f"expected bytes or a size such as 14.3 GB or 13.4 GiB, got '{text}'")
     whole, fraction, unit = match[1].replace("_", ""), match[2] or "", match[3]

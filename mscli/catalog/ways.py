@@ -4,7 +4,6 @@ one engine have in common (engines.yaml)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from mscli.catalog.profile import Profile
 from mscli.catalog.schema import PROFILE
 from mscli.catalog.types import Key, Table, map_of, refuse, word
 from mscli.errors import MscliError
+from mscli.frozen import replace
 
 COMMON = "engines.yaml"
 

@@ -13,13 +13,13 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mscli.chat import message
 from mscli.chat.message import Message
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 
 SUMMARY_REQUEST = (
     "Summarize our conversation so far in at most 200 words, for yourself to go on from: what was asked, what was "

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from mscli.chat.message import Message, Truncation, least_prompt_tokens, truncat
 from mscli.chat.request import Answer, ConnectionBroke, NobodyAnswers, Watchdog, posted
 from mscli.chat.stream import BadStream, CallPart, Delta, Piece, ThinkSplitter, deltas
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.instances.log import part
 from mscli.instances.process import memory_kills
 from mscli.instances.records import Record, api_key, must_run

@@ -11,13 +11,12 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
 
 from mscli.chat.message import Message, user
 from mscli.chat.reply import Reply, Target, ask
 from mscli.chat.stream import Piece
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 
 OK, FAIL, SKIPPED = "ok", "fail", "skipped"
 _TOOL: dict[str, object] = {

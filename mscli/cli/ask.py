@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from mscli.cli.reply_view import number_of, say
 from mscli.cli.screen import Screen
 from mscli.cli.talk import Saving, Shown, turn_of
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.paths import places
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from mscli.chat.message import Message, estimated_tokens, least_prompt_tokens
 from mscli.cli.layout import count
 from mscli.cli.screen import Screen
 from mscli.errors import Code, MscliError
+from mscli.paths import on_path
 
 if TYPE_CHECKING:
     from mscli.chat.image import Image
@@ -67,27 +68,25 @@ def clipboard_image() -> bytes:
 
 def _readers() -> list[list[str]]:
     """The commands that print the clipboard's image, of the programs that are here."""
-    import shutil
 
     found = []
     for kind in ("image/png", "image/jpeg"):
-        if os.environ.get("WAYLAND_DISPLAY") and shutil.which("wl-paste"):
+        if os.environ.get("WAYLAND_DISPLAY") and on_path("wl-paste"):
             found.append(["wl-paste", "--no-newline", "--type", kind])
-        if os.environ.get("DISPLAY") and shutil.which("xclip"):
+        if os.environ.get("DISPLAY") and on_path("xclip"):
             found.append(["xclip", "-selection", "clipboard", "-t", kind, "-o"])
     return found
 
 
 def _write(text: str) -> str | None:
     """The program that took the text; None where none did."""
-    import shutil
 
     ways = {
         "wl-copy": ("WAYLAND_DISPLAY", ["wl-copy"]),
         "xclip": ("DISPLAY", ["xclip", "-selection", "clipboard"]),
     }
     for program, (display, argv) in ways.items():
-        if os.environ.get(display) and shutil.which(program) and _run(argv, text.encode()) is not None:
+        if os.environ.get(display) and on_path(program) and _run(argv, text.encode()) is not None:
             return program
     return None
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
-from dataclasses import replace
 from string import Template
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +18,8 @@ from mscli.cli.layout import Column
 from mscli.cli.screen import Screen, open_screen
 from mscli.cli.tree import Commands, Instance, Json
 from mscli.errors import Code, MscliError
+from mscli.frozen import replace
+from mscli.paths import on_path
 
 if TYPE_CHECKING:
     from mscli.agents.launch import Launch
@@ -216,7 +216,7 @@ def _list(screen: Screen) -> None:
     if screen.json_mode:
         known = {
             name: {"title": agent.title, "least_context": agent.least_context, "install": agent.install,
-                   "path": shutil.which(agent.program)}
+                   "path": on_path(agent.program)}
             for name, agent in agents().items()
         }  # fmt: skip
         screen.data({"agents": known})
@@ -226,7 +226,7 @@ def _list(screen: Screen) -> None:
             name,
             agent.title,
             f"{agent.least_context:,}",
-            "(installed)" if shutil.which(agent.program) else agent.install,
+            "(installed)" if on_path(agent.program) else agent.install,
         )
         for name, agent in agents().items()
     ]
@@ -268,7 +268,7 @@ def _printed(made: Launch) -> str:
 
 def _run(agent: Agent, made: Launch) -> None:
     """Become the agent: its terminal, its signals and its exit status are the user's."""
-    program = shutil.which(agent.program)
+    program = on_path(agent.program)
     if program is None:
         raise MscliError(Code.AGENT_MISSING, f"{agent.title} is not installed", f"Install it: {agent.install}")
     env = {name: value for name, value in os.environ.items() if name not in made.unset}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from mscli.cli.prompt import Prompt
 from mscli.cli.reply_view import show_turn
 from mscli.cli.talk import Saving, Shown, Talk
 from mscli.errors import Code, MscliError
+from mscli.frozen import replace
 
 if TYPE_CHECKING:
     from mscli.chat.image import Image

@@ -202,10 +202,9 @@ def _facts() -> Facts:
 
 def _live(seen: Diagnosis) -> tuple[Diagnosis, Mapping[str, Verdict]]:
     """The diagnosis with what this machine itself says of its causes."""
-    from dataclasses import replace
-
     from mscli.doctor.checks.check import CheckContext
     from mscli.doctor.checks.run import judge
+    from mscli.frozen import replace
     from mscli.paths import places
 
     causes, verdicts = judge(seen.causes, CheckContext(places()))

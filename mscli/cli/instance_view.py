@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from mscli.cli.layout import Column, ago, count, iso, size, styled
 from mscli.cli.screen import Screen
 from mscli.errors import Code, Exit, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import asdict, frozen
 from mscli.instances.fetching import Fetching, all_fetching, fetching
 from mscli.instances.state import CRASHED, READY, RUNNING, STARTING, STOPPED, UNLOADED, UNRESPONSIVE, Instance, look
 from mscli.instances.store import Store, Unreadable, unreadable

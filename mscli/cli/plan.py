@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +27,7 @@ from mscli.cli.tree import (
     Variant,
 )
 from mscli.errors import Code, Exit, MscliError
+from mscli.frozen import replace
 from mscli.planning.plan import Choice, NoFit
 
 if TYPE_CHECKING:

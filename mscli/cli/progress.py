@@ -9,13 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from mscli.cli.layout import ago, bar, size
 from mscli.cli.screen import Screen
 from mscli.errors import MscliError
+from mscli.frozen import asdict
 
 if TYPE_CHECKING:
     from mscli.lifecycle.first_install import Fetching

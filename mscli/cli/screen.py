@@ -69,7 +69,7 @@ class Screen:
         return _columns(sys.stderr)
 
     def data(self, data: object) -> None:
-        """Print the envelope of a command that did what it was asked; `data` may hold dataclasses and paths."""
+        """Print the envelope of a command that did what it was asked; `data` may hold frozen values and paths."""
         self._envelope({"ok": True, "data": data})
 
     def event(self, event: dict[str, object]) -> None:
@@ -221,10 +221,10 @@ def open_screen(ctx: typer.Context, json_mode: bool) -> Screen:
 
 
 def plain(value: object) -> object:
-    """What json.dumps is to write for a value that it does not know: a dataclass's fields by name, a path's text."""
-    from dataclasses import fields, is_dataclass
+    """What json.dumps is to write for a value that it does not know: a frozen value's fields by name, a path's text."""
+    from mscli.frozen import fields, is_frozen
 
-    if is_dataclass(value):
+    if is_frozen(value):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, os.PathLike):
         return os.fspath(value)

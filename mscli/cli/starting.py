@@ -147,10 +147,10 @@ def _up(screen: Screen, ask: Ask, wishes: Wishes) -> None:
 
 
 def _started(screen: Screen, ask: Ask, wishes: Wishes) -> Up:
-    from dataclasses import replace
     from functools import partial
 
     from mscli.cli.progress import listener_of
+    from mscli.frozen import replace
     from mscli.lifecycle.healing import attempts as healing
     from mscli.paths import places
 

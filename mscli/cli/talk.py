@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from mscli.cli.layout import count
 from mscli.cli.reply_view import Stopped, say
 from mscli.cli.screen import Screen
 from mscli.errors import MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 
 if TYPE_CHECKING:
     from mscli.chat.image import Image

@@ -102,10 +102,9 @@ def restart(
 
     The port stays the same. Also starts an instance that crashed or was stopped.
     """
-    from dataclasses import replace
-
     from mscli.cli.progress import StartProgress
     from mscli.cli.starting import report
+    from mscli.frozen import replace
     from mscli.instances.records import Records, the_one
     from mscli.lifecycle.healing.attempts import restart as again
     from mscli.lifecycle.waiting import Patience

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 
@@ -35,7 +34,7 @@ from mscli.diagnosis.causes import (
 from mscli.diagnosis.excerpt import Excerpt, error_lines, excerpt, telling
 from mscli.diagnosis.matching import Lines, Text, compiled, fitting, of_request
 from mscli.diagnosis.signatures import JUDGES, Judge, Signature, Table, engine_logs, known_as, table, topics, written_by
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 
 _CERTAIN = 0.98
 _SUPPORT = 0.2

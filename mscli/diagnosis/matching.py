@@ -16,13 +16,12 @@ import re
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Any
 
 from mscli.diagnosis.causes import any_pattern, read_data
-from mscli.frozen import frozen
+from mscli.frozen import field, frozen
 
 _BLANKS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]| ([?*+]?)")
 _ACROSS = re.compile(r"\\n|\\z")  # in patterns that may match any number of lines

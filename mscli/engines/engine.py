@@ -20,7 +20,6 @@ failed is not asked of the engine: mscli.diagnosis reads its log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -28,7 +27,7 @@ from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import OptionValue, Profile
 from mscli.catalog.sampling import Sampling
 from mscli.engines.environment import Contained
-from mscli.frozen import frozen
+from mscli.frozen import field, frozen, replace
 from mscli.planning.plan import Plan
 from mscli.weights.progress import Listener, WeightFiles
 

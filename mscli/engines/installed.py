@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from subprocess import CompletedProcess
 from mscli.engines.engine import Installation
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
+from mscli.paths import on_path
 from mscli.weights.progress import Listener, Note
 
 _PATTERNS = ("lib/python3*/site-packages", "lib64/python3*/site-packages", "lib/python3*/dist-packages")
@@ -104,7 +104,6 @@ class GpuCode:
 
 _GPU_LIBRARY = re.compile(r"lib(ggml-)?(cuda|cudart|cublas|cublasLt|vulkan)\b")
 _OTHER_GPU = re.compile(r"libggml-(hip|sycl|opencl|musa|cann|rpc)\b|libsycl|libamdhip|libOpenCL")
-_CUDA_MAJOR = re.compile(r"lib(?:cudart|cublas)\b[-\w]*\.so\.(\d+)")
 _MOST_ENTRIES = 1 << 16
 # Where ggml's backends lie beside what loads them, Debian's in the last.
 _BACKENDS = ("libggml-*.so*", "ggml/libggml-*.so*", "ggml/*/libggml-*.so*")
@@ -153,7 +152,7 @@ def _has_inside(program: Path) -> bool:
 
 
 def _gpu_code_of(names: set[str], whole: bool) -> GpuCode:
-    majors = [int(match[1]) for name in names if (match := _CUDA_MAJOR.search(name))]
+    majors = [int(match[1]) for name in names if (match := re.search(r"lib(?:cudart|cublas)\b[-\w]*\.so\.(\d+)", name))]
     vulkan = any(name.startswith(("libggml-vulkan", "libvulkan")) for name in names)
     if any(_GPU_LIBRARY.search(name) for name in names):
         return GpuCode(True, max(majors, default=None), vulkan)
@@ -259,7 +258,7 @@ def make_environment(
     Raises MscliError(DOWNLOAD_FAILED) with the installer's last words; what it wrote lies in `folder`.log.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    uv = shutil.which("uv") or (_own_uv(folder.parent, listener) if pythons else None)
+    uv = on_path("uv") or (_own_uv(folder.parent, listener) if pythons else None)
     python = folder / "bin" / "python"
     made = [uv, "venv", str(folder), "--allow-existing"] if uv else [sys.executable, "-m", "venv", str(folder)]
     if pythons:

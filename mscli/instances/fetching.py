@@ -11,11 +11,10 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 
-from mscli.frozen import frozen
+from mscli.frozen import asdict, frozen, replace
 from mscli.instances.process import Identity, alive, identify, wait_death
 from mscli.instances.store import Store, private_folder, write_private
 

@@ -5,7 +5,6 @@ One value is one object; values that are kept for later (what starts took, what 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import stat
@@ -16,6 +15,8 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+from mscli.frozen import fields, is_frozen
 
 # What earlier versions called a field in the records and journals that they wrote.
 RENAMED = {"wish": "overrides"}
@@ -30,9 +31,9 @@ class Mismatch(ValueError):
 
 
 def to_json(value: object) -> Any:
-    """`value` as plain JSON data: dataclasses become objects, tuples lists, paths and enums text."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    """`value` as plain JSON data: frozen values become objects, tuples lists, paths and enums text."""
+    if is_frozen(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -43,7 +44,7 @@ def to_json(value: object) -> Any:
 
 
 def from_json(kind: type[T], data: object) -> T:
-    """The dataclass `kind` made from JSON data. Raises Mismatch for a missing key or a wrong type; unknown keys are
+    """The frozen value `kind` made from JSON data. Raises Mismatch for a missing key or a wrong type; unknown keys are
     refused too, since they mean that another version wrote the data."""
     return typing.cast(T, _read(kind, data, ""))
 
@@ -86,8 +87,8 @@ def append_lines(path: Path, fresh: Sequence[object]) -> None:
 def _read(kind: Any, data: object, where: str) -> object:
     if kind is object or kind is Any:
         return data
-    if dataclasses.is_dataclass(kind):
-        return _read_dataclass(kind, data, where)
+    if is_frozen(kind):
+        return _read_frozen(kind, data, where)
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         return _read_union(typing.get_args(kind), data, where)
@@ -98,19 +99,19 @@ def _read(kind: Any, data: object, where: str) -> object:
     return _read_scalar(kind, data, where)
 
 
-def _read_dataclass(kind: Any, data: object, where: str) -> object:
+def _read_frozen(kind: Any, data: object, where: str) -> object:
     if not isinstance(data, dict):
         raise Mismatch(f"{where or 'top level'}: expected an object, not {_name(data)}")
     data = {RENAMED.get(str(name), str(name)): value for name, value in data.items()}
     hints = _hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    if unknown := sorted(set(data) - set(fields)):
+    known = {f.name: f for f in fields(kind)}
+    if unknown := sorted(set(data) - set(known)):
         raise Mismatch(f"{_join(where, unknown[0])}: unknown key")
     values = {}
-    for name, field in fields.items():
+    for name, field in known.items():
         if name in data:
             values[name] = _read(hints[name], data[name], _join(where, name))
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        elif field.required:
             raise Mismatch(f"{_join(where, name)}: missing")
     return kind(**values)
 

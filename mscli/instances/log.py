@@ -18,11 +18,6 @@ from typing import BinaryIO
 LONGEST_LINE_BYTES = 16 * 1024
 """What is longer is cut, and says how much was."""
 _BLOCK_BYTES = 256 * 1024
-# As the engines write them: 2026-11-29T20:33:11.5Z, 2026/11/29 - 20:33:11, and vLLM's 11-29 20:33:11 without a year.
-_STAMP = re.compile(r"(?:(\d{4})[-/])?(\d\d)[-/](\d\d)(?:T| - | )(\d\d):(\d\d):(\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:?\d\d)?")
-# llama.cpp counts from its start: minutes.seconds.ms.us.
-_SINCE_START = re.compile(r"(\d+)\.(\d\d)\.(\d{3})\.\d{3} ")
-_REQUEST = re.compile(r"\bPOST\s+\"?/(?:v1|api)/(?:chat|comp|gen)|\bslot +(?:launch_slot_|release):")
 _LOOKED_THROUGH = 500
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
@@ -104,7 +99,10 @@ def moment(line: str, this_year: int) -> float | None:
     """Seconds since the epoch of the line's time stamp, in local time where it names no zone; None without one."""
     from datetime import datetime  # 2 ms that only a look for the last request needs
 
-    found = _STAMP.search(line[:200])
+    # As the engines write it: 2026-11-29T20:33:11.5Z, 2026/11/29 - 20:33:11, and vLLM's 11-29 20:33:11 without a year.
+    found = re.search(
+        r"(?:(\d{4})[-/])?(\d\d)[-/](\d\d)(?:T| - | )(\d\d):(\d\d):(\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:?\d\d)?", line[:200]
+    )
     if found is None:
         return None
     year, month, day, hour, minute, second, zone = found.groups()
@@ -132,10 +130,12 @@ def last_request(path: Path, begun: float) -> float | None:
     except OSError:
         return None
     for line in lines:
-        relative = _SINCE_START.match(line)
+        # llama.cpp counts from its start: minutes.seconds.ms.us.
+        relative = re.match(r"(\d+)\.(\d\d)\.(\d{3})\.\d{3} ", line)
         told = begun + int(relative[1]) * 60 + int(relative[2]) if relative else moment(line, year)
         stamp = stamp if told is None else told
-        found = stamp if _REQUEST.search(line) else found
+        request = re.search(r"\bPOST\s+\"?/(?:v1|api)/(?:chat|comp|gen)|\bslot +(?:launch_slot_|release):", line)
+        found = stamp if request else found
     return found
 
 

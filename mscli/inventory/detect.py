@@ -12,10 +12,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.inventory.host import read_host
 from mscli.inventory.inventory import Device, Gpu, Host, Inventory, MigInstance, Problem
 from mscli.inventory.nvml import Answer, read_gpus
@@ -69,7 +68,6 @@ def _device(slot: Slot, host: Host) -> Device:
     )
 
 
-_INDEX = re.compile(r"[+-]?[0-9]+")
 _END = -1
 _GONE = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
 
@@ -131,7 +129,7 @@ def _parse(value: str) -> tuple[list[int | str], str | None]:
 
 def _index(text: str) -> int | None:
     """The number at the start of an entry, _END for any negative one."""
-    found = _INDEX.match(text.strip())
+    found = re.match(r"[+-]?[0-9]+", text.strip())
     return max(_END, int(found[0])) if found else None
 
 

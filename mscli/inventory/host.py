@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from threading import Thread
@@ -28,10 +27,6 @@ def text_of(path: Path) -> str:
         return ""
 
 
-# Docker, containerd, CRI-O and Podman all name a container's cgroup after its 64 hexadecimal digits.
-_CONTAINER = re.compile(r"[0-9a-f]{64}")
-
-
 def holder(pid: int, used_bytes: int | None, proc: Path) -> Holder:
     """What `proc` (usually /proc) says of process `pid`; None for what it does not.
 
@@ -39,7 +34,8 @@ def holder(pid: int, used_bytes: int | None, proc: Path) -> Holder:
     """
     folder = proc / str(pid)
     status, cgroup = text_of(folder / "status"), text_of(folder / "cgroup")
-    containers = _CONTAINER.findall(cgroup)
+    # Docker, containerd, CRI-O and Podman all name a container's cgroup after its 64 hexadecimal digits.
+    containers = re.findall(r"[0-9a-f]{64}", cgroup)
     command = text_of(folder / "cmdline").replace("\0", " ").strip() or _field(status, "Name")
     return Holder(pid, _user(status), command, containers[-1] if containers else None, used_bytes)
 
@@ -128,11 +124,12 @@ def disk_free(folder: Path) -> int | None:
     """Bytes that this user may still write at `folder`, or where it would be made; None if that cannot be told."""
     for place in (folder.absolute(), *folder.absolute().parents):
         try:
-            return shutil.disk_usage(place).free
+            found = os.statvfs(place)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
             return None
+        return found.f_bavail * found.f_frsize
     return None
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.inventory.host import holder, text_of
 from mscli.inventory.inventory import Clocks, Gpu, Holder, Link, Mig, MigInstance, Problem
 
@@ -81,7 +80,6 @@ def error_name(error: Exception) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", words).upper()
 
 
-_MODULE_VERSION = re.compile(r"Kernel Module\s+(?:for \S+\s+)?(\d+(?:\.\d+)+)")
 # What the loader says of a library that is there: the rest is "No such file", and "too short" of an empty one.
 _UNLOADABLE = re.compile(
     r"undefined symbol|symbol \S{1,200} version|version .* not found|wrong ELF|invalid ELF|ermi(?:ssion|tted)"
@@ -148,7 +146,7 @@ def _read(system: Fields, proc: Path) -> Answer:
 
 def module_version(proc: Path) -> str | None:
     """The version of the NVIDIA kernel module that is loaded, None without one."""
-    found = _MODULE_VERSION.search(text_of(proc / "driver/nvidia/version"))
+    found = re.search(r"Kernel Module\s+(?:for \S+\s+)?(\d+(?:\.\d+)+)", text_of(proc / "driver/nvidia/version"))
     return found[1] if found else None
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from mscli.catalog.load import Catalog, Ways, load_catalog, load_profile_file
 from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile, on_engine
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.instances.records import Request
 from mscli.inventory.inventory import Inventory
 from mscli.lifecycle.pinned import catalogue, one

@@ -8,13 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mscli.engines.engine import Adopted, Command, Engine, Hosted, Installation, Serving
 from mscli.engines.environment import inherited
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.instances import container as containers
 from mscli.instances.log import LogTail, begin_part, part
 from mscli.instances.process import MARK, halt, identify, memory_kills, spawn
@@ -52,7 +51,7 @@ class Launch:
     replaces: bool = False
 
 
-@dataclass
+@frozen
 class Started:
     """A spawned engine, or (`child` None) an adopted one. `memory_kills`: of the kernel, before it was spawned."""
 

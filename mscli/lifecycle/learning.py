@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Observed
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.instances.json_values import append_lines, load_lines, to_json
 from mscli.inventory.detect import detect
 from mscli.inventory.inventory import Inventory

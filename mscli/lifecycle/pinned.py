@@ -14,7 +14,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from mscli.catalog.load import Catalog, load_catalog, load_one
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
 from mscli.errors import Code, MscliError
+from mscli.frozen import replace
 from mscli.instances.store import private_folder, write_private
 from mscli.paths import Places, shipped_profiles
 

@@ -6,14 +6,13 @@ Nothing here prints.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from mscli.engines import engine as contract
 from mscli.engines.engine import Adopted, Engine, Hosted, Imaged, Preparing
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.instances.fetching import FetchNote
 from mscli.instances.records import GGUF, Record, Records, Request, leads, running, seen
 from mscli.instances.store import check_name

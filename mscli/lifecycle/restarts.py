@@ -13,10 +13,9 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from mscli.diagnosis.causes import UNKNOWN, Cause, Facts
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.instances.json_values import append_lines, load_lines
 from mscli.instances.log import begin_part, part
 from mscli.instances.process import MARK, memory_kills

@@ -6,13 +6,12 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from pathlib import Path
 
 from mscli.engines.engine import Engine, Hosted
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.instances import container as containers
 from mscli.instances.fetching import Fetching, fetching, stop_fetching, stop_mscli
 from mscli.instances.orphans import Marked, end, marked

@@ -4,7 +4,6 @@ for a machine that is not here, its inventory from words or a file."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 from pathlib import Path
 
 from mscli.catalog.gpus import load_gpus
@@ -12,7 +11,7 @@ from mscli.engines.engine import Adopted, Hosted, Installation
 from mscli.engines.table import INSTALLABLE, STARTABLE, engine, offer
 from mscli.engines.table import located as copy_of
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import field, frozen
 from mscli.instances.json_values import load_lines
 from mscli.instances.records import Records, claims
 from mscli.inventory.detect import detect

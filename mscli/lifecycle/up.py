@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TypeVar
 
 from mscli.engines import engine as contract
 from mscli.engines.engine import Observed
 from mscli.engines.table import STARTABLE
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.instances.records import Record, Records, Taken, api_keys, running, seen
 from mscli.instances.state import READY, UNLOADED, UNRESPONSIVE, Instance
 from mscli.lifecycle import launch as launching

@@ -7,10 +7,9 @@ it. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
 
 from mscli.catalog.profile import ContextRange, OptionValue, Profile
-from mscli.frozen import frozen
+from mscli.frozen import field, frozen, replace
 from mscli.planning.devices import cuda_total
 from mscli.planning.plan import TIGHT, Plan, tokens
 

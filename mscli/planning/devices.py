@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations
 
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.inventory.inventory import Device, Holder, Inventory, Link
 from mscli.planning.plan import GIB, Claim, Refusal
 

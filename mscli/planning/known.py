@@ -7,11 +7,10 @@ Pure: observations are given, file access is the caller's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field, replace
 from functools import cached_property
 
 from mscli.catalog.gpus import GpuFacts, by_clocks, find_gpu
-from mscli.frozen import frozen
+from mscli.frozen import asdict, field, frozen, replace
 from mscli.inventory.inventory import Inventory
 from mscli.planning.devices import Room
 from mscli.planning.devices import rooms as rooms_of

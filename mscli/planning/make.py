@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile, loads
+from mscli.frozen import replace
 from mscli.planning.known import Known
 from mscli.planning.plan import ENGINE_MISSING, SAFE, Choice, NoFit, Overrides, Plan, gib, tokens
 from mscli.planning.request import KV_BY_ENGINE, too_short

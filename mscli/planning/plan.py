@@ -7,10 +7,9 @@ change.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, field
 from typing import Any
 
-from mscli.frozen import frozen
+from mscli.frozen import asdict, field, frozen
 
 SAFE, TIGHT, NO = "safe", "tight", "no"
 # Whether a profile's engine can be had on this machine.

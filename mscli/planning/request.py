@@ -4,12 +4,11 @@ can load at all."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from functools import lru_cache
 
 from mscli.catalog.model import STAND_IN_COUNTS, Model, Variant
 from mscli.catalog.profile import Profile, loads
-from mscli.frozen import frozen
+from mscli.frozen import field, frozen
 from mscli.planning.memory import llamacpp, mistralrs, ollama, transformers, vllm
 from mscli.planning.memory.footprint import Configuration, EngineMemory
 from mscli.planning.plan import GpuMemory, NoFit, Overrides, Plan, Refusal, tokens

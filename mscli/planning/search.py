@@ -4,10 +4,9 @@ in words, what is short and who holds it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.inventory.inventory import Holder
 from mscli.planning.devices import Room
 from mscli.planning.memory.footprint import Configuration, Footprint

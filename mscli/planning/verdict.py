@@ -6,10 +6,10 @@ Pure: the same inventory, overrides and claims always give the same verdict.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from mscli.catalog.model import Model
 from mscli.catalog.profile import Profile
+from mscli.frozen import replace
 from mscli.inventory.inventory import Inventory
 from mscli.planning import search
 from mscli.planning.devices import Group, Room, candidates, link_remarks, requested

@@ -16,12 +16,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
 
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import asdict, frozen
 from mscli.paths import hub_cache
 from mscli.untrusted import parse_json, stays_below
 from mscli.weights.fault import unwritable

@@ -13,13 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from mscli.catalog.model import Source, Variant
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.weights.cache import Cache, cache
 from mscli.weights.fault import DEFAULT_TIMEOUTS, PassingFault, Timeouts, unwritable
 from mscli.weights.fault import offline as offline_fault

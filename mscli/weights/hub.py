@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin
 
-from mscli.frozen import frozen
+from mscli.frozen import field, frozen
 from mscli.http import MOVED, Answer, HttpFault, Limits, host_in, request
 from mscli.paths import hub_token_file
 from mscli.weights.fault import (

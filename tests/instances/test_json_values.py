@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from mscli.frozen import frozen
 from mscli.instances.json_values import Mismatch, from_json, to_json
 
 
-@dataclass(frozen=True)
+@frozen
 class Inner:
     count: int
     share: float | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Outer:
     name: str
     path: Path

@@ -7,20 +7,18 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mscli.diagnosis.causes import CAUSES, Cause
-from mscli.frozen import frozen
+from mscli.frozen import field, frozen
 from mscli.inventory.detect import detect
 from mscli.inventory.health import Health, read_health
 from mscli.inventory.inventory import Gpu, Inventory
-from mscli.paths import Places, hub_cache
+from mscli.paths import Places, hub_cache, on_path
 from mscli.untrusted import clean
 
 if TYPE_CHECKING:
@@ -139,7 +137,7 @@ class CheckContext:
 
     def which(self, name: str) -> str | None:
         """The path of a program as this user would run it; None where there is none."""
-        return shutil.which(name, path=self.env.get("PATH"))
+        return on_path(name, path=self.env.get("PATH"))
 
     def run(self, *argv: str, timeout_s: float = 2.0, env: Mapping[str, str] | None = None) -> Ran | None:
         """Run a program without input and wait at most `timeout_s` for its end; None where it is not there or cannot be

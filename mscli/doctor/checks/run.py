@@ -9,14 +9,13 @@ import csv
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 from mscli.diagnosis.causes import Cause
 from mscli.doctor.checks.check import AREAS, CRASHED, FAIL, OK, WARN, Check, CheckContext, Finding, one_line
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 
 Listener = Callable[[Finding], None]
 

@@ -9,7 +9,6 @@ import shlex
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from mscli.doctor.checks.check import AREAS, CheckContext, counted
@@ -18,6 +17,7 @@ from mscli.doctor.repair.fix import Fix, Listener, ManualStep, Outcome, Repairs
 from mscli.doctor.repair.profiles import broken_profiles
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
+from mscli.frozen import replace
 from mscli.instances.fetching import fetching
 from mscli.instances.orphans import Leftover, Marked, end, leftovers, marked, still
 from mscli.instances.process import boot_id, describe, stat

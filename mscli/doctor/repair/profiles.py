@@ -11,7 +11,6 @@ import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +26,7 @@ from mscli.catalog.types import Table
 from mscli.doctor.checks.check import CheckContext
 from mscli.doctor.repair.fix import Fix, ManualStep, Repairs
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import field, frozen, replace
 from mscli.instances.records import running
 from mscli.inventory.inventory import Device, Inventory
 from mscli.lifecycle import port as ports

@@ -10,16 +10,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import field, replace
 from typing import Any
 
 from mscli.engines.environment import Contained
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
-from mscli.paths import container_client, container_environment, container_settings
+from mscli.frozen import field, frozen, replace
+from mscli.paths import container_client, container_environment, container_settings, on_path
 
 DOCKER, PODMAN = "docker", "podman"
 TIMEOUT_S = 20.0
@@ -89,7 +87,7 @@ def client_program(env: Mapping[str, str] | None = None) -> str | None:
     """The path of the client that MSCLI_CONTAINER_ENGINE names, else of docker, else of podman, by what is on PATH."""
     named, path = container_client(env), (os.environ if env is None else env).get("PATH")
     names = [named] if named else [DOCKER, PODMAN]
-    return next((found for name in names if (found := shutil.which(name, path=path))), None)
+    return next((found for name in names if (found := on_path(name, path=path))), None)
 
 
 def no_client(env: Mapping[str, str] | None = None) -> str:

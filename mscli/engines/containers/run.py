@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -32,6 +31,7 @@ from mscli.engines.containers.client import (
 from mscli.engines.engine import Installation, Serving
 from mscli.engines.environment import Contained
 from mscli.errors import Code, MscliError
+from mscli.paths import on_path
 
 INSIDE_PORT = 8000
 # A limit and no reservation. Workers of one container pass tensors and NCCL's buffers through /dev/shm, of which Docker
@@ -152,7 +152,7 @@ def no_runtime(client: Client, engine: EngineInfo) -> Cause | None:
         return None
     path = os.pathsep.join((os.environ.get("PATH", ""), *PLACES))
     specified = any(file for folder in _SPECIFICATIONS if folder.is_dir() for file in folder.iterdir())
-    if specified or any(shutil.which(name, path=path) for name in _HOOKS):
+    if specified or any(on_path(name, path=path) for name in _HOOKS):
         return None
     cause = client_failure("could not select device driver")
     assert cause is not None

@@ -40,22 +40,13 @@ SLEEP, OLDEST_BUILD_THAT_SLEEPS = "sleep-idle-seconds", 7500
 # From this verbosity on the log states every buffer's size.
 LOG_VERBOSITY = 4
 MIB = 2**20
-_BUILD = re.compile(r"build (\d+)|version: (\d+) \(")
-# "  CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23650 MiB free)"
-_DEVICE = re.compile(r"^ +(\w+): (.+) \(\d+ MiB", re.MULTILINE)
-# Vulkan's renderer on the CPU, and arithmetic libraries that are no GPU.
-_NO_GPU = re.compile(r"llvmpipe|\bBLAS\b|\bCPU\b", re.IGNORECASE)
 # CUDA starts every GPU before the program answers, which takes seconds where the driver was asleep.
 DEVICES_TIMEOUT_S = 20.0
 # Read by every program of llama.cpp before its flags; and its settings that an explicit --model does not end.
 SYSTEM_CONFIG = Path("/etc/llama.cpp/config.ini")
-_NAMES_A_MODEL = re.compile(r"hf|hfr|hf-(?:repo|file)\w*|model-url|mu|docker-repo|dr|mmproj-url|models-(?:dir|preset)")
 _STAGES = ((re.compile(r"\bloading model\b"), LOADING), (re.compile(r"\binitializing \.\.\.|^build: "), STARTING))
 
 _BUFFER = re.compile(r"\b(\w+:\s+\S+)\s+(model|KV|compute) buffer size\s*=\s*([\d.]+) MiB")
-_SLOT_CONTEXT = re.compile(r"n_ctx_slot\s*=\s*(\d+)")
-_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
-_LAYERS = re.compile(r"\bn_layer\s*=\s*(\d+)")
 
 
 class LlamaCpp:
@@ -141,7 +132,7 @@ class LlamaCpp:
         The sum of the weights includes what stays in host memory, and not the projector, which has no such line.
         """
         sizes = _buffers(log)
-        context = _SLOT_CONTEXT.search(log)
+        context = re.search(r"n_ctx_slot\s*=\s*(\d+)", log)
         return Observed(
             context=int(context[1]) if context else None,
             weights_bytes=sizes.get("model"),
@@ -153,7 +144,8 @@ class LlamaCpp:
 
 def _refuse_old(found: Installation, oldest: int) -> None:
     """A build whose number is not known is given the benefit of the doubt."""
-    build = _BUILD.search(f"version: {found.version}") if found.kind in ("program", "own") else None
+    known = found.kind in ("program", "own")
+    build = re.search(r"build (\d+)|version: (\d+) \(", f"version: {found.version}") if known else None
     if build and (number := int(build[1] or build[2])) < oldest:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
@@ -179,7 +171,8 @@ def system_settings(file: Path = SYSTEM_CONFIG) -> tuple[str, ...]:
 
 def refuse_system_settings(found: Installation, file: Path = SYSTEM_CONFIG) -> None:
     """Raises ENGINE_UNSUPPORTED for machine-wide settings that flags do not win over: another model would be served."""
-    if wrong := [key for key in system_settings(file) if _NAMES_A_MODEL.fullmatch(key)]:
+    model = r"hf|hfr|hf-(?:repo|file)\w*|model-url|mu|docker-repo|dr|mmproj-url|models-(?:dir|preset)"
+    if wrong := [key for key in system_settings(file) if re.fullmatch(model, key)]:
         raise MscliError(
             Code.ENGINE_UNSUPPORTED,
             f"{file} sets {', '.join(wrong)}, which {found.path} applies even when a model is given",
@@ -204,7 +197,11 @@ def listed_devices(said: str) -> tuple[tuple[str, str], ...] | None:
     the program does not know the question."""
     if "devices" not in said:
         return None
-    found = ((name, what) for name, what in _DEVICE.findall(said) if not _NO_GPU.search(f"{name}: {what}"))
+    # "  CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23650 MiB free)"; also Vulkan's renderer on the CPU, and arithmetic
+    # libraries, which are no GPUs.
+    devices = re.findall(r"^ +(\w+): (.+) \(\d+ MiB", said, re.MULTILINE)
+    no_gpu = r"llvmpipe|\bBLAS\b|\bCPU\b"
+    found = ((name, what) for name, what in devices if not re.search(no_gpu, f"{name}: {what}", re.IGNORECASE))
     return tuple(found)
 
 
@@ -300,7 +297,7 @@ def _buffers(log: str) -> dict[str, int]:
 
 def _gpu_layers(log: str) -> tuple[int, int] | None:
     """Layers on GPUs, of all with the output layer. A build without GPU code says nothing: then none are."""
-    if placed := _OFFLOADED.search(log):
+    if placed := re.search(r"offloaded (\d+)/(\d+) layers to GPU", log):
         return int(placed[1]), int(placed[2])
-    layers = _LAYERS.search(log)
+    layers = re.search(r"\bn_layer\s*=\s*(\d+)", log)
     return (0, int(layers[1]) + 1) if layers and _BUFFER.search(log) else None

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from mscli.engines.engine import Installation, Offer
 from mscli.engines.installed import first_for_gpu, glibc, gpu_code, version_answer
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.inventory.inventory import Inventory
-from mscli.paths import hub_cache, places, releases
+from mscli.paths import hub_cache, on_path, places, releases
 from mscli.weights.progress import Listener, Note
 
 NAME = "llama.cpp"
@@ -114,7 +112,7 @@ def _for_the_cpu(passed: list[Path]) -> MscliError:
 
 def _copies() -> Iterator[Installation]:
     """Every copy that is here, in the order of preference. Raises ENGINE_MISSING at the end, as `locate` does."""
-    if path := shutil.which(PROGRAM):
+    if path := on_path(PROGRAM):
         yield _program(Path(path).absolute(), "program", ON_PATH)
     if (own := own_folder() / PROGRAM).is_file():
         yield _program(own, "own", IN_OWN_FOLDER)

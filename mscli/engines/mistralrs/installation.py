@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from mscli.engines.engine import SERVERS, Installation, Offer
@@ -23,9 +21,9 @@ from mscli.engines.installed import (
     version_answer,
 )
 from mscli.errors import Code, MscliError
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.inventory.inventory import Inventory
-from mscli.paths import hub_cache, mistralrs_place, places, releases
+from mscli.paths import hub_cache, mistralrs_place, on_path, places, releases
 from mscli.weights.progress import Listener
 
 NAME = "mistral.rs"
@@ -89,7 +87,7 @@ def _copies() -> Iterator[Installation]:
     if named := mistralrs_place():
         yield _named(named)
     for name in PROGRAMS:
-        if path := shutil.which(name):
+        if path := on_path(name):
             yield _program(Path(path).absolute())
     for environment in _environments():
         if found := _wheel(environment):

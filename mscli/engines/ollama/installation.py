@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from mscli.engines.installed import GpuCode, ask, gpu_code
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.inventory.inventory import Inventory
-from mscli.paths import places, releases
+from mscli.paths import on_path, places, releases
 from mscli.weights.progress import Listener
 
 NAME = PROGRAM = "ollama"
@@ -53,7 +52,7 @@ class Release:
 def locate() -> Installation:
     """`ollama` on PATH, else the copy that mscli installed. Waits at most VERSION_TIMEOUT_S for its version."""
     own = places().engines / NAME / "bin" / PROGRAM
-    found = shutil.which(PROGRAM) or (str(own) if own.is_file() else None)
+    found = on_path(PROGRAM) or (str(own) if own.is_file() else None)
     if found is None:
         raise MscliError(
             Code.ENGINE_MISSING,

@@ -6,7 +6,6 @@ import os
 import pwd
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.inventory.host import holder
 from mscli.inventory.ports import owner, owner_uid
+from mscli.paths import on_path
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11434
 UNIT = "ollama"
@@ -206,7 +206,7 @@ def systemd_service() -> Service | None:
 
     Waits at most SYSTEMCTL_TIMEOUT_S.
     """
-    if (systemctl := shutil.which("systemctl")) is None:
+    if (systemctl := on_path("systemctl")) is None:
         return None
     try:
         shown = ask([systemctl, "show", UNIT, "--property", ",".join(_PROPERTIES)], SYSTEMCTL_TIMEOUT_S)

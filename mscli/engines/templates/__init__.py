@@ -12,7 +12,6 @@ from pathlib import Path
 
 from mscli.catalog.model import Model
 
-_MARK = re.compile(r"\{#((?:v\d+|think|system)(?: (?:v\d+|think|system))*)#\}")
 _THOUGHTS = {"think-text": ("<think>", "</think>"), "think-tokens": ("[THINK]", "[/THINK]")}
 
 
@@ -34,7 +33,7 @@ def chat_template(version: str, reasoning: str = "none", system_prompt: str | No
 
 def _lines(kept: set[str]) -> list[str]:
     lines = Path(__file__).with_name("mistral.jinja").read_text().splitlines(keepends=True)
-    marks = [_MARK.match(line) for line in lines]
+    marks = [re.match(r"\{#((?:v\d+|think|system)(?: (?:v\d+|think|system))*)#\}", line) for line in lines]
     return [
         line[mark.end() :] if mark else line
         for line, mark in zip(lines, marks, strict=True)

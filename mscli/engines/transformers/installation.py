@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from mscli.engines.installed import (
 )
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
-from mscli.paths import places, transformers_place
+from mscli.paths import on_path, places, transformers_place
 from mscli.weights.progress import Listener
 
 NAME = "transformers"
@@ -90,7 +89,7 @@ def _environments() -> Iterator[tuple[str, PythonEnvironment]]:
         yield "named", environment
     if own := environment_in(own_environment()):
         yield "own", own
-    if (found := shutil.which("transformers")) and (environment := environment_of(Path(found).absolute())):
+    if (found := on_path("transformers")) and (environment := environment_of(Path(found).absolute())):
         yield "program", environment
     yield "current", this_environment()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from mscli.catalog.model import Model
@@ -14,6 +13,7 @@ from mscli.engines.containers.client import DOCKER, Client, EngineInfo, find_cli
 from mscli.engines.engine import PLAN, Command, Installation, Serving, StageListener
 from mscli.engines.vllm.engine import OLDEST, Vllm, kv_gib
 from mscli.errors import Code, MscliError
+from mscli.frozen import replace
 from mscli.paths import MARK
 from mscli.planning.plan import Plan
 from mscli.planning.request import parse_version

@@ -5,7 +5,6 @@ The version is read off the environment's files: vLLM's own `--version` takes ma
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mscli.engines.installed import PythonEnvironment, finished, glibc, make_env
 from mscli.engines.vllm.pairs import pins
 from mscli.errors import Code, MscliError
 from mscli.inventory.inventory import Inventory
-from mscli.paths import hub_cache, places, vllm_place
+from mscli.paths import hub_cache, on_path, places, vllm_place
 from mscli.planning.request import parse_version
 from mscli.weights.fault import check_room
 from mscli.weights.progress import Listener, Note
@@ -60,7 +59,7 @@ def locate() -> Installation:
     """
     if named := vllm_place():
         return _named(named)
-    if found := shutil.which("vllm"):
+    if found := on_path("vllm"):
         return installation(Path(found).absolute(), "program")
     own = own_environment() / "bin" / "vllm"
     if own.is_file() and finished(own_environment()):
@@ -189,7 +188,7 @@ def _python(program: Path) -> Path | None:
         return None
     words = " ".join(lines).replace("'", " ").replace('"', " ").replace("#!", " ").split()
     found = next((word for word in words if re.fullmatch(r".*python[\d.]*", word)), None)
-    resolved = shutil.which(found) if found and "/" not in found else found
+    resolved = on_path(found) if found and "/" not in found else found
     return Path(resolved) if resolved else None
 
 

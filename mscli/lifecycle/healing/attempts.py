@@ -7,7 +7,6 @@ remembered for these GPUs and this version, and the next start begins with it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from mscli.catalog.profile import Profile
 from mscli.engines import engine as contract
 from mscli.errors import Code, MscliError
+from mscli.frozen import replace
 from mscli.instances.records import Record
 from mscli.inventory.detect import detect
 from mscli.lifecycle import up as starting
@@ -90,7 +90,6 @@ def restart(record: Record, places: Places, patience: Patience, listener: Listen
     return starting.restart(record, places, patience, listener, up if heal else up_as_planned)
 
 
-@dataclass
 class _Attempts:
     """The tries of one `up`: what to ask next, and what has been changed so far.
 
@@ -99,17 +98,16 @@ class _Attempts:
     was; `recalled`: it is begun with. `last`: the error of the last try that got as far as the engine.
     """
 
-    first: Ask
-    places: Places
-    listener: Listener
-    healed: list[Heal] = field(default_factory=list)
-    state: Adjustment | None = None
-    profile: str | None = None
-    where: Callable[[], Circumstances] | None = None
-    choice: Choice | None = None
-    memory: Remembered | None = None
-    recalled: bool = False
-    last: MscliError | None = None
+    def __init__(self, first: Ask, places: Places, listener: Listener) -> None:
+        self.first, self.places, self.listener = first, places, listener
+        self.healed: list[Heal] = []
+        self.state: Adjustment | None = None
+        self.profile: str | None = None
+        self.where: Callable[[], Circumstances] | None = None
+        self.choice: Choice | None = None
+        self.memory: Remembered | None = None
+        self.recalled = False
+        self.last: MscliError | None = None
 
     @property
     def ask(self) -> Ask:

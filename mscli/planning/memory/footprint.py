@@ -4,11 +4,10 @@ file per engine fulfils; and the bytes of a KV cache. All sizes are int bytes.""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from typing import Protocol
 
 from mscli.catalog.model import Model, Text, Variant
-from mscli.frozen import frozen
+from mscli.frozen import field, frozen
 from mscli.planning.devices import Room
 
 Setting = str | int | float | bool

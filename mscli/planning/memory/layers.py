@@ -4,11 +4,10 @@ GPUs (llama.cpp, Ollama, transformers, mistral.rs)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from heapq import heapify, heapreplace
 
 from mscli.catalog.model import Text, Variant
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.planning.devices import Room
 from mscli.planning.memory.footprint import Configuration, Footprint, bytes_per_layer
 

@@ -7,8 +7,8 @@ llm/memory.go with logs of Mistral Small 3.1 (projector.graph 8.8 GiB, minimum m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from mscli.frozen import replace
 from mscli.planning.devices import Room
 from mscli.planning.memory import llamacpp
 from mscli.planning.memory.footprint import Configuration, EngineMemory, Footprint, Setting, bytes_per_token

@@ -11,7 +11,6 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from mscli.doctor.checks.check import CheckContext, Finding, counted, fail, ok, skipped, warn
@@ -29,7 +28,7 @@ from mscli.engines.containers.client import (
     telling,
 )
 from mscli.engines.containers.run import remote
-from mscli.frozen import frozen
+from mscli.frozen import frozen, replace
 from mscli.inventory.host import text_of
 from mscli.paths import container_settings
 

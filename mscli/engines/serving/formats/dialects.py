@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mscli.engines.serving.chat_request import Body, role
 from mscli.engines.serving.formats import ollama
 from mscli.engines.serving.formats.chunks import CHAT, Chunk, event
+from mscli.frozen import frozen
 
 NO_RESULT = "(no result)"
 _ID_LENGTH = 9
@@ -91,7 +91,7 @@ def _event(line: bytes) -> Chunk | None:
     return None if data in (line, b"[DONE]") else event(data)
 
 
-@dataclass(frozen=True)
+@frozen
 class Dialect:
     """`request`: path and body for the engine, from a checked request for CHAT or COMPLETION, the model's name and the
     context in tokens; `reader`: makes what reads the lines of one reply; `formats`, `honors`: see `chat_request.check`;

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from mscli.catalog.sampling import Sampling
@@ -18,7 +19,7 @@ from mscli.instances import container as containers
 from mscli.instances.json_values import Mismatch, from_json, to_json
 from mscli.instances.process import Identity, alive, members
 from mscli.instances.state import Instance, base_url, look
-from mscli.instances.store import Store, Unreadable, unreadable, write_private
+from mscli.instances.store import Store, Unreadable, parsed, unreadable, write_private
 from mscli.planning.plan import Claim, Overrides, Plan
 
 GGUF = "gguf"  # of `Request.template`: the one inside the file
@@ -142,13 +143,10 @@ class Records(Store):
 
     def load(self, name: str) -> Record | Unreadable | None:
         """The record of `name`, None if there is none, or why it cannot be read."""
-        data = self.raw(name)
-        if data is None or isinstance(data, Unreadable):
-            return data
-        try:
-            return from_json(Record, data)
-        except Mismatch as fault:
-            return Unreadable(name, self.run_dir(name) / "record.json", str(fault))
+        text = self.text(name)
+        if not isinstance(text, bytes):
+            return text
+        return _typed(name, self.run_dir(name) / "record.json", text)
 
     def get(self, name: str) -> Record | None:
         """The record of `name` or None. Raises RECORD_UNREADABLE where there is one that cannot be read."""
@@ -172,6 +170,17 @@ class Records(Store):
         loaded = [self.load(name) for name in self.names()]
         good = tuple(record for record in loaded if isinstance(record, Record))
         return good, tuple(record for record in loaded if isinstance(record, Unreadable))
+
+
+@lru_cache(maxsize=64)  # one start looks at the records eight times
+def _typed(name: str, path: Path, text: bytes) -> Record | Unreadable:
+    data = parsed(name, path, text)
+    if isinstance(data, Unreadable):
+        return data
+    try:
+        return from_json(Record, data)
+    except Mismatch as fault:
+        return Unreadable(name, path, str(fault))
 
 
 def api_key(record: Record) -> str | None:

@@ -50,6 +50,20 @@ def check_name(name: str) -> str:
     return name
 
 
+def parsed(name: str, path: Path, text: bytes) -> dict[str, Any] | Unreadable:
+    """The text of the record of `name` as JSON data of this mscli's schema, or why it is none."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as fault:
+        return Unreadable(name, path, f"not JSON: {fault}")
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        return Unreadable(name, path, f"its schema is {schema!r}; this mscli reads {SCHEMA!r}")
+    if data.get("name") != name:  # its name becomes a path
+        return Unreadable(name, path, f"it is the record of {str(data.get('name'))[:80]!r}")
+    return dict(data)
+
+
 class Store:
     """The instance folders of one user, below `places.instances`."""
 
@@ -70,23 +84,20 @@ class Store:
 
     def raw(self, name: str) -> dict[str, Any] | Unreadable | None:
         """The record of `name` as JSON data of this mscli's schema, None if there is none, or why it is unreadable."""
+        text = self.text(name)
+        return parsed(name, self.run_dir(name) / "record.json", text) if isinstance(text, bytes) else text
+
+    def text(self, name: str) -> bytes | Unreadable | None:
+        """The record of `name` as it stands on the disk, None if there is none, or why it cannot be read."""
         path = self.run_dir(name) / "record.json"
         try:
-            data = json.loads(self._read(path))
+            return self._read(path)
         except FileNotFoundError:
             return None
         except NotADirectoryError:
             return Unreadable(name, path, "its folder is a link") if path.parent.is_symlink() else None
         except OSError as fault:
             return Unreadable(name, path, fault.strerror or str(fault))
-        except (ValueError, RecursionError) as fault:
-            return Unreadable(name, path, f"not JSON: {fault}")
-        schema = data.get("schema") if isinstance(data, dict) else None
-        if schema != SCHEMA:
-            return Unreadable(name, path, f"its schema is {schema!r}; this mscli reads {SCHEMA!r}")
-        if data.get("name") != name:  # its name becomes a path
-            return Unreadable(name, path, f"it is the record of {str(data.get('name'))[:80]!r}")
-        return dict(data)
 
     def _read(self, path: Path) -> bytes:
         """A file in an instance's folder: never through a link, and only this user's. Raises OSError."""
@@ -130,10 +141,11 @@ class Store:
 
         `recorded` False: its record could not be written, so the note stays that says it is stopped.
         """
-        import shutil
-
         run_dir = self.run_dir(name)
-        shutil.rmtree(run_dir / "tmp", ignore_errors=True)
+        if (tmp := run_dir / "tmp").is_dir():
+            import shutil  # 3 ms that a start without leftovers spares
+
+            shutil.rmtree(tmp, ignore_errors=True)
         half_written = run_dir.glob(".record.json.*")  # by an mscli that was killed: who writes it holds the lock
         notes = [run_dir / "ready", *([run_dir / "stopping"] if recorded else [])]
         for left in (*notes, *half_written):

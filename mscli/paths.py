@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple  # dataclasses would double what each TAB imports
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 
 MARK = "MSCLI_INSTANCE"
 """The variable that every process of an instance carries in its environment."""
 
 
-class Places(NamedTuple):
+@frozen
+class Places:
     """The folders of one user's mscli."""
 
     config: Path

@@ -10,7 +10,8 @@ import re
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+
+from mscli.frozen import frozen
 
 GIB = 2**30
 MIB = 2**20
@@ -38,7 +39,8 @@ def styled(text: str, style: str) -> Styled:
     return made
 
 
-class Column(NamedTuple):
+@frozen
+class Column:
     """A column of a table. `rank`: 0 is always shown; of the others the highest is left out first on narrow screens.
 
     `right`: aligned to the right, for numbers. `clip`: a text that may be shortened with an ellipsis.

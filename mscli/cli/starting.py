@@ -68,7 +68,7 @@ def start(screen: Screen, wishes: Wishes) -> None:
     """Do what `mscli up` was asked for, and show it. Blocks and raises as lifecycle.healing.attempts.up does."""
     from mscli.instances.records import Request
     from mscli.lifecycle.preparation import Ask
-    from mscli.lifecycle.waiting import Patience
+    from mscli.lifecycle.progress import Patience
 
     overrides = overrides_of(
         wishes.context, wishes.users, wishes.images, wishes.kv, wishes.gpus, wishes.engine, wishes.container,

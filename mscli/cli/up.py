@@ -107,7 +107,7 @@ def restart(
     from mscli.frozen import replace
     from mscli.instances.records import Records, the_one
     from mscli.lifecycle.healing.attempts import restart as again
-    from mscli.lifecycle.waiting import Patience
+    from mscli.lifecycle.progress import Patience
     from mscli.paths import places
 
     screen = open_screen(ctx, json)

@@ -21,8 +21,7 @@ from mscli.lifecycle.decision import Adjust, Decision, chosen, decide
 from mscli.lifecycle.first_install import Consent, have_engine
 from mscli.lifecycle.launch import Launch, StartFailure
 from mscli.lifecycle.preview import expected_weights
-from mscli.lifecycle.readiness import Download
-from mscli.lifecycle.waiting import Listener, Patience, stopped_fetching
+from mscli.lifecycle.progress import Download, Listener, Patience, stopped_fetching
 from mscli.paths import Places
 from mscli.planning.plan import ENGINE_READY, Choice
 from mscli.weights.ensure import ensure, wanted

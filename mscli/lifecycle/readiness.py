@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 
 from mscli.engines import engine as contract
 from mscli.engines.engine import Hosted, Observed, Talkative
@@ -21,18 +20,10 @@ from mscli.inventory.ports import addresses
 from mscli.lifecycle.launch import Launch, Started, loopback
 from mscli.lifecycle.learning import Eta
 from mscli.lifecycle.port import describe_owner
+from mscli.lifecycle.progress import Download, Listener, Patience, stopped_meanwhile
 from mscli.lifecycle.shutdown import end_group, release
-from mscli.lifecycle.waiting import (
-    Listener,
-    Patience,
-    Wait,
-    is_fatal_line,
-    stopped_meanwhile,
-    wait_ready,
-)
+from mscli.lifecycle.waiting import Wait, is_fatal_line, wait_ready
 from mscli.planning.request import too_short
-from mscli.weights.progress import DONE, Note, Progress
-from mscli.weights.progress import Listener as WeightsListener
 
 _POLL_S = 0.02
 _EVIDENCE_LINES = 12
@@ -168,32 +159,6 @@ def load_again(record: Record, records: Records, listener: Listener) -> bool:
         listener.stage(contract.LOADING, f"loading {record.alias} again")
         return known.load(record.engine_address, record.alias)
     return True
-
-
-class Download(WeightsListener):
-    """Hears of a pull and passes it on: notes how far it is, and ends it where somebody has stopped this start.
-
-    `eta`: a start that waited for a pull tells nothing of the next.
-    """
-
-    def __init__(
-        self, listener: WeightsListener, note: FetchNote, stopped: Callable[[], MscliError], eta: Eta | None = None
-    ) -> None:
-        self._listener, self._note, self._stopped, self._eta = listener, note, stopped, eta
-
-    def progress(self, progress: Progress) -> None:
-        """Passes it on. Raises StoppedMeanwhile."""
-        if self._eta:
-            self._eta.spoilt = True
-        if progress.stage == DONE:
-            self._note.end()
-        elif not self._note.write(progress.done_bytes, progress.total_bytes):
-            raise self._stopped()
-        self._listener.progress(progress)
-
-    def note(self, note: Note) -> None:
-        """Passes it on."""
-        self._listener.note(note)
 
 
 def _may_fetch(launch: Launch, record: Record, engine: Hosted) -> None:

@@ -23,9 +23,7 @@ from mscli.lifecycle.learning import Heal, eta, learn, noted, taken_bytes
 from mscli.lifecycle.port import kept
 from mscli.lifecycle.preparation import Ask, decided, find_engine, prepare, refuse_other, said, same
 from mscli.lifecycle.preview import Preview, preview, somewhere
-from mscli.lifecycle.readiness import arrive, load_again
-from mscli.lifecycle.shutdown import stop, survived
-from mscli.lifecycle.waiting import Listener, Patience, StoppedMeanwhile, join, stopped_meanwhile
+from mscli.lifecycle.progress import Listener, Patience, StoppedMeanwhile, stopped_meanwhile
 from mscli.paths import Places
 from mscli.planning.request import too_short
 
@@ -73,11 +71,8 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     records = Records(places)
     there = same(ask, records)
     while True:
-        record = _join(ask, there, listener, records) if there else None
-        if record and load_again(record, records, listener):
+        if there and (record := _running_already(ask, there, listener, records)):
             return Up(record, seen(record, records), None, True, time.monotonic() - begun, None, None, {}, ())
-        if record:
-            stop(record, records)
         found = _start(ask, places, records, listener)
         if not isinstance(found, Record):
             break
@@ -85,6 +80,8 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     launch, started = found
     going = eta(launch.decision, places, listener)
     listener.stage(contract.STARTING, f"{launch.engine.name} on port {started.record.port}")
+    from mscli.lifecycle.readiness import arrive
+
     ask.meanwhile()
     try:
         arrived = arrive(launch, started, ask.patience, listener, records, going) if ask.wait else None
@@ -135,6 +132,8 @@ def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tu
         if isinstance(launch, Record):
             return launch
         if ask.replace and (old := records.get(launch.name)) and running(old):
+            from mscli.lifecycle.shutdown import stop, survived
+
             listener.stage("stopping", launch.name)
             if (ended := stop(old, records)).survivors:
                 raise survived([ended])
@@ -145,6 +144,18 @@ def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tu
             other = records.get(launch.name)
             if not (other and running(other)) and not _overtaken(launch, records):
                 return launch, launching.start(launch, records)
+
+
+def _running_already(ask: Ask, there: Record, listener: Listener, records: Records) -> Record | None:
+    """The record of an instance that runs already and has its model in memory; None where one is to be started."""
+    from mscli.lifecycle.readiness import load_again
+    from mscli.lifecycle.shutdown import stop
+
+    record = _join(ask, there, listener, records)
+    if record and not load_again(record, records, listener):
+        stop(record, records)
+        return None
+    return record
 
 
 def _join(ask: Ask, there: Record, listener: Listener, records: Records) -> Record | None:
@@ -160,7 +171,11 @@ def _join(ask: Ask, there: Record, listener: Listener, records: Records) -> Reco
             f"Look at it: mscli logs {there.name}. Start it again: mscli restart {there.name}",
             {"instance": there.name, "state": state, "port": there.port},
         )
-    return there if state in (READY, UNLOADED) or not ask.wait else join(there, ask.patience, listener, records)
+    if state in (READY, UNLOADED) or not ask.wait:
+        return there
+    from mscli.lifecycle.waiting import join
+
+    return join(there, ask.patience, listener, records)
 
 
 def dry_run(ask: Ask, places: Places) -> DryRun:

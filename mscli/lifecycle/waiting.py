@@ -7,8 +7,6 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
 
 from mscli.engines import engine as contract
 from mscli.engines.engine import Engine
@@ -21,7 +19,7 @@ from mscli.instances.process import Identity, alive, cpu_ticks, group_lazily, me
 from mscli.instances.records import Record, Records, seen
 from mscli.instances.state import CRASHED, STARTING, STOPPED, probe
 from mscli.inventory.ports import listens
-from mscli.weights.progress import Listener as WeightsListener
+from mscli.lifecycle.progress import Listener, Patience, stopped_meanwhile
 
 _POLL_S = 0.02
 _SOON_S, _SHARE = 0.004, 0.03  # a start of a fraction of a second is looked at more often, each time that share later
@@ -42,14 +40,6 @@ class Wait:
     outcome: str
     seconds: float
     exit_status: int | None
-
-
-@frozen
-class Patience:
-    """How long to wait, in seconds: `timeout_s` in all, `stall_s` without any sign of life (log line or CPU time)."""
-
-    timeout_s: float = 1800.0
-    stall_s: float = 300.0
 
 
 def wait_ready(
@@ -141,16 +131,6 @@ class _SignsOfLife:
         return now - self._last
 
 
-class Listener(WeightsListener, Protocol):
-    """Hears how a start goes on: each stage as it is reached, what a pull does, and the engine's log lines."""
-
-    def stage(self, stage: str, text: str) -> None:
-        """`stage` is one of the contract's stages; `text` says what is being done."""
-
-    def log_line(self, line: str) -> None:
-        """A line that the engine logged."""
-
-
 def join(record: Record, patience: Patience, listener: Listener, records: Records) -> Record | None:
     """Wait until an instance that another mscli is starting answers; its record then. None: it has ended, and nobody
     attends to it any more.
@@ -194,22 +174,3 @@ def is_fatal_line(line: str) -> bool:
     from mscli.diagnosis.matching import is_fatal  # reads the signatures; only a line of trouble needs them
 
     return is_fatal(line)
-
-
-class StoppedMeanwhile(MscliError):
-    """Somebody has stopped or replaced the instance on purpose while an mscli waited for it."""
-
-
-def stopped_meanwhile(record: Record) -> StoppedMeanwhile:
-    """The error for whoever waits: no failure of the start, so nothing is to be changed or remembered."""
-    return stopped_fetching(record.name, record.plan.profile, record.log)
-
-
-def stopped_fetching(name: str, profile: str, log: Path) -> StoppedMeanwhile:
-    """The same for a start that has no record yet."""
-    return StoppedMeanwhile(
-        Code.START_FAILED,
-        f"{name} was stopped by another mscli while it was starting",
-        f"To list instances: mscli status. Start it again: mscli up {profile}",
-        {"cause": "stopped", "log": str(log)},
-    )

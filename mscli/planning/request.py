@@ -3,13 +3,12 @@ can load at all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
+from importlib import import_module
 
 from mscli.catalog.model import STAND_IN_COUNTS, Model, Variant
 from mscli.catalog.profile import Profile, loads
 from mscli.frozen import field, frozen
-from mscli.planning.memory import llamacpp, mistralrs, ollama, transformers, vllm
 from mscli.planning.memory.footprint import Configuration, EngineMemory
 from mscli.planning.plan import GpuMemory, NoFit, Overrides, Plan, Refusal, tokens
 
@@ -22,14 +21,21 @@ KV_BY_ENGINE = {
     "transformers": ("f16",),
     "mistral.rs": ("f16",),
 }
-MEMORY: Mapping[str, EngineMemory] = {
-    "ollama": ollama.MEMORY,
-    "vllm": vllm.MEMORY,
-    "vllm-docker": vllm.MEMORY,
-    "llama.cpp": llamacpp.MEMORY,
-    "transformers": transformers.MEMORY,
-    "mistral.rs": mistralrs.MEMORY,
+# Engine -> the module below memory/ that knows its use of memory; only that one is loaded.
+_FORMULAS = {
+    "ollama": "ollama",
+    "vllm": "vllm",
+    "vllm-docker": "vllm",
+    "llama.cpp": "llamacpp",
+    "transformers": "transformers",
+    "mistral.rs": "mistralrs",
 }
+
+
+def memory_of(engine: str) -> EngineMemory:
+    """How an engine uses memory. Raises KeyError for an engine that is not planned."""
+    found: EngineMemory = import_module(f"mscli.planning.memory.{_FORMULAS[engine]}").MEMORY
+    return found
 
 
 @frozen
@@ -64,7 +70,7 @@ class Request:
     @property
     def memory(self) -> EngineMemory:
         """The engine's memory model."""
-        return MEMORY[self.profile.engine]
+        return memory_of(self.profile.engine)
 
     @property
     def gpu_counts(self) -> tuple[int, ...]:

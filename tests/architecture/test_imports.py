@@ -48,6 +48,7 @@ INSIDE = {
         "snapshot",
         "decision",
         "learning",
+        "progress",
         "launch",
         "preview",
         "first_install",

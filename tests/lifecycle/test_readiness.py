@@ -19,7 +19,8 @@ from mscli.engines.llamacpp.engine import LlamaCpp
 from mscli.instances import process
 from mscli.instances.log import LogTail
 from mscli.instances.state import probe
-from mscli.lifecycle.waiting import Patience, Wait, wait_ready
+from mscli.lifecycle.progress import Patience
+from mscli.lifecycle.waiting import Wait, wait_ready
 
 SERVER = SUPPORT / "lifecycle" / "misbehaving_server.py"
 Waiter = Callable[..., tuple[Wait, list[str]]]

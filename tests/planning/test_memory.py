@@ -12,7 +12,7 @@ from mscli.planning.memory import llamacpp, ollama, vllm
 from mscli.planning.memory.footprint import Configuration, bytes_per_token
 from mscli.planning.memory.layers import layer_split, layers
 from mscli.planning.plan import GIB, MIB
-from mscli.planning.request import MEMORY
+from mscli.planning.request import KV_BY_ENGINE, memory_of
 
 SMALL = catalog().models["mistral-small-3.1"]
 TEXT = SMALL.architecture.text
@@ -100,15 +100,15 @@ def test_layers_follow_free_memory() -> None:
     assert counts[0] == pytest.approx(49, abs=3)
 
 
-@pytest.mark.parametrize("engine", sorted(MEMORY))
+@pytest.mark.parametrize("engine", sorted(KV_BY_ENGINE))
 def test_gpus_and_host_hold_every_weight_once(engine: str) -> None:
     """Whatever stays in host memory, nothing is lost and nothing is counted twice (the vision encoder apart)."""
     variant = {"ollama": "ollama-q4_k_m", "llama.cpp": "q4_k_m", "transformers": "bnb-4bit"}.get(engine, "fp8")
     rooms = [card(24), card(24, index=1)]
     for host_layers in (0, 7):
         config = small(variant, host_layers=host_layers)
-        on_gpus = sum(one.weights_bytes for one in MEMORY[engine].footprints(config, rooms))
-        assert on_gpus + MEMORY[engine].host(config, rooms).weights_bytes == pytest.approx(
+        on_gpus = sum(one.weights_bytes for one in memory_of(engine).footprints(config, rooms))
+        assert on_gpus + memory_of(engine).host(config, rooms).weights_bytes == pytest.approx(
             config.variant.weights_bytes, abs=TEXT.layers + 2
         )
 

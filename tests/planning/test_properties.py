@@ -15,7 +15,7 @@ from mscli.planning.known import Known
 from mscli.planning.make import make
 from mscli.planning.memory.footprint import Configuration
 from mscli.planning.plan import GIB, MIB, SAFE, Claim, NoFit, Overrides, Plan
-from mscli.planning.request import KV_BY_ENGINE, MEMORY, loads, resolve
+from mscli.planning.request import KV_BY_ENGINE, loads, memory_of, resolve
 from mscli.planning.search import margin
 from mscli.planning.verdict import plan_once
 
@@ -132,7 +132,7 @@ def grown(where: Inventory, more: int) -> Inventory:
 def test_a_longer_context_never_needs_less(name: str, short: int, more: int, users: int, gpus: int) -> None:
     profile, model = pair(name)
     devices = rooms(on(f"{gpus}x H200"))[0]
-    engine = MEMORY[profile.engine]
+    engine = memory_of(profile.engine)
     for kind in KV_BY_ENGINE[profile.engine]:
         config = Configuration(model, model.variants[profile.variant], short, kind, users)
         longer = replace(config, context=short + more)
@@ -145,7 +145,7 @@ def test_a_longer_context_never_needs_less(name: str, short: int, more: int, use
 def test_tensor_parallel_halves_what_it_should(name: str, tokens: int) -> None:
     profile, model = pair(name)
     config = Configuration(model, model.variants[profile.variant], tokens, "f16")
-    engine = MEMORY["vllm"]
+    engine = memory_of("vllm")
     (one,) = engine.footprints(config, rooms(on("A100 40GB"))[0])
     two = engine.footprints(config, rooms(on("2x A100 40GB"))[0])
     assert len(set(two)) == 1

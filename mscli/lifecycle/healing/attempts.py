@@ -22,10 +22,10 @@ from mscli.lifecycle.decision import Decision, chosen
 from mscli.lifecycle.launch import StartFailure
 from mscli.lifecycle.learning import Circumstances, Heal, Remembered, circumstances, noted, recall, remember, remembered
 from mscli.lifecycle.preparation import Ask
+from mscli.lifecycle.progress import Listener as StartListener
+from mscli.lifecycle.progress import Patience
 from mscli.lifecycle.snapshot import Snapshot
 from mscli.lifecycle.up import DryRun, Up
-from mscli.lifecycle.waiting import Listener as StartListener
-from mscli.lifecycle.waiting import Patience
 from mscli.paths import Places, hub_cache
 from mscli.planning.adjustment import NOTHING, Adjustment
 from mscli.planning.plan import Choice, Overrides

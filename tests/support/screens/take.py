@@ -76,7 +76,8 @@ class Stream(io.StringIO):
 def described_host() -> None:
     """Put the imagined host in the place of this one: the kernel's files, the disk and the CPUs."""
     read, exists = Path.read_text, Path.exists
-    usage = shutil.disk_usage("/")
+    found = os.statvfs("/")
+    room = os.statvfs_result((*found[:2], *[512 * 2**30 // found.f_frsize] * 3, *found[5:]))
 
     def read_text(path: Path, *args: Any, **kwargs: Any) -> str:
         return KERNEL[str(path)] if str(path) in KERNEL else read(path, *args, **kwargs)
@@ -86,7 +87,7 @@ def described_host() -> None:
 
     Path.read_text = read_text  # type: ignore[method-assign, assignment]
     Path.exists = no_marker  # type: ignore[method-assign, assignment]
-    shutil.disk_usage = lambda _: usage._replace(free=512 * 2**30)  # type: ignore[assignment, misc]
+    os.statvfs = lambda _: room  # type: ignore[assignment]
     os.sched_getaffinity = lambda _: set(range(32))
 
 

@@ -231,6 +231,11 @@ class Preparing(Engine, Protocol):
 class Imaged(Engine, Protocol):
     """An engine that comes as a container image, run by a container engine of this machine."""
 
+    def check_host(self, plan: Plan, profile: Profile, found: Installation, offline: bool) -> None:
+        """Raises ENGINE_MISSING or ENGINE_UNSUPPORTED where the container engine cannot run it at all, WEIGHTS_MISSING
+        where the image is not here and, `offline`, may not be fetched. Starts and fetches nothing. Waits at most 60 s.
+        """
+
     def prepare_image(
         self,
         plan: Plan,
@@ -240,7 +245,7 @@ class Imaged(Engine, Protocol):
         offline: bool,
         agree: Callable[[int], bool] | None,
     ) -> None:
-        """Have the image here, after a look whether the container engine can run it at all.
+        """Have the image here, after what `check_host` looks at.
 
         `offline`: nothing may be fetched; `agree`: asked with the number of bytes before a large download, False ends
         the start. Blocks for the pull and tells `listener` of it. Raises MscliError with details["cause"].

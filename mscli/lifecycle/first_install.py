@@ -64,9 +64,7 @@ def have_engine(
     is here cannot run on this GPU, DISK_FULL where engine and weights have no room, INTERRUPTED where the user does not
     want it, and what the engine's installer raises.
     """
-    there = decision.snapshot.found.get((engine.name, decision.profile.device))
-    if there is None or isinstance(there, Adopted):  # a server that ran then, and does not now
-        there = _here(engine, decision)
+    there = _found(engine, decision)
     if not isinstance(there, MscliError):
         return there, False
     if consent is None:
@@ -86,6 +84,24 @@ def have_engine(
     if isinstance(fresh, MscliError):
         raise fresh
     return fresh, True
+
+
+def engine_here(engine: Engine, decision: Decision, installs: bool) -> Installation | None:
+    """As `have_engine`, but nothing is installed: None where it would be, if `installs`. Raises ENGINE_MISSING."""
+    there = _found(engine, decision)
+    if not isinstance(there, MscliError):
+        return there
+    if not installs:
+        raise there
+    offered(decision, there)
+    return None
+
+
+def _found(engine: Engine, decision: Decision) -> Installation | MscliError:
+    there = decision.snapshot.found.get((engine.name, decision.profile.device))
+    if there is None or isinstance(there, Adopted):  # a server that ran then, and does not now
+        return _here(engine, decision)
+    return there
 
 
 def _here(engine: Engine, decision: Decision) -> Installation | MscliError:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mscli.engines import engine as contract
-from mscli.engines.engine import Adopted, Engine, Hosted, Imaged, Preparing
+from mscli.engines.engine import Adopted, Command, Engine, Hosted, Imaged, Preparing, Serving
 from mscli.engines.table import engine as engine_named
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen, replace
@@ -18,7 +18,7 @@ from mscli.instances.records import GGUF, Record, Records, Request, leads, runni
 from mscli.instances.store import check_name
 from mscli.lifecycle import launch as launching
 from mscli.lifecycle.decision import Adjust, Decision, chosen, decide
-from mscli.lifecycle.first_install import Consent, have_engine
+from mscli.lifecycle.first_install import Consent, engine_here, have_engine
 from mscli.lifecycle.launch import Launch, StartFailure
 from mscli.lifecycle.preview import expected_weights
 from mscli.lifecycle.progress import Download, Listener, Patience, stopped_fetching
@@ -26,7 +26,7 @@ from mscli.paths import Places
 from mscli.planning.plan import ENGINE_READY, Choice
 from mscli.weights.ensure import ensure, wanted
 from mscli.weights.progress import Listener as WeightsListener
-from mscli.weights.progress import WeightFiles
+from mscli.weights.progress import Silence, WeightFiles
 
 LARGE_BYTES = 10**9
 _ADOPTED, _PLAIN = "a server that is already running has no gateway", "--plain leaves out the gateway"
@@ -67,26 +67,39 @@ def prepare(ask: Ask, places: Places, listener: Listener) -> Launch | Record:
     The record of an instance where another mscli was faster with the same request.
     """
     listener.stage(contract.PLAN, "reading this machine and planning")
-    # Before a plan, which would only say that what runs under this name takes the memory.
-    if asked := ask.name or ask.request.profile:
-        if there := same(ask, Records(places)):
-            return there
-        refuse_other(check_name(asked), ask, Records(places))
-    try:
-        decision, name = decided(ask, places)
-    except MscliError as fault:
-        if fault.code is Code.NO_FIT and ask.request.adopt:
-            _refuse_old_server(ask, places)
-        raise
-    if there := same(ask, Records(places)):
-        return there
-    refuse_other(name, ask, Records(places))
+    agreed = agree_on(ask, places)
+    if isinstance(agreed, Record):
+        return agreed
+    decision, name = agreed
     launch = find_engine(ask, decision, name, places, listener)
     _prepare_engine(launch, places, listener)
     if not launch.adopted:
         listener.stage(contract.WEIGHTS, f"{decision.model.title}, {decision.variant.name}")
         _ask_first(launch.agree, ask, decision)
     return replace(launch, weights=_weights(launch, places, listener))
+
+
+def agree_on(ask: Ask, places: Places) -> tuple[Decision, str] | Record:
+    """What is to run, and the name of its instance; the record of one that this request started before.
+
+    Raises as decision.decide does, INSTANCE_EXISTS where something else runs under that name, ENGINE_UNSUPPORTED.
+    """
+    records = Records(places)
+    # Before a plan, which would only say that what runs under this name takes the memory.
+    if asked := ask.name or ask.request.profile:
+        if there := same(ask, records):
+            return there
+        refuse_other(check_name(asked), ask, records)
+    try:
+        decision, name = decided(ask, places)
+    except MscliError as fault:
+        if fault.code is Code.NO_FIT and ask.request.adopt:
+            _refuse_old_server(ask, places)
+        raise
+    if there := same(ask, records):
+        return there
+    refuse_other(name, ask, records)
+    return decision, name
 
 
 def _refuse_old_server(ask: Ask, places: Places) -> None:
@@ -104,7 +117,7 @@ def find_engine(
 ) -> Launch:
     """The launch so far: with the server to adopt, or the engine's copy to spawn, installed if it is not here.
 
-    Without `places` and `listener`, for a dry run, the engine need not be here.
+    Without `places` and `listener`, for a dry run, nothing is installed: `installation` is None where that would be.
     """
     engine = engine_named(decision.plan.engine)
     no_weights = WeightFiles(decision.variant.source.repository, None, 0)
@@ -122,9 +135,9 @@ def find_engine(
     )
     if isinstance(engine, Hosted) and (adopted := _adopted(engine, ask)):
         _refuse_settings(ask.request, adopted)
-        alias = engine.alias_of(name) if listener else None
         _refuse_keyless(engine, ask, None)
-        warnings = engine.check(adopted, decision.profile, decision.model, alias, ask.replace)
+        _refuse_supervision(launch, "a server that mscli did not start")
+        warnings = engine.check(adopted, decision.profile, decision.model, engine.alias_of(name), ask.replace)
         return replace(launch, adopted=adopted, warnings=warnings)
     if ask.request.template == GGUF and decision.plan.engine != "llama.cpp":
         raise MscliError(
@@ -135,7 +148,7 @@ def find_engine(
     if ask.request.gateway is False:
         _refuse_keyless(engine, ask, ask.request.host or decision.profile.host)
     if places is None or listener is None:
-        return launch
+        return replace(launch, installation=engine_here(engine, decision, installs=not ask.offline))
     consent = None if ask.offline else ask.consent
     found, fresh = have_engine(engine, decision, places, listener, consent, ask.request.weights)
     if fresh:
@@ -207,14 +220,11 @@ def _prepare_engine(launch: Launch, places: Places, listener: Listener) -> None:
     """Refuse what this engine cannot do, and have it see to its own needs, before any weight is fetched."""
     engine, decision, found = launch.engine, launch.decision, launch.installation
     if launch.adopted or found is None:
-        _refuse_supervision(launch, "a server that mscli did not start")
         return
     folder = launch.request.weights
     weights = WeightFiles(folder, None, 0) if folder else expected_weights(decision.model, decision.variant, [])
-    command = launching.command(replace(launch, weights=weights), launching.serving(launch, Records(places)))
-    if command.contained:
-        _refuse_supervision(launch, "a container")
-        _refuse_gateway(launch)
+    expected = replace(launch, weights=weights)
+    command = allowed(expected, launching.serving(expected, Records(places)))
     if isinstance(engine, Imaged):
         engine.prepare_image(decision.plan, decision.profile, found, listener, launch.offline, launch.agree)
     if isinstance(engine, Preparing):
@@ -222,6 +232,16 @@ def _prepare_engine(launch: Launch, places: Places, listener: Listener) -> None:
             engine.prepare_start(command, decision.plan, decision.profile, found, listener)
         except MscliError as fault:
             raise StartFailure.of(fault, decision, said(fault)) from fault
+
+
+def allowed(launch: Launch, where: Serving) -> Command:
+    """The command of a launch at `where`. Raises USAGE where it was asked for what a container has not, and what the
+    engine refuses."""
+    command = launching.command(launch, where)
+    if command.contained:
+        _refuse_supervision(launch, "a container")
+        _refuse_gateway(launch)
+    return command
 
 
 def _refuse_supervision(launch: Launch, what: str) -> None:
@@ -267,6 +287,21 @@ def _weights(launch: Launch, places: Places, listener: WeightsListener) -> Weigh
             if note.stopped:  # by `mscli down`, which did not want to wait any longer
                 raise stopped_fetching(launch.name, profile, log) from None
             raise
+
+
+def weights_here(ask: Ask, launch: Launch, notes: list[str]) -> WeightFiles:
+    """The weights as the engine would be given them, with what is to be fetched in `notes`. Fetches nothing.
+
+    Raises WEIGHTS_MISSING where a start would find nothing to load and may fetch nothing.
+    """
+    model, variant, folder = launch.decision.model, launch.decision.variant, ask.request.weights
+    if not (ask.offline or folder):
+        return expected_weights(model, variant, notes)
+    if isinstance(launch.engine, Hosted):
+        from mscli.lifecycle import server_weights
+
+        return server_weights.ensure(launch.engine, variant, Silence(), offline=True)
+    return ensure(model, variant, Silence(), offline=True, folder=Path(folder) if folder else None)
 
 
 def _ask_first(agree: Callable[[int], bool] | None, ask: Ask, decision: Decision) -> None:

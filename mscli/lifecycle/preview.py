@@ -19,6 +19,8 @@ from mscli.planning.plan import ENGINE_INSTALLABLE, Plan
 from mscli.weights.ensure import ensure
 from mscli.weights.progress import Silence, WeightFiles
 
+ABSENT = "absent"
+
 
 @frozen
 class Preview:
@@ -40,10 +42,10 @@ def preview(plan: Plan, profile: Profile, model: Model, where: Serving, folder: 
     notes: list[str] = []
     try:
         engine = engine_named(plan.engine)
-        found = _found(engine, notes, profile.device, plan.engine_state)
+        found = expected_engine(engine, notes, profile.device, plan.engine_state)
         weights = expected_weights(model, model.variants[plan.variant], notes, folder)
         command = engine.command(plan, profile, model, weights, where, found)
-        return Preview(command, tuple(notes), found.kind != "absent")
+        return Preview(command, tuple(notes), found.kind != ABSENT)
     except MscliError as fault:
         return Preview(None, (*notes, fault.message))
 
@@ -55,12 +57,13 @@ def somewhere(profile: Profile, model: Model, places: Places) -> Serving:
     return Serving(profile.name, profile.host, port, model.name, run_dir, run_dir / "log", None)
 
 
-def _found(engine: Engine, notes: list[str], device: str, state: str | None) -> Installation:
+def expected_engine(engine: Engine, notes: list[str], device: str, state: str | None) -> Installation:
+    """The engine's copy here, else one that is named by its program alone (of kind ABSENT)."""
     found = _located(engine.name, device)
     if isinstance(found, Installation):
         return found
     notes.append(_to_install(engine.name, device) if state == ENGINE_INSTALLABLE else f"{found.message}. {found.hint}")
-    return Installation(engine.name, (engine.program,), None, "absent", Path(engine.program))
+    return Installation(engine.name, (engine.program,), None, ABSENT, Path(engine.program))
 
 
 @cache

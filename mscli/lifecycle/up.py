@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from mscli.engines import engine as contract
-from mscli.engines.engine import Observed
-from mscli.engines.table import STARTABLE
+from mscli.engines.engine import Imaged, Observed
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen, replace
 from mscli.instances.records import Record, Records, Taken, api_keys, running, seen
@@ -21,8 +20,19 @@ from mscli.lifecycle.decision import Decision
 from mscli.lifecycle.launch import Launch, Started, StartFailure
 from mscli.lifecycle.learning import Heal, eta, learn, noted, taken_bytes
 from mscli.lifecycle.port import kept
-from mscli.lifecycle.preparation import Ask, decided, find_engine, prepare, refuse_other, said, same
-from mscli.lifecycle.preview import Preview, preview, somewhere
+from mscli.lifecycle.preparation import (
+    Ask,
+    agree_on,
+    allowed,
+    decided,
+    find_engine,
+    prepare,
+    refuse_other,
+    said,
+    same,
+    weights_here,
+)
+from mscli.lifecycle.preview import ABSENT, Preview, expected_engine
 from mscli.lifecycle.progress import Listener, Patience, StoppedMeanwhile, stopped_meanwhile
 from mscli.paths import Places
 from mscli.planning.request import too_short
@@ -181,18 +191,25 @@ def _join(ask: Ask, there: Record, listener: Listener, records: Records) -> Reco
 def dry_run(ask: Ask, places: Places) -> DryRun:
     """What `up` would do now: the plan, and the exact command where the engine and the weights are here.
 
-    Starts, fetches and writes nothing.
+    Starts, fetches and writes nothing. Raises what `up` raises before it starts, fetches or installs anything.
     """
-    decision, name = decided(ask, places)
-    profile, model = decision.profile, decision.model
-    where = somewhere(profile, model, places)
-    if decision.plan.engine in STARTABLE:
-        launch = find_engine(ask, decision, name)
-        if launch.adopted:
-            return DryRun(decision, name, Preview(None, (f"uses the running server: {launch.adopted.owner}",)))
-        where = launching.serving(launch, Records(places))
-    shown = preview(decision.plan, profile, model, where.behind, ask.request.weights)
-    if short := too_short(decision.plan, model, ask.request.overrides):
+    notes, agreed = list[str](), agree_on(ask, places)
+    if isinstance(agreed, Record):
+        notes.append(f"{agreed.name} is already running")
+        ask = replace(ask, name=agreed.name, replace=True)
+        agreed = decided(ask, places)
+    decision, name = agreed
+    launch = find_engine(ask, decision, name)
+    if launch.adopted:
+        return DryRun(decision, name, Preview(None, (*notes, f"uses the running server: {launch.adopted.owner}")))
+    plan, model = decision.plan, decision.model
+    found = launch.installation or expected_engine(launch.engine, notes, decision.profile.device, plan.engine_state)
+    launch = replace(launch, installation=found, weights=weights_here(ask, launch, notes))
+    where = launching.serving(launch, Records(places))
+    shown = Preview(allowed(launch, where), tuple(notes), found.kind != ABSENT)
+    if isinstance(launch.engine, Imaged) and shown.installed:
+        launch.engine.check_host(plan, decision.profile, found, ask.offline)
+    if short := too_short(plan, model, ask.request.overrides):
         shown = replace(shown, notes=(*shown.notes, short))
     if where.gateway:
         key = " and asks for a key" if where.api_key_file else ""

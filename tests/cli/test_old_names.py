@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from support.containers.container_home import StandinDocker
 from support.run_mscli import Mscli
 
 Machine = Callable[..., dict[str, str]]
@@ -43,8 +45,10 @@ def test_old_names_are_not_listed(mscli: Mscli, machine: Machine) -> None:
     assert "small-bf16-2gpu" not in {row["name"] for row in listed}
 
 
-def test_a_container_is_an_option(mscli: Mscli, machine: Machine) -> None:
-    env = machine("rtx5090-x2")
+def test_a_container_is_an_option(mscli: Mscli, machine: Machine, tmp_path: Path) -> None:
+    docker = StandinDocker(tmp_path / "docker", tmp_path / "bin")
+    docker.flag("nvidia")
+    env = {**machine("rtx5090-x2"), **docker.env}
     for option in (("--container",), ("--engine", "vllm-docker")):
         plan = mscli("up", "small-bf16", *option, "--dry-run", "--json", env=env).data["plan"]
         assert (plan["profile"], plan["engine"]) == ("small-bf16", "vllm-docker")

@@ -124,12 +124,7 @@ def have_image(
     if image_id(client, image):
         return
     if offline:
-        raise MscliError(
-            Code.WEIGHTS_MISSING,
-            f"the image {image} is not downloaded",
-            f"Leave out --offline, or copy the image: docker save {image} on another machine, docker load here.",
-            {"cause": "offline", "image": image},
-        )
+        raise not_here(image)
     size = compressed_bytes(client, image)
     _check_room(engine, image, size)
     expected = TYPICAL_BYTES if size is None else size
@@ -137,6 +132,16 @@ def have_image(
         raise MscliError(Code.INTERRUPTED, "nothing was downloaded", "A profile on native vLLM needs no image.")
     listener.stage(PLAN, f"downloading the image {image}; complete layers are kept if interrupted")
     pull(client, image, listener, size)
+
+
+def not_here(image: str) -> MscliError:
+    """The error of an image that is not here and may not be fetched."""
+    return MscliError(
+        Code.WEIGHTS_MISSING,
+        f"the image {image} is not downloaded",
+        f"Leave out --offline, or copy the image: docker save {image} on another machine, docker load here.",
+        {"cause": "offline", "image": image},
+    )
 
 
 def compressed_bytes(client: Client, image: str) -> int | None:

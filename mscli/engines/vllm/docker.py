@@ -71,22 +71,20 @@ class VllmDocker(Vllm):
     ) -> None:
         """See the contract."""
         from mscli.engines.containers.image import have_image
-        from mscli.engines.containers.run import no_runtime, remote
 
         client, image = _client(found), _image(profile)
         listener.stage(PLAN, f"checking {client.kind} for {image}")
-        engine = _answering(client)
-        if elsewhere := remote(client):
-            raise MscliError(
-                Code.ENGINE_UNSUPPORTED,
-                f"{client.kind} uses an engine on another machine ({elsewhere}), with other GPUs and folders",
-                "Run mscli on that machine. Or use this machine's engine: unset DOCKER_HOST; docker context use "
-                "default",
-                {"cause": "engine_missing"},
-            )
-        if plan.devices and (cause := no_runtime(client, engine)):
-            raise _refused(cause, Code.ENGINE_UNSUPPORTED)
-        have_image(client, engine, image, listener, offline, agree)
+        have_image(client, _able(client, plan), image, listener, offline, agree)
+
+    def check_host(self, plan: Plan, profile: Profile, found: Installation, offline: bool) -> None:
+        """See the contract."""
+        from mscli.engines.containers.client import image_id
+        from mscli.engines.containers.image import not_here
+
+        client, image = _client(found), _image(profile)
+        _able(client, plan)
+        if offline and not image_id(client, image):
+            raise not_here(image)
 
     def prepare_start(
         self, command: Command, plan: Plan, profile: Profile, found: Installation, listener: StageListener
@@ -130,6 +128,23 @@ def _answering(client: Client) -> EngineInfo:
     engine = probe_engine(client)
     if isinstance(engine, Cause):
         raise _refused(engine, Code.ENGINE_MISSING)
+    return engine
+
+
+def _able(client: Client, plan: Plan) -> EngineInfo:
+    """The container engine, of this machine and able to give GPUs. Raises ENGINE_MISSING or ENGINE_UNSUPPORTED."""
+    from mscli.engines.containers.run import no_runtime, remote
+
+    engine = _answering(client)
+    if elsewhere := remote(client):
+        raise MscliError(
+            Code.ENGINE_UNSUPPORTED,
+            f"{client.kind} uses an engine on another machine ({elsewhere}), with other GPUs and folders",
+            "Run mscli on that machine. Or use this machine's engine: unset DOCKER_HOST; docker context use default",
+            {"cause": "engine_missing"},
+        )
+    if plan.devices and (cause := no_runtime(client, engine)):
+        raise _refused(cause, Code.ENGINE_UNSUPPORTED)
     return engine
 
 

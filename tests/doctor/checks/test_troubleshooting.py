@@ -84,6 +84,7 @@ def test_vllm_tokenizer_errors(doctor: Doctor, mscli: Mscli, machine: Machine, h
     assert (found["status"], found["code"]) == ("fail", "tokenizer_format")
 
 
+@pytest.mark.usefixtures("gpu_llama")
 def test_poor_output_quality_by_temperature(doctor: Doctor, mscli: Mscli, machine: Machine, home: Path) -> None:
     env = machine("rtx4090")
     assert ("--temp", "0.15") in pairs(command(mscli, "small-gguf-q4", env))
@@ -110,6 +111,7 @@ def test_vision_on_one_gpu(doctor: Doctor, machine: Machine, home: Path, cause_i
     assert cause_in('{"code":500,"message":"image input is not supported by this server"}\n') == "vision"
 
 
+@pytest.mark.usefixtures("gpu_llama")
 def test_function_calls_return_empty(
     doctor: Doctor, mscli: Mscli, machine: Machine, home: Path, cause_in: Callable[[str], str]
 ) -> None:

@@ -153,6 +153,7 @@ context: {floor: 131072, cap: 131072}
 """
 
 
+@pytest.mark.usefixtures("gpu_llama")
 def test_a_floor_that_no_free_memory_holds_is_lowered(
     mscli: Mscli, profile: Write, machine: Callable[..., dict[str, str]]
 ) -> None:

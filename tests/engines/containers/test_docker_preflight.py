@@ -340,3 +340,31 @@ def test_a_pull_that_is_interrupted_ends_and_goes_on_next_time(
     stuck.unlink()
     assert up("--json").code == 0
     assert len(docker.calls("pull")) == 2
+
+
+@pytest.mark.parametrize(
+    ("flag", "env"),
+    [
+        ("--gateway", {}),
+        ("--supervise", {}),
+        ("--plain", {"DOCKER_HOST": "ssh://root@elsewhere"}),
+        ("--offline", {"MSCLI_CONTAINER_ENGINE": "/nowhere/docker"}),
+        ("--offline", {}),
+    ],
+    ids=["gateway", "supervise", "another machine", "no client", "no image"],
+)
+def test_a_dry_run_refuses_what_the_start_refuses(
+    up: Up, docker: StandinDocker, flag: str, env: dict[str, str]
+) -> None:
+    refused, shown = up(flag, "--json", env=env), up(flag, "--json", "--dry-run", env=env)
+
+    assert shown.error == refused.error
+    assert docker.calls("pull") == docker.calls("run") == []
+
+
+def test_a_dry_run_refuses_gpus_that_docker_cannot_give(
+    mscli: Mscli, container_env: dict[str, str], machine: Machine
+) -> None:
+    error = mscli("up", *ON_GPUS, "--json", "--dry-run", env=machine("rtx5090-x2")).error
+
+    assert error["details"]["cause"] == "docker_gpu"

@@ -241,7 +241,7 @@ def test_a_store_that_may_not_be_read_is_named_before_anything_is_fetched(
         closed.parent.chmod(0o755)
 
 
-@pytest.mark.parametrize("flag", ["--port=8500", "--host=127.0.0.2", "--users=3", "--no-wait"])
+@pytest.mark.parametrize("flag", ["--port=8500", "--host=127.0.0.2", "--users=3", "--no-wait", "--supervise"])
 def test_what_a_running_server_decides_itself_is_refused_in_words(
     mscli: Mscli, machine: Machine, start: Callable[..., Server], flag: str
 ) -> None:
@@ -249,6 +249,7 @@ def test_what_a_running_server_decides_itself_is_refused_in_words(
     refused = up(mscli, env, "--adopt", flag)
     assert refused.error["code"] == "usage"
     assert flag.partition("=")[0] in refused.error["message"]
+    assert up(mscli, env, "--adopt", flag, "--dry-run").error == refused.error
 
 
 def test_a_dead_server_on_another_machine_is_named_and_not_replaced(mscli: Mscli, machine: Machine) -> None:

@@ -17,7 +17,7 @@ GIB = 2**30
 MIB = 2**20
 KIB = 2**10
 _GAP = 2  # spaces between columns
-_LEAST_CLIPPED = 17  # below so many characters a shortened text says nothing: the column is left out
+_LEAST_CLIPPED = 16  # below so many characters a shortened text says nothing: the column is left out
 
 _BLANKS = re.compile(r"[ \t\n]+")  # str.split would also divide at spaces that keep words together
 

@@ -47,11 +47,11 @@ _CARDS = (
 )
 LONG_NAME = re.compile(r"NVIDIA |GeForce | (?:Workstation )?Edition$| Generation$")
 _OF_A_GPU = re.compile(r"^(?:GPU \d+ \([^)]*\): |profile \S+ )")
-# A reason -> the clause that fits a column beside the longest names at 80 columns (17 characters).
+# A reason -> the clause that fits a column beside the longest names at 80 columns (16 characters).
 _CLAUSES = (
     (re.compile(r"no GPU is visible.*"), "no GPU"),
     (re.compile(r".* has no GPU code"), "no GPU code"),
-    (re.compile(r".*no docker or podman.*"), "no docker, podman"),
+    (re.compile(r".*no docker or podman.*"), "no docker/podman"),
     (re.compile(r"the driver supports CUDA .*|.* needs NVIDIA driver .*"), "driver too old"),
     (re.compile(r"(?:\S+ on \S+ )?needs ([\d.]+) or newer"), r"needs CC \1"),
     (re.compile(r"needs (.*) of host RAM"), r"needs \1 RAM"),
@@ -73,11 +73,14 @@ def plan_json(
     return {**to_json(outcome), "command": shown}
 
 
-def verdict(outcome: Plan | NoFit) -> str:
-    """The verdict in a few words: `fits, needs vLLM` where mscli can install it, `needs vLLM` where it cannot."""
+def verdict(outcome: Plan | NoFit, named: bool = True) -> str:
+    """The verdict in a few words: `fits, needs vLLM` where mscli can install it, `needs vLLM` where it cannot.
+
+    `named` False, beside a column that names the engine: `needs engine`.
+    """
     if isinstance(outcome, Plan):
         word, style = _VERDICTS[outcome.verdict]
-        needs = f"needs {ENGINE_TITLES.get(outcome.engine, outcome.engine)}"
+        needs = f"needs {ENGINE_TITLES.get(outcome.engine, outcome.engine) if named else 'engine'}"
         if outcome.engine_state == ENGINE_MISSING:
             return styled(needs, "yellow")
         return styled(f"{word}, {needs}" if outcome.engine_state == ENGINE_INSTALLABLE else word, style)
@@ -305,14 +308,15 @@ def _other_row(outcome: Plan, catalog: Catalog) -> tuple[str, ...]:
     gpus = _numbers(outcome.gpus) or "CPU"
     model = catalog.models[outcome.model].title
     context = f"{outcome.context:,}"
-    return (outcome.profile, verdict(outcome), context, rate(outcome), outcome.engine, gpus, model)
+    return (outcome.profile, verdict(outcome, False), context, rate(outcome), outcome.engine, gpus, model)
 
 
 def _row(outcome: Plan | NoFit) -> tuple[str, ...]:
+    word, why = verdict(outcome, False), why_not(outcome)
     if isinstance(outcome, NoFit):
-        return (outcome.profile, verdict(outcome), "", "", outcome.engine, "", "", why_not(outcome))
-    gpus, context, why = _numbers(outcome.gpus) or "CPU", f"{outcome.context:,}", why_not(outcome)
-    return (outcome.profile, verdict(outcome), context, rate(outcome), outcome.engine, outcome.kv_type, gpus, why)
+        return (outcome.profile, word, "", "", outcome.engine, "", "", why)
+    gpus, context = _numbers(outcome.gpus) or "CPU", f"{outcome.context:,}"
+    return (outcome.profile, word, context, rate(outcome), outcome.engine, outcome.kv_type, gpus, why)
 
 
 def show_cards(screen: Screen, rows: Iterable[tuple[str, Plan | None, str]]) -> None:

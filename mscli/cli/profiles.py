@@ -22,8 +22,8 @@ app = typer.Typer()
 _EPILOG = "Examples: mscli profiles  |  mscli profiles show small-q4  |  mscli profiles validate my.yaml"
 
 _COLUMNS = (
-    *(Column("PROFILE"), Column("VERDICT"), Column("CONTEXT", 2, right=True), Column("ENGINE", 3)),
-    Column("DESCRIPTION", 1, clip=True),
+    *(Column("PROFILE"), Column("VERDICT"), Column("CONTEXT", 2, right=True), Column("ENGINE", 1)),
+    Column("DESCRIPTION", 3, clip=True),
 )
 _MOST_FITTING, _MOST_TOO_BIG = 10, 6  # with the titles of four models a screen of 24 lines
 
@@ -226,6 +226,7 @@ def _entry(outcome: Plan | NoFit, catalog: Catalog) -> dict[str, object]:
 
 
 def _row(outcome: Plan | NoFit, catalog: Catalog) -> tuple[str, ...]:
+    from mscli.catalog.profile import ENGINE_TITLES
     from mscli.cli.plan_view import verdict, why_not
     from mscli.planning.plan import Plan
 
@@ -233,7 +234,9 @@ def _row(outcome: Plan | NoFit, catalog: Catalog) -> tuple[str, ...]:
     context = f"{outcome.context:,}" if isinstance(outcome, Plan) else ""
     model, _, rest = profile.title.partition(", ")  # the model's name stands above
     title = rest if rest and catalog.models[outcome.model].title.startswith(model) else profile.title
-    return (profile.name, verdict(outcome), context, profile.engine, why_not(outcome) or title)
+    engine = ENGINE_TITLES.get(profile.engine, profile.engine)  # which has a column of its own
+    title = ", ".join(part for part in title.split(", ") if part != engine)
+    return (profile.name, verdict(outcome, False), context, profile.engine, why_not(outcome) or title)
 
 
 def _several(faults: list[MscliError]) -> MscliError:

@@ -139,7 +139,7 @@ def test_the_dry_run_and_the_verdict_say_what_would_be_installed(mscli: Mscli, b
     assert any(f"installs Ollama {VERSION} first" in note for note in ran.data["notes"])
     rows = {row["name"]: row for row in mscli("profiles", "--json", env=bare).data["profiles"]}
     assert (rows["small-q4"]["verdict"], rows["small-q4"]["engine_state"]) == ("safe", "installable")
-    assert "fits, needs Ollama" in mscli("profiles", env=bare).out
+    assert "fits, needs engine" in mscli("profiles", env=bare).out
     assert "fits, needs Ollama" in mscli("plan", "small-q4", env=bare).out
 
 

@@ -72,3 +72,13 @@ def test_no_word_and_no_url_is_broken(name: str, screens: dict[str, list[str]]) 
 @pytest.mark.parametrize(("name", "screens"), SCREENS, ids=[name for name, _ in SCREENS])
 def test_a_screen_speaks_plainly(name: str, screens: dict[str, list[str]]) -> None:
     assert list(phrases_in("\n".join(screens["piped"]))) == []
+
+
+@pytest.mark.parametrize("machine", take.MACHINES)
+@pytest.mark.parametrize("command", ["profiles", "profiles --all", "plan --all"])
+def test_a_row_names_its_engine_once(machine: str, command: str) -> None:
+    rows = [line for line in take.file_of(machine, command).read_text().splitlines() if line.count("  ") > 2]
+    named = [re.findall(r"ollama|vllm|llama\.cpp|transformers|mistral\.rs", row.lower()) for row in rows]
+
+    assert any(named)
+    assert [row for row, engines in zip(rows, named, strict=True) if len(engines) > 1] == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mscli.planning.memory.footprint import BLOCK, BLOCK_BYTES, Configuration, bytes_per_token
+from mscli.planning.memory import BLOCK, BLOCK_BYTES, Configuration, bytes_per_token
 from mscli.planning.plan import GIB, MIB
 
 # llmfit's bytes per parameter by quantisation (models.rs).

@@ -27,8 +27,7 @@ from weight_rules import safetensors_bytes
 from mscli.catalog.load import Catalog, load_catalog
 from mscli.paths import shipped_profiles
 from mscli.planning.devices import Room, cuda_total
-from mscli.planning.memory import llamacpp, ollama, vllm
-from mscli.planning.memory.footprint import Configuration, EngineMemory, bytes_per_token
+from mscli.planning.memory import Configuration, EngineMemory, bytes_per_token, llamacpp, ollama, vllm
 from mscli.planning.plan import GIB, MIB, from_gib
 
 DATA = Path(__file__).parent / "data" / "memory_truth.jsonl"

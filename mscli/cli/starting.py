@@ -65,7 +65,7 @@ class Wishes:
 
 
 def start(screen: Screen, wishes: Wishes) -> None:
-    """Do what `mscli up` was asked for, and show it. Blocks and raises as lifecycle.healing.attempts.up does."""
+    """Do what `mscli up` was asked for, and show it. Blocks and raises as lifecycle.healing.up does."""
     from mscli.instances.records import Request
     from mscli.lifecycle.preparation import Ask
     from mscli.lifecycle.progress import Patience
@@ -120,8 +120,8 @@ def _key(file: Path | None) -> str | None:
 
 def _dry_run(screen: Screen, ask: Ask, heal: bool) -> None:
     from mscli.cli.plan_view import plan_json, show_plan
+    from mscli.lifecycle import healing
     from mscli.lifecycle import up as as_planned
-    from mscli.lifecycle.healing import attempts as healing
     from mscli.paths import places
 
     done = (healing if heal else as_planned).dry_run(ask, places())
@@ -151,7 +151,7 @@ def _started(screen: Screen, ask: Ask, wishes: Wishes) -> Up:
 
     from mscli.cli.progress import listener_of
     from mscli.frozen import replace
-    from mscli.lifecycle.healing import attempts as healing
+    from mscli.lifecycle import healing
     from mscli.paths import places
 
     begin = healing.up if wishes.heal else healing.up_as_planned

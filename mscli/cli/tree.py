@@ -30,7 +30,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
 # The modules of the commands that are not in one of their own name.
 _MODULES = {
-    **{"restart": "up", "service": "up", "logs": "status", "check": "chat", "pull": "weights"},
+    **{"down": "up", "restart": "up", "service": "up", "logs": "status", "check": "chat", "pull": "weights"},
     **{"env": "clients", "launch": "clients", "gpus": "machine", "engines": "machine"},
     **{"help": "tree", "version": "tree", "completion": "tree"},
 }

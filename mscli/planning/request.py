@@ -9,7 +9,7 @@ from importlib import import_module
 from mscli.catalog.model import STAND_IN_COUNTS, Model, Variant
 from mscli.catalog.profile import Profile, loads
 from mscli.frozen import field, frozen
-from mscli.planning.memory.footprint import Configuration, EngineMemory
+from mscli.planning.memory import Configuration, EngineMemory
 from mscli.planning.plan import GpuMemory, NoFit, Overrides, Plan, Refusal, tokens
 
 COMFORTABLE = 8192

@@ -9,7 +9,7 @@ from functools import cached_property
 from mscli.frozen import frozen, replace
 from mscli.inventory.inventory import Holder
 from mscli.planning.devices import Room
-from mscli.planning.memory.footprint import Configuration, Footprint
+from mscli.planning.memory import Configuration, Footprint
 from mscli.planning.plan import GIB, MIB, SAFE, TIGHT, GpuMemory, NoFit, gib, tokens
 from mscli.planning.request import Request
 

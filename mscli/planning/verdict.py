@@ -14,7 +14,7 @@ from mscli.inventory.inventory import Inventory
 from mscli.planning import search
 from mscli.planning.devices import Group, Room, candidates, link_remarks, requested
 from mscli.planning.known import Known, correction_bytes
-from mscli.planning.memory.footprint import Configuration
+from mscli.planning.memory import Configuration
 from mscli.planning.plan import GIB, SAFE, TIGHT, GpuMemory, NoFit, Overrides, Plan, Refusal, gib, tokens
 from mscli.planning.request import Request, resolve
 from mscli.planning.requirements import (

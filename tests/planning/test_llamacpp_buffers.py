@@ -16,8 +16,7 @@ from support.planning.sparse_gguf import write_projector, write_q4_k_m
 from support.tiny_models import TinyModels
 
 from mscli.catalog.model import Architecture, Model, Text
-from mscli.planning.memory import llamacpp
-from mscli.planning.memory.footprint import Configuration
+from mscli.planning.memory import Configuration, llamacpp
 from mscli.planning.plan import MIB
 
 DEADLINE_S = 60.0

@@ -13,7 +13,7 @@ from mscli.inventory.inventory import Inventory
 from mscli.planning.devices import nvml_total, rooms
 from mscli.planning.known import Known
 from mscli.planning.make import make
-from mscli.planning.memory.footprint import Configuration
+from mscli.planning.memory import Configuration
 from mscli.planning.plan import GIB, MIB, SAFE, Claim, NoFit, Overrides, Plan
 from mscli.planning.request import KV_BY_ENGINE, loads, memory_of, resolve
 from mscli.planning.search import margin

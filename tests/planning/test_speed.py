@@ -45,8 +45,7 @@ def test_offloaded_layers_cost_what_was_measured(layers_on_gpu: int, share: floa
     from support.planning.planned import facts
 
     from mscli.planning.devices import rooms
-    from mscli.planning.memory import llamacpp
-    from mscli.planning.memory.footprint import Configuration
+    from mscli.planning.memory import Configuration, llamacpp
     from mscli.planning.speed import predict
 
     model = catalog().models["devstral-small-2507"]

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from mscli.catalog.model import Variant
 from mscli.doctor.checks.check import Check, CheckContext, Finding, fail, ok, skipped, warn, within
 from mscli.doctor.checks.chosen import needs_hub
+from mscli.engines.ollama.store import REGISTRY
 from mscli.errors import MscliError
 from mscli.frozen import frozen
 from mscli.http import MOVED, Answer, HttpFault, Limits, host_in, request
@@ -109,7 +110,7 @@ def host_of(found: Sample) -> str:
 
 T = TypeVar("T")
 PATIENCE_S = 2.0
-OLLAMA_REGISTRY = "https://registry.ollama.ai"
+OLLAMA_REGISTRY = f"https://{REGISTRY}"
 
 _REMEDIES = {
     DNS: "Check the spelling (HF_ENDPOINT, HTTPS_PROXY) and DNS (/etc/resolv.conf).",

@@ -24,6 +24,7 @@ from mscli.catalog.profile import Profile
 from mscli.catalog.schema import CONTEXT, NEEDS, PROFILE
 from mscli.catalog.types import Table
 from mscli.doctor.checks.check import CheckContext
+from mscli.doctor.checks.ports import port_owner
 from mscli.doctor.repair.fix import Fix, ManualStep, Repairs
 from mscli.errors import Code, MscliError
 from mscli.frozen import field, frozen, replace
@@ -197,7 +198,7 @@ def _taken_port(preview: Preview, profile: Profile, machine: Machine) -> Iterato
         return
     if free is not None:
         machine.ports.add(free)
-        who = ports.describe_owner(port) if ports.listening(port) else "the system (ports below 1024)"
+        who = port_owner(machine.ctx, port).words if ports.listening(port) else "the system (ports below 1024)"
         line = preview.line("port")
         yield (
             set_value(preview.text, line, "port", free),

@@ -16,8 +16,9 @@ from mscli.diagnosis.diagnose import diagnose
 from mscli.diagnosis.excerpt import telling
 from mscli.diagnosis.log import read_log
 from mscli.doctor.checks.check import CRASHED, FAIL, OK, WARN, CheckContext, Finding, plain
-from mscli.doctor.report.redact import before_command, private_here, redacted, telling_variables
+from mscli.doctor.report.redact import private_here, redacted
 from mscli.doctor.report.redact_prompts import without_prompts
+from mscli.doctor.report.redact_secrets import before_command, telling_variables
 from mscli.engines.table import STARTABLE, engine_states
 from mscli.errors import MscliError
 from mscli.frozen import frozen

@@ -15,7 +15,6 @@ import os
 import platform
 import pwd
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -268,19 +267,3 @@ def _text(path: Path) -> str:
             return handle.read(_LARGEST_BYTES).decode(errors="replace")
     except OSError:
         return ""
-
-
-# Variables that bear on engines and downloads, by how their names begin and by name; of most only that they are set is
-# told. The values of some cannot be secrets; they pass the same redaction as everything else.
-_TELLING, _TELLING_NAMES, _VALUES_SHOWN = map(table_words, ("variables", "variable", "value shown"))
-
-
-def telling_variables(env: Mapping[str, str]) -> list[str]:
-    """Those that matter, by name; of a closed list with their value, of the others only that they are set."""
-    names = sorted(name for name in env if name.startswith(tuple(_TELLING)) or name in _TELLING_NAMES)
-    return [f"{name}={env[name]}" if name in _VALUES_SHOWN else f"{name} (set)" for name in names]
-
-
-def before_command(env: Mapping[str, str]) -> list[str]:
-    """The variables of a command as they stand before it, values only where they may be shown."""
-    return [f"{name}={shlex.quote(value) if name in _VALUES_SHOWN else '[removed]'}" for name, value in env.items()]

@@ -1,4 +1,4 @@
-"""Secrets taken out of a text by the kind of place in which they stand, whoever wrote them. Pure.
+"""Secrets taken out of a text by the kind of place in which they stand, whoever wrote them, and out of variables. Pure.
 
 A token's own prefix, a name before a value, a header, a URL, the flag of a program, a key file. The words and prefixes
 are in redaction.csv; here is how each kind of place is recognized. Every pattern reads a text of any content in linear
@@ -11,7 +11,8 @@ import base64
 import binascii
 import csv
 import re
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mscli.doctor.report.redact_prompts import REMOVED
@@ -234,3 +235,21 @@ def _is_random(value: str) -> bool:
     bare = re.match(r"[\w.~+/=-]*", value)
     text = bare[0] if bare else ""
     return len(text) >= 8 and any(map(str.isdigit, text)) and any(map(str.isalpha, text))
+
+
+# --- variables ---
+
+# Variables that bear on engines and downloads, by how their names begin and by name; of most only that they are set is
+# told. The values of some cannot be secrets; they pass the same redaction as everything else.
+_TELLING, _TELLING_NAMES, _VALUES_SHOWN = map(table_words, ("variables", "variable", "value shown"))
+
+
+def telling_variables(env: Mapping[str, str]) -> list[str]:
+    """Those that matter, by name; of a closed list with their value, of the others only that they are set."""
+    names = sorted(name for name in env if name.startswith(tuple(_TELLING)) or name in _TELLING_NAMES)
+    return [f"{name}={env[name]}" if name in _VALUES_SHOWN else f"{name} (set)" for name in names]
+
+
+def before_command(env: Mapping[str, str]) -> list[str]:
+    """The variables of a command as they stand before it, values only where they may be shown."""
+    return [f"{name}={shlex.quote(value) if name in _VALUES_SHOWN else REMOVED}" for name, value in env.items()]

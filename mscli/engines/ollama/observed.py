@@ -15,6 +15,7 @@ from mscli.engines.ollama.server import Server, address
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.inventory.inventory import Device, Holder
+from mscli.planning.memory.ollama import FRUGAL
 from mscli.planning.plan import Plan
 
 _PLACED = re.compile(r"layers\.model=(\d+) .*?layers\.offload=(\d+)")
@@ -93,9 +94,6 @@ def _old_buffers(log: str) -> dict[str, int]:
 # before the weights are fetched: a server names the architecture that it does not know when it loads the model, and
 # whether the registry refuses the tag to an older one (as it does for newer models) is not known.
 OLDEST_FOR: Mapping[str, tuple[int, ...]] = {"mistral-small3.1": (0, 6, 5), "mistral-small3.2": (0, 6, 5)}
-# Before this one the engine reserves the graph of the largest image (8.8 GiB for Pixtral's tower) in GPU memory. Counts
-# only for a server that has no model yet: else its list of models tells.
-FRUGAL = (0, 30)
 
 # Settings that change what is served, and that only the server's own environment sets.
 _SERVER_SETTINGS = (
@@ -202,7 +200,8 @@ def settings_note(server: Server, plan: Plan) -> str | None:
 
 
 def reserves_for_images(api: Api, version: str | None) -> bool:
-    """Whether the server runs models by the engine of before FRUGAL. Asks it which models it has."""
+    """Whether the server runs models by the engine of before FRUGAL. Asks it which models it has; the version counts
+    only where it has none."""
     try:
         told = api.lists_abilities()
     except Refusal:

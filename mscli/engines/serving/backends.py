@@ -21,8 +21,8 @@ import h11
 from anyio import fail_after
 
 from mscli.engines.serving.chat_request import Body, RequestError
+from mscli.engines.serving.formats.apis import Dialect
 from mscli.engines.serving.formats.chunks import BROKE_OFF, CHAT, Chunk, refusal, step
-from mscli.engines.serving.formats.dialects import Dialect
 
 GONE = (OSError, h11.ProtocolError)  # of an engine that is not there, does not answer in time, or ends in the middle
 _CONNECT_S = 5.0

@@ -25,7 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mscli.engines.serving.access import Keys
 from mscli.engines.serving.backends import Backend, Library, Server
 from mscli.engines.serving.chat_request import RequestError
-from mscli.engines.serving.formats.dialects import DIALECTS
+from mscli.engines.serving.formats.apis import DIALECTS
 from mscli.engines.serving.openai_http import LINGER_S, QUEUE, SAMPLING, Front, refused
 from mscli.engines.serving.worker import say
 

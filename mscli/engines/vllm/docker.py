@@ -11,7 +11,7 @@ from mscli.diagnosis.causes import Cause
 from mscli.engines.containers import run as container_run
 from mscli.engines.containers.client import DOCKER, Client, EngineInfo, find_client
 from mscli.engines.engine import PLAN, Command, Installation, Serving, StageListener
-from mscli.engines.vllm.engine import OLDEST, Vllm, kv_gib
+from mscli.engines.vllm.engine import OLDEST, Vllm
 from mscli.errors import Code, MscliError
 from mscli.frozen import replace
 from mscli.paths import MARK
@@ -168,5 +168,7 @@ def _environment(plan: Plan, profile: Profile, model: Model) -> dict[str, str]:
     # The weights are mounted and checked; what vLLM asked the Hub now could only be something else.
     env = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     if not plan.devices:
-        env["VLLM_CPU_KVCACHE_SPACE"] = str(kv_gib(plan, model))
+        from mscli.planning.memory.vllm import cpu_kv_gib
+
+        env["VLLM_CPU_KVCACHE_SPACE"] = str(cpu_kv_gib(plan, model))
     return {**env, **profile.env}

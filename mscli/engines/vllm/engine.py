@@ -196,19 +196,13 @@ def _environment(plan: Plan, model: Model, version: tuple[int, ...] | None) -> d
         "VLLM_RPC_BASE_PATH": "tmp",
     }
     if not plan.devices:
-        return {**env, "VLLM_CPU_KVCACHE_SPACE": str(kv_gib(plan, model))}
+        from mscli.planning.memory.vllm import cpu_kv_gib
+
+        return {**env, "VLLM_CPU_KVCACHE_SPACE": str(cpu_kv_gib(plan, model))}
     if version and version < KNOWS_UUIDS:
         visible = ",".join(map(str, plan.gpus))
         return {**env, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
     return {**env, "CUDA_VISIBLE_DEVICES": ",".join(plan.devices)}
-
-
-def kv_gib(plan: Plan, model: Model) -> int:
-    """Whole GiB for the KV cache on the CPU: without it vLLM takes nearly all of the RAM."""
-    from mscli.planning.memory.footprint import bytes_per_token
-
-    wanted = plan.context * plan.users * bytes_per_token(model.architecture.text, plan.kv_type)
-    return max(1, -(-wanted // GIB))
 
 
 def _context(log: str) -> int | None:

@@ -9,7 +9,7 @@ from heapq import heapify, heapreplace
 from mscli.catalog.model import Text, Variant
 from mscli.frozen import frozen, replace
 from mscli.planning.devices import Room
-from mscli.planning.memory.footprint import Configuration, Footprint, bytes_per_layer
+from mscli.planning.memory import Configuration, Footprint, bytes_per_layer
 
 # Bytes per 256 elements in GGML's formats (ggml-common.h: block_q4_K 144, q5_K 176, q6_K 210; 8 x block_q8_0 of 34).
 GGML_BYTES = {"f32": 1024, "f16": 512, "bf16": 512, "q8_0": 272, "q6_k": 210, "q5_k": 176, "q4_k": 144}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mscli.planning.devices import Room
-from mscli.planning.memory.footprint import (
+from mscli.planning.memory import (
     Configuration,
     EngineMemory,
     Footprint,

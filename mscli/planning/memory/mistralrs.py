@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mscli.planning.devices import Room
-from mscli.planning.memory.footprint import (
+from mscli.planning.memory import (
     Configuration,
     EngineMemory,
     Footprint,
     Setting,
-    bytes_per_layer,
-    bytes_per_token,
 )
-from mscli.planning.memory.layers import Stage, layer_counts, layers, spread
+from mscli.planning.memory.layers import Stage, layer_counts, spread
+from mscli.planning.memory.transformers import activations, host_of, stage_of
 from mscli.planning.plan import GIB, MIB
 
-CUDA_CONTEXT = GIB // 2
 BLOCK_TOKENS = 32
 PREFILL = 4096
 
@@ -34,15 +32,7 @@ def footprints(
 
 def stage(config: Configuration) -> Stage:
     """What each GPU holds beside layers."""
-    return Stage(
-        kv_type=config.kv_type,
-        kv_tokens=_tokens(config),
-        compute=compute(config),
-        projector=config.variant.projector_bytes,
-        image=0,
-        runtime=CUDA_CONTEXT,
-        embedding_on_gpu=True,
-    )
+    return stage_of(config, config.kv_type, _tokens(config), compute(config))
 
 
 def _tokens(config: Configuration) -> int:
@@ -51,9 +41,7 @@ def _tokens(config: Configuration) -> int:
 
 def compute(config: Configuration) -> int:
     """Activations that the automatic device map keeps for a prompt of up to 4,096 tokens, and the largest image."""
-    text = config.text
-    activations = min(PREFILL, config.context) * (3 * text.ffn + 4 * text.hidden) * 2
-    return activations + (GIB // 2 if config.images else 0)
+    return activations(config, PREFILL)
 
 
 def limits(_config: Configuration, rooms: Sequence[Room]) -> tuple[int, ...]:
@@ -63,12 +51,7 @@ def limits(_config: Configuration, rooms: Sequence[Room]) -> tuple[int, ...]:
 
 def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
     """On the CPU everything; beside GPUs the layers that stay, with their KV."""
-    cut = layers(config.text, config.variant)
-    if rooms:
-        kv = config.host_layers * _tokens(config) * bytes_per_layer(config.text, config.kv_type)
-        return Footprint(weights_bytes=config.host_layers * cut.layer, kv_bytes=kv, runtime_bytes=GIB // 2)
-    kv = _tokens(config) * bytes_per_token(config.text, config.kv_type)
-    return Footprint(config.variant.weights_bytes, config.variant.projector_bytes, kv, compute(config), 0, GIB // 2)
+    return host_of(config, rooms, config.kv_type, _tokens(config), compute(config), GIB // 2)
 
 
 def settings(config: Configuration, rooms: Sequence[Room], usable: Sequence[int]) -> dict[str, Setting]:

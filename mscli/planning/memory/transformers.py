@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mscli.planning.devices import Room
-from mscli.planning.memory.footprint import (
+from mscli.planning.memory import (
     Configuration,
     EngineMemory,
     Footprint,
@@ -32,10 +32,15 @@ def footprints(
 
 def stage(config: Configuration) -> Stage:
     """What each GPU holds beside layers."""
+    return stage_of(config, "f16", config.kv_tokens, compute(config))
+
+
+def stage_of(config: Configuration, kv_type: str, kv_tokens: int, compute_bytes: int) -> Stage:
+    """What each GPU holds beside layers, of an engine with an automatic device map."""
     return Stage(
-        kv_type="f16",
-        kv_tokens=config.kv_tokens,
-        compute=compute(config),
+        kv_type=kv_type,
+        kv_tokens=kv_tokens,
+        compute=compute_bytes,
         projector=config.variant.projector_bytes,
         image=0,
         runtime=CUDA_CONTEXT,
@@ -44,24 +49,36 @@ def stage(config: Configuration) -> Stage:
 
 
 def compute(config: Configuration) -> int:
-    """Peak beside weights and KV: one layer's KV once more (it grows by concatenation), the widest activations of a
-    prompt of up to 2,048 tokens, one dequantised matrix with bitsandbytes, 0.5 GiB for the largest image."""
+    """Peak beside weights and KV: one layer's KV once more (it grows by concatenation), the activations of a prompt of
+    up to 2,048 tokens, one dequantised matrix with bitsandbytes."""
     text = config.text
     copied = config.kv_tokens * bytes_per_layer(text, "f16")
-    activations = min(PREFILL, config.context) * (3 * text.ffn + 4 * text.hidden) * 2
     matrix = 2 * text.hidden * text.ffn if config.variant.quantisation.startswith("bnb") else 0
-    image = GIB // 2 if config.images else 0
-    return copied + activations + matrix + image
+    return copied + matrix + activations(config, PREFILL)
+
+
+def activations(config: Configuration, most_tokens: int) -> int:
+    """The widest activations of a prompt of up to `most_tokens`, and 0.5 GiB for the largest image."""
+    text = config.text
+    widest = min(most_tokens, config.context) * (3 * text.ffn + 4 * text.hidden) * 2
+    return widest + (GIB // 2 if config.images else 0)
 
 
 def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
     """On the CPU everything; beside GPUs the offloaded layers with their KV, and Python itself."""
-    cut = layers(config.text, config.variant)
+    return host_of(config, rooms, "f16", config.kv_tokens, compute(config), GIB)
+
+
+def host_of(
+    config: Configuration, rooms: Sequence[Room], kv_type: str, kv_tokens: int, compute_bytes: int, runtime_bytes: int
+) -> Footprint:
+    """Host memory of an engine with an automatic device map."""
     if rooms:
-        kv = config.host_layers * config.kv_tokens * bytes_per_layer(config.text, "f16")
-        return Footprint(weights_bytes=config.host_layers * cut.layer, kv_bytes=kv, runtime_bytes=GIB)
-    kv = config.kv_tokens * bytes_per_token(config.text, "f16")
-    return Footprint(config.variant.weights_bytes, config.variant.projector_bytes, kv, compute(config), 0, GIB)
+        kv = config.host_layers * kv_tokens * bytes_per_layer(config.text, kv_type)
+        weights = config.host_layers * layers(config.text, config.variant).layer
+        return Footprint(weights_bytes=weights, kv_bytes=kv, runtime_bytes=runtime_bytes)
+    kv, variant = kv_tokens * bytes_per_token(config.text, kv_type), config.variant
+    return Footprint(variant.weights_bytes, variant.projector_bytes, kv, compute_bytes, 0, runtime_bytes)
 
 
 def settings(config: Configuration, _rooms: Sequence[Room], _usable: Sequence[int]) -> dict[str, Setting]:

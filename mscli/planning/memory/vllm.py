@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from mscli.catalog.model import Model
 from mscli.planning.devices import Room
-from mscli.planning.memory.footprint import (
+from mscli.planning.memory import (
     Configuration,
     EngineMemory,
     Footprint,
@@ -19,7 +20,7 @@ from mscli.planning.memory.footprint import (
     bytes_per_token,
 )
 from mscli.planning.memory.layers import layers
-from mscli.planning.plan import GIB, MIB, from_gib
+from mscli.planning.plan import GIB, MIB, Plan, from_gib
 
 UTILISATION_CAP = 0.92
 CUDA_CONTEXT = from_gib(0.45)
@@ -150,6 +151,12 @@ def spare(config: Configuration, rooms: Sequence[Room], settings: Mapping[str, S
         max(0, int(utilisation * room.cuda_total_bytes) + outside - footprint.needed_bytes)
         for room, footprint in zip(rooms, footprints(config, rooms), strict=True)
     )
+
+
+def cpu_kv_gib(plan: Plan, model: Model) -> int:
+    """Whole GiB for the KV cache on the CPU: without it vLLM takes nearly all of the RAM."""
+    wanted = plan.context * plan.users * bytes_per_token(model.architecture.text, plan.kv_type)
+    return max(1, -(-wanted // GIB))
 
 
 def kv_blocks(config: Configuration, tensor_parallel: int, available_bytes: int) -> int:

@@ -14,8 +14,8 @@ import pytest
 
 from mscli.engines.serving.backends import Server
 from mscli.engines.serving.chat_request import RequestError
+from mscli.engines.serving.formats.apis import DIALECTS
 from mscli.engines.serving.formats.chunks import CHAT
-from mscli.engines.serving.formats.dialects import DIALECTS
 
 Answers = Callable[..., Server]
 ASKED = {"messages": [{"role": "user", "content": "hello"}]}

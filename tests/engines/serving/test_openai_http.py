@@ -24,8 +24,8 @@ from mscli.engines.serving.access import Keys
 from mscli.engines.serving.backends import Backend
 from mscli.engines.serving.backends import Server as Engine
 from mscli.engines.serving.chat_request import Body, RequestError
+from mscli.engines.serving.formats.apis import DIALECTS
 from mscli.engines.serving.formats.chunks import BROKE_OFF, Chunk, chunk, usage
-from mscli.engines.serving.formats.dialects import DIALECTS
 from mscli.engines.serving.gateway import PORT_STATUS, Http, listen, main
 from mscli.engines.serving.openai_http import Front
 

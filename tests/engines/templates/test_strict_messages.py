@@ -9,7 +9,7 @@ import pytest
 from support.templates.conversations import Maker, Message
 from support.templates.reference import Refused, reference
 
-from mscli.engines.serving.formats.dialects import accepted
+from mscli.engines.serving.formats.apis import accepted
 
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
 USER: Message = {"role": "user", "content": "a"}

@@ -23,7 +23,7 @@ def test_a_start_that_fails_and_heals_never_enters_the_doctor(
     write(home, options="{teleport: 3}")
     code, modules = loaded(user_env, "up", "mine", "--json")
     assert code == 1
-    assert {"mscli.lifecycle.healing.attempts", "mscli.lifecycle.healing.remedies"} <= modules
+    assert {"mscli.lifecycle.healing", "mscli.lifecycle.healing.remedies"} <= modules
     assert not {name for name in modules if name.startswith("mscli.doctor")}
     write(home, kv_types="[q8_0, f16]", options="{flash-attn: 'off'}")
     code, modules = loaded(user_env, "up", "mine", "--json")

@@ -26,6 +26,7 @@ from mscli.doctor.checks.containers.engine import (
     wanted,
 )
 from mscli.engines.containers.client import DOCKER, GET_ONE, PODMAN, last_line, no_client
+from mscli.engines.containers.image import TYPICAL_BYTES
 from mscli.engines.containers.run import PLACES
 from mscli.inventory.host import text_of
 from mscli.inventory.nvml import module_version
@@ -35,7 +36,7 @@ GENERATE = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 NO_ANSWER = "the container engine does not answer"
 NO_GPU = "no NVIDIA GPU on this machine"
 # vLLM's image unpacked, with what is needed to unpack it; what containers that run write; what nothing runs below.
-_IMAGE, _WORK, _LEAST = 30 * GB, 5 * GB, 1 * GB
+_IMAGE, _WORK, _LEAST = 3 * TYPICAL_BYTES, 5 * GB, 1 * GB
 
 
 def _engine(ctx: CheckContext) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from mscli.doctor.checks.engines.installed import (
     ask,
     located,
 )
+from mscli.engines.transformers.installation import NAME
 from mscli.engines.vllm.pairs import broken
 from mscli.frozen import frozen
 from mscli.planning.request import parse_version
@@ -55,7 +56,7 @@ VLLM = Kind(
     imports=("torch", "mistral_common.tokens.tokenizers.mistral", "transformers", "vllm.entrypoints.openai.api_server"),
 )
 TRANSFORMERS = Kind(
-    "transformers",
+    NAME,
     owners=("transformers", "accelerate"),
     needed=("torch", "transformers", "accelerate"),
     packages=("torch", "transformers", "accelerate", "bitsandbytes", "torchvision", "mistral_common", "numpy"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from mscli.catalog.gpus import load_gpus
 from mscli.catalog.load import load_catalog
 from mscli.engines.llamacpp.installation import build_for
-from mscli.engines.mistralrs import builds as mistralrs
+from mscli.engines.mistralrs import installation as mistralrs
 from mscli.engines.mistralrs.installation import ARCHIVE_BYTES as MISTRALRS_BYTES
 from mscli.engines.mistralrs.installation import RELEASE as MISTRALRS
 from mscli.engines.ollama.installation import ARCHIVE_BYTES as OLLAMA_BYTES

@@ -13,6 +13,7 @@ from pathlib import Path
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 
+PYPI = "https://pypi.org/simple"
 MARK = "MSCLI_INSTANCE"
 """The variable that every process of an instance carries in its environment."""
 
@@ -160,6 +161,16 @@ def releases(engine: str, publisher: str, env: Mapping[str, str] | None = None) 
     MSCLI_MISTRALRS_RELEASES gives (a company's mirror, laid out as the publisher's), else at `publisher`."""
     variable = f"MSCLI_{engine.replace('.', '').upper()}_RELEASES"
     return ((os.environ if env is None else env).get(variable) or publisher).rstrip("/")
+
+
+def package_index(installer: str, env: Mapping[str, str] | None = None) -> str:
+    """The Python package index that the environment gives `installer` (uv or pip; the one does not read the other's
+    variables), else PyPI. Their configuration files are not read."""
+    names = ("UV_DEFAULT_INDEX", "UV_INDEX_URL") if installer == "uv" else ("PIP_INDEX_URL",)
+    found = (address for name in names if (address := (os.environ if env is None else env).get(name)))
+    named = next(found, PYPI)
+    name, _, address = named.partition("=")  # uv takes `name=https://...`
+    return (named if "/" in name else address).rstrip("/")
 
 
 def hub_cache(env: Mapping[str, str] | None = None) -> Path:

@@ -88,6 +88,7 @@ class Offer:
     """An engine that mscli can install here. `what`: what is fetched, by its name and version; `source`: from where.
 
     `download_bytes`, `room_bytes`: about what is fetched, and what the disk of `folder` must have until it is in place.
+    `addresses`: what it is fetched from.
     """
 
     engine: str
@@ -96,6 +97,7 @@ class Offer:
     download_bytes: int
     room_bytes: int
     folder: Path
+    addresses: tuple[str, ...]
 
 
 @frozen

@@ -287,15 +287,21 @@ def _own_uv(engines: Path, listener: Listener) -> str:
 
 
 def run_logged(argv: Sequence[str], log: Path) -> None:
-    """Run a program of an installation, its output appended to `log`. Raises DOWNLOAD_FAILED with its last words."""
+    """Run a program of an installation, its output appended to `log`. Raises DOWNLOAD_FAILED with its last words, and
+    where a host could not be reached with that host and the setting that helps."""
     with log.open("ab") as output:
+        begin = output.tell()
         status = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False).returncode
     if status == 0:
         return
-    last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-_LAST_LINES:]
-    raise MscliError(
-        Code.DOWNLOAD_FAILED,
-        f"{argv[0]} ended with status {status}: {' '.join(last)}",
-        f"Full output: {log}. Behind a proxy set HTTPS_PROXY; `df -h` shows the free disk space.",
-        {"log": str(log)},
-    )
+    from mscli.engines.packages import unreached
+
+    said = log.read_bytes()[begin:].decode(errors="replace")
+    last = [line.strip() for line in said.splitlines() if line.strip()][-_LAST_LINES:]
+    message, details = f"{argv[0]} ended with status {status}: {' '.join(last)}", {"log": str(log)}
+    hint = "Behind a proxy set HTTPS_PROXY; `df -h` shows the free disk space."
+    if found := unreached(said):
+        host, hint = found
+        message = f"{Path(argv[0]).name} cannot fetch from {host} ({last[-1]})"
+        details |= {"cause": "network_proxy", "host": host}
+    raise MscliError(Code.DOWNLOAD_FAILED, message, f"{hint}\nFull output: {log}", dict(details))

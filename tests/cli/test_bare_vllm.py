@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from support import SUPPORT
 from support.engines.installed_engines import CACHE
-from support.hub.company import root_certificate
 from support.machines.bare import POSSIBLE, WHY_NOT, Given, mscli_wheels
 from support.tiny_models import TinyModels
 
@@ -81,15 +80,13 @@ def bare(tmp_path: Path, wheels: Path, nvml_library: Path, tiny_model: TinyModel
 
 @pytest.fixture
 def given(bare: Given, index: Path) -> Given:
-    """The same with the package index, and PyTorch's."""
-    folder = bare.folder
-    (folder / "mirror" / "simple").symlink_to(index / "pypi")
-    (folder / "pytorch" / "whl").mkdir(parents=True)
-    for build in ("cu130", "cu132"):  # which one is uv's choice
-        (folder / "pytorch" / "whl" / build).symlink_to(index / "torch")
-    root_certificate(folder, "download.pytorch.org", ca=False).rename(folder / "certificate.pem")
+    """The same with a mirror of the package index, and no way to PyTorch's own."""
+    projects = bare.folder / "mirror" / "simple"
+    projects.mkdir(parents=True)
+    for project in (*(index / "pypi").iterdir(), *(index / "torch").iterdir()):
+        (projects / project.name).symlink_to(project)
     simple = "http://127.0.0.1:9000/simple"
-    bare.exports = {"PIP_INDEX_URL": simple, "UV_DEFAULT_INDEX": simple, "SSL_CERT_FILE": "/given/only.pem"}
+    bare.exports = {"PIP_INDEX_URL": simple, "UV_DEFAULT_INDEX": simple}
     return bare
 
 

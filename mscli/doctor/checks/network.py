@@ -10,10 +10,13 @@ from urllib.parse import urlsplit
 from mscli.catalog.model import Variant
 from mscli.doctor.checks.check import Check, CheckContext, Finding, fail, ok, skipped, warn, within
 from mscli.doctor.checks.chosen import needs_hub
+from mscli.engines.engine import Offer
 from mscli.engines.ollama.store import REGISTRY
+from mscli.engines.table import offer
 from mscli.errors import MscliError
 from mscli.frozen import frozen
 from mscli.http import MOVED, Answer, HttpFault, Limits, host_in, request
+from mscli.lifecycle.snapshot import located, missing_engine
 from mscli.weights.fault import PassingFault, Timeouts, answer_fault, proxy_hint, without_password
 from mscli.weights.hub import Hub, Location, Token, hub, offline_by_environment, token
 from mscli.weights.listing import RemoteFile, needed
@@ -110,6 +113,7 @@ def host_of(found: Sample) -> str:
 
 T = TypeVar("T")
 PATIENCE_S = 2.0
+_ENGINE_S = 5.0  # for all hosts of an engine
 OLLAMA_REGISTRY = f"https://{REGISTRY}"
 
 _REMEDIES = {
@@ -288,9 +292,56 @@ def _ollama(ctx: CheckContext) -> Iterator[Finding]:
     yield ok(f"{host} answers (HTTP {answer.status}); checked from mscli, {whose}")
 
 
+def _engine(ctx: CheckContext) -> Iterator[Finding]:
+    """Every host that the engine of the profile asked about is fetched from, where `mscli up` would install it."""
+    offered = _to_install(ctx)
+    if offered is None:
+        return
+    from mscli.engines.packages import INDEX, remedy
+
+    reached, deadline = list[str](), time.monotonic() + _ENGINE_S
+    for address in offered.addresses:
+        try:
+            _asked(lambda address=address: _knock(address), deadline)  # type: ignore[misc]
+        except PassingFault as fault:
+            variable = f"MSCLI_{offered.engine.replace('.', '').upper()}_RELEASES"
+            own = f"Behind a proxy set HTTPS_PROXY. For a mirror set {variable}."
+            yield warn(
+                "network_proxy",
+                f"{fault.seen}; {offered.what} is installed from there",
+                remedy(host_in(address)) if offered.source == INDEX else own,
+                _way(),
+            )
+        else:
+            reached.append(host_in(address))
+    if reached:
+        yield ok(f"{offered.what} can be fetched ({', '.join(dict.fromkeys(reached))})")
+
+
+def _to_install(ctx: CheckContext) -> Offer | None:
+    """What `mscli up` would install for the profile asked about; None where its engine is here, or cannot be had."""
+    if ctx.chosen is None:
+        return None
+    name, device = ctx.chosen.profile.engine, ctx.chosen.profile.device
+    if not isinstance(missing := located(name, device, ctx.inventory), MscliError):
+        return None
+    if missing_engine(name, missing, device, ctx.inventory):
+        return None
+    return offer(name, device, ctx.inventory)
+
+
+def _knock(address: str) -> None:
+    """Asks for an address; any answer of the host is one. Raises Unreached."""
+    try:
+        request(address, method="HEAD", limits=Limits(PATIENCE_S, PATIENCE_S, PATIENCE_S, _MOST_BYTES, 0))
+    except HttpFault as fault:
+        raise Unreached(fault.kind, fault.seen) from fault
+
+
 CHECKS = (
     Check("network.hub", _hub),
     Check("network.token", _token),
     Check("network.repository", _repository, deadline_s=6.0),  # loading the hub's client counts too, on a slow disk
     Check("network.ollama", _ollama),
+    Check("network.engine", _engine, deadline_s=_ENGINE_S + 1.0),
 )

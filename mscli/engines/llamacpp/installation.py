@@ -134,7 +134,7 @@ def offer(device: str, inventory: Inventory) -> Offer:
     build = build_for(inventory, kind, glibc(), has_vulkan()) if device == "gpu" else VULKAN
     source = f"{releases(NAME, RELEASES)}/{VERSION}"
     what = f"llama.cpp {VERSION} ({build.name})"
-    return Offer(NAME, what, source, build.download_bytes, build.room_bytes, own_folder())
+    return Offer(NAME, what, source, build.download_bytes, build.room_bytes, own_folder(), (source,))
 
 
 def build_for(inventory: Inventory, kind: str, system: Version | None, vulkan: bool) -> Build:

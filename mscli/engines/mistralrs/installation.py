@@ -101,14 +101,15 @@ def _copies() -> Iterator[Installation]:
 
 def offer(device: str, inventory: Inventory) -> Offer:
     """What `install` would put here. Raises ENGINE_UNSUPPORTED for GPUs that no archive of the project runs on."""
+    from mscli.engines.packages import INDEX, addresses
+
     if device == "gpu":
         build = build_for(inventory, os.uname().machine, glibc())
         source = f"{releases(NAME, RELEASES)}/v{RELEASE}"
-        return Offer(
-            NAME, f"mistral.rs {RELEASE} ({build.name})", source, ARCHIVE_BYTES, ARCHIVE_ROOM_BYTES, own_folder()
-        )
-    what, source = f"mistral.rs {VERSIONS}", "the Python package index"
-    return Offer(NAME, what, source, DOWNLOAD_BYTES, ROOM_BYTES, own_environment())
+        what = f"mistral.rs {RELEASE} ({build.name})"
+        return Offer(NAME, what, source, ARCHIVE_BYTES, ARCHIVE_ROOM_BYTES, own_folder(), (source,))
+    what, source = f"mistral.rs {VERSIONS}", INDEX
+    return Offer(NAME, what, source, DOWNLOAD_BYTES, ROOM_BYTES, own_environment(), addresses())
 
 
 def install(listener: Listener, *, version: str | None = None) -> Installation:

@@ -88,7 +88,7 @@ def offer(_device: str, _inventory: Inventory) -> Offer:
     """What `install` would put here. Raises ENGINE_UNSUPPORTED where it cannot (see install)."""
     release = Release(VERSION, releases(NAME, RELEASES), _machine(platform.machine()))
     url = release.url(release.archive)
-    return Offer(NAME, f"Ollama {VERSION}", url, ARCHIVE_BYTES, ROOM_BYTES, places().engines / NAME)
+    return Offer(NAME, f"Ollama {VERSION}", url, ARCHIVE_BYTES, ROOM_BYTES, places().engines / NAME, (url,))
 
 
 def install(

@@ -56,8 +56,10 @@ def locate() -> Installation:
 
 def offer(_device: str, _inventory: Inventory) -> Offer:
     """What `install` would put here."""
+    from mscli.engines.packages import INDEX, addresses
+
     what = f"Transformers {VERSIONS} with PyTorch"
-    return Offer(NAME, what, "the Python package index", DOWNLOAD_BYTES, ROOM_BYTES, own_environment())
+    return Offer(NAME, what, INDEX, DOWNLOAD_BYTES, ROOM_BYTES, own_environment(), addresses())
 
 
 def install(listener: Listener, *, version: str | None = None) -> Installation:

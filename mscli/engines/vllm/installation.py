@@ -4,6 +4,7 @@ The version is read off the environment's files: vLLM's own `--version` takes ma
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,9 +45,13 @@ CUDA_SINCE = (0, 20)
 # By the CUDA that they are built for: the oldest driver, and the oldest glibc, by the wheel's name (manylinux_2_28;
 # 0.19.1: 2_31): an older system finds no package.
 _DRIVERS, _GLIBC = {13: "580", 12: "525"}, {13: (2, 28), 12: (2, 31)}
-# torch's build: of CUDA 13 by the driver. Those of CUDA 12 run on every driver of CUDA 12, and the newest one, which
-# PyPI has, is the one that vLLM was built beside; for an older driver uv would look for builds that there never were.
+# torch's build, where it is not the package index's: of CUDA 13 by the driver; those of CUDA 12 run on every driver of
+# CUDA 12, for an older one of which uv would look for builds that there never were.
 _TORCH = {13: "auto", 12: "cu128"}
+# Where the torch on PyPI is the one that the wheel was built beside, with CUDA 13.0 (2.13.0) and 12.8 (2.10.0; for
+# aarch64 without CUDA). To a company's mirror of PyPI alone there may be a way, and none to download.pytorch.org, from
+# which uv takes torch whenever it is told a backend, whatever index it is given.
+_TORCH_OF_PYPI = {VERSION: ("x86_64", "aarch64"), FOR_CUDA_12: ("x86_64",)}
 # From this release on its wheel comes without FlashInfer's kernels, and compiles them at the first start unless they
 # are fetched, which needs nvcc.
 FETCHES_KERNELS = (0, 32)
@@ -70,10 +75,13 @@ def locate() -> Installation:
 def offer(device: str, inventory: Inventory) -> Offer:
     """What `install` would put here. Raises ENGINE_UNSUPPORTED where it would not run: without a GPU and its driver, or
     where the driver or the C library is too old for it."""
+    from mscli.engines.packages import INDEX, addresses
+
     if device != "gpu":
         raise _no_driver()
     version = version_for(inventory.cuda, glibc())
-    return Offer(NAME, f"vLLM {version}", "the Python package index", DOWNLOAD_BYTES, ROOM_BYTES, own_environment())
+    fetched = addresses(PYTHONS, bool(_torch(version)))
+    return Offer(NAME, f"vLLM {version}", INDEX, DOWNLOAD_BYTES, ROOM_BYTES, own_environment(), fetched)
 
 
 def version_for(cuda: str | None, system: tuple[int, ...] | None) -> str:
@@ -101,8 +109,7 @@ def install(
     else:
         _refuse_machine(version, offered, glibc())
     check_room(place.parent, ROOM_BYTES, f"vLLM {version}")
-    torch = f"--torch-backend={_TORCH[_built_for(version)]}"
-    make_environment(place, (f"vllm=={version}", *pins(version), torch), listener, PYTHONS)
+    make_environment(place, (f"vllm=={version}", *pins(version), *_torch(version)), listener, PYTHONS)
     found = installation(place / "bin" / "vllm", "own")
     if (parse_version(version) or ()) >= FETCHES_KERNELS:
         listener.note(Note("kernels", "fetching FlashInfer's kernels"))
@@ -111,6 +118,12 @@ def install(
         except MscliError as fault:
             listener.note(Note("kernels", f"{fault.message}; vLLM compiles them at its first start, which needs nvcc"))
     return found
+
+
+def _torch(version: str) -> tuple[str, ...]:
+    """The flags with which uv finds the torch for this version."""
+    from_pypi = os.uname().machine in _TORCH_OF_PYPI.get(version, ())
+    return () if from_pypi else (f"--torch-backend={_TORCH[_built_for(version)]}",)
 
 
 def own_environment() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -203,3 +204,26 @@ def test_ollamas_registry_is_asked_from_this_process_and_says_so(doctor: Doctor,
         env = {"HTTPS_PROXY": f"http://{proxy.address}", "SSL_CERT_FILE": str(certificate)}
         found = doctor("small-q4", *NETWORK, env=env).good("network.ollama")
     assert "the Ollama server downloads" in found["seen"]
+
+
+@pytest.fixture
+def h100(machine: Callable[..., dict[str, str]]) -> dict[str, str]:
+    """A machine that vLLM would be installed on, with a package index and no hub."""
+    index = "http://127.0.0.1:9/simple"
+    return {**machine("h100-80"), "HF_HUB_OFFLINE": "1", "UV_DEFAULT_INDEX": index, "PIP_INDEX_URL": index}
+
+
+def test_a_package_index_that_cannot_be_reached_is_named_with_the_setting(doctor: Doctor, h100: dict[str, str]) -> None:
+    found = doctor("small-bf16", *NETWORK, env=h100).bad("network.engine")
+
+    assert (found["status"], found["code"]) == ("warn", "network_proxy")
+    assert "127.0.0.1:9" in found["seen"]
+    assert "vLLM 0.32.0" in found["seen"]
+    assert "UV_DEFAULT_INDEX" in found["remedy"]
+
+
+def test_the_index_that_the_engine_comes_from_is_asked(doctor: Doctor, h100: dict[str, str], hub: Hub) -> None:
+    index = f"http://localhost:{hub.port}/simple"
+    seen = doctor("small-bf16", *NETWORK, env={**h100, "UV_DEFAULT_INDEX": index, "PIP_INDEX_URL": index})
+
+    assert f"localhost:{hub.port}" in seen.good("network.engine")["seen"]

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from mscli.catalog.gpus import load_gpus
-from mscli.engines.vllm.installation import install, offer, version_for
+from mscli.engines.installed import run_logged
+from mscli.engines.packages import addresses
+from mscli.engines.vllm.installation import PYTHONS, install, offer, version_for
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
 from mscli.planning.described_machine import machine as described
@@ -39,18 +41,19 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return log
 
 
-def test_the_version_comes_with_its_pin_and_torch_for_this_driver(asked: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="torch of CUDA 12 is for x86-64 alone on PyPI")
+def test_the_version_comes_with_its_pin_and_the_torch_of_the_package_index(asked: Path, tmp_path: Path) -> None:
     found = install(Silence(), version="0.32.0", cuda="13.0", folder=tmp_path / "engines" / "vllm")
     assert (found.version, found.kind) == ("0.32.0", "own")
     made, wanted, kernels = asked.read_text().splitlines()
     assert made.endswith("--python >=3.11,<3.14")
-    assert wanted.endswith("vllm==0.32.0 mistral_common==1.12.0 --torch-backend=auto")
+    assert wanted.endswith("vllm==0.32.0 mistral_common==1.12.0")
     assert kernels == "vllm download-kernels"
 
 
 def test_a_version_that_gets_on_with_everything_has_no_pin(asked: Path, tmp_path: Path) -> None:
     install(Silence(), version="0.19.1", cuda="13.0", folder=tmp_path / "engines" / "vllm")
-    assert "vllm==0.19.1 --torch-backend=cu128" in asked.read_text()
+    assert asked.read_text().splitlines()[-1].endswith("vllm==0.19.1")
     assert "download-kernels" not in asked.read_text(), "0.19 knows no such command"
 
 
@@ -64,6 +67,69 @@ def test_what_uv_says_is_passed_on_and_kept(asked: Path, tmp_path: Path) -> None
         install(Silence(), version="0.99", cuda="13.0", folder=tmp_path / "engines" / "vllm")
     assert failed.value.code is Code.DOWNLOAD_FAILED
     assert "No solution found" in (tmp_path / "engines" / "vllm.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "host", "setting"),
+    [
+        pytest.param(
+            "error: Request failed after 3 retries in 11.6s\n  cause: Failed to fetch: https://mirror.test/simple/vllm/\n"
+            "  cause: client error (Connect)\n  cause: tcp connect error\n  cause: Connection refused (os error 111)",
+            "mirror.test", "UV_DEFAULT_INDEX", id="uv: the index",
+        ),
+        pytest.param(
+            "error: Request failed after 3 retries in 7.9s\n"
+            "  cause: Failed to fetch: https://download.pytorch.org/whl/cu130/torchvision/\n  cause: dns error",
+            "download.pytorch.org", "mscli engines install vllm", id="uv: PyTorch's own index",
+        ),
+        pytest.param(
+            "error: Request failed after 3 retries in 9.9s\n  Caused by: Failed to fetch: `https://pypi.org/simple/vllm/`",
+            "pypi.org", "UV_DEFAULT_INDEX", id="uv, as older ones say it",
+        ),
+        pytest.param(
+            "  cause: Failed to download `https://github.com/astral-sh/python-build-standalone/releases/download/20261110/"
+            "cpython-3.12.16.tar.gz`\n  cause: dns error",
+            "github.com", "UV_PYTHON_INSTALL_MIRROR", id="uv: a Python",
+        ),
+        pytest.param(
+            "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError(...)': /simple/uv/\n"
+            "ERROR: Could not find a version that satisfies the requirement uv (from versions: none)",
+            "pip.test", "PIP_INDEX_URL", id="pip, which does not name its host",
+        ),
+    ],
+)  # fmt: skip
+def test_a_host_that_cannot_be_reached_is_named_with_the_setting_that_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, host: str, setting: str
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://me:secret@pip.test/simple")
+    (tmp_path / "said").write_text(said)
+    with pytest.raises(MscliError) as failed:
+        run_logged(["/bin/sh", "-c", f"cat {tmp_path / 'said'}; exit 2"], tmp_path / "log")
+
+    assert f"cannot fetch from {host} (" in failed.value.message
+    assert failed.value.details["host"] == host
+    assert setting in failed.value.hint
+    assert "secret" not in f"{failed.value.message} {failed.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("env", "hosts"),
+    [
+        ({}, ["https://pypi.org/simple", "https://files.pythonhosted.org/simple"]),
+        ({"UV_DEFAULT_INDEX": "company=https://mirror.test/simple/"}, ["https://mirror.test/simple"]),
+        ({"UV_INDEX_URL": "https://mirror.test/simple"}, ["https://mirror.test/simple"]),
+    ],
+)
+@pytest.mark.usefixtures("asked")
+def test_what_must_be_reached_for_it_is_the_index_that_uv_is_given(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], hosts: list[str]
+) -> None:
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    assert list(addresses(PYTHONS)) == hosts
 
 
 def test_without_a_driver_nothing_is_fetched(asked: Path, tmp_path: Path) -> None:
@@ -92,7 +158,7 @@ def test_without_a_version_the_newest_that_the_driver_runs_is_installed(
     cuda: str, version: str, asked: Path, tmp_path: Path
 ) -> None:
     install(Silence(), cuda=cuda, folder=tmp_path / "engines" / "vllm")
-    assert f" vllm=={version} " in asked.read_text()
+    assert f"vllm=={version}" in asked.read_text().split()
 
 
 @pytest.mark.parametrize(("cuda", "version"), [("12.4", "0.19.1"), ("13.0", "0.32.0")])

@@ -72,18 +72,14 @@ def proxying(refusal: str | None = None, leads_to: tuple[str, int] | None = None
         yield Proxy(listening, refusal, leads_to)
 
 
-def root_certificate(folder: Path, *names: str, ca: bool = True) -> Path:
-    """A root of one's own with its key, in one file, for 127.0.0.1, localhost and these names. Needs openssl.
-
-    `ca`: False for clients that refuse a server whose certificate could sign others (uv).
-    """
+def root_certificate(folder: Path, *names: str) -> Path:
+    """A root of one's own with its key, in one file, for 127.0.0.1, localhost and these names. Needs openssl."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl on PATH to make a certificate with")
     made = folder / "root.pem"
     covered = ",".join(("IP:127.0.0.1", "DNS:localhost", *(f"DNS:{name}" for name in names)))
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "2", "-subj", "/CN=root of the test", "-addext", f"subjectAltName={covered}"]
-    command += [] if ca else ["-addext", "basicConstraints=critical,CA:FALSE"]
     subprocess.run([*command, "-keyout", made, "-out", folder / "only.pem"], check=True, capture_output=True)
     made.write_text(made.read_text() + (folder / "only.pem").read_text())
     return made

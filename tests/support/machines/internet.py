@@ -1,14 +1,12 @@
 """What a bare machine reaches: `python -m support.machines.internet GIVEN`, as root in the machine's network namespace.
 
-GIVEN/mirror on port 9000: releases and a package index, both as files. GIVEN/pytorch on port 443, with the certificate
-GIVEN/certificate.pem: PyTorch's index, whose address uv knows by heart. GIVEN/hub.json: the hub's repositories (name:
+GIVEN/mirror on port 9000: releases and a package index, both as files. GIVEN/hub.json: the hub's repositories (name:
 folder), and its `rate` in bytes per second; its address is written to GIVEN/hub. Prints a line once all of it answers.
 """
 
 from __future__ import annotations
 
 import json
-import ssl
 import sys
 import threading
 from functools import partial
@@ -25,21 +23,15 @@ class Files(SimpleHTTPRequestHandler):
         return
 
 
-def files(folder: Path, port: int, certificate: Path | None = None) -> None:
+def files(folder: Path, port: int) -> None:
     """Serve a folder on loopback until this process ends."""
     server = ThreadingHTTPServer(("127.0.0.1", port), partial(Files, directory=str(folder)))
-    if certificate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def main(given: Path) -> None:
     """All of it, until this process is ended."""
     files(given / "mirror", 9000)
-    if (given / "pytorch").exists():
-        files(given / "pytorch", 443, given / "certificate.pem")
     told = json.loads((given / "hub.json").read_text()) if (given / "hub.json").exists() else {"repositories": {}}
     with Hub() as hub:
         hub.rate = told.get("rate")

@@ -276,13 +276,14 @@ class Check:
     (what a profile needs, when none was asked about). It runs beside others in a thread, must give a deadline to
     whatever it waits for, and is given up after `deadline_s` seconds: then, and when it raises, the check counts as
     crashed. It raises nothing for a fault of the machine. `thorough_s`: its deadline instead where its area may take
-    its time (see CheckContext.thorough). `needs`: why it cannot look, None if it can.
+    its time (see CheckContext.thorough): on a busy machine also a quick look takes longer than a visit of all areas may
+    wait for. `needs`: why it cannot look, None if it can.
     """
 
     id: str
     run: Callable[[CheckContext], Iterator[Finding]]
     deadline_s: float = 2.5
-    thorough_s: float | None = None
+    thorough_s: float = 10.0
     needs: Callable[[CheckContext], str | None] = lambda _: None
 
     def findings(self, ctx: CheckContext) -> Iterator[Finding]:
@@ -299,7 +300,7 @@ class Check:
 
     def timeout_s(self, ctx: CheckContext) -> float:
         """How long this visit waits for it."""
-        return self.thorough_s if self.thorough_s and ctx.thorough(self.area) else self.deadline_s
+        return self.thorough_s if ctx.thorough(self.area) else self.deadline_s
 
 
 def ok(seen: str, *evidence: str) -> Finding:

@@ -137,7 +137,7 @@ def judge(causes: Sequence[Cause], ctx: CheckContext) -> tuple[tuple[Cause, ...]
 
 
 def _quick(check: Check) -> Check:
-    return replace(check, deadline_s=min(check.deadline_s, _DEADLINE_S), thorough_s=None)
+    return replace(check, deadline_s=min(check.deadline_s, _DEADLINE_S), thorough_s=_DEADLINE_S)
 
 
 def _verdict(code: str, found: Sequence[Finding]) -> Verdict | None:

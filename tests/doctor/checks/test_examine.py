@@ -99,6 +99,13 @@ def test_an_area_asked_for_by_name_is_given_more_time(ctx: CheckContext) -> None
     assert [each.status for each in examine(ctx, (check,))] == ["crashed"]
 
 
+@pytest.mark.parametrize("check", checks(AREAS), ids=lambda check: check.id)
+def test_every_check_of_an_area_asked_for_by_name_has_time_on_a_busy_machine(ctx: CheckContext, check: Check) -> None:
+    asked = CheckContext(ctx.places, env={}, root=ctx.root, asked=frozenset({check.area}))
+
+    assert check.timeout_s(asked) >= 10 > check.timeout_s(ctx)
+
+
 def test_checks_run_side_by_side(ctx: CheckContext) -> None:
     both = threading.Barrier(2)
 

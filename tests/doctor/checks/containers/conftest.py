@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from mscli.lifecycle.decision import chosen
 from mscli.paths import places
 
 # What the stand-ins' scripts run; nothing else is on PATH, whatever this machine has.
+WAITED_S = 60.0
 TOOLS = ("sh", "cat", "sleep", "echo")
 
 
@@ -49,7 +51,8 @@ def visit(programs: Programs, machine: Callable[..., dict[str, str]], tmp_path: 
         ctx = CheckContext(where, env=own, root=programs.root, chosen=wanted, asked=areas)
         ctx.once("inventory", lambda: inventory_of(on, machine), of=CheckContext.__module__)
         found: dict[str, list[Finding]] = {}
-        for finding in examine(ctx, checks(("containers",))):
+        patient = [replace(check, deadline_s=WAITED_S) for check in checks(("containers",))]
+        for finding in examine(ctx, patient):
             assert finding.status != "crashed", finding.seen
             found.setdefault(finding.id.removeprefix("containers."), []).append(finding)
         return found

@@ -69,7 +69,7 @@ def test_a_client_that_is_named_and_is_not_there_is_said_to_be_missing(programs:
 
 def test_a_podman_that_says_nothing_is_not_taken_for_docker(programs: Programs, visit: Visit) -> None:
     programs.docker(Answer(err="Error: could not open /srv/libpod: permission denied", status=125), "podman")
-    found = visit()["engine"][0]
+    found = visit(asked=True)["engine"][0]
     assert found.seen.startswith("podman installed")
     assert found.command is None
 
@@ -349,7 +349,7 @@ def test_a_specification_that_is_cut_off_is_named(programs: Programs, visit: Vis
 def test_podman_without_a_specification_cannot_give_gpus(programs: Programs, visit: Visit) -> None:
     info = '{"host": {"cgroupManager": "systemd", "security": {"rootless": true}}, "store": {"graphRoot": "/srv"}, '
     programs.docker(Answer(info + '"version": {"Version": "4.9.3"}}'), "podman")
-    found = visit()
+    found = visit(asked=True)
     assert found["engine"][0].seen == "podman 4.9.3 answers (rootless)"
     assert (found["cdi"][0].status, found["cdi"][0].code) == ("fail", "cdi")
 

@@ -33,7 +33,7 @@ def read_model(path: Path) -> Model:
 
 
 def model_in(document: Document) -> Model:
-    """The model in a file that was read; the ways to run it are left to `mscli.catalog.ways`. Raises as read_model."""
+    """The model in a file that was read; the ways to run it are left to `mscli.catalog.load`. Raises as read_model."""
     path, faults = document.path, list[Fault]()
     assert isinstance(document.root.value, Mapping)
     own = {key: node for key, node in document.root.value.items() if key not in BESIDE}

@@ -176,7 +176,7 @@ def _values(kind: str, typed: str, driver: Path) -> list[tuple[str, str]]:
 
 def _profiles(*_: object) -> list[tuple[str, str]]:
     """Profiles, and the models that may be named in their place."""
-    from mscli.catalog.way_names import way_names
+    from mscli.catalog.names import way_names
 
     own, found = places().profiles, dict[str, str]()
     for path in (*(shipped_profiles() / "models").glob("[!.]*.yaml"), *(own / "models").glob("[!.]*.yaml")):

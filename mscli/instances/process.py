@@ -2,6 +2,10 @@
 
 A pid alone names nobody: it is reused, and a stopped child of a slow init stays a zombie that `kill(pid, 0)` calls
 alive. So identity is (pid, start ticks, boot id), and the state letter in /proc/<pid>/stat decides who lives.
+
+`python -m mscli.instances.process PROGRAM ...`: a program that ends with the process that asked for it. That one holds
+the other end of this one's input. When it is killed the input closes, and the program is stopped a moment later: a
+server notes how far a download is when its client goes, which takes it that moment.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import os
 import re
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -280,3 +285,35 @@ def _wait_empty(leader: Identity | None, mark: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while (living := members(leader, mark)) and (left := deadline - time.monotonic()) > 0:
         wait_death(living[0], min(left, 0.25))
+
+
+SETTLE_S = 1.0
+STOP_TIMEOUT_S = 10.0
+END = b"end\n"
+"""What is written to the input of `guard` to end the program at once."""
+
+
+def guard(argv: Sequence[str]) -> int:
+    """Run `argv` until it ends by itself or is no longer wanted; its exit status."""
+    import subprocess
+    import threading
+
+    program = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    threading.Thread(target=_stop_unwanted, args=(program,), daemon=True).start()
+    return program.wait()
+
+
+def _stop_unwanted(program: subprocess.Popen[bytes]) -> None:
+    import subprocess
+
+    if sys.stdin.buffer.read() != END:
+        time.sleep(SETTLE_S)
+    program.terminate()
+    try:
+        program.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        program.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(guard(sys.argv[1:]))

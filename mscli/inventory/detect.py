@@ -69,7 +69,7 @@ def _device(slot: Slot, host: Host) -> Device:
 
 
 _END = -1
-_GONE = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
+GONE = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
 
 
 @frozen
@@ -152,7 +152,7 @@ def _by_ordinal(gpus: Sequence[Gpu]) -> list[Gpu]:
 
 def _slots(gpu: Gpu) -> list[Slot]:
     """The CUDA devices of a GPU: none if it is lost or has no UUID, by which alone a device can be named safely."""
-    if not gpu.uuid or any(problem.code in _GONE for problem in gpu.problems):
+    if not gpu.uuid or any(problem.code in GONE for problem in gpu.problems):
         return []
     if gpu.mig.mode == "on":
         return [Slot(gpu, instance) for instance in gpu.mig.instances if instance.uuid]

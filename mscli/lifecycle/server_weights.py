@@ -22,10 +22,10 @@ from mscli.engines.environment import inherited
 from mscli.engines.table import STARTABLE, engine
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
+from mscli.instances.process import END
 from mscli.instances.records import Records, running
 from mscli.instances.state import probe
 from mscli.instances.store import try_lock
-from mscli.lifecycle.server_guard import END
 from mscli.paths import places
 from mscli.weights.progress import WAITING, Listener, Note, Progress, WeightFiles
 
@@ -162,7 +162,7 @@ def _spawn(engine: str, what: Command, log: Path) -> subprocess.Popen[bytes]:
     """Its own session: Ctrl-C is for the pull, which ends first. Should mscli be killed, the server ends with it."""
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "mscli.lifecycle.server_guard", *what.argv], stdin=subprocess.PIPE, stdout=output,
+            [sys.executable, "-m", "mscli.instances.process", *what.argv], stdin=subprocess.PIPE, stdout=output,
             stderr=output, env={**inherited(engine, os.environ), **what.env}, start_new_session=True,
         )  # fmt: skip
 

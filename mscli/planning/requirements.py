@@ -122,7 +122,9 @@ def _driver(request: Request, inventory: Inventory) -> tuple[str, ...]:
     found = parse_version(inventory.driver)
     if request.profile.engine != "ollama" or request.profile.device == "cpu" or found is None:
         return ()
-    if found[0] >= OLLAMA_DRIVER or (request.version and request.version < (0, 30)):
+    from mscli.planning.memory.ollama import LLAMA_SERVER
+
+    if found[0] >= OLLAMA_DRIVER or (request.version and request.version < LLAMA_SERVER):
         return ()
     return (f"Ollama from 0.30 needs NVIDIA driver {OLLAMA_DRIVER} or newer; {inventory.driver} is installed",)
 

@@ -53,7 +53,6 @@ INSIDE = {
         "preview",
         "first_install",
         "shutdown",
-        "server_guard",
         "server_weights",
         "restarts",
         "waiting",

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from mscli.catalog.document import Node, read_document
 from mscli.catalog.files import complete, read_model
-from mscli.catalog.load import Catalog, load_catalog, load_profile_file
-from mscli.catalog.ways import COMMON, common_of, ways_of
+from mscli.catalog.load import COMMON, Catalog, common_of, load_catalog, load_profile_file, ways_of
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
 

@@ -11,8 +11,8 @@ import pytest
 import mscli
 from mscli.catalog.load import Catalog
 from mscli.catalog.model import Model, Text, Variant
+from mscli.catalog.names import way_names
 from mscli.catalog.profile import ENGINES, loads, on_engine
-from mscli.catalog.way_names import way_names
 
 GIB = 2**30
 FAMILY = (

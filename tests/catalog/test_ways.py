@@ -9,7 +9,7 @@ import pytest
 from support.own_files import model_text
 
 from mscli.catalog.load import Catalog, load_catalog, load_one
-from mscli.catalog.way_names import way_names
+from mscli.catalog.names import way_names
 from mscli.errors import Code, MscliError
 
 WAYS = "ways:\n  mine-q8:\n    title: Mine\n    engine: llama.cpp\n    variant: q8_0\n"
@@ -122,8 +122,8 @@ def test_a_fault_in_what_ways_have_in_common_is_named_with_its_line(shipped: Pat
 
 def test_every_key_in_common_and_every_engine_exists(shipped: Path, catalog: Catalog) -> None:
     from mscli.catalog.document import read_document
+    from mscli.catalog.load import common_of
     from mscli.catalog.profile import ENGINES
-    from mscli.catalog.ways import common_of
 
     root = read_document(shipped / "engines.yaml").root.value
     assert isinstance(root, dict)

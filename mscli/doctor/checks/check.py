@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mscli.diagnosis.causes import CAUSES, Cause
 from mscli.frozen import field, frozen
-from mscli.inventory.detect import detect
+from mscli.inventory.detect import GONE, detect
 from mscli.inventory.health import Health, read_health
 from mscli.inventory.inventory import Gpu, Inventory
 from mscli.paths import Places, hub_cache, on_path
@@ -31,7 +31,6 @@ T = TypeVar("T")
 
 
 _LIKELY = 0.5
-LOST = frozenset({"GPU_IS_LOST", "RESET_REQUIRED"})
 """NVML's words for a GPU that no longer answers."""
 
 
@@ -115,7 +114,7 @@ class CheckContext:
     @property
     def lost_gpus(self) -> tuple[Gpu, ...]:
         """The GPUs that no longer answer."""
-        return tuple(gpu for gpu in self.inventory.gpus if LOST & {problem.code for problem in gpu.problems})
+        return tuple(gpu for gpu in self.inventory.gpus if GONE & {problem.code for problem in gpu.problems})
 
     def wants(self, engine: str) -> bool:
         """Whether the profile asked about runs on this engine."""

@@ -15,7 +15,7 @@ from mscli.engines.ollama.server import Server, address
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.inventory.inventory import Device, Holder
-from mscli.planning.memory.ollama import FRUGAL
+from mscli.planning.memory.ollama import LLAMA_SERVER
 from mscli.planning.plan import Plan
 
 _PLACED = re.compile(r"layers\.model=(\d+) .*?layers\.offload=(\d+)")
@@ -200,13 +200,13 @@ def settings_note(server: Server, plan: Plan) -> str | None:
 
 
 def reserves_for_images(api: Api, version: str | None) -> bool:
-    """Whether the server runs models by the engine of before FRUGAL. Asks it which models it has; the version counts
-    only where it has none."""
+    """Whether the server runs models by the engine of before LLAMA_SERVER. Asks it which models it has; its version
+    counts only where it has none."""
     try:
         told = api.lists_abilities()
     except Refusal:
         told = None
-    return told is False or (told is None and (_known(version) or FRUGAL) < FRUGAL)
+    return told is False or (told is None and (_known(version) or LLAMA_SERVER) < LLAMA_SERVER)
 
 
 def cpu_reason(plan: Plan, model: Model, reserves: bool, share: float | None, before: Sequence[Device]) -> str:
@@ -216,7 +216,7 @@ def cpu_reason(plan: Plan, model: Model, reserves: bool, share: float | None, be
     if reserves and model.architecture.vision:
         reasons.append(
             "this version of Ollama reserves 8.8 GiB of GPU memory for images, sent or not: upgrade to "
-            f"{_dotted(FRUGAL)} or newer, or use a text-only profile"
+            f"{_dotted(LLAMA_SERVER)} or newer, or use a text-only profile"
         )
     holders = [
         f"{_holder(holder)} on GPU {device.gpu}" for device in _planned(plan, before) for holder in device.holders
@@ -237,7 +237,7 @@ def _version_remarks(server: Server, on_disk: Installation | None, model: Model 
         yield Remark(
             "cpu_fallback",
             f"Ollama {server.version} reserves 8.8 GiB of GPU memory for images, sent or not; on a 24 GB card part of "
-            f"the model then runs on the CPU. {_dotted(FRUGAL)} and later do not",
+            f"the model then runs on the CPU. {_dotted(LLAMA_SERVER)} and later do not",
             _renew(server, on_disk),
         )
     if not on_disk or not _same(server, on_disk) or on_disk.version in (None, server.version):

@@ -14,8 +14,9 @@ from mscli.planning.memory import Configuration, EngineMemory, Footprint, Settin
 from mscli.planning.memory.layers import layers, spread
 from mscli.planning.plan import GIB, MIB
 
-# Before this version the engine reserves the graph of the largest image (8.8 GiB for Pixtral's tower) in GPU memory.
-FRUGAL = (0, 30)
+# The first version that runs models by llama.cpp's server; the engine before reserves the graph of the largest image
+# (8.8 GiB for Pixtral's tower) in GPU memory.
+LLAMA_SERVER = (0, 30)
 FIT_MARGIN = GIB
 MINIMUM = 457 * MIB
 OLD_BATCH = 512
@@ -29,7 +30,7 @@ def footprints(
     """llama.cpp's buffers, always with the projector, which is part of the model's one file; before 0.30 the compute
     graph and the projector's graph of the old engine instead."""
     stage = llamacpp.stage(config, len(rooms), config.variant.projector_bytes)
-    if not config.at_least(*FRUGAL):
+    if not config.at_least(*LLAMA_SERVER):
         stage = replace(stage, compute=old_graph(config), image=projector_graph(config))
     return spread(config, rooms, stage, usable)
 
@@ -74,7 +75,7 @@ def limits(config: Configuration, rooms: Sequence[Room]) -> tuple[int, ...]:
     The old engine was seen to put the image graph on another GPU than planned (an 8 GB card ran out of memory), and to
     fail at the first request without flash attention: every GPU must have room for the one and twice the other.
     """
-    if config.at_least(*FRUGAL):
+    if config.at_least(*LLAMA_SERVER):
         return tuple(room.free_bytes - FIT_MARGIN + llamacpp.image_buffer(config) for room in rooms)
     reserve = MINIMUM + 2 * layers(config.text, config.variant).layer
     if not flash_attention(config):

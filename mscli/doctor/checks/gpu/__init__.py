@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from mscli.doctor.checks.check import LOST, Check, CheckContext, Finding, fail, gpus, ok, skipped, together, warn
+from mscli.doctor.checks.check import Check, CheckContext, Finding, fail, gpus, ok, skipped, together, warn
 from mscli.doctor.checks.host import Line, ago, kernel_log
 from mscli.frozen import frozen
+from mscli.inventory.detect import GONE
 from mscli.inventory.health import Health
 from mscli.inventory.host import text_of
 from mscli.inventory.inventory import Gpu, Holder, Link
@@ -32,7 +33,7 @@ def _readable(ctx: CheckContext) -> Iterator[Finding]:
     for gpu in gone:
         lines = kernel_log(ctx).lines
         shown = [line.text for line in lines if OFF_BUS.search(line.text) or XID.search(line.text)][-3:]
-        problem = next(problem for problem in gpu.problems if problem.code in LOST)
+        problem = next(problem for problem in gpu.problems if problem.code in GONE)
         seen = f"GPU {gpu.index} does not respond ({problem.code}): fell off the bus or needs a reset"
         yield fail("xid", seen, None, problem.message, *shown, command="sudo reboot")
     for gpu in closed:

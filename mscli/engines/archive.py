@@ -19,7 +19,7 @@ from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.http import HttpFault, Limits, Response, opened, request
 from mscli.untrusted import stays_below
-from mscli.weights.fault import check_room, unwritable
+from mscli.weights.fault import OWN_FOLDER_FULL, check_room, unwritable
 from mscli.weights.progress import COPYING, DONE, DOWNLOADING, VERIFYING, Listener, Meter, Note
 
 ATTEMPTS = 5
@@ -96,6 +96,7 @@ def put(
     network_proxy, model_not_found, corrupt_download, stalled_download), DISK_FULL or FILE.
     """
     parts = ((archive, partial), *beside)
+    remove_leftovers(place)
     for each, path in parts:
         _download(each, path, listener)
         _check(each, path, listener)
@@ -103,6 +104,14 @@ def put(
     for _, path in parts:
         path.unlink()
     return place / archive.program
+
+
+def remove_leftovers(place: Path) -> None:
+    """Remove what an mscli that was killed has left beside `place` of its unpacking, which may be gigabytes."""
+    for kind in ("fresh", "old"):
+        for left in place.parent.glob(f"{place.name}.{kind}-*"):
+            if not Path("/proc", left.name.rpartition("-")[2]).exists():
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _download(archive: Archive, partial: Path, listener: Listener) -> None:
@@ -320,8 +329,7 @@ def _with_own_hint(fault: MscliError) -> MscliError:
     """A fault of the disk, with the setting that moves mscli's own folder where no other disk was found."""
     if "elsewhere" in fault.details:
         return fault
-    hint = "Free disk space, or set MSCLI_HOME to a folder on a larger disk that you may write."
-    return MscliError(fault.code, fault.message, hint, fault.details)
+    return MscliError(fault.code, fault.message, OWN_FOLDER_FULL, fault.details)
 
 
 def _size(path: Path) -> int:

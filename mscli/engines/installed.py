@@ -19,11 +19,16 @@ from subprocess import CompletedProcess
 from mscli.engines.engine import Installation
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
+from mscli.inventory.host import free_bytes
 from mscli.paths import on_path
+from mscli.weights.fault import OWN_FOLDER_FULL
 from mscli.weights.progress import Listener, Note
 
 _PATTERNS = ("lib/python3*/site-packages", "lib64/python3*/site-packages", "lib/python3*/dist-packages")
 _LAST_LINES = 3
+# Less than any installer needs for one file: it has ended for want of it.
+_NO_ROOM_BYTES = 1 << 20
+_FULL = re.compile(r"no space left on device|disk quota exceeded|\(os error (?:28|122)\)", re.IGNORECASE)
 VERSION_TIMEOUT_S = 10.0
 
 
@@ -255,7 +260,7 @@ def make_environment(
 
     `pythons`: which versions of Python will do (">=3.10,<3.14"), for an engine that does not run on every one. Then uv
     finds one on this machine, or fetches it; without uv on PATH it is installed beside `folder` first.
-    Raises MscliError(DOWNLOAD_FAILED) with the installer's last words; what it wrote lies in `folder`.log.
+    Raises MscliError(DOWNLOAD_FAILED), or DISK_FULL, with the installer's last words; what it wrote is in `folder`.log.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     uv = on_path("uv") or (_own_uv(folder.parent, listener) if pythons else None)
@@ -288,20 +293,28 @@ def _own_uv(engines: Path, listener: Listener) -> str:
 
 def run_logged(argv: Sequence[str], log: Path) -> None:
     """Run a program of an installation, its output appended to `log`. Raises DOWNLOAD_FAILED with its last words, and
-    where a host could not be reached with that host and the setting that helps."""
+    where a host could not be reached with that host and the setting that helps; DISK_FULL where the disk has filled."""
     with log.open("ab") as output:
         begin = output.tell()
         status = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False).returncode
-    if status == 0:
-        return
+    if status != 0:
+        raise _failed(argv[0], status, log.read_bytes()[begin:].decode(errors="replace"), log)
+
+
+def _failed(program: str, status: int, said: str, log: Path) -> MscliError:
+    """What became of a program of an installation, by what it said."""
     from mscli.engines.packages import unreached
 
-    said = log.read_bytes()[begin:].decode(errors="replace")
     last = [line.strip() for line in said.splitlines() if line.strip()][-_LAST_LINES:]
-    message, details = f"{argv[0]} ended with status {status}: {' '.join(last)}", {"log": str(log)}
+    message = ": ".join(filter(None, (f"{program} ended with status {status}", " ".join(last))))
+    details = {"log": str(log)}
+    if _FULL.search(said) or free_bytes(log.parent) < _NO_ROOM_BYTES:  # the log may have had no room for its words
+        return MscliError(
+            Code.DISK_FULL, message, f"{OWN_FOLDER_FULL}\nFull output: {log}", {**details, "cause": "disk_full"}
+        )
     hint = "Behind a proxy set HTTPS_PROXY; `df -h` shows the free disk space."
     if found := unreached(said):
         host, hint = found
-        message = f"{Path(argv[0]).name} cannot fetch from {host} ({last[-1]})"
+        message = f"{Path(program).name} cannot fetch from {host} ({last[-1]})"
         details |= {"cause": "network_proxy", "host": host}
-    raise MscliError(Code.DOWNLOAD_FAILED, message, f"{hint}\nFull output: {log}", dict(details))
+    return MscliError(Code.DOWNLOAD_FAILED, message, f"{hint}\nFull output: {log}", dict(details))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from mscli.errors import Code, MscliError
 from mscli.frozen import asdict, frozen, replace
 from mscli.instances.process import Identity, alive, identify, wait_death
 from mscli.instances.store import Store, private_folder, write_private
@@ -75,15 +76,23 @@ class FetchNote:
         return self._written_s is not None and not self._path.exists()
 
     def write(self, done_bytes: int, total_bytes: int) -> bool:
-        """Note how far it is, at most once a second. False: somebody has stopped this start. Raises FILE, DISK_FULL."""
+        """Note how far it is, at most once a second. False: somebody has stopped this start. Raises FILE.
+
+        A full disk is left to the download to tell: it knows how much it lacks, and where.
+        """
         if self.stopped:
             return False
         if self._written_s is None:
             private_folder(self._folder)
         if self._written_s is None or time.monotonic() - self._written_s >= _NOTED_EVERY_S:
-            self._written_s = time.monotonic()
             now = replace(self._what, done_bytes=done_bytes, total_bytes=total_bytes)
-            write_private(self._path, json.dumps(asdict(now)))
+            try:
+                write_private(self._path, json.dumps(asdict(now)))
+            except MscliError as fault:
+                if fault.code is not Code.DISK_FULL:
+                    raise
+            else:
+                self._written_s = time.monotonic()
         return True
 
 

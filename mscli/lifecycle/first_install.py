@@ -69,7 +69,10 @@ def have_engine(
         return there, False
     if consent is None:
         raise there
+    from mscli.engines.archive import remove_leftovers  # 28 ms that a start with an engine saves
+
     found = offered(decision, there)
+    remove_leftovers(found.folder)
     fetching = _fetching(engine, decision, places, found, folder)
     both = ((found.folder, found.room_bytes), (fetching.weights_folder, fetching.weights_bytes))
     check_rooms(both, f"{found.what} with the weights")

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Observed
+from mscli.errors import Code, MscliError
 from mscli.frozen import frozen, replace
 from mscli.instances.json_values import append_lines, load_lines, to_json
 from mscli.inventory.detect import detect
@@ -250,11 +251,15 @@ def remembered(places: Places) -> tuple[Remembered, ...]:
 
 
 def noted(write: Callable[[], None]) -> tuple[str, ...]:
-    """Keep something for later starts with `write`; a warning in words where it cannot be written."""
+    """Keep what is known of a start that is ready with `write`; a warning in words where it cannot be written."""
     try:
         write()
     except OSError as fault:
         return (f"cannot save what this start took: {fault.filename}: {fault.strerror}",)
+    except MscliError as fault:
+        if fault.code not in (Code.FILE, Code.DISK_FULL):
+            raise
+        return (f"cannot save what this start took: {fault.message}",)
     return ()
 
 

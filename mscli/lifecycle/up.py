@@ -104,7 +104,8 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     warnings = (*launch.warnings, *(arrived.warnings if arrived else ()))
     if arrived:
         observed = arrived.observed
-        record = _with_taken(record, observed, taken, records)
+        record = _with_taken(record, observed, taken)
+        warnings += noted(lambda: _keep(record, records))
         warnings += noted(lambda: going.keep(places))
         warnings += noted(lambda: learn(launch.decision, taken, observed, places))
     return Up(
@@ -120,16 +121,19 @@ def up(ask: Ask, places: Places, listener: Listener) -> Up:
     )
 
 
-def _with_taken(record: Record, observed: Observed, gpu_bytes: Mapping[int, int], records: Records) -> Record:
-    """The record with what the instance took, for `mscli status`. Raises FILE or DISK_FULL."""
+def _with_taken(record: Record, observed: Observed, gpu_bytes: Mapping[int, int]) -> Record:
+    """The record with what the instance took, for `mscli status`."""
     placed = observed.gpu_layers
     share = observed.gpu_share if placed is None or not placed[1] else placed[0] / placed[1]
     taken = Taken(observed.context, {str(gpu): taken for gpu, taken in gpu_bytes.items()}, share)
+    return replace(record, taken=taken)
+
+
+def _keep(record: Record, records: Records) -> None:
+    """Keep what a record has by now of what the instance took. Raises FILE or DISK_FULL."""
     with records.still(record) as now:
-        if now is None:
-            return record
-        records.save(kept := replace(now, taken=taken))
-        return kept
+        if now is not None:
+            records.save(replace(now, taken=record.taken))
 
 
 def _start(ask: Ask, places: Places, records: Records, listener: Listener) -> tuple[Launch, Started] | Record:
@@ -239,8 +243,8 @@ def restart(
         if now is None:
             raise stopped_meanwhile(done.record)
         again = replace(now, request=record.request)
-        records.save(again)
-    return replace(done, record=again)
+        unsaved = noted(lambda: records.save(again))
+    return replace(done, record=again, warnings=(*done.warnings, *unsaved))
 
 
 def _overtaken(launch: Launch, records: Records) -> bool:

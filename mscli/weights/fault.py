@@ -182,6 +182,7 @@ def disk_full(folder: Path, needed_bytes: int, free_bytes: int, what: str, root:
     return MscliError(Code.DISK_FULL, message, hint, details)
 
 
+OWN_FOLDER_FULL = "Free disk space, or set MSCLI_HOME to a folder on a larger disk that you may write."
 # What moves what mscli keeps (engines, state, Ollama's weights) and the weights that all tools of the hub share.
 _HOMES = {"MSCLI_HOME": "mscli", "HF_HOME": "huggingface"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import subprocess
 import tarfile
 from collections.abc import Callable
 from io import BytesIO
@@ -55,6 +56,16 @@ def unpack(serve: Serve, tmp_path: Path, request: pytest.FixtureRequest) -> Call
         return place
 
     return here
+
+
+def test_what_a_killed_mscli_has_unpacked_is_removed_and_not_what_another_one_unpacks(
+    unpack: Callable[..., Path], tmp_path: Path
+) -> None:
+    (ended := subprocess.Popen(["true"])).wait()
+    for left in (f"engine.fresh-{ended.pid}", f"engine.old-{ended.pid}", f"engine.fresh-{os.getppid()}"):
+        (tmp_path / "deep" / left / "0").mkdir(parents=True)
+    unpack(packed())
+    assert {path.name for path in (tmp_path / "deep").iterdir()} == {"engine", f"engine.fresh-{os.getppid()}"}
 
 
 def test_links_that_stay_inside_are_kept(unpack: Callable[..., Path]) -> None:

@@ -59,6 +59,25 @@ def test_an_installer_that_fails_is_quoted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+        "  Caused by: failed to write to file `torch.so`: No space left on device (os error 28)",
+        "OSError: [Errno 122] Disk quota exceeded",
+    ],
+)
+def test_a_disk_that_fills_meanwhile_is_named(said: str, tmp_path: Path) -> None:
+    environment(tmp_path / "tiny")
+    program(tmp_path / "tiny" / "bin" / "python", f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    with pytest.raises(MscliError) as failed:
+        make_environment(tmp_path / "tiny", ("tiny-engine",), Silence())
+
+    assert (failed.value.code, failed.value.details["cause"]) == (Code.DISK_FULL, "disk_full")
+    assert "MSCLI_HOME" in failed.value.hint
+    assert environment_in(tmp_path / "tiny") is None
+
+
+@pytest.mark.parametrize(
     ("install", "name", "version", "wanted"),
     [
         pytest.param(transformers.install, "transformers", None, "transformers>=5,<6", id="Transformers"),

@@ -50,6 +50,23 @@ def test_an_engine_whose_record_cannot_be_completed_is_ended(user: User) -> None
     assert user.mscli("status").code == 3
 
 
+def test_an_engine_that_is_ready_is_reported_where_only_what_it_took_cannot_be_saved(user: User) -> None:
+    user.order("ready")
+    asked = ("up", "rehearsal", "--template", "gguf")  # without a template the record is the largest file
+    assert user.mscli(*asked).code == 0
+    with_all = user.home / "state" / "instances" / "rehearsal" / "record.json"
+    told = json.loads(with_all.read_text())
+    size = len(json.dumps({**told, "taken": None}, indent=1)) + 24  # other pids and times may have more digits
+    assert user.mscli("down").code == 0
+    up = limited(user, size, *asked, "--json")
+    assert up.code == 0, up.error
+    (warning,) = up.data["warnings"]
+    assert "record.json cannot be written" in warning
+    (shown,) = user.mscli("status", "--json").data["instances"]
+    assert shown["state"] == "ready"
+    assert left_files(user) == []
+
+
 def test_down_on_a_full_disk_stops_and_is_believed(user: User) -> None:
     user.order("ready")
     assert user.mscli("up", "rehearsal").code == 0

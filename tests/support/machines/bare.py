@@ -1,4 +1,5 @@
-"""A machine with a driver and Python, and nothing of ours: this system's own /usr in namespaces of its own.
+"""A machine with a driver and Python, and nothing of ours: this system's own /usr, or that of a root file system of
+another release, in namespaces of its own.
 
 Takes root. A user without root, an empty home, no network but what `Given` says; NVML is the stand-in.
 """
@@ -10,7 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,12 +44,30 @@ echo {driver}
 """
 
 
-def mscli_wheels(folder: Path) -> Path:
-    """mscli's wheel, and those of all that it needs, for the system's own Python. Takes a network."""
-    subprocess.run([PYTHON, "-m", "venv", str(folder / "maker")], check=True)
-    pip = [str(folder / "maker" / "bin" / "pip"), "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--wheel-dir", str(folder / "wheels"), str(ROOT)], check=True, timeout=TIMEOUT_S)
+def mscli_wheels(folder: Path, python: str = PYTHON) -> Path:
+    """mscli's wheel, and those of all that it needs, for the system's own Python or another one. Takes a network."""
+    _wheels(python, folder, folder / "wheels", str(ROOT))
     return folder / "wheels"
+
+
+def wheels_for(system: Path, folder: Path) -> Path:
+    """The same for the Python of another root file system, by its own pip."""
+    _wheels(PYTHON, folder, folder / "mscli", "--no-deps", str(ROOT))
+    with tempfile.TemporaryDirectory(dir=system / "tmp") as work:
+        shutil.copytree(folder / "mscli", Path(work) / "mscli")
+        inside = Path("/tmp") / Path(work).name
+        (wheel,) = (folder / "mscli").glob("*.whl")
+        within = ["chroot", str(system)]
+        _wheels("python3", inside, inside / "wheels", str(inside / "mscli" / wheel.name), within=within)
+        shutil.copytree(Path(work) / "wheels", folder / "wheels")
+    return folder / "wheels"
+
+
+def _wheels(python: str, folder: Path, target: Path, *what: str, within: Sequence[str] = ()) -> None:
+    env = {**os.environ, **({"PIP_FIND_LINKS": ""} if within else {})}  # a folder that only this system has
+    subprocess.run([*within, python, "-m", "venv", str(folder / "maker")], check=True, env=env)
+    pip = [str(folder / "maker" / "bin" / "pip"), "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*within, *pip, "wheel", "--wheel-dir", str(target), *what], check=True, timeout=TIMEOUT_S, env=env)
 
 
 @dataclass
@@ -61,10 +81,15 @@ class Told:
 
 @dataclass
 class Given:
-    """What machines are given, in a folder that they see as /given. `exports`: variables of the user's shell."""
+    """What machines are given, in a folder that they see as /given. `exports`: variables of the user's shell.
+
+    `system`: the root file system that they have, by default this one; `python`: the folder of the Python that comes
+    first there, by default the system's own."""
 
     folder: Path
     exports: dict[str, str] = field(default_factory=dict)
+    system: Path = Path("/")
+    python: Path | None = None
 
     def put(self, wheels: Path, nvml: Path) -> None:
         """Wheels of mscli, and a driver."""
@@ -90,7 +115,7 @@ class Given:
         script = str(SUPPORT / "machines" / "bare_machine.sh")
         env = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(SUPPORT.parent)}
         done = subprocess.run(
-            [*unshare, "sh", script, str(self.folder), "story.sh", size],
+            [*unshare, "sh", script, str(self.folder), "story.sh", size, str(self.system), str(self.python or "")],
             capture_output=True, text=True, timeout=TIMEOUT_S, env=env,
         )  # fmt: skip
         rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -275,7 +275,7 @@ def _fetch(screen: Screen, what: Chosen, offline: bool, yes: bool, progress: Hea
 
 def _verify(what: Chosen, offline: bool, progress: Listener) -> dict[str, object]:
     from mscli.cli.layout import count, size
-    from mscli.weights.from_hub import verify
+    from mscli.weights.stored import verify
 
     found = verify(what.variant, progress, offline=offline)
     if (found.bad or found.absent) and not found.repaired:
@@ -304,7 +304,7 @@ def _verify(what: Chosen, offline: bool, progress: Listener) -> dict[str, object
 
 def _copy(what: Chosen, to: Path, offline: bool, progress: Listener) -> dict[str, object]:
     from mscli.cli.layout import size
-    from mscli.weights.from_hub import copy_to
+    from mscli.weights.stored import copy_to
 
     listing = copy_to(what.variant, to, progress, offline=offline)
     said = f"{size(listing.total_bytes)} in {to}\nOn the other machine: mscli up {what.profile.name} --weights {to}"

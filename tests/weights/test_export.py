@@ -10,8 +10,8 @@ from support.weights.pulls import GGUF, QUICK, REPOSITORY, Heard, content, model
 
 from mscli.errors import Code, MscliError
 from mscli.weights.ensure import ensure, wanted
-from mscli.weights.from_hub import copy_to
 from mscli.weights.progress import WeightFiles
+from mscli.weights.stored import copy_to
 
 WEIGHTS = content(2_500_000)
 CONFIG = b'{"layers": 40}'

@@ -14,8 +14,8 @@ from support.weights.pulls import GGUF, QUICK, REPOSITORY, Heard, content, model
 from mscli.errors import Code, MscliError
 from mscli.weights.cache import cache as cache_in
 from mscli.weights.ensure import wanted
-from mscli.weights.from_hub import copy_to
 from mscli.weights.local_folder import length_fault
+from mscli.weights.stored import copy_to
 
 WEIGHTS = content(300_000)
 

@@ -11,8 +11,8 @@ from support.weights.pulls import GGUF, QUICK, REPOSITORY, Heard, content, model
 import mscli
 from mscli.errors import Code, MscliError
 from mscli.weights.ensure import ensure, wanted
-from mscli.weights.from_hub import verify
 from mscli.weights.progress import WeightFiles
+from mscli.weights.stored import verify
 
 PROJECTOR = "mmproj.gguf"
 WEIGHTS, PROJECTION = content(1_500_000), content(40_000, 2)

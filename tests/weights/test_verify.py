@@ -12,8 +12,8 @@ from support.weights.pulls import QUICK, REPOSITORY, Heard, content, pull, varia
 
 from mscli.errors import Code, MscliError
 from mscli.paths import shipped_profiles
-from mscli.weights.from_hub import Verified, verify
 from mscli.weights.local_folder import GGML_BLOCKS, length_fault
+from mscli.weights.stored import Verified, verify
 
 FILES = {f"model-{part:05d}-of-00003.safetensors": content(1_200_000, part) for part in (1, 2, 3)}
 BAD = "model-00002-of-00003.safetensors"

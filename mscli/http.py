@@ -1,6 +1,6 @@
 """HTTP as mscli speaks it: through the proxy that the environment names, with limits on time, bytes and redirects.
 
-On http.client, since over bare Python it costs 20 ms at a start and httpx 115. Only chats (chat/request.py) and
+On http.client, since over bare Python it costs 20 ms at a start and httpx 115. Only chats (chat/stream.py) and
 the pull through an Ollama server, which stream for as long as somebody listens, go other ways.
 """
 

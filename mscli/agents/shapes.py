@@ -15,8 +15,8 @@ from typing import Any
 from mscli.agents.table import CHAT, MESSAGES, RESPONSES
 from mscli.catalog.model import STAND_IN_COUNTS
 from mscli.chat.reply import Target
-from mscli.chat.request import ConnectionBroke, NobodyAnswers, Watchdog, posted
 from mscli.chat.selftest import Check, Wrong, tried
+from mscli.chat.stream import ConnectionBroke, NobodyAnswers, Watchdog, posted
 from mscli.frozen import frozen
 from mscli.untrusted import error_words
 

@@ -12,8 +12,19 @@ from typing import Any
 
 from mscli.catalog.sampling import Sampling
 from mscli.chat.message import Message, Truncation, least_prompt_tokens, truncation
-from mscli.chat.request import Answer, ConnectionBroke, NobodyAnswers, Watchdog, posted
-from mscli.chat.stream import BadStream, CallPart, Delta, Piece, ThinkSplitter, deltas
+from mscli.chat.stream import (
+    Answer,
+    BadStream,
+    CallPart,
+    ConnectionBroke,
+    Delta,
+    NobodyAnswers,
+    Piece,
+    ThinkSplitter,
+    Watchdog,
+    deltas,
+    posted,
+)
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen, replace
 from mscli.instances.log import part

@@ -2,7 +2,8 @@
 
 Loaded only for those: HTTP and TLS take 30 ms to import. The files live in the cache that all Hugging Face tools share;
 `folder` names another one of the same layout, as `stored.copy_to` makes it, or a plain folder with the files;
-HF_HUB_CACHE makes any other tool use it too. What the cache lacks is taken from LM Studio's models folder if all of it is there.
+HF_HUB_CACHE makes any other tool use it too. What the cache lacks is taken from LM Studio's models folder if all of it
+is there.
 """
 
 from __future__ import annotations

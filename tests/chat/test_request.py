@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mscli.chat.request import ConnectionBroke, Watchdog, posted
+from mscli.chat.stream import ConnectionBroke, Watchdog, posted
 
 SOON = {"pause_s": 0.01, "probe_s": 0.2, "misses": 2}
 

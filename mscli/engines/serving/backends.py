@@ -21,7 +21,7 @@ import h11
 from anyio import fail_after
 
 from mscli.engines.serving.chat_request import Body, RequestError
-from mscli.engines.serving.formats.apis import Dialect
+from mscli.engines.serving.formats.apis import Dialect, again
 from mscli.engines.serving.formats.chunks import BROKE_OFF, CHAT, Chunk, refusal, step
 
 GONE = (OSError, h11.ProtocolError)  # of an engine that is not there, does not answer in time, or ends in the middle
@@ -195,7 +195,19 @@ class Server:
             return False
 
     async def stream(self, path: str, request: Body) -> AsyncGenerator[Chunk, None]:
-        """See `Backend`."""
+        """See `Backend`. What the model's own template refuses is sent once more, as that takes it."""
+        try:
+            async with aclosing(self._stream(path, request)) as chunks:
+                async for made in chunks:
+                    yield made
+        except RequestError as fault:
+            if (put := again(request, fault)) is None:
+                raise
+            async with aclosing(self._stream(path, put)) as chunks:
+                async for made in chunks:
+                    yield made
+
+    async def _stream(self, path: str, request: Body) -> AsyncGenerator[Chunk, None]:
         read, finished = self.dialect.reader(), False
         own = self.dialect.request(path, request, self._alias, self._context)
         async with aclosing(self._lines(*own)) as lines:

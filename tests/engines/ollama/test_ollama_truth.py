@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from support.ollama.tiny import (
     GO_TEMPLATE,
     LIBRARY_TEMPLATE,
     PLAIN_GGUF,
+    STRICT_TEMPLATE,
     TAG,
     answers,
     eventually,
@@ -34,6 +35,8 @@ from support.ollama.tiny import (
     write_profile,
 )
 from support.run_mscli import Mscli, Ran
+from support.tiny_model.model import tiny_model
+from support.tiny_model.writing import write
 
 from mscli.chat.message import assistant, user
 from mscli.chat.reply import ask, target_of
@@ -356,6 +359,36 @@ def test_what_agents_send_is_answered_as_the_page_says(
     assert {each["name"]: each["status"] for each in checks} == told
     env = site.mscli("env", "--json").data
     assert env["OLLAMA_HOST"] == env["MSCLI_ROOT_URL"] == env["OPENAI_BASE_URL"].removesuffix("/v1")
+
+
+CALL = {"id": "call_of_another_server", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+RESULT = {"role": "tool", "tool_call_id": "call_of_another_server", "content": "r"}
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        [("user", "a"), ("assistant", "b"), ("system", "c"), ("user", "d")],
+        [("system", "a"), ("system", "b"), ("user", "c"), ("user", "d")],
+        [("developer", "a"), ("user", "b"), ("assistant", "c"), ("assistant", "d"), ("system", "e")],
+        [("user", "a"), {"role": "assistant", "content": "", "tool_calls": [CALL]}, RESULT],
+    ],
+    ids=["system behind an answer", "neighbors", "system last", "a long id"],
+)
+def test_a_strict_template_inside_the_file_takes_what_clients_send_to_the_gateway(
+    site: Site, tmp_path: Path, talk: list[Any]
+) -> None:
+    model = replace(tiny_model("text", "tiny"), chat_template=STRICT_TEMPLATE)
+    write(tmp_path / "strict", model, ("q8_0",))
+    (content,) = (path.read_bytes() for path in (tmp_path / "strict").glob("*.gguf"))
+    give(site.url, TAG, content)
+    site.up("--ctx", "2048")
+    messages = [each if isinstance(each, dict) else {"role": each[0], "content": each[1]} for each in talk]
+    root = site.mscli("env", "--json").data["MSCLI_ROOT_URL"]
+    body = {"messages": messages, "max_tokens": 4}
+    answer = httpx.post(f"{root}/v1/chat/completions", json=body, timeout=60)
+
+    assert (answer.status_code, bool(answer.json()["choices"][0]["message"]["content"])) == (200, True), answer.text
 
 
 @pytest.mark.parametrize("front", [("--plain",), ()], ids=["plain", "gateway"])

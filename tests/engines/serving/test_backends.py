@@ -22,6 +22,7 @@ ASKED = {"messages": [{"role": "user", "content": "hello"}]}
 PIECE = 'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
 END = 'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
 DONE = "data: [DONE]\n\n"
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
 @pytest.fixture
@@ -113,3 +114,61 @@ def test_what_is_no_whole_reply_is_an_error(
 
     assert words in str(raised.value)
     assert (raised.value.status, raised.value.code) == (refused, code)
+
+
+# What Ollama 0.33.0 said of a conversation that the template inside its GGUF file refuses (shortened).
+STRICT = json.dumps(
+    {
+        "error": json.dumps(
+            {
+                "error": {
+                    "code": 400,
+                    "message": "Unable to generate parser for this template. Automatic parser generation failed: \n"
+                    "While executing CallExpression at line 6, column 80 in source:\n...ns.index % 2 == 0) %}{{- "
+                    'raise_exception("After the optional system message, con...',
+                }
+            }
+        )
+    }
+)
+TALK = [
+    {"role": "system", "content": "one"},
+    {"role": "developer", "content": "two"},
+    {"role": "user", "content": "a"},
+    {"role": "user", "content": "b"},
+    {"role": "assistant", "content": "c"},
+    {"role": "system", "content": "d"},
+    {"role": "user", "content": [{"type": "text", "text": "e"}, PICTURE]},
+]
+
+
+def test_what_the_models_own_template_refuses_is_sent_once_more_as_it_takes_it(
+    engine: tuple[Answers, list[dict[str, Any]]],
+) -> None:
+    make, seen = engine
+    with pytest.raises(RequestError, match="raise_exception"):
+        read(make(400, STRICT), messages=TALK)
+
+    first, second = (request["messages"] for request in seen)
+    assert first == TALK
+    assert [(message["role"], message["content"]) for message in second] == [
+        ("system", "one\n\ntwo"),
+        ("user", "a\n\nb"),
+        ("assistant", "c"),
+        ("user", [{"type": "text", "text": "d\n\n"}, {"type": "text", "text": "e"}, PICTURE]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "messages"),
+    [("no such model", TALK), (STRICT, ASKED["messages"])],
+    ids=["another refusal", "nothing to put otherwise"],
+)
+def test_no_other_refusal_is_sent_again(
+    engine: tuple[Answers, list[dict[str, Any]]], said: str, messages: list[dict[str, Any]]
+) -> None:
+    make, seen = engine
+    with pytest.raises(RequestError):
+        read(make(400, said), messages=messages)
+
+    assert len(seen) == 1

@@ -33,6 +33,44 @@ LIBRARY_TEMPLATE = (
     "{{ range .ToolCalls }}[TOOL_CALLS]{{ .Function.Name }}[ARGS]{{ .Function.Arguments }}{{ end }}</s>{{ end }}"
     '{{ else if eq .Role "tool" }}[TOOL_RESULTS]{{ .Content }}[/TOOL_RESULTS]{{ end }}{{ end }}'
 )
+# Inside a file, as strict as the makers': one system message, the user and the assistant by turns, ids of nine letters.
+STRICT_TEMPLATE = """\
+{{- bos_token }}
+{%- set talk = messages %}
+{%- if messages[0]["role"] == "system" %}
+    {{- "[SYSTEM_PROMPT]" + messages[0]["content"] + "[/SYSTEM_PROMPT]" }}
+    {%- set talk = messages[1:] %}
+{%- endif %}
+{%- set ns = namespace(index=0) %}
+{%- for message in talk %}
+    {%- if not (message.role == "tool" or (message.tool_calls is defined and message.tool_calls is not none)) %}
+        {%- if (message["role"] == "user") != (ns.index % 2 == 0) %}
+            {{- raise_exception("After the optional system message, conversation roles must alternate") }}
+        {%- endif %}
+        {%- set ns.index = ns.index + 1 %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in talk %}
+    {%- if message["role"] == "user" %}
+        {%- if tools %}{{- "[AVAILABLE_TOOLS]" + tools|tojson + "[/AVAILABLE_TOOLS]" }}{%- endif %}
+        {{- "[INST]" + message["content"] + "[/INST]" }}
+    {%- elif message.tool_calls %}
+        {{- "[TOOL_CALLS][" }}
+        {%- for call in message.tool_calls %}
+            {%- if call.id is not defined or call.id|length != 9 %}
+                {{- raise_exception("Tool call IDs should be alphanumeric strings with length 9!") }}
+            {%- endif %}
+            {{- call.function|tojson }}
+        {%- endfor %}
+        {{- "]" + eos_token }}
+    {%- elif message["role"] == "assistant" %}
+        {{- message["content"] + eos_token }}
+    {%- elif message["role"] == "tool" %}
+        {{- "[TOOL_RESULTS]" + message.content|string + "[/TOOL_RESULTS]" }}
+    {%- else %}
+        {{- raise_exception("Only user, system, assistant and tool roles are supported!") }}
+    {%- endif %}
+{%- endfor %}"""
 _PROFILE = """title: The rehearsal's model on Ollama
 engine: ollama
 model: tiny

@@ -216,6 +216,45 @@ class _Talk:
             self.made.append({"role": "user", "content": message.get("content") or ""})
 
 
+_STRICT = re.compile(r"raise_exception|roles must alternate")
+
+
+def again(request: Body, refused: RequestError) -> Body | None:
+    """The request as the model's own template takes it, where that refused it; None for another refusal."""
+    if not _STRICT.search(str(refused)) or "messages" not in request:
+        return None
+    put = strict(request["messages"])
+    return None if put == request["messages"] else {**request, "messages": put}
+
+
+def strict(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages as the makers' templates insist on them: `accepted`, one system message, at the beginning, then the
+    user and the assistant by turns. What stood elsewhere is the user's, and neighbors are joined by an empty line."""
+    made: list[dict[str, Any]] = []
+    for message in accepted(messages):
+        before = made[-1] if made else message
+        if message["role"] == "system" and before["role"] != "system":
+            message = {**message, "role": "user"}
+        joins = message["role"] == before["role"] != "tool" and not (before.get("tool_calls") or before is message)
+        if joins and made:
+            made[-1] = {**before, **message, "content": _joined(before.get("content"), message.get("content"))}
+        else:
+            made.append(message)
+    return made
+
+
+def _joined(*contents: Any) -> Any:
+    """Texts as one; where there are images, the parts of both."""
+    told = [content for content in contents if content]
+    if all(isinstance(content, str) for content in told):
+        return "\n\n".join(told)
+    return [part for content in told for part in (_text(f"{content}\n\n") if isinstance(content, str) else content)]
+
+
+def _text(content: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": content}]
+
+
 def _short(identity: str | None) -> str:
     """Its last nine letters and digits: tokenizers before v13 take no other id. A call and its result get the same."""
     return re.sub("[^a-zA-Z0-9]", "", identity or "")[-_ID_LENGTH:].rjust(_ID_LENGTH, "0")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 from mscli.catalog.sampling import Sampling
@@ -139,14 +138,19 @@ class Records(Store):
 
     def save(self, record: Record) -> None:
         """Write the record: whole or not at all, mode 0600. Raises FILE or DISK_FULL."""
-        write_private(self.run_dir(record.name) / "record.json", json.dumps(to_json(record), indent=1))
+        path, text = self.run_dir(record.name) / "record.json", json.dumps(to_json(record))
+        write_private(path, text)
+        _latest[path] = text.encode(), record
 
     def load(self, name: str) -> Record | Unreadable | None:
         """The record of `name`, None if there is none, or why it cannot be read."""
         text = self.text(name)
         if not isinstance(text, bytes):
             return text
-        return _typed(name, self.run_dir(name) / "record.json", text)
+        path = self.run_dir(name) / "record.json"
+        if path not in _latest or _latest[path][0] != text:
+            _latest[path] = text, _typed(name, path, text)
+        return _latest[path][1]
 
     def get(self, name: str) -> Record | None:
         """The record of `name` or None. Raises RECORD_UNREADABLE where there is one that cannot be read."""
@@ -172,7 +176,10 @@ class Records(Store):
         return good, tuple(record for record in loaded if isinstance(record, Unreadable))
 
 
-@lru_cache(maxsize=64)  # one start looks at the records eight times
+# Each record's text as this process saw or wrote it last, and what it says: one start looks at the records ten times.
+_latest: dict[Path, tuple[bytes, Record | Unreadable]] = {}
+
+
 def _typed(name: str, path: Path, text: bytes) -> Record | Unreadable:
     data = parsed(name, path, text)
     if isinstance(data, Unreadable):

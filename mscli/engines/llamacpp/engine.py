@@ -287,7 +287,8 @@ def _buffers(log: str) -> dict[str, int]:
     A part that reserves again says so again; its last line counts for each device.
     """
     sizes: dict[tuple[str, str], int] = {}
-    for holder, kind, mib in _BUFFER.findall(log):
+    told = "\n".join(line for line in log.splitlines() if "buffer size" in line)  # the pattern is slow on other lines
+    for holder, kind, mib in _BUFFER.findall(told):
         sizes[kind, holder] = round(float(mib) * MIB)
     totals: dict[str, int] = {}
     for (kind, _), size in sizes.items():
@@ -299,5 +300,5 @@ def _gpu_layers(log: str) -> tuple[int, int] | None:
     """Layers on GPUs, of all with the output layer. A build without GPU code says nothing: then none are."""
     if placed := re.search(r"offloaded (\d+)/(\d+) layers to GPU", log):
         return int(placed[1]), int(placed[2])
-    layers = re.search(r"\bn_layer\s*=\s*(\d+)", log)
-    return (0, int(layers[1]) + 1) if layers and _BUFFER.search(log) else None
+    layers = re.search(r"n_layer\s*=\s*(\d+)", log)
+    return (0, int(layers[1]) + 1) if layers and _buffers(log) else None

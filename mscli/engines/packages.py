@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 from mscli.http import host_in
-from mscli.paths import PYPI, package_index
+from mscli.paths import PYPI, on_path, package_index
 
 INDEX = "the Python package index"
 _FILES = "https://files.pythonhosted.org/simple"
@@ -29,7 +28,7 @@ def addresses(pythons: str | None = None, torch: bool = False) -> tuple[str, ...
     """What `make_environment` fetches from, by the settings that its installers read; `pythons` as there.
 
     `torch`: uv is told a backend."""
-    with_uv = shutil.which("uv") is not None
+    with_uv = on_path("uv") is not None
     used = ["uv"] if with_uv or pythons else []
     used += [] if with_uv else ["pip"]
     indexes = dict.fromkeys(package_index(installer) for installer in used)

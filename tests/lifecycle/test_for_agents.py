@@ -11,6 +11,7 @@ Machine = Callable[..., dict[str, str]]
 FRONTED = "mscli's gateway listens on 127.0.0.1:"
 
 
+@pytest.mark.usefixtures("gpu_llama")
 @pytest.mark.parametrize(
     ("profile", "flags", "fronted"),
     [
@@ -18,7 +19,6 @@ FRONTED = "mscli's gateway listens on 127.0.0.1:"
         ("small-fp8", ("--for", "agents", "--plain"), False),
         ("small-fp8", ("--gateway",), True),
         ("small-fp8", (), False),
-        ("small-bf16-docker", ("--for", "agents"), False),
         ("small-gguf-q4", ("--for", "agents"), False),
     ],
 )

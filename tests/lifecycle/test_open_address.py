@@ -45,6 +45,7 @@ def test_a_profile_that_says_such_an_address_gets_one_too(mscli: Mscli, machine:
     assert up.data["notes"][-1].endswith("and asks for a key")
 
 
+@pytest.mark.usefixtures("gpu_llama")
 @pytest.mark.parametrize(("profile", "host"), [("small-q4", "127.0.0.2"), ("small-gguf-q4", "0.0.0.0")])
 def test_on_loopback_and_with_a_key_it_is_planned(mscli: Mscli, machine: Machine, profile: str, host: str) -> None:
     assert mscli("up", profile, "--host", host, "--dry-run", "--json", env=machine("rtx4090")).code == 0

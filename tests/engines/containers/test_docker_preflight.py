@@ -362,6 +362,11 @@ def test_a_dry_run_refuses_what_the_start_refuses(
     assert docker.calls("pull") == docker.calls("run") == []
 
 
+def test_in_front_of_a_container_stands_no_gateway_for_agents_either(up: Up) -> None:
+    notes = up("--for", "agents", "--json", "--dry-run").data["notes"]
+    assert not any("gateway listens" in note for note in notes)
+
+
 def test_a_dry_run_refuses_gpus_that_docker_cannot_give(
     mscli: Mscli, container_env: dict[str, str], machine: Machine
 ) -> None:

@@ -107,15 +107,15 @@ def vllm_place(env: Mapping[str, str] | None = None) -> Path | None:
     return _named("MSCLI_VLLM", env)
 
 
-def transformers_place(env: Mapping[str, str] | None = None) -> Path | None:
+def transformers_place() -> Path | None:
     """The Python environment with Transformers that the user names in MSCLI_TRANSFORMERS. None: none."""
-    return _named("MSCLI_TRANSFORMERS", env)
+    return _named("MSCLI_TRANSFORMERS")
 
 
-def mistralrs_place(env: Mapping[str, str] | None = None) -> Path | None:
+def mistralrs_place() -> Path | None:
     """The mistral.rs that the user names in MSCLI_MISTRALRS: its program, or the folder of the Python environment that
     has its wheel. None: none."""
-    return _named("MSCLI_MISTRALRS", env)
+    return _named("MSCLI_MISTRALRS")
 
 
 # What tells the clients of Docker and Podman which engine to speak to, and how.
@@ -151,7 +151,7 @@ def container_environment(settings: Mapping[str, str], env: Mapping[str, str] | 
     return {**{name: value for name, value in env.items() if name not in _CONTAINER_SETTINGS}, **settings}
 
 
-def _named(variable: str, env: Mapping[str, str] | None) -> Path | None:
+def _named(variable: str, env: Mapping[str, str] | None = None) -> Path | None:
     named = (os.environ if env is None else env).get(variable)
     return expanded(named).absolute() if named else None
 
@@ -163,11 +163,11 @@ def releases(engine: str, publisher: str, env: Mapping[str, str] | None = None) 
     return ((os.environ if env is None else env).get(variable) or publisher).rstrip("/")
 
 
-def package_index(installer: str, env: Mapping[str, str] | None = None) -> str:
+def package_index(installer: str) -> str:
     """The Python package index that the environment gives `installer` (uv or pip; the one does not read the other's
     variables), else PyPI. Their configuration files are not read."""
     names = ("UV_DEFAULT_INDEX", "UV_INDEX_URL") if installer == "uv" else ("PIP_INDEX_URL",)
-    found = (address for name in names if (address := (os.environ if env is None else env).get(name)))
+    found = (address for name in names if (address := os.environ.get(name)))
     named = next(found, PYPI)
     name, _, address = named.partition("=")  # uv takes `name=https://...`
     return (named if "/" in name else address).rstrip("/")
@@ -193,16 +193,14 @@ def hub_token_file(env: Mapping[str, str] | None = None) -> Path:
     return expanded(env.get("HF_HOME") or Path(base) / "huggingface") / "token"
 
 
-def user_units(env: Mapping[str, str] | None = None) -> Path:
+def user_units() -> Path:
     """Where the user's systemd looks for units that the user has written."""
-    env = os.environ if env is None else env
-    return Path(env.get("XDG_CONFIG_HOME") or _home(env) / ".config") / "systemd" / "user"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or _home(os.environ) / ".config") / "systemd" / "user"
 
 
-def lm_studio_folders(env: Mapping[str, str] | None = None) -> tuple[Path, ...]:
+def lm_studio_folders() -> tuple[Path, ...]:
     """Where LM Studio keeps models as <publisher>/<repository>/<file>: its folder of today, then the older one."""
-    env = os.environ if env is None else env
-    user = _home(env)
+    user = _home(os.environ)
     return user / ".lmstudio" / "models", user / ".cache" / "lm-studio" / "models"
 
 

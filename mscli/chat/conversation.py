@@ -80,13 +80,13 @@ class Conversation:
         if not self.sent:
             return 0
         if not self._counted:
-            return self.estimate(None)
+            return self.estimate()
         last = self.turns[-1]
         return (last.prompt_tokens or 0) + (last.completion_tokens or 0)
 
-    def estimate(self, asked: Message | None) -> int:
-        """About how many tokens are sent with `asked`."""
-        return message.estimated_tokens(self.messages(asked))
+    def estimate(self) -> int:
+        """About how many tokens the turns that are sent have."""
+        return message.estimated_tokens(self.messages(None))
 
     def add(self, turn: Turn) -> None:
         """Add a turn to the end."""

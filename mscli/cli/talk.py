@@ -156,7 +156,7 @@ class Talk:
         return max(1, self.conversation.too_many(context // 2)) if context else len(self.conversation.sent) - 1
 
     def _sent(self) -> str:
-        turns, tokens = count(len(self.conversation.sent), "turn"), self.conversation.estimate(None)
+        turns, tokens = count(len(self.conversation.sent), "turn"), self.conversation.estimate()
         return f"{turns} still sent, about {tokens:,} tokens"
 
 

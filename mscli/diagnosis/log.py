@@ -16,19 +16,19 @@ READ_BYTES = 50 * 2**20
 _BLOCK = 2**16
 
 
-def read_log(path: Path, start: int = 0) -> tuple[str, bool]:
-    """The last 50 MB of a log file (of what comes after its byte `start`) or pipe, and whether it is longer.
+def read_log(path: Path) -> tuple[str, bool]:
+    """The last 50 MB of a log file or pipe, and whether it is longer.
 
     Waits for the end of a pipe. Raises OSError.
     """
     with path.open("rb") as handle:
-        return _tail(handle, start) if handle.seekable() else read_stream(handle)
+        return _tail(handle) if handle.seekable() else read_stream(handle)
 
 
-def _tail(handle: BinaryIO, start: int) -> tuple[str, bool]:
+def _tail(handle: BinaryIO) -> tuple[str, bool]:
     size = handle.seek(0, 2)
-    handle.seek(max(start, (size - READ_BYTES) & ~1))  # an even place: UTF-16 takes two bytes
-    return decoded(handle.read()), size - start > READ_BYTES
+    handle.seek(max(0, (size - READ_BYTES) & ~1))  # an even place: UTF-16 takes two bytes
+    return decoded(handle.read()), size > READ_BYTES
 
 
 def read_stream(stream: BinaryIO, limit_bytes: int = READ_BYTES) -> tuple[str, bool]:

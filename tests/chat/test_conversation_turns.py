@@ -52,7 +52,7 @@ def test_as_many_turns_are_too_many_as_do_not_fit() -> None:
     number = talk.too_many(whole // 2)
     assert 4 <= number <= 6
     talk.leave_out(number)
-    assert talk.estimate(None) <= whole // 2 + 20
+    assert talk.estimate() <= whole // 2 + 20
     assert conversation(1, words=10_000).too_many(100) == 0
 
 

@@ -8,7 +8,7 @@ import pytest
 from support.planning.planned import catalog
 
 from mscli.planning.devices import Room, cuda_total
-from mscli.planning.memory import Configuration, bytes_per_token, llamacpp, ollama, vllm
+from mscli.planning.memory import Configuration, bytes_per_layer, bytes_per_token, llamacpp, ollama, vllm
 from mscli.planning.memory.layers import layer_split, layers
 from mscli.planning.plan import GIB, MIB
 from mscli.planning.request import KV_BY_ENGINE, memory_of
@@ -61,8 +61,10 @@ def test_vllm_graphs_lie_in_the_budget_since_0_21(version: tuple[int, ...] | Non
 
 
 def test_vllm_counts_blocks_as_its_log_does() -> None:
-    """A GB10 log: 30.69 GiB of fp8 KV cache hold 12.28 x 32,768 tokens."""
-    blocks = vllm.kv_blocks(small("w4a16", kv_type="fp8"), 1, round(30.69 * GIB))
+    """A GB10 log: 30.69 GiB of fp8 KV cache hold 12.28 x 32,768 tokens. vLLM counts available // page // layers
+    (get_num_blocks in vllm/v1/core/kv_cache_utils.py); "GPU KV cache size" in its log is this x 16."""
+    text = small("w4a16", kv_type="fp8").text
+    blocks = round(30.69 * GIB) // (vllm.BLOCK_TOKENS * bytes_per_layer(text, "fp8")) // text.layers
     assert blocks * 16 == pytest.approx(12.28 * 32768, rel=0.001)
 
 

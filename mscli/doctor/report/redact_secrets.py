@@ -12,7 +12,7 @@ import binascii
 import csv
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mscli.doctor.report.redact_prompts import REMOVED
@@ -205,9 +205,6 @@ def _is_value(value: str) -> bool:
     """False for what says that there is no secret, and for what has been taken out already."""
     bare = value.strip("\\\"'")
     return bool(bare) and not bare.startswith(SECRET) and bare.lower().rstrip(".,;") not in _HARMLESS
-
-
-_Rule = Callable[[Sequence[str], str, str, str], bool]
 
 
 def _is_secret(words: Sequence[str], name: str, value: str, join: str) -> bool:

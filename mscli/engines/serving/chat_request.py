@@ -6,7 +6,7 @@ give another reply than the one that was asked for. Null, default values and unk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -54,6 +54,20 @@ def fit(request: Body, fields: Fields) -> None:
 def as_content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     """Parts as the content of a message; a lone text as such, for some templates know nothing else."""
     return parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts or ""
+
+
+def called(
+    tools: Sequence[Mapping[str, Any]], names: Mapping[str, str], choice: Any, parallel: bool | None, missing: str
+) -> dict[str, Any]:
+    """The fields of a request that say what may or must be called. `tools` call a field of theirs as `names` tells for
+    each of ours; `missing` of them is refused where a call is asked for."""
+    if not tools:
+        if choice not in ("auto", "none"):
+            raise RequestError(f"`tool_choice` asks for a call, and `tools` holds {missing}")
+        return {}
+    told = [{ours: tool[theirs] for ours, theirs in names.items() if tool.get(theirs) is not None} for tool in tools]
+    several = {} if parallel is None else {"parallel_tool_calls": parallel}
+    return {"tools": [{"type": "function", "function": each} for each in told], "tool_choice": choice, **several}
 
 
 def pictures(request: Body) -> list[str]:

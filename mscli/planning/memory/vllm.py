@@ -16,7 +16,6 @@ from mscli.planning.memory import (
     EngineMemory,
     Footprint,
     Setting,
-    bytes_per_layer,
     bytes_per_token,
 )
 from mscli.planning.memory.layers import layers
@@ -157,15 +156,6 @@ def cpu_kv_gib(plan: Plan, model: Model) -> int:
     """Whole GiB for the KV cache on the CPU: without it vLLM takes nearly all of the RAM."""
     wanted = plan.context * plan.users * bytes_per_token(model.architecture.text, plan.kv_type)
     return max(1, -(-wanted // GIB))
-
-
-def kv_blocks(config: Configuration, tensor_parallel: int, available_bytes: int) -> int:
-    """Blocks of 16 tokens in `available_bytes` of KV memory, as vLLM counts them: available // page // layers.
-
-    Source: get_num_blocks in vllm/v1/core/kv_cache_utils.py. "GPU KV cache size" in the log is this x 16.
-    """
-    page = BLOCK_TOKENS * bytes_per_layer(config.text, config.kv_type, tensor_parallel)
-    return available_bytes // page // config.text.layers
 
 
 MEMORY = EngineMemory("tensor", footprints, host, settings, limits, spare)

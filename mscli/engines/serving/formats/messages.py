@@ -16,6 +16,7 @@ from mscli.engines.serving.chat_request import (
     Fields,
     RequestError,
     as_content,
+    called,
     count,
     fit,
     holds,
@@ -100,14 +101,9 @@ def _tools(body: Body) -> Chunk:
     choice: Any = {"auto": "auto", "none": "none", "any": "required", "tool": named}.get(asked["type"])
     if choice is None:
         raise RequestError(f"`tool_choice` of type {asked['type']!r:.40} is not supported: auto, any, tool or none")
-    if not own:
-        if choice not in ("auto", "none"):
-            raise RequestError("`tool_choice` asks for a call, and `tools` holds none of the client's own")
-        return {}
     fields = {"name": "name", "description": "description", "parameters": "input_schema"}
-    told = [{ours: tool[name] for ours, name in fields.items() if tool.get(name) is not None} for tool in own]
-    parallel = {"parallel_tool_calls": False} if asked.get("disable_parallel_tool_use") else {}
-    return {"tools": [{"type": "function", "function": each} for each in told], "tool_choice": choice, **parallel}
+    parallel = False if asked.get("disable_parallel_tool_use") else None
+    return called(own, fields, choice, parallel, "none of the client's own")
 
 
 def _add(message: Mapping[str, Any], made: list[Chunk]) -> None:

@@ -17,6 +17,7 @@ from mscli.engines.serving.chat_request import (
     Fields,
     RequestError,
     as_content,
+    called,
     count,
     fit,
     holds,
@@ -88,16 +89,8 @@ def _tools(body: Body) -> Chunk:
         if choice["type"] != "function":
             raise RequestError(f"`tool_choice` of type {choice['type']!r:.40} is not supported: name a function")
         choice = {"type": "function", "function": {"name": choice.get("name")}}
-    if not (functions := _functions(body)):
-        if choice not in ("auto", "none"):
-            raise RequestError("`tool_choice` asks for a call, and `tools` holds no function")
-        return {}
-    fields = ("name", "description", "parameters", "strict")
-    told = [{name: tool[name] for name in fields if tool.get(name) is not None} for tool in functions]
-    parallel = (
-        {"parallel_tool_calls": body["parallel_tool_calls"]} if body.get("parallel_tool_calls") is not None else {}
-    )
-    return {"tools": [{"type": "function", "function": each} for each in told], "tool_choice": choice, **parallel}
+    fields = {name: name for name in ("name", "description", "parameters", "strict")}
+    return called(_functions(body), fields, choice, body.get("parallel_tool_calls"), "no function")
 
 
 def _messages(body: Body) -> list[Chunk]:

@@ -8,7 +8,7 @@ from weight_rules import gguf_bytes, safetensors_bytes
 
 from mscli.catalog.model import Architecture, Model, Source, Text, Variant, Vision
 from mscli.catalog.sampling import Sampling
-from mscli.planning.memory.layers import GGML_BYTES
+from mscli.planning.memory import GGML_BYTES
 from mscli.planning.plan import from_gib
 
 NOWHERE = Source("hub", "", "", (), None)

@@ -4,7 +4,7 @@ compares the two."""
 from __future__ import annotations
 
 from mscli.catalog.model import Architecture, Text
-from mscli.planning.memory.layers import GGML_BYTES
+from mscli.planning.memory import GGML_BYTES
 
 # Bytes per quantisable parameter in safetensors. w4a16: 4 bits and one bf16 scale per 128; nvfp4: 4 bits and one FP8
 # scale per 16; nf4: 4 bits and a double-quantised absmax per 64.

@@ -21,20 +21,21 @@ KV_BY_ENGINE = {
     "transformers": ("f16",),
     "mistral.rs": ("f16",),
 }
-# Engine -> the module below memory/ that knows its use of memory; only that one is loaded.
+# Engine -> the module below memory/ that knows its use of memory, and the value there; only that one is loaded.
 _FORMULAS = {
-    "ollama": "ollama",
-    "vllm": "vllm",
-    "vllm-docker": "vllm",
-    "llama.cpp": "llamacpp",
-    "transformers": "transformers",
-    "mistral.rs": "mistralrs",
+    "ollama": ("ollama", "MEMORY"),
+    "vllm": ("vllm", "MEMORY"),
+    "vllm-docker": ("vllm", "MEMORY"),
+    "llama.cpp": ("llamacpp", "MEMORY"),
+    "transformers": ("transformers", "MEMORY"),
+    "mistral.rs": ("transformers", "MISTRALRS"),
 }
 
 
 def memory_of(engine: str) -> EngineMemory:
     """How an engine uses memory. Raises KeyError for an engine that is not planned."""
-    found: EngineMemory = import_module(f"mscli.planning.memory.{_FORMULAS[engine]}").MEMORY
+    module, name = _FORMULAS[engine]
+    found: EngineMemory = getattr(import_module(f"mscli.planning.memory.{module}"), name)
     return found
 
 

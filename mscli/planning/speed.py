@@ -14,8 +14,7 @@ from mscli.catalog.gpus import GpuFacts
 from mscli.catalog.model import Model
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
-from mscli.planning.memory import Configuration, EngineMemory, Footprint, bytes_per_token
-from mscli.planning.memory.layers import embedding_bytes
+from mscli.planning.memory import Configuration, EngineMemory, Footprint, bytes_per_token, embedding_bytes
 from mscli.planning.plan import Cost, Plan, Speed
 
 DEPTH_TOKENS = 1000

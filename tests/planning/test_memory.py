@@ -8,8 +8,16 @@ import pytest
 from support.planning.planned import catalog
 
 from mscli.planning.devices import Room, cuda_total
-from mscli.planning.memory import Configuration, bytes_per_layer, bytes_per_token, llamacpp, ollama, vllm
-from mscli.planning.memory.layers import layer_split, layers
+from mscli.planning.memory import (
+    Configuration,
+    bytes_per_layer,
+    bytes_per_token,
+    layer_split,
+    layers,
+    llamacpp,
+    ollama,
+    vllm,
+)
 from mscli.planning.plan import GIB, MIB
 from mscli.planning.request import KV_BY_ENGINE, memory_of
 

@@ -14,10 +14,13 @@ from mscli.planning.memory import (
     EngineMemory,
     Footprint,
     Setting,
+    Stage,
     bytes_per_layer,
     bytes_per_token,
+    layer_counts,
+    layers,
+    spread,
 )
-from mscli.planning.memory.layers import Stage, layer_counts, layers, spread
 from mscli.planning.plan import GIB, MIB
 
 UBATCH = 512

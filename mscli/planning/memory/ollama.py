@@ -10,8 +10,16 @@ from collections.abc import Sequence
 
 from mscli.frozen import replace
 from mscli.planning.devices import Room
-from mscli.planning.memory import Configuration, EngineMemory, Footprint, Setting, bytes_per_token, llamacpp
-from mscli.planning.memory.layers import layers, spread
+from mscli.planning.memory import (
+    Configuration,
+    EngineMemory,
+    Footprint,
+    Setting,
+    bytes_per_token,
+    layers,
+    llamacpp,
+    spread,
+)
 from mscli.planning.plan import GIB, MIB
 
 # The first version that runs models by llama.cpp's server; the engine before reserves the graph of the largest image

@@ -1,6 +1,10 @@
-"""transformers serve, plain or with bitsandbytes: whole layers spread over GPUs, a KV cache that grows by copying.
+"""Engines that load safetensors by an automatic device map: whole layers spread over GPUs by their free memory.
 
-Sources: transformers' DynamicCache (concatenation per layer), accelerate's device map, bitsandbytes' nf4 and int8.
+transformers serve, plain or with bitsandbytes: a KV cache that grows by copying. Sources: transformers' DynamicCache
+(concatenation per layer), accelerate's device map, bitsandbytes' nf4 and int8.
+
+mistral.rs: weights quantized while loading (ISQ), KV cache in paged attention blocks. Source:
+mistralrs-core/src/paged_attention/mod.rs (cap = available less max(2 %, 512 MiB), block 32, KV sized by context).
 """
 
 from __future__ import annotations
@@ -13,14 +17,19 @@ from mscli.planning.memory import (
     EngineMemory,
     Footprint,
     Setting,
+    Stage,
     bytes_per_layer,
     bytes_per_token,
+    layer_counts,
+    layers,
+    spread,
 )
-from mscli.planning.memory.layers import Stage, layers, spread
-from mscli.planning.plan import GIB
+from mscli.planning.plan import GIB, MIB
 
 CUDA_CONTEXT = GIB // 2
 PREFILL = 2048
+BLOCK_TOKENS = 32
+ISQ_PREFILL = 4096
 
 
 def footprints(
@@ -32,10 +41,10 @@ def footprints(
 
 def stage(config: Configuration) -> Stage:
     """What each GPU holds beside layers."""
-    return stage_of(config, "f16", config.kv_tokens, compute(config))
+    return _stage(config, "f16", config.kv_tokens, compute(config))
 
 
-def stage_of(config: Configuration, kv_type: str, kv_tokens: int, compute_bytes: int) -> Stage:
+def _stage(config: Configuration, kv_type: str, kv_tokens: int, compute_bytes: int) -> Stage:
     """What each GPU holds beside layers, of an engine with an automatic device map."""
     return Stage(
         kv_type=kv_type,
@@ -54,10 +63,10 @@ def compute(config: Configuration) -> int:
     text = config.text
     copied = config.kv_tokens * bytes_per_layer(text, "f16")
     matrix = 2 * text.hidden * text.ffn if config.variant.quantisation.startswith("bnb") else 0
-    return copied + matrix + activations(config, PREFILL)
+    return copied + matrix + _activations(config, PREFILL)
 
 
-def activations(config: Configuration, most_tokens: int) -> int:
+def _activations(config: Configuration, most_tokens: int) -> int:
     """The widest activations of a prompt of up to `most_tokens`, and 0.5 GiB for the largest image."""
     text = config.text
     widest = min(most_tokens, config.context) * (3 * text.ffn + 4 * text.hidden) * 2
@@ -66,10 +75,10 @@ def activations(config: Configuration, most_tokens: int) -> int:
 
 def host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
     """On the CPU everything; beside GPUs the offloaded layers with their KV, and Python itself."""
-    return host_of(config, rooms, "f16", config.kv_tokens, compute(config), GIB)
+    return _host(config, rooms, "f16", config.kv_tokens, compute(config), GIB)
 
 
-def host_of(
+def _host(
     config: Configuration, rooms: Sequence[Room], kv_type: str, kv_tokens: int, compute_bytes: int, runtime_bytes: int
 ) -> Footprint:
     """Host memory of an engine with an automatic device map."""
@@ -92,3 +101,51 @@ def settings(config: Configuration, _rooms: Sequence[Room], _usable: Sequence[in
 
 
 MEMORY = EngineMemory("layer", footprints, host, settings)
+
+
+# mistral.rs
+
+
+def isq_footprints(
+    config: Configuration, rooms: Sequence[Room], usable: Sequence[int] | None = None
+) -> tuple[Footprint, ...]:
+    """Layers by free memory (the automatic device map); embedding, vision encoder and projector on the first GPU."""
+    return spread(config, rooms, isq_stage(config), usable)
+
+
+def isq_stage(config: Configuration) -> Stage:
+    """What each GPU holds beside layers."""
+    return _stage(config, config.kv_type, _isq_tokens(config), isq_compute(config))
+
+
+def _isq_tokens(config: Configuration) -> int:
+    return -(-config.kv_tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+
+
+def isq_compute(config: Configuration) -> int:
+    """Activations that the automatic device map keeps for a prompt of up to 4,096 tokens, and the largest image."""
+    return _activations(config, ISQ_PREFILL)
+
+
+def isq_limits(_config: Configuration, rooms: Sequence[Room]) -> tuple[int, ...]:
+    """It never takes the last 2 %, or 512 MiB."""
+    return tuple(room.free_bytes - max(room.free_bytes // 50, 512 * MIB) for room in rooms)
+
+
+def isq_host(config: Configuration, rooms: Sequence[Room]) -> Footprint:
+    """On the CPU everything; beside GPUs the layers that stay, with their KV."""
+    return _host(config, rooms, config.kv_type, _isq_tokens(config), isq_compute(config), GIB // 2)
+
+
+def isq_settings(config: Configuration, rooms: Sequence[Room], usable: Sequence[int]) -> dict[str, Setting]:
+    """The KV cache is sized by its context (--pa-ctxt-len), never by a share of the card."""
+    found: dict[str, Setting] = {"paged_attention_context": _isq_tokens(config)}
+    if config.variant.quantisation.startswith("isq-"):
+        found["isq"] = config.variant.quantisation.removeprefix("isq-")
+    if rooms and config.host_layers:
+        counts = layer_counts(config, rooms, isq_stage(config), usable)
+        found["device_layers"] = ";".join(f"{index}:{count}" for index, count in enumerate(counts))
+    return found
+
+
+MISTRALRS = EngineMemory("layer", isq_footprints, isq_host, isq_settings, isq_limits)

@@ -17,8 +17,8 @@ from mscli.planning.memory import (
     Footprint,
     Setting,
     bytes_per_token,
+    layers,
 )
-from mscli.planning.memory.layers import layers
 from mscli.planning.plan import GIB, MIB, Plan, from_gib
 
 UTILISATION_CAP = 0.92

@@ -228,7 +228,7 @@ def again(request: Body, refused: RequestError) -> Body | None:
 
 
 def strict(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages as the makers' templates insist on them: `accepted`, one system message, at the beginning, then the
+    """The messages as the strictest templates insist on them: as of `accepted`, one system message at the beginning, then the
     user and the assistant by turns. What stood elsewhere is the user's, and neighbors are joined by an empty line."""
     made: list[dict[str, Any]] = []
     for message in accepted(messages):

@@ -228,8 +228,9 @@ def again(request: Body, refused: RequestError) -> Body | None:
 
 
 def strict(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages as the strictest templates insist on them: as of `accepted`, one system message at the beginning, then the
-    user and the assistant by turns. What stood elsewhere is the user's, and neighbors are joined by an empty line."""
+    """The messages as the strictest templates insist on them: those of `accepted`, but one system message, at the
+    beginning, then the user and the assistant by turns. A system message elsewhere is the user's; neighbors of one role
+    are joined by an empty line."""
     made: list[dict[str, Any]] = []
     for message in accepted(messages):
         before = made[-1] if made else message

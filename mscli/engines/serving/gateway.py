@@ -31,9 +31,7 @@ from mscli.engines.serving.worker import say
 
 PORT_STATUS, FAILED, UNABLE = 3, 70, 127
 BACKLOG = 1024  # connections that wait to be accepted
-_OWN_END_S = 0.5
-_LAST_WORDS_S = 0.3
-_STOPPED_S = 5.0
+_OWN_END_S, _LAST_WORDS_S, _STOPPED_S = 0.5, 0.3, 5.0
 LIBRARY = "library"
 
 
@@ -121,21 +119,22 @@ async def serve(options: Namespace, listening: socket.socket) -> int:
     """Start the engine and answer for it, until it has ended; its exit status."""
     ours, its = socket.socketpair()
     ours.setblocking(False)
+    loop, stopping = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+    born: asyncio.Future[Process] = loop.create_future()
+
+    def stop(number: int) -> None:
+        stopping.add(loop.create_task(_stop(born, number)))
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop, number)
     try:
-        engine = await asyncio.create_subprocess_exec(
-            *options.program, stdin=its.fileno() if options.kind == LIBRARY else asyncio.subprocess.DEVNULL
-        )
+        stdin = its.fileno() if options.kind == LIBRARY else asyncio.subprocess.DEVNULL
+        engine = await asyncio.create_subprocess_exec(*options.program, stdin=stdin)
     except OSError as fault:
         say(f"error: {options.program[0]} could not be executed: {fault.strerror}")
         return UNABLE
     its.close()
-    loop, stopping = asyncio.get_running_loop(), set[asyncio.Task[None]]()
-
-    def stop(number: int) -> None:
-        stopping.add(loop.create_task(_stop(engine, number)))
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, stop, number)
+    born.set_result(engine)
     made = front(options, ours)
     server, ended = Http(made), loop.create_task(engine.wait())
     serving = loop.create_task(server.serve(sockets=[listening]))
@@ -145,7 +144,7 @@ async def serve(options: Namespace, listening: socket.socket) -> int:
     if failed := working.exception() if working.done() else None:  # unread, clients would hear "loading" for ever
         made.ready, made.fault = False, f"the gateway failed: {failed!r}"
         say(f"error: {made.fault}")
-        await _stop(engine, signal.SIGTERM)
+        await _stop(born, signal.SIGTERM)
         await asyncio.wait({ended}, timeout=_STOPPED_S)
     await asyncio.sleep(_LAST_WORDS_S)  # streams that broke off are told so
     server.should_exit = True
@@ -155,8 +154,9 @@ async def serve(options: Namespace, listening: socket.socket) -> int:
     return FAILED if failed else ended.result()
 
 
-async def _stop(engine: Process, number: int) -> None:
-    """End the engine by the signal that the gateway got, unless it got it too."""
+async def _stop(born: asyncio.Future[Process], number: int) -> None:
+    """End the engine, once it is started, by the signal that the gateway got, unless it got it too."""
+    engine = await born
     with suppress(asyncio.TimeoutError, ProcessLookupError):
         await asyncio.wait_for(engine.wait(), _OWN_END_S)
         return

@@ -131,3 +131,16 @@ def test_a_reply_that_fails_unexpectedly_ends_and_the_log_says_why(start: Start,
     assert "OSError" in answer.text
     assert answer.status_code == (200 if stream else 500)
     assert "OSError: the disk of the weights is gone" in child.communicate(timeout=20)[1]
+
+
+def test_a_signal_while_the_engine_is_started_ends_it_too() -> None:
+    program = ("/bin/sh", "-c", "kill -TERM $PPID; exec sleep 60")
+    argv = gateway(free_port(), "openai", "--engine-port", "9", before=program)
+    child = subprocess.Popen(argv, start_new_session=True)
+    try:
+        assert child.wait(30) == -signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            os.killpg(child.pid, 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)

@@ -52,7 +52,10 @@ def companion(tmp_path: Path) -> Iterator[Start]:
 
     yield start
     for child in started:
-        if child.poll() is None:
+        child.terminate()  # it ends also what is no longer of its group
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 

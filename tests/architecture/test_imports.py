@@ -172,7 +172,7 @@ def printing(path: Path) -> Iterator[int]:
 
 def test_only_the_screen_prints() -> None:
     # programs that run as processes of their own speak through their standard output
-    own_processes = {"engines/llamacpp/embedded.py", "weights/fetch.py"}
+    own_processes = {"engines/llamacpp/embedded.py"}
     found = [
         f"{path}:{line}"
         for path in modules()

@@ -45,7 +45,7 @@ def companion(tmp_path: Path) -> Iterator[Start]:
         child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", RUN, *words, "--", *argv], start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("ab"),
-            env={**os.environ, "MSCLI_INSTANCE": f"test:{tmp_path.name}", **(env or {})},
+            env={**os.environ, "MSCLI_INSTANCE": f"test:{os.urandom(8).hex()}", **(env or {})},
         )  # fmt: skip
         started.append(child)
         return child

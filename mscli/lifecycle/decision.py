@@ -16,7 +16,7 @@ from mscli.lifecycle.pinned import catalogue, one
 from mscli.lifecycle.snapshot import Snapshot, imagine, see
 from mscli.paths import Places, shipped_profiles
 from mscli.planning.adjustment import NOTHING, Adjustment
-from mscli.planning.make import choose, make
+from mscli.planning.make import DRIVER_TOO_OLD, choose, make
 from mscli.planning.plan import Choice, NoFit, Overrides, Plan
 from mscli.planning.requirements import no_device_cause
 
@@ -222,13 +222,18 @@ def _no_fit(profile: Profile, outcome: NoFit, inventory: Inventory) -> MscliErro
     if profile.device == "gpu" and not inventory.devices:
         return no_gpu(inventory)
     nearest = f"The nearest that works: {outcome.nearest}. " if outcome.nearest else ""
+    update = _update(inventory) if outcome.cause == "driver_too_old" else ""
     return MscliError(
         Code.NO_FIT,
         f"{profile.name} does not fit this machine: {'; '.join(outcome.reasons)}",
-        f"{nearest}{_instead(profile, inventory)}All verdicts for this machine: mscli profiles",
+        f"{update}{nearest}{_instead(profile, inventory)}All verdicts for this machine: mscli profiles",
         {"profile": profile.name, "reasons": list(outcome.reasons), "missing_bytes": outcome.missing_bytes,
          "cause": outcome.cause},
     )  # fmt: skip
+
+
+def _update(inventory: Inventory) -> str:
+    return f"Update the NVIDIA driver ({inventory.driver} is installed). "
 
 
 def _instead(profile: Profile, inventory: Inventory) -> str:
@@ -249,6 +254,8 @@ def _nothing_fits(choice: Choice, asked: str | None, snapshot: Snapshot) -> Mscl
     best = next((item for item in choice.ranked if isinstance(item, Plan)), None)
     engine = snapshot.engines.get((best.engine, "gpu" if best.devices else "cpu")) if best else None
     remedy = f"{engine.remedy} " if engine and engine.remedy else ""
+    if choice.reason.startswith(DRIVER_TOO_OLD):
+        remedy = _update(snapshot.inventory)
     return MscliError(
         Code.NO_FIT,
         f"{what} fits this machine: {choice.reason}",

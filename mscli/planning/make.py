@@ -33,6 +33,8 @@ def make(
 
 
 LEAST_CONTEXT = 2048
+# How the reason begins where only the driver is in the way.
+DRIVER_TOO_OLD = "the driver is too old"
 
 
 def nearest(profile: Profile, model: Model, overrides: Overrides, known: Known) -> str | None:
@@ -281,7 +283,7 @@ def _why_none(pairs: Sequence[tuple[Profile, Model]], ranked: Sequence[Verdict],
     if text := _without_engine(ranked, {profile.name: profile for profile, _ in pairs}, math.inf):
         return f"no engine for what fits{text}"
     if waiting := _with_a_newer_driver(pairs, ranked, asked, known):
-        return f"the driver is too old; with a newer one {waiting.profile} would fit: {'; '.join(waiting.reasons)}"
+        return f"{DRIVER_TOO_OLD}; with a newer one {waiting.profile} would fit: {'; '.join(waiting.reasons)}"
     automatic = {profile.name for profile, _ in pairs if _automatic(profile)}
     refused = [item for item in ranked if isinstance(item, NoFit) and item.profile in automatic]
     if not refused:

@@ -5,19 +5,12 @@ Ollama is its protocol's stand-in in a release; what machines with vLLM do shows
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import tarfile
 from pathlib import Path
 
 import pytest
-from support.engines.releases import zstd_packed
 from support.machines.bare import POSSIBLE, WHY_NOT, Given, mscli_wheels
-from support.ollama.standins import SMALL, STANDIN
+from support.ollama.release import EXPORTS, release
 from support.tiny_models import TinyModels
-
-from mscli.engines.ollama.installation import VERSION
 
 pytestmark = [pytest.mark.bare, pytest.mark.skipif(not POSSIBLE, reason=WHY_NOT)]
 
@@ -27,32 +20,13 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mscli_wheels(tmp_path_factory.mktemp("wheels"))
 
 
-def mirror(folder: Path) -> None:
-    """A mirror of Ollama's releases, laid out as the publisher's, whose archive holds the stand-in."""
-    script = '#!/bin/sh\nexec /usr/bin/python3 -S "$(dirname "$0")/../lib/ollama/standin" "$@"\n'
-    plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w") as tar:
-        entry = tarfile.TarInfo("bin/ollama")
-        entry.size, entry.mode = len(script), 0o755
-        tar.addfile(entry, io.BytesIO(script.encode()))
-        for path in sorted(STANDIN.glob("*.py")):
-            tar.add(path, f"lib/ollama/standin/{path.name}")
-    packed, name = zstd_packed(plain.getvalue()), "ollama-linux-amd64.tar.zst"
-    release = folder / f"v{VERSION}"
-    release.mkdir(parents=True)
-    (release / name).write_bytes(packed)
-    (release / "sha256sum.txt").write_text(f"{hashlib.sha256(packed).hexdigest()}  ./{name}\n")
-
-
 @pytest.fixture
 def given(tmp_path: Path, wheels: Path, nvml_library: Path) -> Given:
     """What the machine is given: wheels, a mirror of releases, a driver, the registry."""
     made = Given(tmp_path)
     made.put(wheels, nvml_library)
-    mirror(tmp_path / "mirror")
-    registry = {SMALL: {"layers": [3_000_000, 1_000], "capabilities": ["completion", "vision", "tools"]}}
-    (tmp_path / "scene.json").write_text(json.dumps({"registry": registry}))
-    made.exports = {"OLLAMA_STANDIN": "$HOME/scene.json", "MSCLI_OLLAMA_RELEASES": "http://127.0.0.1:9000"}
+    release(tmp_path / "mirror")
+    made.exports = EXPORTS
     return made
 
 

@@ -109,6 +109,15 @@ def test_a_machine_for_vllm_answers_after_one_command(
     print(told.said)
 
 
+# Once 300 MB of the environment have come, 50 more fit on the disk.
+DISK_FILLS = """\
+fate() { python3 -c 'import sys, urllib.request as url; url.urlopen("http://127.0.0.1:9002/" + sys.argv[1])' "$1"; }
+fate 'after?way=mirror&bytes=300000000&does=fill&leaves=50000000'
+if mscli up -y --json; then exit 9; fi
+mscli engines --json
+! find .cache/huggingface -name "*.safetensors" | grep .
+fate room
+"""
 # Waits for what a pattern of processes or files shows, ends mscli and its installer as an operating system would.
 CUT = """\
 mscli up -y >first 2>&1 &
@@ -128,12 +137,16 @@ mscli status --json || test $? = 3
 def test_what_is_cut_while_it_installs_or_downloads_is_not_used_and_gone_on_with(
     given: Given, tiny_model: TinyModels
 ) -> None:
+    """A disk that fills while it installs comes first."""
     given.hub({BF16: tiny_model("small31", formats=("mistral",)).folder}, rate=300_000)
-    told = given.run("h100-80", CUT + ANSWERED.format(more="").replace("! command -v vllm\n", ""), HOME)
+    told = given.run("h100-80", DISK_FILLS + CUT + ANSWERED.format(more="").replace("! command -v vllm\n", ""), HOME)
     assert told.status == 0, told.said
-    engines, idle, status, down = told.rows
-    rows = {row["name"]: row for row in engines["data"]["engines"]}
-    assert rows["vllm"]["where"] is None, "a half-installed engine counts as here"
+    full, *engines, idle, status, down = told.rows
+    assert full["error"]["code"] == "disk_full", told.said
+    assert "MSCLI_HOME" in full["error"]["hint"]
+    for rows in (each["data"]["engines"] for each in engines):
+        (vllm,) = (row for row in rows if row["name"] == "vllm")
+        assert vllm["where"] is None, "a half-installed engine counts as here"
     assert idle["data"]["instances"] == []
     assert (status["data"]["instances"][0]["state"], down["ok"]) == ("ready", True)
     assert "vllm.unfinished" in told.said

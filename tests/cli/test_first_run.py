@@ -198,3 +198,14 @@ def test_under_a_driver_of_cuda_12_an_h100_still_gets_vllm(
     env = {**bare, **machine("h100-80", lambda told: told.update(driver="550.54.15", cuda="12.4"))}
     plan = mscli("up", "--dry-run", "--json", env=env).data["plan"]
     assert (plan["profile"], plan["engine"], plan["engine_state"]) == ("small-bf16", "vllm", "installable")
+
+
+def test_under_a_driver_that_is_too_old_for_every_engine_the_way_on_is_to_update_it(
+    mscli: Mscli, machine: Machine, bare: dict[str, str]
+) -> None:
+    env = {**bare, **machine("driver-470")}
+    for named in ((), ("small-q4",)):
+        refused = mscli("up", *named, "--dry-run", "--json", env=env)
+        assert (refused.code, refused.error["code"]) == (4, "no_fit")
+        assert "driver 550 or newer" in refused.error["message"]
+        assert refused.error["hint"].startswith("Update the NVIDIA driver (470.256.02 is installed).")

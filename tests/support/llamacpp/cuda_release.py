@@ -16,18 +16,24 @@ from pathlib import Path
 from mscli.engines.llamacpp.installation import VERSION
 
 SOURCES = Path(__file__).with_name("in_gpus_place")
-ARCHIVE = f"llama-{VERSION}-bin-ubuntu-cuda-13.4-x64"
+BUILDS = ("12.8", "13.4")
 
 
 def release(real: Path, folder: Path, work: Path, address: str) -> None:
     """Lay the release into `folder`, which is served at `address`. `real`: the build for the CPU; `work`: a folder."""
-    main, beside = work / f"llama-{VERSION}", work / "cudart"
-    shutil.copytree(real, main, symlinks=True)
-    beside.mkdir()
-    _compiled("cudart.c", beside / "libcudart.so.13", "-Wl,-soname,libcudart.so.13")
-    _compiled("ggml_cuda.c", main / "libggml-cuda.so", str(beside / "libcudart.so.13"), "-Wl,-rpath,$ORIGIN", "-ldl")
     folder.mkdir(parents=True)
-    assets = [_packed(name, what, folder, address) for name, what in ((ARCHIVE, main), (f"cudart-{ARCHIVE}", beside))]
+    assets = []
+    for cuda in BUILDS:
+        name = f"llama-{VERSION}-bin-ubuntu-cuda-{cuda}-x64"
+        main, beside = work / cuda / f"llama-{VERSION}", work / cuda / "cudart"
+        library = f"libcudart.so.{cuda.partition('.')[0]}"
+        shutil.copytree(real, main, symlinks=True)
+        beside.mkdir()
+        _compiled("cudart.c", beside / library, f"-Wl,-soname,{library}")
+        _compiled("ggml_cuda.c", main / "libggml-cuda.so", str(beside / library), "-Wl,-rpath,$ORIGIN", "-ldl")
+        assets += [
+            _packed(packed, what, folder, address) for packed, what in ((name, main), (f"cudart-{name}", beside))
+        ]
     (folder / VERSION).write_text(json.dumps({"tag_name": VERSION, "assets": assets}))
 
 

@@ -1,2 +1,2 @@
-/* In place of libcudart.so.13: what stands in for libggml-cuda.so takes it, and loads from its own folder alone. */
+/* In place of libcudart.so: what stands in for libggml-cuda.so takes it, and loads from its own folder alone. */
 void cudart_stand_in(void) {}

@@ -1,6 +1,6 @@
 /* A stand-in for llama.cpp's libggml-cuda.so where no GPU can be: a back end "CUDA" whose devices compute on the CPU.
  *
- *   cc -shared -fPIC -O1 -o libggml-cuda.so ggml_cuda.c libcudart.so.13
+ *   cc -shared -fPIC -O1 -o libggml-cuda.so ggml_cuda.c libcudart.so
  *
  * Its devices are those of CUDA_VISIBLE_DEVICES (identifiers as NVML gives them), with the names and the memory that
  * NVML gives. Everything else is done by the build for the CPU that lies beside it, libggml-cpu-x64.so, which also says

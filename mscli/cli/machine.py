@@ -225,12 +225,15 @@ def install(
     json: Json = False,
 ) -> None:
     """Install an engine into mscli's own folder, without root."""
+    from mscli.catalog.profile import engine_meant
     from mscli.cli.progress import listener_of
     from mscli.engines.table import install_engine
     from mscli.instances.json_values import to_json
 
     screen = open_screen(ctx, json or events)
     with listener_of(screen, events) as progress:
+        engine, pinned, version = name.partition("==")
+        name = engine_meant(engine) + pinned + version
         progress.stage("install", name)
         found = install_engine(name, progress)
     if screen.json_mode:

@@ -41,10 +41,11 @@ def overrides_of(
     client: str | None,
 ) -> Overrides:
     """The overrides of one command line. Raises USAGE for a word that is none of those known."""
-    from mscli.catalog.profile import ENGINES, KV_TYPES
+    from mscli.catalog.profile import ENGINES, KV_TYPES, engine_meant
     from mscli.planning.plan import Overrides
 
     _one_of("--kv", kv, KV_TYPES)
+    engine = engine_meant(engine) if engine else engine
     _one_of("--engine", engine, ENGINES)
     if container and engine not in (None, "vllm", CONTAINED):
         raise MscliError(Code.USAGE, f"--container: {engine} does not run in a container", "Leave out one of them.")

@@ -30,6 +30,12 @@ def test_an_engine_that_mscli_cannot_install_is_wrong_use(mscli: Mscli) -> None:
     assert "llama.cpp" in ran.error["message"], "what can be installed is not said"
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("llamacpp", "llama.cpp"), ("Mistral-RS", "mistral.rs"), ("vLLM", "vllm")])
+def test_an_engine_is_known_whatever_its_dots_and_capitals(mscli: Mscli, typed: str, meant: str) -> None:
+    planned = mscli("plan", "small", "--engine", typed, "--on", "H100", "--json").data["plan"]
+    assert planned["engine"] == meant
+
+
 @pytest.mark.parametrize(("build", "gpu", "cells"), [("+cpu", False, ["no", "yes"]), ("", True, ["yes", "no"])])
 def test_what_the_copy_of_vllm_that_is_here_can_do_is_shown(
     build: str, gpu: bool, cells: list[str], mscli: Mscli, tmp_path: Path

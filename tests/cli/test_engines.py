@@ -32,7 +32,7 @@ def test_an_engine_that_mscli_cannot_install_is_wrong_use(mscli: Mscli) -> None:
 
 @pytest.mark.parametrize(("typed", "meant"), [("llamacpp", "llama.cpp"), ("Mistral-RS", "mistral.rs"), ("vLLM", "vllm")])
 def test_an_engine_is_known_whatever_its_dots_and_capitals(mscli: Mscli, typed: str, meant: str) -> None:
-    planned = mscli("plan", "small", "--engine", typed, "--on", "H100", "--json").data["plan"]
+    planned = mscli("plan", "small", "--engine", typed, "--on", "H100", "--json").data["profiles"][0]
     assert planned["engine"] == meant
 
 

@@ -16,7 +16,7 @@ from mscli.catalog.document import Document, Fault, KeyPath, Node, invalid, read
 from mscli.catalog.files import model_in, profile_in, read_profile, sees
 from mscli.catalog.model import QUANTISATIONS, Model, Variant
 from mscli.catalog.names import means, named_source, plain, quantisation_in, way_names
-from mscli.catalog.profile import Profile
+from mscli.catalog.profile import Profile, on_engine
 from mscli.catalog.schema import NAME, PROFILE
 from mscli.catalog.types import Key, Table, map_of, nearest, refuse, word
 from mscli.errors import Code, MscliError
@@ -99,6 +99,18 @@ class Catalog:
             if profile.model == model.name and self._may_be_chosen(profile, name, model)
         ]
         return Ways(name, tuple(model.name for model in models), tuple(profiles)) if profiles else None
+
+    def for_engine(self, engine: str | None) -> Catalog:
+        """The catalogue for whoever names an engine: with profiles for vLLM as they run in a container, where that is
+        named; and of an engine none of whose profiles is automatic, those on GPUs alone are."""
+        if engine is None:
+            return self
+        profiles = {name: on_engine(profile, engine) for name, profile in self.profiles.items()}
+        own = [profile for profile in profiles.values() if profile.engine == engine]
+        if not any(profile.automatic for profile in own):
+            wanted = [profile for profile in own if profile.device == "gpu" and not profile.offload]
+            profiles |= {profile.name: replace(profile, automatic=True) for profile in wanted}
+        return replace(self, profiles=profiles)
 
     def model_of(self, profile: Profile) -> tuple[Model, Variant]:
         """The model and the variant of its weights that `profile` runs."""

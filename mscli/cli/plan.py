@@ -115,7 +115,7 @@ class _Look:
         from mscli.paths import places
 
         self.overrides = overrides
-        self.catalog: Catalog = catalogue(places())
+        self.catalog: Catalog = catalogue(places()).for_engine(overrides.engine)
         self.profiles = list(self.catalog.profiles.values())
         self.ways = self.catalog.ways(name) if name is not None else None
         self.single = self.ways is None and (name is not None or file is not None)
@@ -305,7 +305,7 @@ def _choices_by_card(overrides: Overrides, name: str | None, price: str | None) 
     from mscli.planning.speed import price_per_hour
 
     per_hour = price_per_hour(price) if price is not None else None
-    catalog = load_catalog(shipped_profiles(), places().profiles)
+    catalog = load_catalog(shipped_profiles(), places().profiles).for_engine(overrides.engine)
     ways = catalog.ways(name) if name else None
     named = [catalog.profile(name)] if name and not ways else list(catalog.profiles.values())
     profiles = [on_engine(profile, overrides.engine) for profile in (ways.profiles if ways else named)]

@@ -109,7 +109,7 @@ def chosen(
     `unfit`: where none of a model's profiles fits, the one that comes closest. `engine`: as it runs there. Raises as
     `decide` does.
     """
-    named = _named(Request(name, str(file) if file else None, None, None, Overrides()), places)
+    named = _named(Request(name, str(file) if file else None, None, None, Overrides(engine=engine)), places)
     if not isinstance(named, _Open):
         profile, model = named
         return Chosen(on_engine(profile, engine), model, model.variants[profile.variant])
@@ -163,14 +163,13 @@ def _best(
 ) -> Decision:
     """The best profile for this machine. Raises NO_GPU or NO_FIT: never a silent run on the CPU."""
     catalog, ways = wanted.catalog, wanted.ways
-    found = ways.profiles if ways else [profile for profile in catalog.profiles.values() if profile.automatic]
-    profiles = [on_engine(profile, overrides.engine) for profile in found]
+    profiles = ways.profiles if ways else [each for each in catalog.profiles.values() if each.automatic]
     engines = [(profile.engine, profile.device) for profile in profiles]
     snapshot = see(places, engines, replaced, installed_only=installed_only)
     if not snapshot.inventory.devices:
         raise no_gpu(snapshot.inventory)
     if ways:
-        choice = plan_ways(replace(ways, profiles=tuple(profiles)), catalog.models, snapshot, overrides)
+        choice = plan_ways(ways, catalog.models, snapshot, overrides)
     else:
         choice = plan_all(profiles, catalog.models, snapshot, overrides)
     if choice.chosen is None:
@@ -186,12 +185,14 @@ def _named(request: Request, places: Places) -> tuple[Profile, Model] | _Open:
         catalog = catalogue(places)
         profile = load_profile_file(Path(request.file), catalog)
         return profile, catalog.models[profile.model]
+    engine = request.overrides.engine
     if request.profile is None:
-        return _Open(catalogue(places), None)
+        return _Open(catalogue(places).for_engine(engine), None)
     try:
         return one(request.profile, places)
     except MscliError as unknown:
-        if unknown.code is Code.PROFILE_UNKNOWN and (ways := (catalog := catalogue(places)).ways(request.profile)):
+        catalog = catalogue(places).for_engine(engine) if unknown.code is Code.PROFILE_UNKNOWN else None
+        if catalog and (ways := catalog.ways(request.profile)):
             return _Open(catalog, ways)
         raise
 

@@ -30,10 +30,29 @@ def test_an_engine_that_mscli_cannot_install_is_wrong_use(mscli: Mscli) -> None:
     assert "llama.cpp" in ran.error["message"], "what can be installed is not said"
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("llamacpp", "llama.cpp"), ("Mistral-RS", "mistral.rs"), ("vLLM", "vllm")])
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("llamacpp", "llama.cpp"), ("Mistral-RS", "mistral.rs"), ("vLLM", "vllm")]
+)
 def test_an_engine_is_known_whatever_its_dots_and_capitals(mscli: Mscli, typed: str, meant: str) -> None:
     planned = mscli("plan", "small", "--engine", typed, "--on", "H100", "--json").data["profiles"][0]
     assert planned["engine"] == meant
+
+
+@pytest.mark.parametrize(
+    ("words", "engine", "profile"),
+    [
+        ("", "mistral.rs", "small-isq"),
+        ("small", "mistral.rs", "small32-isq"),
+        ("mistral-small-3.1", "transformers", "small-4bit"),
+        ("magistral", "transformers", "magistral-4bit"),
+        ("magistral", "vllm-docker", "magistral-2509-fp8"),
+        ("", "llama.cpp", "small-gguf-q8"),
+    ],
+)
+def test_who_names_an_engine_gets_the_best_way_on_it(mscli: Mscli, words: str, engine: str, profile: str) -> None:
+    """`mscli up` alone takes none of some engines' profiles: they are slower, or were tried on fewer cards."""
+    planned = mscli("plan", *words.split(), "--engine", engine, "--on", "RTX 4090 x2", "--json").data
+    assert planned["chosen"] == profile
 
 
 @pytest.mark.parametrize(("build", "gpu", "cells"), [("+cpu", False, ["no", "yes"]), ("", True, ["yes", "no"])])

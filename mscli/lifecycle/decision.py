@@ -191,8 +191,10 @@ def _named(request: Request, places: Places) -> tuple[Profile, Model] | _Open:
     try:
         return one(request.profile, places)
     except MscliError as unknown:
-        catalog = catalogue(places).for_engine(engine) if unknown.code is Code.PROFILE_UNKNOWN else None
-        if catalog and (ways := catalog.ways(request.profile)):
+        if unknown.code is not Code.PROFILE_UNKNOWN:
+            raise
+        catalog = catalogue(places).for_engine(engine)
+        if ways := catalog.ways(request.profile):
             return _Open(catalog, ways)
         raise
 

@@ -56,7 +56,7 @@ def test_an_engine_that_is_ready_is_reported_where_only_what_it_took_cannot_be_s
     assert user.mscli(*asked).code == 0
     with_all = user.home / "state" / "instances" / "rehearsal" / "record.json"
     told = json.loads(with_all.read_text())
-    size = len(json.dumps({**told, "taken": None}, indent=1)) + 24  # other pids and times may have more digits
+    size = len(json.dumps({**told, "taken": None})) + 24  # other pids and times may have more digits
     assert user.mscli("down").code == 0
     up = limited(user, size, *asked, "--json")
     assert up.code == 0, up.error

@@ -25,6 +25,12 @@ def keep(folder: Path) -> list[Path]:
     return made
 
 
+@pytest.fixture(autouse=True)
+def _nothing_parsed_before(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Other tests of this process may have left what they parsed."""
+    keep(tmp_path_factory.mktemp("before"))
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A file of which something is kept."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,7 +84,7 @@ def plan(
         return _list_cards(screen)
     if on == "all":
         return _all_cards(screen, overrides, profile, price)
-    look = _Look(profile, file, on, free, ram, overrides)
+    look = _Look(profile, file, (on, free, ram), overrides)
     choice = look.priced(look.verdicts(), price)
     if look.single:
         say_old_name(screen, look.profiles[0])
@@ -104,13 +103,13 @@ class _Look:
         self,
         name: str | None,
         file: Path | None,
-        on: str | None,
-        free: str | None,
-        ram: str | None,
+        machine: tuple[str | None, str | None, str | None],
         overrides: Overrides,
     ) -> None:
+        """`machine`: what was typed after --on, --free and --ram."""
         from mscli.catalog.load import load_profile_file
         from mscli.catalog.profile import on_engine
+        from mscli.cli.typed import typed
         from mscli.lifecycle.pinned import catalogue
         from mscli.paths import places
 
@@ -126,8 +125,8 @@ class _Look:
         elif name is not None:
             self.profiles = [self.catalog.profile(name)]
         self.profiles = [on_engine(profile, overrides.engine) for profile in self.profiles]
-        self.snapshot = self._snapshot(on, free, ram)
-        self.again = f" --on {shlex.quote(on)}" if on else ""  # for the next command to type
+        self.snapshot = self._snapshot(*machine)
+        self.typed = typed(name, file, machine, overrides)
 
     def _snapshot(self, on: str | None, free: str | None, ram: str | None) -> Snapshot:
         from mscli.lifecycle.snapshot import see
@@ -215,12 +214,12 @@ def _report(screen: Screen, look: _Look, choice: Choice, explain: bool, all_: bo
     from mscli.cli.plan_view import show_all, show_choice
 
     if all_ and not look.single:
-        show_all(screen, choice, look.catalog)
+        show_all(screen, choice, look.catalog, look.typed)
     elif look.single:
         _report_one(screen, look, choice)
     else:
         made = look.previewed(choice.chosen) if choice.chosen else None
-        show_choice(screen, choice, look.catalog, made, look.again)
+        show_choice(screen, choice, look.catalog, made, look.typed)
         if choice.chosen and (short := look.too_short(choice.chosen)):
             screen.note(f"note: {short}", "yellow")
     if explain:
@@ -240,8 +239,8 @@ def _report_one(screen: Screen, look: _Look, choice: Choice) -> None:
         for reason in outcome.reasons:
             screen.paragraph(reason, "  - ", "    ")
         if outcome.nearest:
-            screen.paragraph(f"this would fit: mscli plan {outcome.profile} {outcome.nearest}{look.again}", "  ")
-        screen.paragraph(f"To see what fits: mscli plan{look.again}", "  ")
+            screen.paragraph(f"this would fit: {look.typed.changed(outcome.nearest)}", "  ")
+        screen.paragraph(f"To see what fits: mscli plan{look.typed.machine}", "  ")
         return
     made = look.previewed(outcome)
     show_plan(screen, outcome, title, made)

@@ -15,6 +15,7 @@ from mscli.planning.plan import ENGINE_INSTALLABLE, ENGINE_MISSING, SAFE, TIGHT,
 
 if TYPE_CHECKING:
     from mscli.catalog.load import Catalog
+    from mscli.cli.typed import Typed
     from mscli.engines.engine import Command
     from mscli.lifecycle.preview import Preview
 
@@ -99,30 +100,35 @@ def why_not(outcome: Plan | NoFit) -> str:
     return next((found.expand(clause) for said, clause in _CLAUSES if (found := said.fullmatch(reason))), reason)
 
 
-def show_choice(screen: Screen, choice: Choice, catalog: Catalog, previewed: Preview | None, again: str = "") -> None:
-    """One screen: the choice, up to five other ways that fit, and how many more there are. `again`: what to add to the
-    next command for the same machine."""
+def show_choice(screen: Screen, choice: Choice, catalog: Catalog, previewed: Preview | None, typed: Typed) -> None:
+    """One screen: the choice, up to five other ways that fit, how many more there are, and what to type next."""
     chosen = choice.chosen
     if chosen is None:
         screen.paragraph(choice.reason, style="yellow")
     else:
         screen.paragraph(f"selected {chosen.profile}, {choice.reason}", style="bold")
-        show_plan(screen, chosen, catalog.models[chosen.model].title, previewed, brief=True, again=again)
+        show_plan(screen, chosen, catalog.models[chosen.model].title, previewed, typed)
     others = _others(choice)
     fitting = [outcome for outcome in choice.ranked if isinstance(outcome, Plan) and outcome is not chosen]
     if others:
         screen.line()
         screen.table(_OTHERS, [_other_row(outcome, catalog) for outcome in others])
-    if chosen is None and fitting:
-        screen.paragraph(f"To start one by name: mscli up {fitting[0].profile}")
-    _show_rest(screen, len(fitting) - len(others), len(choice.ranked) - len(fitting) - bool(chosen), again)
+    if chosen is None and (one := first_to_start(choice)):
+        screen.paragraph(f"To start one by name: {typed.up(one.profile)}")
+    _show_rest(screen, len(fitting) - len(others), len(choice.ranked) - len(fitting) - bool(chosen), typed.every())
 
 
-def _show_rest(screen: Screen, fit: int, too_big: int, again: str) -> None:
+def first_to_start(choice: Choice) -> Plan | None:
+    """The best plan whose engine is here or can be installed."""
+    plans = (outcome for outcome in choice.ranked if isinstance(outcome, Plan))
+    return next((plan for plan in plans if plan.engine_state != ENGINE_MISSING), None)
+
+
+def _show_rest(screen: Screen, fit: int, too_big: int, command: str) -> None:
     said = [f"{fit} more {'fits' if fit == 1 else 'fit'}"] if fit else []
     said += [f"{too_big} {'does' if too_big == 1 else 'do'} not{'' if fit else ' fit'}"] if too_big else []
     if said:
-        screen.paragraph(f"{', '.join(said)}: mscli plan --all{again}", style="dim")
+        screen.paragraph(f"{', '.join(said)}: {command}", style="dim")
 
 
 def _others(choice: Choice) -> list[Plan]:
@@ -142,11 +148,13 @@ def _others(choice: Choice) -> list[Plan]:
     return sorted(taken, key=lambda outcome: models.index(outcome.model))
 
 
-def show_all(screen: Screen, choice: Choice, catalog: Catalog) -> None:
-    """Every verdict, by model, in one table."""
+def show_all(screen: Screen, choice: Choice, catalog: Catalog, typed: Typed) -> None:
+    """Every verdict, by model, in one table, and what to type next."""
     by_model(screen, _ALL, choice.ranked, catalog, _row)
     screen.line()
     screen.paragraph(f"selected {choice.chosen.profile}, {choice.reason}" if choice.chosen else choice.reason)
+    if one := choice.chosen or first_to_start(choice):
+        screen.paragraph(f"To start {'it' if choice.chosen else 'one by name'}: {typed.up(one.profile)}")
 
 
 def by_model(
@@ -170,13 +178,12 @@ def by_model(
         screen.lines(lines[number * blocks : (number + 1) * blocks])
 
 
-def show_plan(
-    screen: Screen, plan: Plan, title: str, previewed: Preview | None, brief: bool = False, again: str = ""
-) -> None:
+def show_plan(screen: Screen, plan: Plan, title: str, previewed: Preview | None, typed: Typed | None = None) -> None:
     """A plan: what, how much memory on which GPU, how fast, at what cost, and the exact command. `title`: the model's.
 
-    `brief`: without the arithmetic, and a long command only by its beginning.
+    With `typed` in brief: without the arithmetic, a long command only by its beginning, and what to type for the rest.
     """
+    brief = typed is not None
     context = next((step for step in plan.steps if step.startswith("context ")), f"context {plan.context:,} tokens")
     words = _words(previewed.command) if previewed and previewed.command else []
     lines = command_lines(words, screen.width, "    ")
@@ -190,8 +197,8 @@ def show_plan(
             ("cost", cost_text(plan.cost, plan.users, brief) if plan.cost else ""),
             ("API", api_text(plan.cost) if plan.cost and not brief else ""),
             ("memory", "" if plan.gpus else f"{size(plan.host_bytes)} of host memory, on the CPU"),
-            ("start", f"mscli up {plan.profile}" if brief else ""),
-            ("command", _beginning(plan, words, screen.width, again) if hidden else ""),
+            ("start", typed.up(plan.profile) if typed else ""),
+            ("command", _beginning(words, screen.width, typed.plan(plan.profile)) if typed and hidden else ""),
         )
     )
     show_memory(screen, plan.memory)
@@ -210,9 +217,9 @@ def _words(command: Command) -> list[str]:
     return settings + [shlex.quote(word) for word in command.argv]
 
 
-def _beginning(plan: Plan, words: Sequence[str], width: int | None, again: str) -> str:
-    """A long command by its beginning (the program by its name alone), and where the whole of it is shown."""
-    whole = f" (full command: mscli plan {plan.profile}{again})"
+def _beginning(words: Sequence[str], width: int | None, command: str) -> str:
+    """A long command by its beginning (the program by its name alone), and the one that shows the whole of it."""
+    whole = f" (full command: {command})"
     program, *rest = dropwhile(lambda word: "=" in word, words)
     return clipped(" ".join((program.rpartition("/")[2], *rest)), max((width or 80) - 11 - len(whole), 20)) + whole
 

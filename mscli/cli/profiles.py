@@ -61,7 +61,7 @@ def profiles(
 
 def _show(screen: Screen, choice: Choice, catalog: Catalog, all_: bool) -> None:
     """The profiles that fit, or where none does the nearest; all of them with `all_`."""
-    from mscli.cli.plan_view import by_model
+    from mscli.cli.plan_view import by_model, first_to_start
     from mscli.planning.plan import Plan
 
     fitting = [outcome for outcome in choice.ranked if isinstance(outcome, Plan)]
@@ -73,8 +73,8 @@ def _show(screen: Screen, choice: Choice, catalog: Catalog, all_: bool) -> None:
         screen.paragraph(f"mscli up selects {choice.chosen.profile}, {choice.reason}")
     else:
         screen.paragraph(f"no profile selected: {choice.reason}", style="yellow")
-        if fitting:
-            screen.paragraph(f"To start one by name: mscli up {fitting[0].profile}")
+        if one := first_to_start(choice):
+            screen.paragraph(f"To start one by name: mscli up {one.profile}")
     if len(shown) < len(choice.ranked):
         more, too_big = len(choice.ranked) - len(shown), len(choice.ranked) - len(fitting)
         screen.paragraph(

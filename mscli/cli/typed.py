@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mscli.errors import Code, MscliError
+from mscli.frozen import frozen
 
 if TYPE_CHECKING:
     import typer
@@ -19,6 +21,47 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 CLIENTS = ("agents",)
 CONTAINED = "vllm-docker"
 PREFERENCES = ("quality", "speed", "context")
+# Field of Overrides -> the option that sets it.
+_OPTIONS = {
+    "context": "--ctx", "users": "--users", "images": "--images", "kv_type": "--kv", "gpus": "--gpus",
+    "engine": "--engine", "variant": "--variant", "prefer": "--prefer", "offload": "--offload",
+    "least_context": "--for",
+}  # fmt: skip
+
+
+@frozen
+class Typed:
+    """What was typed at `mscli plan`, for the commands to type next: they have the same options, or they would not do
+    what is shown. `what`: the profile, model or file. `machine`: --on and the options that go with it."""
+
+    overrides: Overrides
+    what: str = ""
+    machine: str = ""
+
+    def up(self, profile: str) -> str:
+        """The command that starts a profile as it is planned here."""
+        return f"mscli up {profile}{options_of(self.overrides)}"
+
+    def plan(self, profile: str) -> str:
+        """The command that shows the whole plan of a profile."""
+        return f"mscli plan {profile}{options_of(self.overrides)}{self.machine}"
+
+    def every(self) -> str:
+        """The command that shows every verdict."""
+        return f"mscli plan{self.what} --all{options_of(self.overrides)}{self.machine}"
+
+    def changed(self, options: str) -> str:
+        """The same command with other options."""
+        return f"mscli plan{self.what} {options}{options_of(self.overrides, but=options)}{self.machine}"
+
+
+def typed(
+    name: str | None, file: Path | None, machine: tuple[str | None, str | None, str | None], overrides: Overrides
+) -> Typed:
+    """`machine`: what was typed after --on, --free and --ram."""
+    what = f" -f {shlex.quote(str(file))}" if file else f" {shlex.quote(name)}" if name else ""
+    described = zip(("--on", "--free", "--ram"), machine, strict=True)
+    return Typed(overrides, what, "".join(f" {option} {shlex.quote(value)}" for option, value in described if value))
 
 
 def say_old_name(screen: Screen, profile: Profile) -> None:
@@ -56,6 +99,24 @@ def overrides_of(
     if wanted == ():
         raise MscliError(Code.USAGE, "--gpus is empty", "Separate indices or UUIDs by commas: --gpus 0,1")
     return Overrides(context, users, images, kv, wanted, engine, variant, prefer, offload, _least_context(client))
+
+
+def options_of(overrides: Overrides, but: str = "") -> str:
+    """The options that give these overrides, each after a space, without those that `but` has in their place."""
+    instead = but.split()
+    given = ((field, option, getattr(overrides, field)) for field, option in _OPTIONS.items())
+    return "".join(
+        f" {option}{_value(field, value)}"
+        for field, option, value in given
+        if value not in (None, False) and option not in instead
+    )
+
+
+def _value(field: str, value: object) -> str:
+    if value is True:
+        return ""
+    text = CLIENTS[0] if field == "least_context" else ",".join(value) if isinstance(value, tuple) else str(value)
+    return f" {shlex.quote(text)}"
 
 
 def _least_context(client: str | None) -> int | None:

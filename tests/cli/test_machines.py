@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -240,3 +241,27 @@ def test_a_models_name_plans_its_best_way_and_a_familys_says_which_member(
     )
     named = mscli("doctor", "mistralai/Magistral-Small-2509", "--only", "profile", "--json", env=env)
     assert "magistral-2509" in str(named.data)
+
+
+def test_the_next_command_has_the_options_that_were_typed(machine: Machine) -> None:
+    options = "--users 4 --kv q8_0"
+    with on_a_terminal("plan", "mistral-small", *options.split(), env=machine("rtx4090")) as terminal:
+        assert terminal.ended() == 0
+        shown = " ".join(terminal.shown.split())
+    assert re.search(rf"start mscli up (\S+) {options} ", shown), shown
+    assert re.search(rf"\(full command: mscli plan (\S+) {options}\)", shown), shown
+    assert f": mscli plan mistral-small --all {options}" in shown
+
+
+def test_the_way_that_would_fit_keeps_the_options_that_it_does_not_change(mscli: Mscli, tmp_path) -> None:
+    shown = mscli("plan", "small-q4", "--users", "2", "--ctx", "999999", "--on", "H100", "--ram", "32 GiB").out
+    command = shown.partition("this would fit: mscli plan ")[2].partition("\n")[0]
+    assert command == "small-q4 --ctx 131072 --users 2 --on H100 --ram '32 GiB'"
+    assert mscli("plan", *shlex.split(command)).code == 0
+
+
+def test_what_is_offered_to_start_has_an_engine_here(mscli: Mscli, machine: Machine) -> None:
+    here = machine("driver-470")
+    for verb in ("plan", "profiles"):
+        offered = mscli(verb, env=here).out.partition("To start one by name: mscli up ")[2].split()[0]
+        assert offered == "small-cpu", f"{verb}: {offered}"

@@ -125,7 +125,7 @@ def _own_name(log: str) -> str:
     from mscli.instances.records import Records, the_one
     from mscli.paths import places
 
-    return log or the_one(Records(places()), None, dead=True).name
+    return log or the_one(Records(places()), None, "mscli doctor --log", dead=True).name
 
 
 def _crash(log: str, silent: bool) -> str | None:
@@ -181,11 +181,12 @@ def _log_file(log: str) -> Path:
 def _instance_log(name: str) -> Path:
     """The log of an instance, also of one that failed. Raises FILE when there is neither such a file nor instance."""
     from mscli.instances.records import Records
+    from mscli.instances.store import is_name
     from mscli.paths import places
 
     records = Records(places())
-    path = records.run_dir(name) / "log"
-    if "/" in name or name in (".", "..") or not path.is_file():
+    path = records.run_dir(name) / "log" if is_name(name) else None
+    if path is None or not path.is_file():
         known = ", ".join(records.names())
         hint = f"Instances with a log: {known}" if known else "Give the path of a log, or - to read standard input."
         raise MscliError(Code.FILE, f"no file or instance is named {name!r}", hint)

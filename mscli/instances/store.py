@@ -39,13 +39,18 @@ class Unreadable:
     reason: str
 
 
-def check_name(name: str) -> str:
-    """`name` if it can name an instance. Raises USAGE otherwise."""
-    if not _NAME.match(name):
+def is_name(name: str) -> bool:
+    """Whether `name` can name an instance."""
+    return bool(_NAME.match(name))
+
+
+def check_name(name: str, new: bool = False) -> str:
+    """`name` if it can name an instance. `new`: one that is about to start. Raises USAGE otherwise."""
+    if not is_name(name):
         raise MscliError(
             Code.USAGE,
             f"{name!r} is not a valid instance name: letters, digits, '.', '_' and '-' only, at most 63",
-            "Use another name: --name.",
+            "Use another name: --name." if new else "To see all instances: mscli status --all",
         )
     return name
 

@@ -15,7 +15,7 @@ from mscli.errors import Code, MscliError
 from mscli.frozen import frozen, replace
 from mscli.instances.fetching import FetchNote
 from mscli.instances.records import GGUF, Record, Records, Request, leads, running, seen
-from mscli.instances.store import check_name
+from mscli.instances.store import check_name, is_name
 from mscli.lifecycle import launch as launching
 from mscli.lifecycle.decision import Adjust, Decision, chosen, decide
 from mscli.lifecycle.first_install import Consent, engine_here, have_engine
@@ -89,7 +89,8 @@ def agree_on(ask: Ask, places: Places) -> tuple[Decision, str] | Record:
     if asked := ask.name or ask.request.profile:
         if there := same(ask, records):
             return there
-        refuse_other(check_name(asked), ask, records)
+        if ask.name or is_name(asked):  # a model's name may have more in it: org/repository, model:tag
+            refuse_other(check_name(asked, new=True), ask, records)
     try:
         decision, name = decided(ask, places)
     except MscliError as fault:
@@ -317,7 +318,7 @@ def decided(ask: Ask, places: Places) -> tuple[Decision, str]:
     """What is to run, and the name of its instance. Raises as decision.decide does."""
     name = ask.name or ask.request.profile
     decision = decide(ask.request, places, name if ask.replace else None, ask.adjust, ask.stay, ask.installed_only)
-    return _unloading(decision, ask.request.idle_stop_s), check_name(ask.name or decision.profile.name)
+    return _unloading(decision, ask.request.idle_stop_s), check_name(ask.name or decision.profile.name, new=True)
 
 
 def _unloading(decision: Decision, idle_stop_s: int | None) -> Decision:
@@ -351,7 +352,7 @@ def same(ask: Ask, records: Records) -> Record | None:
 def _candidates(ask: Ask, records: Records) -> tuple[Record, ...]:
     """Records that may be of this request: under its name, or, without one, of the same profile or model asked for."""
     if ask.name is not None:
-        record = records.get(check_name(ask.name))
+        record = records.get(check_name(ask.name, new=True))
         return (record,) if record else ()
     wanted = ask.request.profile
     return tuple(

@@ -119,11 +119,12 @@ def test_an_instance_that_failed_has_a_log_of_its_own(tmp_path: Path, capsys: py
     assert answer(capsys, "--log", "mine")[1]["data"]["causes"][0]["code"] == "ecc"
 
 
-def test_what_is_no_log_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    code, envelope = answer(capsys, "--log", "nowhere")
+@pytest.mark.parametrize("log", ["nowhere", "logs/vllm.log", "/no/such/file", "/"])
+def test_what_is_no_log_is_named(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, envelope = answer(capsys, "--log", log)
 
     assert code == 1
-    assert "nowhere" in envelope["error"]["message"]
+    assert envelope["error"]["message"] == f"no file or instance is named {log!r}"
     assert envelope["error"]["hint"]
 
 

@@ -239,6 +239,9 @@ def test_a_models_name_plans_its_best_way_and_a_familys_says_which_member(
     assert all(
         row["model"].startswith("magistral") for row in mscli("plan", "magistral", "--json", env=env).data["profiles"]
     )
+    for name in ("mistralai/Magistral-Small-2509", "Magistral Small 2509", "magistral:24b"):
+        planned, started = mscli("plan", name, "--json", env=env), mscli("up", name, "--dry-run", "--json", env=env)
+        assert started.data["plan"]["profile"] == planned.data["chosen"], f"{name}: {started.out}"
     named = mscli("doctor", "mistralai/Magistral-Small-2509", "--only", "profile", "--json", env=env)
     assert "magistral-2509" in str(named.data)
 

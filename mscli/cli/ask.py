@@ -193,7 +193,7 @@ def _target(name: str | None, max_tokens: int | None, temperature: float | None)
     from mscli.chat.reply import target_of
     from mscli.instances.records import Records, the_one
 
-    target = target_of(the_one(Records(places()), name))
+    target = target_of(the_one(Records(places()), name, "mscli chat -i"))
     sampling = target.sampling
     if max_tokens is not None:
         # Ollama goes on beyond the context, and forgets the beginning.

@@ -101,7 +101,7 @@ def check(
     if client not in (None, "agents"):
         raise MscliError(Code.USAGE, f"no checks for {client!r}", "For coding agents: mscli check --for agents")
     records = Records(places())
-    record = the_one(records, name)
+    record = the_one(records, name, "mscli check")
     target, listener = target_of(record), lambda what: screen.note(f"trying {what} ...")
     if client:
         checks = agent_checks(target, record.stand_in, listener)

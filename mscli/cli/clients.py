@@ -115,7 +115,7 @@ def env(
     screen = open_screen(ctx, json)
     if client is not None and client not in SNIPPETS:
         raise MscliError(Code.USAGE, f"no code for {client!r}", f"Name one of {', '.join(SNIPPETS)}.")
-    record = the_one(Records(places()), name)
+    record = the_one(Records(places()), name, "mscli env")
     must_run(record)
     if client is not None:
         code = snippet(client, record.base_url, record.alias, record.sampling.temperature)
@@ -187,7 +187,7 @@ def start(
     if agent not in agents():
         raise MscliError(Code.USAGE, f"there is no agent {agent!r}", f"One of: {', '.join(agents())}")
     chosen, records = agents()[agent], Records(places())
-    record = the_one(records, name)
+    record = the_one(records, name, f"mscli launch {agent}")
     deployment = deployment_of(record)
     refuse_unfit(chosen, deployment)
     _refuse_small(chosen, deployment, record)

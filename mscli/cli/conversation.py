@@ -190,7 +190,7 @@ def _model(talk: Talk, rest: str) -> None:
     from mscli.paths import places
 
     if rest:
-        talk.target = target_of(the_one(Records(places()), rest))
+        talk.target = target_of(the_one(Records(places()), rest, "/model"))
     talk.screen.note(f"talking to {talk.target.model} ({talk.target.name})")
 
 

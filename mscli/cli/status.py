@@ -83,7 +83,7 @@ def _log(name: str | None, follow: bool) -> tuple[Path, Callable[[], bool]]:
     from mscli.paths import places
 
     records = Records(places())
-    record = the_one(records, None, dead=True) if name is None else records.get(check_name(name))
+    record = the_one(records, None, "mscli logs", dead=True) if name is None else records.get(check_name(name))
     if record and record.owner is not None and running(record):
         return _of_server(record, follow), lambda: running(record)
     if name is None:

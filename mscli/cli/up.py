@@ -117,7 +117,7 @@ def restart(
     from mscli.paths import places
 
     screen = open_screen(ctx, json)
-    record = the_one(Records(places()), name, dead=True)
+    record = the_one(Records(places()), name, "mscli restart", dead=True)
     if supervise is not None:
         record = replace(record, request=replace(record.request, supervise=supervise))
     with StartProgress(screen) as progress:
@@ -182,7 +182,8 @@ def _starts(records: Records, name: str | None, all_: bool) -> tuple[Fetching, .
         names |= {record.name for record in records.all()[0] if running(record)}
         if len(names) > 1:
             several = ", ".join(sorted(names))
-            raise MscliError(Code.USAGE, f"several instances are running or starting: {several}", "Name one, or --all.")
+            hint = f"Name one: mscli down {min(names)}. All of them: mscli down --all"
+            raise MscliError(Code.USAGE, f"several instances are running or starting: {several}", hint)
     return found
 
 
@@ -208,7 +209,7 @@ def _chosen(records: Records, name: str | None, all_: bool) -> tuple[list[Record
         return ([record] if record and unfinished(record) else []), []
     good, damaged = records.all()
     left = list(filter(unfinished, good))
-    return (left if all_ or not any(map(running, left)) else [the_one(records, None)]), list(damaged)
+    return (left if all_ or not any(map(running, left)) else [the_one(records, None, "mscli down")]), list(damaged)
 
 
 def _purge(records: Records, name: str | None, all_: bool, surviving: list[str]) -> None:
@@ -269,7 +270,7 @@ def install(ctx: typer.Context, name: Instance = None, json: Json = False) -> No
     from mscli.paths import places
 
     screen = open_screen(ctx, json)
-    record = the_one(Records(places()), name, dead=True)
+    record = the_one(Records(places()), name, "mscli service install", dead=True)
     screen.note(f"starting {record.name} as a systemd service")
     _show(screen, (services.install(record),))
 

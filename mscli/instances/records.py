@@ -6,7 +6,7 @@ A record that is damaged, or was written by a newer mscli, is reported by name a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -271,9 +271,9 @@ def must_run(record: Record) -> None:
     )
 
 
-def the_one(records: Records, name: str | None, dead: bool = False) -> Record:
+def the_one(records: Records, name: str | None, command: str, dead: bool = False) -> Record:
     """The record meant by an optional name: the named one, or the only one that runs; with `dead`, where none runs,
-    the only one that was not stopped: it has crashed.
+    the only one that was not stopped: it has crashed. `command`: what is typed before a name to give it.
 
     Raises NOT_RUNNING when there is none, USAGE when a name is needed to tell several apart.
     """
@@ -287,14 +287,21 @@ def the_one(records: Records, name: str | None, dead: bool = False) -> Record:
     if not meant and dead:
         meant = [record for record in known if record.stopped_at is None]
     if not meant:
-        stopped = f"Stopped: {', '.join(record.name for record in known)}. " if known else ""
-        hint = f"{stopped}To start the best model for this machine: mscli up"
-        raise MscliError(Code.NOT_RUNNING, "nothing is running", hint)
+        raise MscliError(Code.NOT_RUNNING, "nothing is running", _of_stopped(known, command if dead else None))
     if len(meant) > 1:
         names = ", ".join(record.name for record in meant)
         state = "are running" if running(meant[0]) else "have crashed"
-        raise MscliError(Code.USAGE, f"several instances {state}: {names}", f"Name one, for example {meant[0].name}.")
+        hint = f"Name one: {command} {meant[0].name}"
+        raise MscliError(Code.USAGE, f"several instances {state}: {names}", hint)
     return meant[0]
+
+
+def _of_stopped(known: Sequence[Record], command: str | None) -> str:
+    """What to type where nothing runs. `command`: takes the name of a stopped instance, too."""
+    if not known:
+        return "To start the best model for this machine: mscli up"
+    again = f"Name one: {command}" if command else "To start it again: mscli restart"
+    return f"Stopped: {', '.join(record.name for record in known)}. {again} {known[0].name}"
 
 
 def _known(records: Records) -> str:

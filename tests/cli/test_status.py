@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from support.terminal import on_a_terminal
 
 from mscli.cli.main import main
 from mscli.instances.log import last_request
-from mscli.instances.process import Identity, boot_id
+from mscli.instances.process import Identity, boot_id, identify
 from mscli.instances.records import End, Records, Taken
 from mscli.paths import places
 
@@ -46,6 +47,37 @@ def test_memory_and_context_are_those_in_force(records: Records, capsys: pytest.
     shown = capsys.readouterr().out
     assert "2,048 tokens (4,096 planned)" in shown
     assert "13.0 GiB on GPU 0, 12.0 GiB on GPU 1, 75% of the model on the GPU" in shown
+
+
+@pytest.mark.parametrize(
+    "words", [["chat", "hi"], ["check"], ["env"], ["logs"], ["down"], ["restart"], ["launch", "llm"]], ids=" ".join
+)
+def test_where_several_run_the_hint_is_a_command_that_names_one(
+    words: list[str], records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as engine:
+        for name in ("one", "two"):
+            write_record(records, name, identify(engine.pid), "none")
+        code = main(words)
+        engine.kill()
+    assert code == 2
+    given = {"chat": ["chat", "-i"]}.get(words[0], words)
+    assert capsys.readouterr().err.splitlines() == [
+        "error: several instances are running: one, two", f"Name one: mscli {' '.join(given)} one"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verb", "hint"),
+    [("logs", "Name one: mscli logs one"), ("restart", "Name one: mscli restart one")]
+    + [(verb, "To start it again: mscli restart one") for verb in ("chat", "check", "env")],
+)
+def test_where_all_are_stopped_the_hint_is_about_them(
+    verb: str, hint: str, records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(records, "one", DEAD, "none", stopped_at=1.0)
+    assert main([verb, *(["hi"] if verb == "chat" else [])]) == 3
+    assert capsys.readouterr().err.splitlines() == ["error: nothing is running", f"Stopped: one. {hint}"]
 
 
 LOGS = {

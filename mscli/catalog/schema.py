@@ -97,7 +97,7 @@ PROFILE = Table(
         Key("rank", whole(0, 10_000), "its place in that choice: lower is preferred where several fit", 100),
         Key("needs", NEEDS, "what the machine must have besides GPU memory", {}),
         Key("host", checked(_host_complaint, "an IP address or a host name"), "where the server listens", "127.0.0.1"),
-        Key("port", whole(1, 65535, "a port"), "the port it listens on (none: a free one is chosen)", None),
+        Key("port", whole(1, 65535), "the port it listens on (none: a free one is chosen)", None),
         Key("image", text(r"\S+", "a container image"), "the container image, for vllm-docker and --container", None),
         Key("options", map_of(plain(), _OPTION), "additional engine flags, without the leading dashes", {}),
         Key("env", map_of(written(r".*", "text"), _VARIABLE), "environment variables of the engine", {}),
@@ -109,7 +109,7 @@ DEFAULTS = Table(
     (
         Key("profile", _NAME, "the profile that `up` and `pull` use when none is given", None),
         Key("host", checked(_host_complaint, "an IP address or a host name"), "the address that `up` listens on", None),
-        Key("port", whole(1, 65535, "a port"), "the port that `up` listens on", None),
+        Key("port", whole(1, 65535), "the port that `up` listens on", None),
         Key(
             "price",
             written(r"\$?[0-9]+(\.[0-9]+)?/[a-z]+", "a price such as 1.20/day"),

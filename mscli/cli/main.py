@@ -29,6 +29,12 @@ DEFAULTS_OF = {
 # more than a text.
 _PARAMETERS = {"ctx": "context", "for": "client"}
 _SMALL = 65535
+# How Typer says it -> how a user would.
+_PLAINLY = (
+    (re.compile(r"is not a valid int(eger)?( range)?\b"), "is not a whole number"),
+    (re.compile(r"is not a valid float( range)?\b"), "is not a number"),
+    (re.compile(r"Got unexpected extra argument(?:\(s\)|s)? \((.*)\)"), r"Unexpected argument: \1"),
+)
 _TO_CONVERT = ("FILE", "FOLDER", "SECONDS")
 
 
@@ -39,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(_arguments(given, screen), screen)
     except BaseException as fault:  # the one boundary: nothing passes it as a traceback
-        error = _as_error(fault)
+        error = _as_error(fault, screen.command)
         screen.error(error)
         code = error.exit_code
     try:
@@ -223,18 +229,18 @@ def _defaults(verb: str) -> dict[str, object]:
     return {key: value for key, value in read_defaults(file).items() if key in wanted}
 
 
-def _as_error(fault: BaseException) -> MscliError:
+def _as_error(fault: BaseException, command: str = "") -> MscliError:
     if isinstance(fault, MscliError):
         return fault
     if isinstance(fault, KeyboardInterrupt) or isinstance(fault.__cause__, KeyboardInterrupt):
         return MscliError(Code.INTERRUPTED, "interrupted")
     if isinstance(fault, OSError):
         return _machine(fault)
-    return _of_typer(fault) or _own(fault)
+    return _of_typer(fault, command) or _own(fault)
 
 
-def _of_typer(fault: BaseException) -> MscliError | None:
-    """What Typer raises, or None for a fault that is not Typer's.
+def _of_typer(fault: BaseException, command: str) -> MscliError | None:
+    """What Typer raises, or None for a fault that is not Typer's. `command`: the one typed, where the fault has none.
 
     Newer versions carry their own Click, so its exceptions are reached through Typer, never by `import click`.
     """
@@ -244,14 +250,16 @@ def _of_typer(fault: BaseException) -> MscliError | None:
     if isinstance(fault, typer.Abort):
         return MscliError(Code.INTERRUPTED, "interrupted")
     if isinstance(fault, usage_error):
-        path = getattr(getattr(fault, "ctx", None), "command_path", "mscli")
+        path = getattr(getattr(fault, "ctx", None), "command_path", f"mscli {command}".rstrip())
         text = fault.format_message() if hasattr(fault, "format_message") else str(fault)
         return MscliError(Code.USAGE, _as_git_says(text), f"See: {path} --help")
     return MscliError(Code.FILE, _as_git_says(str(fault))) if isinstance(fault, click_error) else None
 
 
 def _as_git_says(text: str) -> str:
-    """A message of Typer's without the capital at its start and the full stop at its end."""
+    """A message of Typer's without the capital at its start, the full stop at its end and the words of its code."""
+    for theirs, plain in _PLAINLY:
+        text = theirs.sub(plain, text)
     return text[:1].lower() + text[1:].removesuffix(".")
 
 

@@ -69,6 +69,25 @@ def test_wrong_use_is_told_and_exits_with_2(argv: list[str], word: str, capsys: 
     assert printed.err == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "said", "see"),
+    [
+        ("up --ctx", "option '--ctx' requires an argument", "up"),
+        ("up --ctx many", "invalid value for '--ctx': 'many' is not a whole number", "up"),
+        ("logs -n x", "invalid value for '-n' / '--lines': 'x' is not a whole number", "logs"),
+        ("up --timeout soon", "invalid value for '--timeout': 'soon' is not a number", "up"),
+        ("up rehearsal again", "unexpected argument: again", "up"),
+        ("engines install", "missing argument 'ENGINE'", "engines install"),
+    ],
+)
+def test_what_is_typed_wrong_is_said_in_plain_words_with_the_help_to_read(
+    typed: str, said: str, see: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(typed.split()) == 2
+    assert capsys.readouterr().err.splitlines() == [f"error: {said}", f"See: mscli {see} --help"]
+
+
 def test_the_nearest_profile_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["up", "rehersal"]) == 2
     printed = capsys.readouterr()

@@ -13,7 +13,7 @@ from mscli.cli.tree import Commands, Events, Json
 
 if TYPE_CHECKING:
     from mscli.engines.table import EngineState
-    from mscli.inventory.inventory import Gpu, Holder, Host, Inventory, Link
+    from mscli.inventory.inventory import Gpu, Holder, Host, Inventory, Link, Problem
 
 _MOST_ROWS = 8  # of each table; --all shows the rest
 _COLUMNS = (
@@ -61,7 +61,8 @@ def gpus(
 
 def _show_driver(screen: Screen, inventory: Inventory) -> None:
     if inventory.nvml is not None:
-        screen.paragraph(f"No GPU found: {inventory.nvml.message}", style="yellow")
+        screen.paragraph(f"no GPU found: {inventory.nvml.message}", style="yellow")
+        screen.paragraph("To find out why: mscli doctor")
     else:
         screen.line(f"NVIDIA driver {inventory.driver or 'unknown'}, CUDA {inventory.cuda or 'unknown'}")
     if inventory.visible_devices is not None:
@@ -155,6 +156,11 @@ def _short(link: Link) -> str:
     return name if link.p2p is not False else f"{name}*"
 
 
+def _in_words(problem: Problem) -> str:
+    named = problem.message.startswith(problem.field)
+    return problem.message if named else f"{problem.field}: {problem.message}"
+
+
 def _show_problems(screen: Screen, inventory: Inventory) -> None:
     """What could not be read, once for all GPUs on which it is the same; what a card does not have is no problem."""
     found: dict[str, list[str]] = {}
@@ -164,9 +170,9 @@ def _show_problems(screen: Screen, inventory: Inventory) -> None:
             continue
         for problem in gpu.problems:
             if problem.code != "NOT_SUPPORTED":
-                found.setdefault(f"{problem.field}: {problem.message}", []).append(str(gpu.index))
+                found.setdefault(_in_words(problem), []).append(str(gpu.index))
     for problem in inventory.problems:
-        screen.paragraph(f"! {problem.field}: {problem.message}", "", "  ", "yellow")
+        screen.paragraph(f"! {_in_words(problem)}", "", "  ", "yellow")
     for message, where in found.items():
         screen.paragraph(f"! GPU {', '.join(where)}: {message}", "", "  ", "yellow")
 

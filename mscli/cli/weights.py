@@ -61,6 +61,8 @@ def weights(
     _show_held(screen, held)
     total = size(sum(item.size_bytes for item in stored))
     screen.paragraph(f"{total} of known weights in {hub_cache()}" if stored else f"no known weights in {hub_cache()}")
+    if not stored and not held:
+        screen.paragraph("To download those of a profile: mscli pull PROFILE")
 
 
 @_weights.command("prune", epilog="Example: mscli weights prune --keep small-gguf-q4")

@@ -204,8 +204,8 @@ def no_gpu(inventory: Inventory) -> MscliError:
     return MscliError(
         Code.NO_GPU,
         f"no usable NVIDIA GPU: {_seen(inventory)}",
-        "mscli does not fall back to the CPU on its own. To try everything without a GPU: mscli up rehearsal. "
-        "Profiles that run on the CPU: mscli profiles",
+        "To find out why: mscli doctor. mscli does not fall back to the CPU on its own. To try everything without a "
+        "GPU: mscli up rehearsal. Profiles that run on the CPU: mscli profiles",
         {"seen": _seen(inventory), "cause": no_device_cause(inventory)},
     )
 
@@ -259,6 +259,8 @@ def _nothing_fits(choice: Choice, asked: str | None, snapshot: Snapshot) -> Mscl
     remedy = f"{engine.remedy} " if engine and engine.remedy else ""
     if choice.reason.startswith(DRIVER_TOO_OLD):
         remedy = _update(snapshot.inventory)
+    if any(isinstance(item, NoFit) and item.cause == "gpu_busy" for item in choice.ranked):
+        remedy += "What uses the GPUs: mscli gpus. "
     return MscliError(
         Code.NO_FIT,
         f"{what} fits this machine: {choice.reason}",

@@ -106,8 +106,7 @@ def find_card(name: str, facts: Mapping[str, GpuFacts]) -> GpuFacts:
         else []
     )
     if not ranked:
-        nearest = _nearest(name, facts)
-        raise MscliError(Code.USAGE, f"unknown GPU '{name.strip()}'", f"Did you mean {nearest}?" if nearest else "")
+        raise MscliError(Code.USAGE, f"unknown GPU '{name.strip()}'", _instead(name, facts))
     best = [card for extra, _, card in ranked if extra == ranked[0][0]]
     if len({card.memory_total_bytes for card in best}) > 1:
         names = ", ".join(card.name for card in best)
@@ -117,6 +116,16 @@ def find_card(name: str, facts: Mapping[str, GpuFacts]) -> GpuFacts:
             f"Write the whole name, for example '{best[0].name}'.",
         )
     return best[0]
+
+
+def _instead(name: str, facts: Mapping[str, GpuFacts]) -> str:
+    """What to type in place of a name that no card has."""
+    sized = re.fullmatch(r"\s*([0-9]{1,4})\s*(GI?B?)?\s*", name, re.IGNORECASE)
+    if sized:
+        return f'Add its compute capability: "{sized[1]} GB 8.6". To list GPUs by name: mscli plan --on list'
+    nearest = _nearest(name, facts)
+    meant = f"Did you mean {nearest}? " if nearest else ""
+    return f'{meant}To list GPUs: mscli plan --on list. For any other: --on "24 GB 8.6" (memory, compute capability)'
 
 
 def _nearest(name: str, facts: Mapping[str, GpuFacts]) -> str | None:

@@ -279,7 +279,7 @@ def _without_engine(ranked: Sequence[Verdict], profiles: Mapping[str, Profile], 
 
 def _why_none(pairs: Sequence[tuple[Profile, Model]], ranked: Sequence[Verdict], asked: Overrides, known: Known) -> str:
     if not known.inventory.devices:
-        return "no GPU is visible; mscli does not fall back to the CPU on its own"
+        return "no GPU is visible (see mscli doctor); mscli does not fall back to the CPU on its own"
     if text := _without_engine(ranked, {profile.name: profile for profile, _ in pairs}, math.inf):
         return f"no engine for what fits{text}"
     if waiting := _with_a_newer_driver(pairs, ranked, asked, known):
@@ -289,7 +289,8 @@ def _why_none(pairs: Sequence[tuple[Profile, Model]], ranked: Sequence[Verdict],
     if not refused:
         return "the profiles that fit are started only by name"
     short = min(refused, key=lambda item: item.missing_bytes or math.inf)
-    return f"nothing fits; the closest is {short.profile}: {short.reasons[0]}"
+    busy = short.reasons[1:2] if short.cause == "gpu_busy" else ()  # who holds the memory
+    return f"nothing fits; the closest is {short.profile}: {'; '.join((short.reasons[0], *busy))}"
 
 
 def _with_a_newer_driver(

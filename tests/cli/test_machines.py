@@ -268,3 +268,34 @@ def test_what_is_offered_to_start_has_an_engine_here(mscli: Mscli, machine: Mach
     for verb in ("plan", "profiles"):
         offered = mscli(verb, env=here).out.partition("To start one by name: mscli up ")[2].split()[0]
         assert offered == "small-cpu", f"{verb}: {offered}"
+
+
+def test_a_card_that_others_use_is_said_to_fit_when_idle(mscli: Mscli, machine: Machine) -> None:
+    here = machine("rtx4090-full")
+    ran = mscli("up", "--json", env=here)
+    assert "would fit if GPU 0 were idle; in use by PID 5004242 (22.8 GiB)" in ran.error["message"]
+    assert "mscli gpus" in ran.error["hint"]
+    assert "would fit if GPU 0 were idle" in mscli("plan", "--json", env=here).data["reason"]
+
+
+def test_without_a_gpu_the_next_command_finds_out_why(mscli: Mscli, machine: Machine) -> None:
+    here = machine("driver-mismatch")
+    for words in (("gpus",), ("plan",), ("profiles",), ("up",)):
+        ran = mscli(*words, env=here)
+        assert "mscli doctor" in ran.out + ran.err, words
+
+
+def test_a_gpu_that_cannot_be_opened_is_named_once(mscli: Mscli, machine: Machine) -> None:
+    shown = mscli("gpus", env=machine("gpu-no-permission")).out
+    assert "! GPU 1: handle could not be read: Insufficient Permissions\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("24GB", 'Add its compute capability: "24 GB 8.6".'),
+        ("RTX 4095", "Did you mean NVIDIA GeForce RTX 4090? To list GPUs: mscli plan --on list."),
+    ],
+)
+def test_a_card_that_is_not_known_is_answered_with_what_to_type(typed: str, hint: str, mscli: Mscli) -> None:
+    assert mscli("plan", "--on", typed, "--json").error["hint"].startswith(hint)

@@ -150,8 +150,9 @@ def _others(choice: Choice) -> list[Plan]:
 
 def show_all(screen: Screen, choice: Choice, catalog: Catalog, typed: Typed) -> None:
     """Every verdict, by model, in one table, and what to type next."""
-    by_model(screen, _ALL, choice.ranked, catalog, _row)
-    screen.line()
+    if choice.ranked:
+        by_model(screen, _ALL, choice.ranked, catalog, _row)
+        screen.line()
     screen.paragraph(f"selected {choice.chosen.profile}, {choice.reason}" if choice.chosen else choice.reason)
     if one := choice.chosen or first_to_start(choice):
         screen.paragraph(f"To start {'it' if choice.chosen else 'one by name'}: {typed.up(one.profile)}")

@@ -299,3 +299,9 @@ def test_a_gpu_that_cannot_be_opened_is_named_once(mscli: Mscli, machine: Machin
 )
 def test_a_card_that_is_not_known_is_answered_with_what_to_type(typed: str, hint: str, mscli: Mscli) -> None:
     assert mscli("plan", "--on", typed, "--json").error["hint"].startswith(hint)
+
+
+def test_a_list_of_every_verdict_may_be_empty(mscli: Mscli) -> None:
+    ran = mscli("plan", "devstral", "--engine", "mistral.rs", "--all", "--on", "H100")
+    assert (ran.code, ran.err) == (4, "")
+    assert "no profile runs on mistral.rs" in ran.out

@@ -88,7 +88,7 @@ def dotted(key: KeyPath) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def invalid(path: Path, faults: Sequence[Fault]) -> MscliError:
+def invalid(path: Path, faults: Sequence[Fault], hint: str | None = None) -> MscliError:
     """The PROFILE_INVALID error for the first of `faults` by line; `details["faults"]` has them all."""
     ordered = sorted(faults, key=lambda fault: fault.line)
     first, more = ordered[0], len(ordered) - 1
@@ -96,7 +96,7 @@ def invalid(path: Path, faults: Sequence[Fault]) -> MscliError:
     details = {"file": str(path), **_plain(first), "faults": [_plain(fault) for fault in ordered]}
     # `validate FILE` checks a profile; without a file it checks all, models too.
     check = "mscli profiles validate" if path.parent.name == "models" else f"mscli profiles validate {path}"
-    hint = f"correct the file, then check it: {check}"
+    hint = hint or f"correct the file, then check it: {check}"
     return MscliError(Code.PROFILE_INVALID, _sentence(path, first) + suffix, hint, details)
 
 
@@ -149,7 +149,7 @@ def text_of(path: Path) -> str:
     except IsADirectoryError:
         raise invalid(path, [Fault(0, (), "is a folder, not a YAML file")]) from None
     except FileNotFoundError:
-        raise invalid(path, [Fault(0, (), "there is no such file")]) from None
+        raise invalid(path, [Fault(0, (), "there is no such file")], "Check its path.") from None
     except OSError as error:
         raise invalid(path, [Fault(0, (), f"cannot be read: {error.strerror}")]) from error
     if len(raw) > _LARGEST_BYTES:

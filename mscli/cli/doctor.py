@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -163,6 +164,9 @@ def _read(log: str) -> tuple[Excerpt, bool]:
     own = path != Path(log)
     try:
         with path.open("rb") as handle:
+            if path.is_file():
+                _refuse_no_log(path, handle.read(8))
+                handle.seek(0)
             if own:
                 handle.seek(last_start(path))
             return excerpt_of(handle), own
@@ -170,6 +174,22 @@ def _read(log: str) -> tuple[Excerpt, bool]:
         raise MscliError(
             Code.FILE, f"cannot read {path}: {fault.strerror}", "Check its permissions, or pipe it in."
         ) from fault
+
+
+# How files begin that are no log, and what to unpack them with.
+_NO_LOG = {
+    b"\x1f\x8b": ("compressed (gzip)", "zcat"), b"\x28\xb5\x2f\xfd": ("compressed (zstd)", "zstdcat"),
+    b"\xfd7zXZ": ("compressed (xz)", "xzcat"), b"BZh": ("compressed (bzip2)", "bzcat"),
+    b"PK\x03\x04": ("a zip archive", "unzip -p"), b"\x7fELF": ("a program", None), b"GGUF": ("a model", None),
+}  # fmt: skip
+
+
+def _refuse_no_log(path: Path, head: bytes) -> None:
+    """Raises USAGE for a file in which no line can be read, such as a log that was rotated and compressed."""
+    for begins, (what, unpack) in _NO_LOG.items():
+        if head.startswith(begins):
+            hint = f"Unpack it on the way: {unpack} {shlex.quote(str(path))} | mscli doctor --log -" if unpack else ""
+            raise MscliError(Code.USAGE, f"{path} is {what}, not a log", hint or "Give the path of a log.")
 
 
 def _log_file(log: str) -> Path:

@@ -348,7 +348,7 @@ def _port(host: str, launch: Launch, records: Records) -> int:
     asked, first = launch.request.port, launch.decision.profile.port or FIRST_PORT
     try:
         if asked is not None:
-            return asked if _replaced(launch, asked, records) else _asked(host, asked)
+            return asked if _replaced(launch, asked, records) else _asked(host, asked, records)
         known = records.all()[0]
         others = {record.port for record in known if record.name != launch.name and record.stopped_at is None}
         chosen = ports.choose(host, first, others)
@@ -369,13 +369,16 @@ def _replaced(launch: Launch, port: int, records: Records) -> bool:
     return old is not None and old.port == port and running(old)
 
 
-def _asked(host: str, port: int) -> int:
+def _asked(host: str, port: int, records: Records) -> int:
     if ports.free(host, port):
         return port
+    ours = next((record.name for record in records.all()[0] if record.port == port and running(record)), None)
     who = ports.describe_owner(port) if ports.listening(port) else "a system reservation (ports below 1024)"
     raise MscliError(
         Code.PORT_TAKEN,
-        f"port {port} on {host} is taken by {who}",
-        "Use another one with --port, or leave out --port to use a free one.",
+        f"port {port} on {host} is taken by " + (f"the instance {ours!r}" if ours else who),
+        f"{f'Stop it: mscli down {ours}. Or use' if ours else 'Use'} another one with --port, or leave out --port to use "
+        "a free one.",
+        +" another one with --port, or leave out --port to use a free one.",
         {"port": port, "owner_pid": ports.owner(port)},
     )

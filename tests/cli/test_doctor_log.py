@@ -196,3 +196,22 @@ def test_an_engine_that_serves_is_said_to(tmp_path: Path, capsys: pytest.Capture
 
     assert main(["doctor", "--log", str(path)]) == 0
     assert capsys.readouterr().out == "vllm started and serves\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "what", "way_on"),
+    [
+        (b"\x1f\x8b\x08\x00", "compressed (gzip)", "zcat"),
+        (b"\x7fELF\x02\x01\x01", "a program", "path of a log"),
+        (b"GGUF\x03\x00", "a model", "path of a log"),
+    ],
+)
+def test_what_is_no_log_is_refused_with_the_way_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], head: bytes, what: str, way_on: str
+) -> None:
+    path = tmp_path / "engine.log.1"
+    path.write_bytes(head + b"invalid argument --flag\n")
+    code, said = answer(capsys, "--log", str(path))
+    assert (code, said["error"]["code"]) == (2, "usage")
+    assert what in said["error"]["message"]
+    assert way_on in said["error"]["hint"]

@@ -110,6 +110,15 @@ def test_a_port_asked_for_and_taken_names_its_owner(mscli: Mscli) -> None:
     assert f"{os.getpid()} (" in refused.error["message"]
 
 
+def test_a_port_of_another_instance_names_it(mscli: Mscli) -> None:
+    port = mscli("up", "rehearsal", "--json").data["instance"]["port"]
+    refused = mscli("up", "rehearsal", "--name", "two", "--port", str(port), "--json")
+    assert refused.error["code"] == "port_taken"
+    assert refused.error["message"].endswith("is taken by the instance 'rehearsal'")
+    assert "mscli down rehearsal" in refused.error["hint"]
+    assert mscli("down").code == 0
+
+
 def test_an_address_of_another_machine_is_refused_before_anything_starts(mscli: Mscli, home: Path) -> None:
     folder = home / "state" / "instances"
     refused = mscli("up", "rehearsal", "--host", "192.0.2.1", "--json")

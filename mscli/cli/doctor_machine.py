@@ -265,6 +265,8 @@ def fix_machine(screen: Screen, about: About, dry_run: bool, yes: bool) -> int:
         commands = [_command_json(each) for each in left]
         screen.data({**visit_json(seen), "fixes": [_json(each) for each in outcomes], "commands": commands})
     else:
+        if outcomes:
+            screen.text("")
         _show_rest(screen, about, seen, left)
         screen.text(_last_word(outcomes, dry_run))
     return exit_code(seen, about)
@@ -319,7 +321,6 @@ def _left(repairs: Iterable[ManualStep], findings: Iterable[Finding]) -> Iterato
 
 
 def _show_rest(screen: Screen, about: About, seen: Visit, left: list[ManualStep]) -> None:
-    screen.text("")
     show_visit(screen, seen, about.verbose)
     if left:
         screen.text("\nRun these yourself (mscli does not):")

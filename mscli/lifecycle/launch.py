@@ -374,11 +374,10 @@ def _asked(host: str, port: int, records: Records) -> int:
         return port
     ours = next((record.name for record in records.all()[0] if record.port == port and running(record)), None)
     who = ports.describe_owner(port) if ports.listening(port) else "a system reservation (ports below 1024)"
+    other = "another one with --port, or leave out --port to use a free one."
     raise MscliError(
         Code.PORT_TAKEN,
         f"port {port} on {host} is taken by " + (f"the instance {ours!r}" if ours else who),
-        f"{f'Stop it: mscli down {ours}. Or use' if ours else 'Use'} another one with --port, or leave out --port to use "
-        "a free one.",
-        +" another one with --port, or leave out --port to use a free one.",
+        f"Stop it: mscli down {ours}. Or use {other}" if ours else f"Use {other}",
         {"port": port, "owner_pid": ports.owner(port)},
     )

@@ -14,8 +14,9 @@ from mscli.errors import MscliError
 from mscli.frozen import frozen
 from mscli.inventory.detect import detect
 from mscli.lifecycle.launch import FIRST_PORT
+from mscli.lifecycle.snapshot import missing_engine
 from mscli.paths import Places, hub_cache
-from mscli.planning.plan import ENGINE_INSTALLABLE, Plan
+from mscli.planning.plan import ENGINE_INSTALLABLE, ENGINE_MISSING, Plan
 from mscli.weights.ensure import ensure
 from mscli.weights.progress import Silence, WeightFiles
 
@@ -62,7 +63,11 @@ def expected_engine(engine: Engine, notes: list[str], device: str, state: str | 
     found = _located(engine.name, device)
     if isinstance(found, Installation):
         return found
-    notes.append(_to_install(engine.name, device) if state == ENGINE_INSTALLABLE else f"{found.message}. {found.hint}")
+    if state == ENGINE_INSTALLABLE:
+        notes.append(_to_install(engine.name, device))
+    else:
+        here = missing_engine(engine.name, found, device, detect(hub_cache())) if state == ENGINE_MISSING else None
+        notes.append(f"{(here or found).message}. {(here or found).hint}")
     return Installation(engine.name, (engine.program,), None, ABSENT, Path(engine.program))
 
 

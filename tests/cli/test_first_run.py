@@ -209,3 +209,11 @@ def test_under_a_driver_that_is_too_old_for_every_engine_the_way_on_is_to_update
         assert (refused.code, refused.error["code"]) == (4, "no_fit")
         assert "driver 550 or newer" in refused.error["message"]
         assert refused.error["hint"].startswith("Update the NVIDIA driver (470.256.02 is installed).")
+
+
+def test_a_plan_does_not_say_to_install_what_mscli_cannot_install_here(
+    mscli: Mscli, machine: Machine, bare: dict[str, str]
+) -> None:
+    notes = " ".join(mscli("plan", "small-isq", env={**bare, **machine("driver-470")}).err.split())
+    assert "mscli cannot install it here" in notes
+    assert "mscli engines install mistral.rs" not in notes

@@ -93,18 +93,16 @@ def _text(self: Any) -> str:
 
 def _init(cls: Any) -> Callable[..., None]:
     """An `__init__` that sets the fields one by one, and puts a compiled one into its place when it is used often."""
-    own_fields, calls = cls.__frozen_fields__, 0
-    places = tuple(field.name for field in own_fields if not field.kw_only)
-    after = hasattr(cls, "__post_init__")
+    calls = 0
 
     def __init__(self: Any, *args: Any, **named: Any) -> None:
         nonlocal calls
         calls += 1
-        given = {**dict(zip(places, args, strict=False)), **named}
+        given = {**dict(zip(cls.__match_args__, args, strict=False)), **named}
         whole = len(given) == len(args) + len(named)
         own = self.__dict__
         if calls < _WORTH_COMPILING and whole:
-            for field in own_fields:
+            for field in fields(cls):
                 if field.name in given:
                     own[field.name] = given.pop(field.name)
                 elif field.required:
@@ -112,7 +110,7 @@ def _init(cls: Any) -> Callable[..., None]:
                 else:
                     own[field.name] = field.value()
             if whole and not given:
-                if after:
+                if hasattr(cls, "__post_init__"):
                     self.__post_init__()
                 return
             own.clear()
@@ -162,6 +160,7 @@ class _Seen:
         return owner.__dataclass_fields__
 
 
+_SEEN = _Seen()
 _METHODS = {"__setattr__": _refuse, "__delattr__": _refuse, "__eq__": _equal, "__hash__": _hash, "__repr__": _text}
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ else:
             found[name] = made
         cls.__frozen_fields__ = tuple(found.values())
         cls.__match_args__ = tuple(field.name for field in found.values() if not field.kw_only)
-        cls.__dataclass_fields__ = _Seen()
+        cls.__dataclass_fields__ = _SEEN
         for name, method in _METHODS.items():
             if name not in vars(cls):
                 setattr(cls, name, method)

@@ -35,6 +35,14 @@ def means(name: str, model: Model) -> bool:
     return family in asked and asked <= known | {size}
 
 
+def engine_meant(word: str) -> str:
+    """The engine that a user's word means, whatever its dots, hyphens and capitals: "llamacpp", "Mistral.rs". The word
+    itself where it means none."""
+    from mscli.catalog.profile import ENGINES
+
+    return next((name for name in ENGINES if plain(name) == plain(word)), word)
+
+
 def plain(name: str) -> str:
     """Its letters and digits alone."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -19,16 +19,6 @@ TENSOR_PARALLEL_ENGINES = ("vllm", "vllm-docker", "mistral.rs")
 OptionValue = str | int | float | bool
 
 
-def engine_meant(word: str) -> str:
-    """The engine that a user's word means, whatever its dots, hyphens and capitals: "llamacpp", "Mistral.rs". The word
-    itself where it means none."""
-    return next((name for name in ENGINES if _letters(name) == _letters(word)), word)
-
-
-def _letters(word: str) -> str:
-    return "".join(letter for letter in word.lower() if letter.isalnum())
-
-
 @frozen
 class ContextRange:
     """Tokens. The planner takes the largest context from `floor` to `cap` that fits; `target` None: as much as fits."""

@@ -231,7 +231,7 @@ def install(
     json: Json = False,
 ) -> None:
     """Install an engine into mscli's own folder, without root."""
-    from mscli.catalog.profile import engine_meant
+    from mscli.catalog.names import engine_meant
     from mscli.cli.progress import listener_of
     from mscli.engines.table import install_engine
     from mscli.instances.json_values import to_json

@@ -30,10 +30,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
 # The modules of the commands that are not in one of their own name.
 _MODULES = {
-    **{"down": "up", "restart": "up", "service": "up", "logs": "status", "check": "chat", "pull": "weights"},
-    **{"env": "clients", "launch": "clients", "gpus": "machine", "engines": "machine"},
-    **{"help": "tree", "version": "tree", "completion": "tree"},
-}
+    "down": "up", "restart": "up", "service": "up", "logs": "status", "check": "chat", "pull": "weights",
+    "env": "clients", "launch": "clients", "gpus": "machine", "engines": "machine",
+    "help": "tree", "version": "tree", "completion": "tree",
+}  # fmt: skip
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
 _WHICH = "The instance (default: the only one)."

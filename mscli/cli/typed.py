@@ -84,7 +84,8 @@ def overrides_of(
     client: str | None,
 ) -> Overrides:
     """The overrides of one command line. Raises USAGE for a word that is none of those known."""
-    from mscli.catalog.profile import ENGINES, KV_TYPES, engine_meant
+    from mscli.catalog.names import engine_meant
+    from mscli.catalog.profile import ENGINES, KV_TYPES
     from mscli.planning.plan import Overrides
 
     _one_of("--kv", kv, KV_TYPES)

@@ -138,7 +138,7 @@ class LlamaCpp:
             weights_bytes=sizes.get("model"),
             kv_bytes=sizes.get("KV"),
             compute_bytes=sizes.get("compute"),
-            gpu_layers=_gpu_layers(log),
+            gpu_layers=_gpu_layers(log, bool(sizes)),
         )
 
 
@@ -296,9 +296,10 @@ def _buffers(log: str) -> dict[str, int]:
     return totals
 
 
-def _gpu_layers(log: str) -> tuple[int, int] | None:
-    """Layers on GPUs, of all with the output layer. A build without GPU code says nothing: then none are."""
+def _gpu_layers(log: str, loaded: bool) -> tuple[int, int] | None:
+    """Layers on GPUs, of all with the output layer. A build without GPU code says nothing: then none are, once it has
+    `loaded` the model."""
     if placed := re.search(r"offloaded (\d+)/(\d+) layers to GPU", log):
         return int(placed[1]), int(placed[2])
     layers = re.search(r"n_layer\s*=\s*(\d+)", log)
-    return (0, int(layers[1]) + 1) if layers and _buffers(log) else None
+    return (0, int(layers[1]) + 1) if layers and loaded else None

@@ -110,7 +110,8 @@ class Catalog:
         if not any(profile.automatic for profile in own):
             wanted = [profile for profile in own if profile.device == "gpu" and not profile.offload]
             profiles |= {profile.name: replace(profile, automatic=True) for profile in wanted}
-        return replace(self, profiles=profiles)
+        aliases = {name: on_engine(profile, engine) for name, profile in self.aliases.items()}
+        return replace(self, profiles=profiles, aliases=aliases)
 
     def model_of(self, profile: Profile) -> tuple[Model, Variant]:
         """The model and the variant of its weights that `profile` runs."""

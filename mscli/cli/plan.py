@@ -119,12 +119,11 @@ class _Look:
         self.ways = self.catalog.ways(name) if name is not None else None
         self.single = self.ways is None and (name is not None or file is not None)
         if file is not None:
-            self.profiles = [load_profile_file(file, self.catalog)]
+            self.profiles = [on_engine(load_profile_file(file, self.catalog), overrides.engine)]
         elif self.ways is not None:
             self.profiles = list(self.ways.profiles)
         elif name is not None:
             self.profiles = [self.catalog.profile(name)]
-        self.profiles = [on_engine(profile, overrides.engine) for profile in self.profiles]
         self.snapshot = self._snapshot(*machine)
         self.typed = typed(name, file, machine, overrides)
 
@@ -144,7 +143,7 @@ class _Look:
 
         models, overrides = self.catalog.models, self.overrides
         if self.ways:
-            return plan_ways(replace(self.ways, profiles=tuple(self.profiles)), models, self.snapshot, overrides)
+            return plan_ways(self.ways, models, self.snapshot, overrides)
         if not self.single:
             return plan_all(self.profiles, models, self.snapshot, overrides)
         outcome = plan_one(self.profiles[0], models[self.profiles[0].model], self.snapshot, overrides)
@@ -295,7 +294,6 @@ def _all_cards(screen: Screen, overrides: Overrides, name: str | None, price: st
 def _choices_by_card(overrides: Overrides, name: str | None, price: str | None) -> list[tuple[str, Plan | None, str]]:
     from mscli.catalog.gpus import load_gpus
     from mscli.catalog.load import load_catalog
-    from mscli.catalog.profile import on_engine
     from mscli.lifecycle.decision import plan_all, plan_ways
     from mscli.lifecycle.snapshot import imagine
     from mscli.paths import places, shipped_profiles
@@ -307,16 +305,15 @@ def _choices_by_card(overrides: Overrides, name: str | None, price: str | None) 
     catalog = load_catalog(shipped_profiles(), places().profiles).for_engine(overrides.engine)
     ways = catalog.ways(name) if name else None
     named = [catalog.profile(name)] if name and not ways else list(catalog.profiles.values())
-    profiles = [on_engine(profile, overrides.engine) for profile in (ways.profiles if ways else named)]
     facts = load_gpus(shipped_profiles())
     found: list[tuple[str, Plan | None, str]] = []
     for card in sorted(facts):
         for number in _CARD_COUNTS:
             there = imagine(machine(f"{number}x {card}", facts))
             choice = (
-                plan_ways(replace(ways, profiles=tuple(profiles)), catalog.models, there, overrides)
+                plan_ways(ways, catalog.models, there, overrides)
                 if ways
-                else plan_all(profiles, catalog.models, there, overrides)
+                else plan_all(named, catalog.models, there, overrides)
             )
             plan = choice.chosen or next((item for item in choice.ranked if name and isinstance(item, Plan)), None)
             if plan and per_hour is not None:

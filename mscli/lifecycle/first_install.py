@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mscli.engines.engine import Adopted, Engine, Hosted, Installation, Offer, StageListener
-from mscli.engines.table import install_engine, offer
+from mscli.engines.table import install_engine
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.instances.store import try_lock
 from mscli.inventory.host import free_bytes
 from mscli.lifecycle.decision import Decision
-from mscli.lifecycle.snapshot import located, missing_engine
+from mscli.lifecycle.snapshot import located, offered
 from mscli.paths import Places, hub_cache
 from mscli.weights.ensure import tried, wanted
 from mscli.weights.fault import check_rooms
@@ -40,15 +40,6 @@ class Fetching:
 Consent = Callable[[Fetching], bool]
 
 
-def offered(decision: Decision, missing: MscliError) -> Offer:
-    """What `mscli up` installs for a decision whose engine is `missing`. Raises ENGINE_MISSING with the reason where it
-    cannot."""
-    profile, inventory = decision.profile, decision.snapshot.inventory
-    if refused := missing_engine(profile.engine, missing, profile.device, inventory):
-        raise refused
-    return offer(profile.engine, profile.device, inventory)
-
-
 def have_engine(
     engine: Engine,
     decision: Decision,
@@ -71,7 +62,7 @@ def have_engine(
         raise there
     from mscli.engines.archive import remove_leftovers  # 28 ms that a start with an engine saves
 
-    found = offered(decision, there)
+    found = _offered(decision, there)
     remove_leftovers(found.folder)
     fetching = _fetching(engine, decision, places, found, folder)
     both = ((found.folder, found.room_bytes), (fetching.weights_folder, fetching.weights_bytes))
@@ -96,8 +87,13 @@ def engine_here(engine: Engine, decision: Decision, installs: bool) -> Installat
         return there
     if not installs:
         raise there
-    offered(decision, there)
+    _offered(decision, there)
     return None
+
+
+def _offered(decision: Decision, missing: MscliError) -> Offer:
+    profile = decision.profile
+    return offered(profile.engine, missing, profile.device, decision.snapshot.inventory)
 
 
 def _found(engine: Engine, decision: Decision) -> Installation | MscliError:

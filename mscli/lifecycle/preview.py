@@ -9,12 +9,12 @@ from mscli.catalog.model import Model, Variant
 from mscli.catalog.profile import Profile
 from mscli.engines.engine import Command, Engine, Hosted, Installation, Serving
 from mscli.engines.table import engine as engine_named
-from mscli.engines.table import located, offer
+from mscli.engines.table import located
 from mscli.errors import MscliError
 from mscli.frozen import frozen
 from mscli.inventory.detect import detect
 from mscli.lifecycle.launch import FIRST_PORT
-from mscli.lifecycle.snapshot import missing_engine
+from mscli.lifecycle.snapshot import offered
 from mscli.paths import Places, hub_cache
 from mscli.planning.plan import ENGINE_INSTALLABLE, ENGINE_MISSING, Plan
 from mscli.weights.ensure import ensure
@@ -63,21 +63,23 @@ def expected_engine(engine: Engine, notes: list[str], device: str, state: str | 
     found = _located(engine.name, device)
     if isinstance(found, Installation):
         return found
-    if state == ENGINE_INSTALLABLE:
-        notes.append(_to_install(engine.name, device))
-    else:
-        here = missing_engine(engine.name, found, device, detect(hub_cache())) if state == ENGINE_MISSING else None
-        notes.append(f"{(here or found).message}. {(here or found).hint}")
+    notes.append(_lacking(engine.name, device, state))
     return Installation(engine.name, (engine.program,), None, ABSENT, Path(engine.program))
 
 
 @cache
-def _to_install(name: str, device: str) -> str:
-    """What `mscli up` installs first, in words."""
-    try:
-        made = offer(name, device, detect(hub_cache()))
-    except MscliError as fault:
-        return fault.message
+def _lacking(name: str, device: str, state: str | None) -> str:
+    """What `mscli up` installs first, or why it cannot; judged once, however many plans are shown."""
+    why = _located(name, device)
+    assert isinstance(why, MscliError)
+    made = None
+    if state in (ENGINE_INSTALLABLE, ENGINE_MISSING):
+        try:
+            made = offered(name, why, device, detect(hub_cache()))
+        except MscliError as fault:
+            why = fault
+    if made is None or state == ENGINE_MISSING:
+        return f"{why.message}. {why.hint}"
     fetched = f"about {made.download_bytes / 1e9:.1f} GB from {made.source}"
     return f"`mscli up` installs {made.what} first ({fetched}, into {made.folder}); it asks first, unless -y is given"
 

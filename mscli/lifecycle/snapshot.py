@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mscli.catalog.gpus import load_gpus
-from mscli.engines.engine import Adopted, Hosted, Installation
+from mscli.engines.engine import Adopted, Hosted, Installation, Offer
 from mscli.engines.table import INSTALLABLE, STARTABLE, engine, offer
 from mscli.engines.table import located as copy_of
 from mscli.errors import Code, MscliError
@@ -129,33 +129,34 @@ def availability(
         return Availability(ENGINE_READY)
     if installed_only:
         return Availability(ENGINE_MISSING, found.message, found.hint)
-    if (reason := not_installable(name, found, device, inventory)) is not None:
-        return Availability(ENGINE_MISSING, reason.message, reason.hint)
+    if isinstance(made := _offer(name, found, device, inventory), MscliError):
+        return Availability(ENGINE_MISSING, made.message, made.hint)
     return Availability(ENGINE_INSTALLABLE)
 
 
-def not_installable(name: str, missing: MscliError, device: str, inventory: Inventory) -> MscliError | None:
-    """Why mscli cannot install an engine that is `missing` for a profile on `device`; None where it can.
+def offered(name: str, missing: MscliError, device: str, inventory: Inventory) -> Offer:
+    """What mscli installs of an engine that is `missing` for a profile on `device`. Raises, where it cannot, the error
+    of the missing engine with both reasons."""
+    made = _offer(name, missing, device, inventory)
+    if not isinstance(made, MscliError):
+        return made
+    if made is missing:
+        raise missing
+    message = f"{missing.message}; mscli cannot install it here: {made.message}"
+    raise MscliError(missing.code, message, made.hint, {**missing.details, **made.details})
+
+
+def _offer(name: str, missing: MscliError, device: str, inventory: Inventory) -> Offer | MscliError:
+    """What mscli would install, or why it cannot.
 
     A copy that the user names, or that is first on PATH and does not run, is never gone round.
     """
     if name not in INSTALLABLE or "path" in missing.details or "cause" in missing.details:
         return missing
     try:
-        offer(name, device, inventory)
+        return offer(name, device, inventory)
     except MscliError as reason:
         return reason
-    return None
-
-
-def missing_engine(name: str, missing: MscliError, device: str, inventory: Inventory) -> MscliError | None:
-    """The error for an engine that is `missing` and that mscli cannot install here, with both reasons; None where it
-    can."""
-    reason = not_installable(name, missing, device, inventory)
-    if reason is None or reason is missing:
-        return reason
-    message = f"{missing.message}; mscli cannot install it here: {reason.message}"
-    return MscliError(missing.code, message, reason.hint, {**missing.details, **reason.details})
 
 
 def installed(name: str) -> str | None:

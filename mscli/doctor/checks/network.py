@@ -12,11 +12,10 @@ from mscli.doctor.checks.check import Check, CheckContext, Finding, fail, ok, sk
 from mscli.doctor.checks.chosen import needs_hub
 from mscli.engines.engine import Offer
 from mscli.engines.ollama.store import REGISTRY
-from mscli.engines.table import offer
 from mscli.errors import MscliError
 from mscli.frozen import frozen
 from mscli.http import MOVED, Answer, HttpFault, Limits, host_in, request
-from mscli.lifecycle.snapshot import located, missing_engine
+from mscli.lifecycle.snapshot import located, offered
 from mscli.weights.fault import PassingFault, Timeouts, answer_fault, proxy_hint, without_password
 from mscli.weights.hub import Hub, Location, Token, hub, offline_by_environment, token
 from mscli.weights.listing import RemoteFile, needed
@@ -294,28 +293,28 @@ def _ollama(ctx: CheckContext) -> Iterator[Finding]:
 
 def _engine(ctx: CheckContext) -> Iterator[Finding]:
     """Every host that the engine of the profile asked about is fetched from, where `mscli up` would install it."""
-    offered = _to_install(ctx)
-    if offered is None:
+    found = _to_install(ctx)
+    if found is None:
         return
     from mscli.engines.packages import INDEX, remedy
 
     reached, deadline = list[str](), time.monotonic() + _ENGINE_S
-    for address in offered.addresses:
+    for address in found.addresses:
         try:
             _asked(lambda address=address: _knock(address), deadline)  # type: ignore[misc]
         except PassingFault as fault:
-            variable = f"MSCLI_{offered.engine.replace('.', '').upper()}_RELEASES"
+            variable = f"MSCLI_{found.engine.replace('.', '').upper()}_RELEASES"
             own = f"Behind a proxy set HTTPS_PROXY. For a mirror set {variable}."
             yield warn(
                 "network_proxy",
-                f"{fault.seen}; {offered.what} is installed from there",
-                remedy(host_in(address)) if offered.source == INDEX else own,
+                f"{fault.seen}; {found.what} is installed from there",
+                remedy(host_in(address)) if found.source == INDEX else own,
                 _way(),
             )
         else:
             reached.append(host_in(address))
     if reached:
-        yield ok(f"{offered.what} can be fetched ({', '.join(dict.fromkeys(reached))})")
+        yield ok(f"{found.what} can be fetched ({', '.join(dict.fromkeys(reached))})")
 
 
 def _to_install(ctx: CheckContext) -> Offer | None:
@@ -325,9 +324,10 @@ def _to_install(ctx: CheckContext) -> Offer | None:
     name, device = ctx.chosen.profile.engine, ctx.chosen.profile.device
     if not isinstance(missing := located(name, device, ctx.inventory), MscliError):
         return None
-    if missing_engine(name, missing, device, ctx.inventory):
+    try:
+        return offered(name, missing, device, ctx.inventory)
+    except MscliError:
         return None
-    return offer(name, device, ctx.inventory)
 
 
 def _knock(address: str) -> None:

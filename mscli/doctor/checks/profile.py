@@ -14,12 +14,12 @@ from mscli.catalog.profile import OptionValue, Profile
 from mscli.doctor.checks.check import Check, CheckContext, Finding, Severity, counted, fail, ok, shell, skipped, warn
 from mscli.doctor.checks.chosen import local_weights, located, own_instance, plan, startable
 from mscli.engines.engine import Adopted, Hosted, Installation
-from mscli.engines.table import STARTABLE, engine, offer
+from mscli.engines.table import STARTABLE, engine
 from mscli.errors import Code, MscliError
 from mscli.frozen import frozen
 from mscli.lifecycle.pinned import load_pins
 from mscli.lifecycle.preview import somewhere
-from mscli.lifecycle.snapshot import missing_engine
+from mscli.lifecycle.snapshot import offered
 from mscli.planning.plan import SAFE, GpuMemory, NoFit, Plan, gib, tokens
 from mscli.weights.progress import WeightFiles
 
@@ -114,12 +114,12 @@ def _missing(ctx: CheckContext, name: str, found: MscliError) -> Finding:
     """What `mscli up` would say: that it installs the engine first, or why it cannot and what to do."""
     assert ctx.chosen is not None
     device, install = ctx.chosen.profile.device, f"mscli engines install {name}"
-    refused = missing_engine(name, found, device, ctx.inventory)
-    if refused is None:
-        made = offer(name, device, ctx.inventory)
-        remedy = f"`mscli up` installs {made.what} first (about {made.download_bytes / 1e9:.1f} GB). Or now:"
-        return warn(_cause(found), found.message, remedy, command=install)
-    return fail(_cause(refused), refused.message, refused.hint, command=install if install in refused.hint else None)
+    try:
+        made = offered(name, found, device, ctx.inventory)
+    except MscliError as why:
+        return fail(_cause(why), why.message, why.hint, command=install if install in why.hint else None)
+    remedy = f"`mscli up` installs {made.what} first (about {made.download_bytes / 1e9:.1f} GB). Or now:"
+    return warn(_cause(found), found.message, remedy, command=install)
 
 
 def _able(ctx: CheckContext, found: Installation | Adopted) -> Iterator[Finding]:
